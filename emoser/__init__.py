@@ -1,0 +1,34 @@
+"""What emotion does a voice carry?
+
+Importing emoser costs next to nothing: each public name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emoser.audio import load_audio
+    from emoser.classifier import EmotionClassifier
+    from emoser.errors import EmoserError
+    from emoser.prediction import Prediction
+
+__version__ = "0.1.0"
+__all__ = ["EmoserError", "EmotionClassifier", "Prediction", "load_audio"]
+
+_HOMES = {
+    "EmoserError": "emoser.errors",
+    "EmotionClassifier": "emoser.classifier",
+    "Prediction": "emoser.prediction",
+    "load_audio": "emoser.audio",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that owns it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emoser' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

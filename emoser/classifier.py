@@ -1,0 +1,252 @@
+"""`EmotionClassifier`: the only place where audio meets a model.
+
+Takes anything audible and gives `Prediction`s. Decoding runs ahead in worker threads, long
+recordings pass through the model piece by piece in constant memory, and the answer for a
+recording does not depend on what it is predicted with. Knows nothing of training, and imports
+neither torch nor transformers: the runtime that it opens may.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from emoser.audio import Channel, Source
+from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
+from emoser.configuration import ModelInfo
+from emoser.errors import EmoserError
+from emoser.hearing import Heard, HearingOptions, hear
+from emoser.labels import map_labels
+from emoser.prediction import Prediction
+from emoser.runtimes import OpenedModel, open_runtime
+
+if TYPE_CHECKING:
+    import torch
+
+ON_ERROR = ("raise", "return")
+
+
+class EmotionClassifier:
+    """A pretrained checkpoint that tells the emotion of recordings.
+
+    Several threads may share one classifier. Predicting changes no global state.
+
+    Example:
+        >>> classifier = EmotionClassifier.from_pretrained()
+        >>> tone = np.sin(np.arange(16000, dtype=np.float32) / 10) / 4
+        >>> sorted(classifier.predict(tone, sampling_rate=16000).scores)
+        ['angry', 'happy', 'neutral', 'sad']
+    """
+
+    def __init__(
+        self, opened: OpenedModel, *, labels: str | Mapping[str, str] | None = None
+    ) -> None:
+        """Wrap an opened model; `from_pretrained` is the usual way in."""
+        self._runtime = opened.runtime
+        self._config = opened.config
+        self._info = opened.info
+        self._map = None if labels is None else map_labels(opened.config.labels, labels)
+
+    @classmethod
+    def from_pretrained(  # noqa: PLR0913  # the public signature of the project
+        cls,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        device: "str | torch.device" = "auto",
+        dtype: str = "auto",
+        backend: str = "auto",
+        labels: str | Mapping[str, str] | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> "EmotionClassifier":
+        """Load a checkpoint: strictly, so that what runs is what was trained.
+
+        Args:
+            model: A bundled name, a folder, or a Hub id.
+            device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1", "mps" or a
+                `torch.device`.
+            dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
+                checkpoint's choice elsewhere.
+            backend: "torch", or "auto".
+            labels: None for the checkpoint's own labels, a named set ("ekman", "iemocap4",
+                "valence3"), or a mapping from the checkpoint's labels to yours.
+            revision: Branch, tag or commit of a Hub checkpoint.
+            cache_dir: Where Hub files are kept; huggingface_hub's default when None.
+            local_files_only: Take a Hub checkpoint from the cache, without any request.
+            token: Hub token for gated or private checkpoints.
+
+        Raises:
+            CheckpointError: If the checkpoint is damaged or does not fit its configuration.
+            HubError: If it cannot be fetched.
+            DeviceError: If the device is not on this machine.
+            ValueError: If an option is none that emoser knows.
+        """
+        checkpoint = find_checkpoint(
+            model,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        opened = open_runtime(checkpoint, device=device, dtype=dtype, backend=backend)
+        return cls(opened, labels=labels)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that predictions use; the checkpoint's in logit order unless mapped."""
+        return self._config.labels if self._map is None else self._map.labels
+
+    @property
+    def info(self) -> ModelInfo:
+        """Where the checkpoint came from, what it is, and how it runs."""
+        return self._info
+
+    def predict(
+        self, source: Source, *, sampling_rate: int | None = None, channel: Channel = "mix"
+    ) -> Prediction:
+        """The emotion of one recording.
+
+        Args:
+            source: A path, bytes, a binary file object, a NumPy array or a torch tensor.
+            sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
+            channel: "mix" (the mean), "left", "right" or the index of a channel.
+
+        Raises:
+            AudioError: If the recording cannot be decoded, is empty, or is not finite.
+            OSError: If a file is missing or may not be read.
+            ValueError: If an array comes without its rate or in a shape that is ambiguous.
+        """
+        answers = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
+        (answer,) = answers
+        if isinstance(answer, EmoserError):
+            raise answer
+        return answer
+
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str = "raise",
+    ) -> list[Prediction | EmoserError]:
+        """The emotions of many recordings, in their order; equal to `predict` on each.
+
+        Args:
+            sources: What `predict` takes, any number of them, read as they are needed.
+            sampling_rate: Rate in Hz of the arrays among them.
+            channel: As for `predict`.
+            batch_seconds: Seconds of audio in one batch, padding included; None lets the
+                engine choose (one recording at a time on a CPU, which is fastest there).
+            progress: Show a progress bar when the standard error is a terminal.
+            on_error: "raise" at the first recording that cannot be read, or "return" its
+                error in its place.
+
+        Raises:
+            AudioError: If a recording cannot be read and `on_error` is "raise".
+            ValueError: If an option is none that emoser knows, or as for `predict`.
+        """
+        answers = self.iter_predictions(
+            sources,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            batch_seconds=batch_seconds,
+            on_error=on_error,
+        )
+        total = len(sources) if isinstance(sources, Sequence) else None
+        disable = None if progress else True
+        return list(tqdm(answers, total=total, unit="file", disable=disable))
+
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: str = "raise",
+    ) -> Iterator[Prediction | EmoserError]:
+        """As `predict_batch`, giving each answer as soon as it and those before it are there."""
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
+        if batch_seconds is not None and not batch_seconds > 0:
+            raise ValueError(f"batch_seconds is {batch_seconds}; it must be above 0")
+        seconds = self._runtime.batch_seconds if batch_seconds is None else batch_seconds
+        options = HearingOptions(
+            window=self._window,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
+            keep_errors=on_error == "return",
+        )
+        heard = self._hear(sources, options)
+        return (item if isinstance(item, EmoserError) else self._predict(item) for item in heard)
+
+    def embed(
+        self, sources: Iterable[Source], *, sampling_rate: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Embeddings of many recordings: the pooled encoder output that the head reads, (N, D).
+
+        The pieces of a long recording are averaged by their length.
+
+        Raises:
+            AudioError: If a recording cannot be read.
+            TypeError: If `sources` is a single recording instead of several.
+        """
+        rows = [
+            (item.weights @ item.embeddings).astype(np.float32)
+            for item in self._hear(sources, HearingOptions(self._window, sampling_rate))
+            if isinstance(item, Heard)
+        ]
+        return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the checkpoint as a folder that emoser and transformers both load.
+
+        Raises:
+            FileExistsError: If the folder is not empty and `overwrite` is off.
+            NotADirectoryError: If the path is a file.
+        """
+        from emoser.checkpoints.native import copy_model
+
+        copy_model(self._info.path, folder, overwrite=overwrite)
+
+    @property
+    def _window(self) -> int:
+        return round(self._config.max_seconds * self._config.sampling_rate)
+
+    def _hear(
+        self, sources: Iterable[Source], options: HearingOptions
+    ) -> Iterator[Heard | EmoserError]:
+        if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
+            raise TypeError(
+                f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
+            )
+        return hear(sources, self._runtime, options)
+
+    def _predict(self, heard: Heard) -> Prediction:
+        probabilities = _softmax(heard.logits / self._config.temperature)  # (N, C)
+        values, unmapped = [float(value) for value in heard.weights @ probabilities], 0.0
+        if self._map is not None:
+            values, unmapped = self._map.apply(values)
+        return Prediction.from_scores(
+            dict(zip(self.labels, values, strict=True)),
+            duration=heard.duration,
+            quality=heard.quality,
+            model=self._info.name,
+            source=heard.source,
+            num_windows=len(heard.windows),
+            unmapped=unmapped,
+        )
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

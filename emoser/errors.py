@@ -1,0 +1,56 @@
+"""The faults that emoser reports, and the exit code that each one ends a command with.
+
+Knows nothing but Python. Misuse of a function raises a built-in (`ValueError`, `TypeError`);
+these classes are for faults of recordings, checkpoints, the Hub and the environment. Each is
+also a subclass of the nearest built-in, so that code which never heard of emoser can catch it.
+"""
+
+from typing import ClassVar
+
+
+class EmoserError(Exception):
+    """Anything that went wrong with a recording, a checkpoint, the Hub or the environment."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class AudioError(EmoserError, ValueError):
+    """A recording that cannot be decoded, is empty, too long, or holds NaN or infinity."""
+
+    exit_code = 3
+
+
+class CheckpointError(EmoserError, ValueError):
+    """A checkpoint that is damaged, does not fit its configuration, or has an unknown layout."""
+
+    exit_code = 4
+
+
+class HubError(EmoserError, OSError):
+    """A checkpoint that could not be fetched: not found, gated, offline, or the Hub is down."""
+
+    exit_code = 4
+
+
+class DependencyError(EmoserError, ImportError):
+    """A package that a feature needs is absent or broken; the message holds the pip line."""
+
+    exit_code = 5
+
+
+class DeviceError(EmoserError, RuntimeError):
+    """A device that was asked for and is not there, or that ran out of memory."""
+
+    exit_code = 5
+
+
+def missing_extra(feature: str, extra: str) -> DependencyError:
+    """The one sentence for an absent optional package.
+
+    Example:
+        >>> print(missing_extra("decoding m4a", "media"))
+        decoding m4a needs an optional package; install it with: pip install "emoser[media]"
+    """
+    return DependencyError(
+        f'{feature} needs an optional package; install it with: pip install "emoser[{extra}]"'
+    )

@@ -1,0 +1,247 @@
+"""From recordings to what a model says about each: read ahead, cut, batch, and gather.
+
+Recordings are decoded in worker threads while the model works, longer ones are cut into
+windows as they are read, windows of several recordings share a batch where the engine likes
+that, and the answers come out in the order of the recordings. Memory stays constant however
+long or many the recordings are. Knows nothing of labels.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from emoser.audio import Channel, Source, describe_source, open_blocks
+from emoser.errors import AudioError, EmoserError
+from emoser.runtimes import Runtime, Samples
+from emoser.windows import stream_windows, window_weights
+
+NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
+NUM_AHEAD = 8  # recordings decoded before they are needed
+BLOCKS_AHEAD = 32  # blocks of one recording that a thread decodes; the rest is read on demand
+BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class HearingOptions:
+    """How recordings are read and cut.
+
+    Attributes:
+        sampling_rate: Rate in Hz of arrays; files have their own.
+        channel: "mix", "left", "right" or an index.
+        window: Longest piece in samples.
+        batch_samples: Samples in one batch, padding included; None for one piece at a time.
+        keep_errors: Give the error of a recording in its place instead of raising it.
+    """
+
+    window: int
+    sampling_rate: int | None = None
+    channel: Channel = "mix"
+    batch_samples: int | None = None
+    keep_errors: bool = False
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model says about one recording.
+
+    Attributes:
+        source: Short name of the recording.
+        windows: Positions of its pieces in samples.
+        logits: One row per piece, (N, C).
+        embeddings: One row per piece, (N, D).
+        duration: Length in seconds.
+        quality: Flags of the recording.
+    """
+
+    source: str
+    windows: tuple[slice, ...]
+    logits: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.float32]
+    duration: float
+    quality: tuple[str, ...]
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """The share of the recording that each piece speaks for, (N,)."""
+        return window_weights(self.windows)
+
+
+class _Piece(NamedTuple):
+    window: slice
+    samples: Samples
+
+
+class _Told(NamedTuple):
+    window: slice
+    logits: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+
+
+class _End(NamedTuple):
+    source: str
+    duration: float
+    quality: tuple[str, ...]
+    error: EmoserError | None
+
+
+def hear(
+    sources: Iterable[Source], runtime: Runtime, options: HearingOptions
+) -> Iterator[Heard | EmoserError]:
+    """What the model says about each recording, in their order.
+
+    Raises:
+        AudioError: If a recording cannot be read and errors are not kept.
+        OSError: Likewise, if a file is missing or may not be read.
+        ValueError: If an array comes without its rate or in an ambiguous shape.
+    """
+
+    def read(source: Source) -> "_Reading | EmoserError":
+        try:
+            return _Reading(source, options)
+        except (EmoserError, OSError) as error:
+            if not options.keep_errors:
+                raise
+            return as_emoser_error(error)
+
+    readings = map_ahead(read, sources, num_threads=NUM_THREADS, num_ahead=NUM_AHEAD)
+    pieces = (piece for reading in readings for piece in _cut(reading, options))
+    told: list[_Told] = []
+    for event in _infer(pieces, runtime, options.batch_samples):
+        if isinstance(event, _Told):
+            told.append(event)
+            continue
+        yield event.error if event.error is not None else _gather(event, told)
+        told = []
+
+
+def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
+    """The error itself, or an `AudioError` that stands for a fault of the file system."""
+    if isinstance(error, EmoserError):
+        return error
+    wrapped = AudioError(str(error))
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int, num_ahead: int
+) -> Iterator[Result]:
+    """`map(function, items)` in order, computed ahead in threads; one item needs no thread.
+
+    Example:
+        >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
+        [1, 2, 3]
+    """
+    iterator = iter(items)
+    first = list(islice(iterator, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    pending: deque[Future[Result]] = deque()
+    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="emoser-read")
+    try:
+        for item in chain(first, iterator):
+            pending.append(executor.submit(function, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Reading:
+    """A recording that is open, with its first blocks decoded."""
+
+    def __init__(self, source: Source, options: HearingOptions) -> None:
+        self.source = describe_source(source)
+        self.blocks = open_blocks(
+            source, sampling_rate=options.sampling_rate, channel=options.channel
+        )
+        try:
+            self.first = list(islice(self.blocks, BLOCKS_AHEAD))
+        except BaseException:
+            self.blocks.close()
+            raise
+
+
+def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_Piece | _End]:
+    """The windows of a recording, then its end."""
+    if isinstance(reading, EmoserError):
+        yield _End("", 0.0, (), reading)
+        return
+    fault = None
+    with reading.blocks as blocks:
+        samples = chain(reading.first, blocks)
+        try:
+            for window, piece in stream_windows(samples, window=options.window, hop=options.window):
+                yield _Piece(window, piece)
+        except (EmoserError, OSError) as error:
+            if not options.keep_errors:
+                raise
+            fault = as_emoser_error(error)
+        yield _End(reading.source, blocks.duration, blocks.quality, fault)
+
+
+def _infer(
+    events: Iterable[_Piece | _End], runtime: Runtime, batch_samples: int | None
+) -> Iterator[_Told | _End]:
+    """The same events in the same order, with every piece answered."""
+    waiting: list[_Piece | _End] = []
+    num_samples = 0
+    for event in events:
+        waiting.append(event)
+        num_samples += len(event.samples) if isinstance(event, _Piece) else 0
+        if batch_samples is None or num_samples >= BATCHES_SORTED * batch_samples:
+            yield from _answer(waiting, runtime, batch_samples or 0)
+            waiting, num_samples = [], 0
+    yield from _answer(waiting, runtime, batch_samples or 0)
+
+
+def _answer(
+    events: list[_Piece | _End], runtime: Runtime, batch_samples: int
+) -> Iterator[_Told | _End]:
+    pieces = {place: event for place, event in enumerate(events) if isinstance(event, _Piece)}
+    told: dict[int, _Told] = {}
+    for places in _pack(
+        {place: len(piece.samples) for place, piece in pieces.items()}, batch_samples
+    ):
+        answer = runtime.infer([pieces[place].samples for place in places])
+        for place, logits, embedding in zip(places, *answer, strict=True):
+            told[place] = _Told(pieces[place].window, logits, embedding)
+    for place, event in enumerate(events):
+        yield event if isinstance(event, _End) else told[place]
+
+
+def _pack(lengths: dict[int, int], batch_samples: int) -> Iterator[list[int]]:
+    """Batches of places, longest first, that hold at most `batch_samples` with their padding."""
+    batch: list[int] = []
+    longest = 0
+    for place in sorted(lengths, key=lambda place: -lengths[place]):
+        longest = longest if batch else lengths[place]
+        if batch and longest * (len(batch) + 1) > batch_samples:
+            yield batch
+            batch, longest = [], lengths[place]
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _gather(end: _End, told: list[_Told]) -> Heard:
+    return Heard(
+        source=end.source,
+        windows=tuple(item.window for item in told),
+        logits=np.stack([item.logits for item in told]),
+        embeddings=np.stack([item.embedding for item in told]),
+        duration=end.duration,
+        quality=end.quality,
+    )

@@ -1,0 +1,202 @@
+"""Names of emotions: canonical ones, the spellings seen in checkpoints, and maps between sets.
+
+Knows nothing of models or corpora. The codes of a corpus (`W` for anger in EmoDB) live in its
+reader, because the same letter means another emotion elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+CANONICAL_LABELS = (
+    "neutral",
+    "calm",
+    "happy",
+    "sad",
+    "angry",
+    "fear",
+    "disgust",
+    "surprise",
+    "contempt",
+    "excited",
+    "frustrated",
+    "positive",
+    "negative",
+    "other",
+    "unknown",
+)
+"""The names that emoser itself uses, in the order of its tables."""
+
+ALIASES: Mapping[str, str] = {
+    "neu": "neutral",
+    "n": "neutral",
+    "neutrality": "neutral",
+    "calmness": "calm",
+    "hap": "happy",
+    "h": "happy",
+    "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
+    "sadness": "sad",
+    "s": "sad",
+    "ang": "angry",
+    "a": "angry",
+    "anger": "angry",
+    "fea": "fear",
+    "fearful": "fear",
+    "fearfulness": "fear",
+    "afraid": "fear",
+    "scared": "fear",
+    "dis": "disgust",
+    "disgusted": "disgust",
+    "disgusting": "disgust",
+    "sur": "surprise",
+    "surprised": "surprise",
+    "surprising": "surprise",
+    "ps": "surprise",
+    "pleasant surprise": "surprise",
+    "pleasant surprised": "surprise",
+    "contemptuous": "contempt",
+    "exc": "excited",
+    "excitement": "excited",
+    "fru": "frustrated",
+    "frustration": "frustrated",
+    "pos": "positive",
+    "neg": "negative",
+    "oth": "other",
+    "others": "other",
+    "unk": "unknown",
+    "<unk>": "unknown",
+}
+"""Spellings that published checkpoints use, in lower case, and the canonical name of each."""
+
+LABEL_SETS: Mapping[str, Mapping[str, str]] = {
+    "ekman": {
+        "neutral": "neutral",
+        "calm": "neutral",
+        "happy": "happy",
+        "excited": "happy",
+        "sad": "sad",
+        "angry": "angry",
+        "frustrated": "angry",
+        "fear": "fear",
+        "disgust": "disgust",
+        "contempt": "disgust",
+        "surprise": "surprise",
+    },
+    "iemocap4": {
+        "neutral": "neutral",
+        "calm": "neutral",
+        "happy": "happy",
+        "excited": "happy",
+        "sad": "sad",
+        "angry": "angry",
+    },
+    "valence3": {
+        "neutral": "neutral",
+        "calm": "neutral",
+        "happy": "positive",
+        "excited": "positive",
+        "positive": "positive",
+        "sad": "negative",
+        "angry": "negative",
+        "frustrated": "negative",
+        "fear": "negative",
+        "disgust": "negative",
+        "contempt": "negative",
+        "negative": "negative",
+    },
+}
+"""Coarser sets a classifier can answer in: Ekman's six and neutral, IEMOCAP's four, valence."""
+
+
+def canonical_label(raw: str) -> str:
+    """The canonical name of a label as some checkpoint spells it; unknown names pass cleaned.
+
+    Case, surrounding space, `_` and `-` do not matter, and of a bilingual `x/english` token
+    (emotion2vec) the English half counts.
+
+    Example:
+        >>> canonical_label("ANGER"), canonical_label("ps"), canonical_label("Bored")
+        ('angry', 'surprise', 'bored')
+    """
+    name = raw.rsplit("/", maxsplit=1)[-1]
+    name = " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    return ALIASES.get(name, name)
+
+
+def canonical_labels(raw: Sequence[str]) -> tuple[str, ...]:
+    """Canonical names in the same order; raw names are kept where two would become one.
+
+    Example:
+        >>> canonical_labels(["neu", "hap", "ang", "sad"])
+        ('neutral', 'happy', 'angry', 'sad')
+    """
+    names = tuple(canonical_label(label) for label in raw)
+    if len(set(names)) == len(names):
+        return names
+    return tuple(
+        name if names.count(name) == 1 else label for name, label in zip(names, raw, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """How the labels of a checkpoint become the labels that the user asked for.
+
+    Attributes:
+        labels: The target labels, in order of first appearance among the source labels.
+        targets: For each source label the index of its target, or None where it has none.
+    """
+
+    labels: tuple[str, ...]
+    targets: tuple[int | None, ...]
+
+    def apply(self, probabilities: Sequence[float]) -> tuple[list[float], float]:
+        """Probabilities of the target labels (sum 1) and the mass that had no target.
+
+        A mass of 1 without a target gives equal probabilities: nothing was said.
+
+        Example:
+            >>> map_labels(("angry", "fear", "happy"), "iemocap4").apply([0.2, 0.5, 0.3])
+            ([0.4, 0.6], 0.5)
+        """
+        summed = [0.0] * len(self.labels)
+        unmapped = 0.0
+        for target, probability in zip(self.targets, probabilities, strict=True):
+            if target is None:
+                unmapped += probability
+            else:
+                summed[target] += probability
+        total = sum(summed)
+        if total <= 0.0:
+            return [1.0 / len(self.labels)] * len(self.labels), unmapped
+        return [value / total for value in summed], unmapped
+
+
+def map_labels(source: Sequence[str], target: str | Mapping[str, str]) -> LabelMap:
+    """A map from the labels of a checkpoint to a named set or to the values of a mapping.
+
+    Raises:
+        ValueError: If the set is unknown, a key of the mapping is no label of the checkpoint,
+            or no label would be left.
+    """
+    if isinstance(target, str):
+        if target not in LABEL_SETS:
+            raise ValueError(
+                f"labels={target!r} is not a known set; use one of {', '.join(LABEL_SETS)} "
+                "or a mapping from the checkpoint's labels to yours"
+            )
+        mapping = LABEL_SETS[target]
+    else:
+        mapping = target
+        strange = sorted(set(mapping) - set(source))
+        if strange:
+            raise ValueError(
+                f"labels maps {', '.join(strange)}, which the checkpoint does not have; "
+                f"its labels are {', '.join(source)}"
+            )
+    names = tuple(dict.fromkeys(mapping[label] for label in source if label in mapping))
+    if not names:
+        raise ValueError(f"none of the labels {', '.join(source)} has a place in {target!r}")
+    targets = tuple(names.index(mapping[label]) if label in mapping else None for label in source)
+    return LabelMap(names, targets)
