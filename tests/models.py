@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import HubertConfig, PreTrainedConfig, Wav2Vec2Config, WavLMConfig
+from transformers import HubertConfig, PreTrainedConfig
 
 from emoser.checkpoints.native import build_model
 from emoser.configuration import ModelConfig
