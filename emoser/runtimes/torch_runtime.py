@@ -38,9 +38,14 @@ class TorchRuntime:
         """
         if self.device.type == "cpu" and len(recordings) > 1:
             return _join([self._infer_batch([samples]) for samples in recordings])
-        return self._infer_halving(recordings)
+        return self.infer_padded(recordings)
 
-    def _infer_halving(self, recordings: Sequence[Samples]) -> Answer:
+    def infer_padded(self, recordings: Sequence[Samples]) -> Answer:
+        """Logits and embeddings of one padded batch, halved while it does not fit the memory.
+
+        Raises:
+            DeviceError: If one recording alone does not fit.
+        """
         try:
             return self._infer_batch(recordings)
         except torch.OutOfMemoryError as error:
@@ -52,7 +57,7 @@ class TorchRuntime:
                 ) from error
         torch.cuda.empty_cache()
         half = len(recordings) // 2
-        return _join([self._infer_halving(part) for part in (recordings[:half], recordings[half:])])
+        return _join([self.infer_padded(part) for part in (recordings[:half], recordings[half:])])
 
     def _infer_batch(self, recordings: Sequence[Samples]) -> Answer:
         counts = [len(samples) for samples in recordings]
