@@ -10,7 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "emoser"
 ROOMS = (
     ("errors",),
-    ("labels", "audio", "windows", "prediction", "metrics", "configuration"),
+    ("labels", "audio", "windows", "text", "palette", "segments", "metrics", "configuration"),
+    ("svg", "notations"),
+    ("prediction", "activity"),
+    ("silero", "timeline", "segmentation", "rows"),
+    ("scanning",),
     ("torchaudio_guard",),
     ("pooling", "heads"),
     ("encoder",),
@@ -18,7 +22,9 @@ ROOMS = (
     ("checkpoints",),
     ("runtimes",),
     ("hearing",),
+    ("listening",),
     ("classifier",),
+    ("streaming", "plots", "bulk"),
     ("finetune",),
     ("cli",),
 )
