@@ -263,8 +263,8 @@ def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[P
             if not options.keep_errors:
                 raise
             yield End(reading.source, 0.0, (), as_emoser_error(error))
-            return
-        yield End(reading.source, blocks.duration, blocks.quality, None)
+        else:
+            yield End(reading.source, blocks.duration, blocks.quality, None)
 
 
 def _infer(
