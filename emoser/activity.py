@@ -66,14 +66,6 @@ class EnergyGate:
         return flags
 
 
-class OpenGate:
-    """Everything is speech."""
-
-    def judge(self, frames: Frames) -> Flags:
-        """True for each frame, (n, 512) -> (n,)."""
-        return np.ones(len(frames), np.bool_)
-
-
 class SpeechRun(NamedTuple):
     """A stretch of the recording that is settled: speech or silence.
 
@@ -139,7 +131,5 @@ class SpeechSmoother:
 
     def _settle(self, stop: int) -> Iterator[SpeechRun]:
         if stop > self._start:
-            yield SpeechRun(
-                self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking
-            )
+            yield SpeechRun(self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking)
             self._start = stop

@@ -20,18 +20,18 @@ from emoser.configuration import ModelInfo
 from emoser.errors import EmoserError
 from emoser.hearing import Heard, HearingOptions, hear
 from emoser.labels import map_labels
-from emoser.listening import (
-    DEFAULT_HOP_SECONDS,
-    DEFAULT_VAD,
-    DEFAULT_WINDOW_SECONDS,
-    Ear,
-    TimelineOptions,
-    listen_to,
-)
+from emoser.listening import Ear, listen_to
 from emoser.prediction import Prediction
 from emoser.runtimes import OpenedModel, open_runtime
-from emoser.segmentation import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
 from emoser.timeline import Timeline
+from emoser.timeline_options import (
+    DEFAULT_HOP_SECONDS,
+    DEFAULT_SMOOTHING,
+    DEFAULT_THRESHOLD,
+    DEFAULT_VAD,
+    DEFAULT_WINDOW_SECONDS,
+    TimelineOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -241,9 +241,7 @@ class EmotionClassifier:
         options = TimelineOptions(
             window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
         )
-        return listen_to(
-            source, self.ear, options, sampling_rate=sampling_rate, channel=channel
-        )
+        return listen_to(source, self.ear, options, sampling_rate=sampling_rate, channel=channel)
 
     @property
     def ear(self) -> Ear:

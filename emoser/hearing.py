@@ -129,7 +129,6 @@ def hear(
         OSError: Likewise, if a file is missing or may not be read.
         ValueError: If an array comes without its rate or in an ambiguous shape.
     """
-
     single = isinstance(sources, list) and len(sources) == 1
 
     def read(source: Source) -> "_Reading | EmoserError":

@@ -16,81 +16,15 @@ from emoser.activity import SpeechRun
 from emoser.audio import Channel, Source, describe_source, open_blocks
 from emoser.hearing import HearingOptions, Told, hear_along
 from emoser.runtimes import Runtime
-from emoser.scanning import GATES, Loudness, SilentWindow
-from emoser.segmentation import (
-    DEFAULT_SMOOTHING,
-    DEFAULT_THRESHOLD,
-    Segmenter,
-    SegmentRules,
-)
+from emoser.scanning import Loudness, SilentWindow
+from emoser.segmentation import Segmenter, segment_rules
 from emoser.segments import Segment, TimelineWindow
 from emoser.timeline import Timeline
+from emoser.timeline_options import TimelineOptions
 
-DEFAULT_WINDOW_SECONDS = 3.0
-DEFAULT_HOP_SECONDS = 1.0
-DEFAULT_VAD = "energy"
-MIN_WINDOW_SECONDS = 0.1  # less than two syllables' worth of frames tells nothing
 EACH_CHANNEL = "each"
 
 ToScores: TypeAlias = Callable[[npt.NDArray[np.float32]], list[float]]
-
-
-@dataclass(frozen=True)
-class TimelineOptions:
-    """How a recording is cut and judged along its time.
-
-    Attributes:
-        window_seconds: What the model hears at once.
-        hop_seconds: Time from one window to the next, at most a window.
-        smoothing: By how much another emotion must be ahead to take over, in probability.
-        threshold: Probability below which nothing is certain.
-        vad: "energy", "silero", or None for no silence.
-        max_window_seconds: The longest piece that the model takes.
-    """
-
-    window_seconds: float = DEFAULT_WINDOW_SECONDS
-    hop_seconds: float = DEFAULT_HOP_SECONDS
-    smoothing: float = DEFAULT_SMOOTHING
-    threshold: float = DEFAULT_THRESHOLD
-    vad: str | None = DEFAULT_VAD
-    max_window_seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ValueError: Naming what is out of range.
-        """
-        longest = self.max_window_seconds
-        if not MIN_WINDOW_SECONDS <= self.window_seconds <= longest:
-            raise ValueError(
-                f"window_seconds is {self.window_seconds}; this model takes "
-                f"{MIN_WINDOW_SECONDS:g} to {longest:g} s at once"
-            )
-        if not 0 < self.hop_seconds <= self.window_seconds:
-            raise ValueError(
-                f"hop_seconds is {self.hop_seconds}; it must be above 0 and at most the window, "
-                f"{self.window_seconds:g} s"
-            )
-        if self.vad not in GATES:
-            raise ValueError(f"vad is {self.vad!r}; use 'energy', 'silero' or None")
-        SegmentRules((), self.smoothing, self.threshold)
-
-    def window(self, sampling_rate: int) -> int:
-        """Samples of a window."""
-        return round(self.window_seconds * sampling_rate)
-
-    def hop(self, sampling_rate: int) -> int:
-        """Samples from one window to the next."""
-        return max(1, round(self.hop_seconds * sampling_rate))
-
-    def rules(
-        self, labels: Sequence[str], *, sampling_rate: int, channel: int | None = None
-    ) -> SegmentRules:
-        """The rules for segments of one channel."""
-        return SegmentRules(
-            tuple(labels), self.smoothing, self.threshold, channel, sampling_rate
-        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +87,7 @@ class _Listener:
         self.ear = ear
         self.options = options
         self.index = index
-        rules = options.rules(ear.labels, sampling_rate=ear.sampling_rate, channel=index)
+        rules = segment_rules(options, ear.labels, sampling_rate=ear.sampling_rate, channel=index)
         self.segmenter = Segmenter(rules)
         self.windows: list[TimelineWindow] = []
         self.segments: list[Segment] = []
@@ -212,12 +146,8 @@ def _join_channels(parts: Sequence[Timeline]) -> Timeline:
     first = parts[0]
     flags = [flag for part in parts for flag in part.quality]
     return Timeline(
-        windows=tuple(
-            sorted((item for part in parts for item in part.windows), key=_by_time)
-        ),
-        segments=tuple(
-            sorted((item for part in parts for item in part.segments), key=_by_time)
-        ),
+        windows=tuple(sorted((item for part in parts for item in part.windows), key=_by_time)),
+        segments=tuple(sorted((item for part in parts for item in part.segments), key=_by_time)),
         duration=first.duration,
         labels=first.labels,
         quality=tuple(dict.fromkeys(flags)),

@@ -13,9 +13,7 @@ import numpy.typing as npt
 from emoser.activity import (
     FRAME_SAMPLES,
     EnergyGate,
-    Flags,
     Gate,
-    OpenGate,
     SpeechRun,
     SpeechSmoother,
 )
@@ -30,10 +28,10 @@ def _open_silero() -> Gate:
     return SileroGate()
 
 
-GATES: Mapping[str | None, Callable[[], Gate]] = {
+GATES: Mapping[str | None, Callable[[], Gate | None]] = {
     "energy": EnergyGate,
     "silero": _open_silero,
-    None: OpenGate,
+    None: lambda: None,
 }
 
 
@@ -86,7 +84,6 @@ class Scanner:
             raise ValueError(f"vad is {vad!r}; use 'energy', 'silero' or None")
         self._cutter = WindowCutter(window=window, hop=hop)
         self._gate = GATES[vad]()
-        self._gated = vad is not None
         self._smoother = SpeechSmoother()
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0
@@ -94,14 +91,14 @@ class Scanner:
 
     def push(self, block: Samples) -> Iterator[ScanEvent]:
         """What the next samples, shape (n,), bring; take it all before the next call."""
+        if self._gate is None and len(block):
+            yield SpeechRun(self._num_samples, self._num_samples + len(block), True)
         self._num_samples += len(block)
         joined = np.concatenate([self._rest, block])
         num_framed = len(joined) // FRAME_SAMPLES * FRAME_SAMPLES
         self._rest = joined[num_framed:].copy()
         if num_framed:
-            frames = joined[:num_framed].reshape(-1, FRAME_SAMPLES)
-            yield Loudness(np.abs(frames).max(axis=1))
-            yield from self._smoother.push(self._judge(frames))
+            yield from self._scan(joined[:num_framed].reshape(-1, FRAME_SAMPLES))
         for window, samples in self._cutter.push(block):
             # A frame that the window holds only in part may not be there yet.
             yield self._choose(window, samples, window.stop // FRAME_SAMPLES)
@@ -111,22 +108,24 @@ class Scanner:
         if len(self._rest):
             frame = np.full((1, FRAME_SAMPLES), self._rest.mean(), np.float32)
             frame[0, : len(self._rest)] = self._rest
-            yield Loudness(np.abs(self._rest).max(keepdims=True))
-            yield from self._smoother.push(self._judge(frame))
+            yield from self._scan(frame)
         for window, samples in self._cutter.flush():
             yield self._choose(window, samples, self._num_frames)
-        yield from self._smoother.flush(self._num_samples)
+        if self._gate is not None:
+            yield from self._smoother.flush(self._num_samples)
 
-    def _judge(self, frames: Samples) -> Flags:
-        flags = self._gate.judge(frames)
-        if self._gated:
+    def _scan(self, frames: Samples) -> Iterator[ScanEvent]:
+        """Whole frames, (n, 512); the last of a recording is filled up with its mean."""
+        yield Loudness(np.abs(frames).max(axis=1))
+        if self._gate is not None:
+            flags = self._gate.judge(frames)
             passed = self._num_frames + np.flatnonzero(flags)
             self._active = np.concatenate([self._active, passed])
-        self._num_frames += len(frames)
-        return flags
+            self._num_frames += len(frames)
+            yield from self._smoother.push(flags)
 
     def _choose(self, window: slice, samples: Samples, end_frame: int) -> Piece | SilentWindow:
-        if not self._gated:
+        if self._gate is None:
             return Piece(window, samples)
         first = window.start // FRAME_SAMPLES
         heard = np.count_nonzero((self._active >= first) & (self._active < end_frame))

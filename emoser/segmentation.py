@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 
 from emoser.activity import SpeechRun
 from emoser.segments import Segment
-
-DEFAULT_SMOOTHING = 0.1
-DEFAULT_THRESHOLD = 0.35
+from emoser.timeline_options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,16 @@ class SegmentRules:
     channel: int | None = None
     sampling_rate: int = 16_000
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
 
-        Raises:
-            ValueError: If `smoothing` or `threshold` is no probability.
-        """
-        for name in ("smoothing", "threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; it is a probability, from 0 to 1"
-                )
+def segment_rules(
+    options: TimelineOptions,
+    labels: Sequence[str],
+    *,
+    sampling_rate: int,
+    channel: int | None = None,
+) -> SegmentRules:
+    """The rules that the options ask for, for one channel."""
+    return SegmentRules(tuple(labels), options.smoothing, options.threshold, channel, sampling_rate)
 
 
 @dataclass

@@ -41,7 +41,7 @@ class SileroGate:
 
     def judge(self, frames: Frames) -> Flags:
         """Whether somebody speaks in each frame, (n, 512) -> (n,)."""
-        return self.probabilities(frames) > SPEECH_PROBABILITY
+        return np.asarray(self.probabilities(frames) > SPEECH_PROBABILITY)
 
     def probabilities(self, frames: Frames) -> Array:
         """The probability of speech in each frame, (n, 512) -> (n,)."""
@@ -64,7 +64,7 @@ class SileroGate:
         values = np.hypot(spectrum[..., :half], spectrum[..., half:])  # (n, 4, 129)
         for name, stride in (("conv1", 1), ("conv2", 2), ("conv3", 2), ("conv4", 1)):
             values = self._convolve(values, name, stride)
-        return values[:, 0]
+        return np.asarray(values[:, 0])
 
     def _convolve(self, values: Array, name: str, stride: int) -> Array:
         """A convolution over three neighbours and a ReLU: (n, L, D) -> (n, L', D')."""
@@ -73,7 +73,7 @@ class SileroGate:
         windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1)[:, ::stride]
         # (n, L', D, 3) with (D', D, 3)
         flat = np.ascontiguousarray(windows).reshape(*windows.shape[:2], -1)
-        return np.maximum(flat @ weight.reshape(len(weight), -1).T + bias, 0)
+        return np.asarray(np.maximum(flat @ weight.reshape(len(weight), -1).T + bias, 0))
 
     def _step(self, features: Array) -> Array:
         """One step of the recurrent cell: (128,) -> (128,)."""
@@ -83,7 +83,7 @@ class SileroGate:
         take, keep, content, give = np.split(gates, 4)
         self._cell = _sigmoid(keep) * self._cell + _sigmoid(take) * np.tanh(content)
         self._hidden = _sigmoid(give) * np.tanh(self._cell)
-        return self._hidden
+        return np.asarray(self._hidden)
 
 
 def load_weights() -> dict[str, Array]:

@@ -71,7 +71,10 @@ class WindowCutter:
         self._kept = np.concatenate([self._kept, block])
         while self._base + len(self._kept) > self._next + self._window:
             start = self._next
-            yield slice(start, start + self._window), self._kept[start - self._base :][: self._window]
+            yield (
+                slice(start, start + self._window),
+                self._kept[start - self._base :][: self._window],
+            )
             self._next += self._hop
         # The last window may begin before the next one would.
         forget = max(self._next - self._hop - self._base, 0)

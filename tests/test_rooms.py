@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "emoser"
 ROOMS = (
     ("errors",),
-    ("labels", "audio", "windows", "text", "palette", "segments", "metrics", "configuration"),
+    ("labels", "audio", "windows", "text", "segments", "metrics"),
+    ("configuration", "palette", "timeline_options"),
     ("svg", "notations"),
     ("prediction", "activity"),
     ("silero", "timeline", "segmentation", "rows"),
@@ -24,7 +25,7 @@ ROOMS = (
     ("hearing",),
     ("listening",),
     ("classifier",),
-    ("streaming", "plots", "bulk"),
+    ("streaming", "live", "plots", "bulk"),
     ("finetune",),
     ("cli",),
 )

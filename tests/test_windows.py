@@ -15,6 +15,7 @@ def stream_windows(blocks, *, window, hop):
         yield from cutter.push(block)
     yield from cutter.flush()
 
+
 SIZES = st.tuples(
     st.integers(1, 400), st.integers(1, 60), st.integers(1, 60), st.integers(1, 90)
 ).filter(lambda sizes: sizes[2] <= sizes[1])

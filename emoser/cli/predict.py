@@ -1,18 +1,17 @@
 """`emoser predict`: files, folders, patterns or standard input in; one row per recording out."""
 
 import argparse
-import csv
 import glob
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL
 from emoser.errors import AudioError, EmoserError
-from emoser.prediction import Prediction
+from emoser.rows import as_csv, as_line, as_row, csv_header
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
@@ -22,8 +21,6 @@ AUDIO_SUFFIXES = frozenset(
     ".m4a .mp4 .aac .webm .mka .mkv .amr .wma .mov".split()
 )
 MAX_NAME_WIDTH = 60  # longer names keep their end
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -80,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     )
     answers = classifier.iter_predictions(
         (_open(name) for name in names),
-        channel=_channel(options.channel),
+        channel=parse_channel(options.channel),
         batch_seconds=options.batch_seconds,
         on_error="return",
     )
@@ -134,79 +131,16 @@ def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Se
     if options.json:
         return lambda name, answer: print(json.dumps(as_row(name, answer, options.top_k)))
     if options.csv:
-        return _CsvWriter(sys.stdout, labels)
+        print(csv_header(labels), end="")
+        return lambda name, answer: print(as_csv(name, answer, labels), end="")
     width = min(max(len(printable(name)) for name in names), MAX_NAME_WIDTH)
-    return lambda name, answer: print(as_line(name, answer, width, labels, options.top_k))
+    return lambda name, answer: print(
+        as_line(name, answer, width=width, labels=labels, top_k=options.top_k)
+    )
 
 
-def as_row(name: str, answer: Prediction | EmoserError, top_k: int | None = None) -> dict[str, Any]:
-    """The answer as plain values; an error has the key "error" and no label."""
-    if isinstance(answer, EmoserError):
-        return {"source": name, "error": str(answer)}
-    return {**answer.to_dict(), "source": name, "scores": dict(answer.top(top_k))}
-
-
-def as_line(
-    name: str,
-    answer: Prediction | EmoserError,
-    width: int,
-    labels: Sequence[str],
-    top_k: int | None,
-) -> str:
-    """The answer as one aligned line for people."""
-    shown = printable(name)
-    shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
-    if isinstance(answer, EmoserError):
-        return f"{shown}  error: {printable(str(answer))}"
-    label_width = max(len(label) for label in labels)
-    first, *others = answer.top(top_k)
-    rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
-    line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
-    return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
-
-
-def printable(text: str) -> str:
-    r"""Text that cannot steer a terminal: control characters are shown as escapes.
-
-    Example:
-        >>> print(printable("a\x1b[31m\n"))
-        a\x1b[31m\x0a
-    """
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
-
-
-class _CsvWriter:
-    def __init__(self, file: TextIO, labels: Sequence[str]) -> None:
-        self.labels = labels
-        self.writer = csv.writer(file, lineterminator="\n")
-        self.writer.writerow(["source", "label", "score", *labels, "duration", "quality", "error"])
-
-    def __call__(self, name: str, answer: Prediction | EmoserError) -> None:
-        if isinstance(answer, EmoserError):
-            blanks = [""] * (len(self.labels) + 4)
-            self.writer.writerow([_cell(name), *blanks, _cell(str(answer))])
-            return
-        scores = [f"{answer.scores[label]:.6f}" for label in self.labels]
-        self.writer.writerow(
-            [
-                _cell(name),
-                answer.label,
-                f"{answer.score:.6f}",
-                *scores,
-                f"{answer.duration:.3f}",
-                " ".join(answer.quality),
-                "",
-            ]
-        )
-
-
-def _cell(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def _channel(text: str) -> "Channel":
+def parse_channel(text: str) -> "Channel":
+    """The channel that an option names: an index where it is a number."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 
