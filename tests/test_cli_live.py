@@ -65,7 +65,7 @@ def test_faults_are_one_sentence(capsys, model, recording, tmp_path):
     for words, code in (
         (["timeline", str(tmp_path / "missing.wav")], 3),
         (["timeline", str(recording), "--hop", "9"], 2),
-        (["timeline", str(recording), "--channel", "7"], 2),
+        (["timeline", str(recording), "--channel", "7"], 3),
         (["listen", str(recording)], 2),
         (["listen", "-", "--window", "99"], 2),
     ):

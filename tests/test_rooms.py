@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "emoser"
 ROOMS = (
     ("errors",),
-    ("labels", "audio", "windows", "text", "segments", "metrics"),
+    ("labels", "audio", "windows", "text", "segments", "folders", "metrics"),
     ("configuration", "palette", "timeline_options"),
     ("svg", "notations"),
     ("prediction", "activity"),

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL
 from emoser.errors import AudioError, EmoserError
+from emoser.folders import find_recordings, parse_shard
 from emoser.rows import as_csv, as_line, as_row, csv_header
 from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .w64 "
-    ".m4a .mp4 .aac .webm .mka .mkv .amr .wma .mov".split()
-)
 MAX_NAME_WIDTH = 60  # longer names keep their end
 
 
@@ -49,8 +46,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per line")
     form.add_argument("--csv", action="store_true", help="comma-separated values with a header")
+    add_folder_options(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for folders of any size."""
+    group = parser.add_argument_group(
+        "whole folders", "With --output, FILE is one folder; the same command goes on after a stop."
+    )
+    group.add_argument("--output", help="write rows as they come: .jsonl, .csv or .parquet")
+    group.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="do the I-th of N parts (%(default)s)"
+    )
+    group.add_argument("--engine", default="local", help="local, or ray for Ray Data actors")
+    group.add_argument("--actors", type=_positive_int, help="actors of Ray; all it has room for")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +76,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print; 3 when a recording could not be read."""
+    if options.output:
+        return _run_folder(options)
     from emoser.classifier import EmotionClassifier
 
     names = list(expand_names(options.files))
@@ -91,6 +104,38 @@ def run(options: argparse.Namespace) -> int:
     return AudioError.exit_code if failed else 0
 
 
+def _run_folder(options: argparse.Namespace) -> int:
+    """Predict a folder into a file; 3 when a recording could not be read."""
+    from emoser.bulk import BulkJob, predict_folder
+
+    if len(options.files) != 1 or options.json or options.csv or options.top_k:
+        raise ValueError(
+            "with --output, pass one folder and neither --json, --csv nor --top-k; the suffix of "
+            "the output says what is written"
+        )
+    job = BulkJob(
+        folder=options.files[0],
+        output=options.output,
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        backend=options.backend,
+        labels=options.labels,
+        channel=parse_channel(options.channel),
+        batch_seconds=options.batch_seconds,
+        shard=parse_shard(options.shard),
+        engine=options.engine,
+        num_actors=options.actors,
+    )
+    summary = predict_folder(job, progress=True)
+    before = f", {summary.num_before} of them before" if summary.num_before else ""
+    failed = f", {summary.num_errors} could not be read" if summary.num_errors else ""
+    print(
+        f"emoser: {summary.num_files} recordings in {job.output}{before}{failed}", file=sys.stderr
+    )
+    return AudioError.exit_code if summary.num_errors else 0
+
+
 def expand_names(names: Sequence[str]) -> Iterator[str]:
     """Files of the names: folders are searched, patterns expanded, the rest taken as it is.
 
@@ -102,7 +147,7 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
         if name == "-" or path.is_file():
             yield name
         elif path.is_dir():
-            yield from _search(path)
+            yield from find_recordings(path)
         elif glob.has_magic(name) and not path.exists():
             found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())
             if not found:
@@ -110,17 +155,6 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
             yield from found
         else:
             yield name
-
-
-def _search(folder: Path) -> Iterator[str]:
-    found = sorted(
-        item
-        for item in folder.rglob("*")
-        if item.suffix.lower() in AUDIO_SUFFIXES and item.is_file()
-    )
-    if not found:
-        raise AudioError(f"{folder} holds no audio file; name a file to have it read all the same")
-    yield from map(str, found)
 
 
 def _open(name: str) -> "Source":
