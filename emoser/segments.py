@@ -10,6 +10,8 @@ from typing import Any
 
 KINDS = ("emotion", "silence", "uncertain")
 TIME_DIGITS = 3
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # of a time axis
+MAX_MARKS = 12
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,16 @@ class Segment:
         score = "" if self.score is None else f" {self.score:.2f}"
         times = f"{clock(self.start)} - {clock(self.end)}"
         return f"{times}{channel}  {self.name}{score}"
+
+
+def choose_step(duration: float) -> int:
+    """Seconds between the marks of a time axis, at most twelve of them, at round times.
+
+    Example:
+        >>> choose_step(38.0), choose_step(3600.0)
+        (5, 300)
+    """
+    return next((step for step in STEPS if duration / step <= MAX_MARKS), STEPS[-1])
 
 
 def clock(seconds: float) -> str:

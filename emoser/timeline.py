@@ -23,6 +23,7 @@ from emoser.notations import (
     write_webvtt,
 )
 from emoser.segments import TIME_DIGITS, Segment, TimelineWindow
+from emoser.svg import draw_timeline
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,4 @@ class Timeline:
         return "\n".join(map(str, self.segments))
 
     def _repr_html_(self) -> str:
-        from emoser.svg import draw_timeline
-
         return draw_timeline(self)

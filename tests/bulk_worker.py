@@ -1,4 +1,4 @@
-"""A process that predicts a folder with the formula: python bulk_worker.py FOLDER OUTPUT [PAUSE]."""
+"""A process that predicts a folder with the formula: bulk_worker.py FOLDER OUTPUT PAUSE."""
 
 import sys
 import time

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_shards_share_the_folder_out(folder, tmp_path):
         output = tmp_path / f"{number}.jsonl"
         predict_folder(BulkJob(str(folder), str(output), shard=(number, 3)))
         names.append([row["source"] for row in read_rows(output)])
-    assert sorted(sum(names, [])) == sorted(find_recordings(folder))
+    assert sorted(chain.from_iterable(names)) == sorted(find_recordings(folder))
     assert max(map(len, names)) - min(map(len, names)) <= 1
     assert choose_shard(range(5), 1, 7) == range(0, 1)
     for text in ("0/3", "4/3", "3", "a/b", "-1/2"):

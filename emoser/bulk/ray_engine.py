@@ -4,19 +4,14 @@ Names in, answers out, in the order of the names whatever the actors do. An acto
 replaced and its recordings are done again; only the caller writes, so no row comes twice.
 """
 
-import os
 import pickle
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emoser.bulk import BulkJob, Labelled, open_job_classifier, predict_names
 from emoser.errors import missing_extra
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-NAMES_PER_TASK = 16  # lost and done again when an actor dies
+NAMES_PER_TASK = 16  # done again when an actor dies
 
 
 class Predictor:
@@ -26,16 +21,11 @@ class Predictor:
         self._job = job
         self._classifier = open_job_classifier(job)
 
-    def __call__(
-        self, batch: "dict[str, npt.NDArray[Any]]"
-    ) -> "dict[str, npt.NDArray[np.object_]]":
-        """Answers for a batch of names, pickled together with the labels."""
-        import numpy as np
-
-        names = [os.fsdecode(name) for name in batch["name"]]
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """Answers for a batch of names, each pickled together with the labels."""
+        names = [pickle.loads(name) for name in batch["name"]]
         answers = predict_names(self._job, self._classifier, names)
-        rows = [pickle.dumps((answer, self._classifier.labels)) for answer in answers]
-        return {"answer": np.array(rows, dtype=object)}
+        return {"answer": [pickle.dumps((answer, self._classifier.labels)) for answer in answers]}
 
 
 def predict_with_ray(job: BulkJob, names: list[str]) -> Iterator[Labelled]:
@@ -49,7 +39,25 @@ def predict_with_ray(job: BulkJob, names: list[str]) -> Iterator[Labelled]:
     """
     try:
         import ray
-        import ray.data
+        from ray.data import ActorPoolStrategy, ExecutionOptions, from_items
     except ImportError as error:
         raise missing_extra("engine='ray'", "ray") from error
-    raise NotImplementedError
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    has_gpu = job.device.startswith("cuda")
+    room = ray.cluster_resources().get("GPU" if has_gpu else "CPU", 1.0)
+    # Pickled names keep what is no valid text; Arrow would refuse it.
+    rows = [{"name": pickle.dumps(name)} for name in names]
+    num_tasks = max(1, -(-len(names) // NAMES_PER_TASK))
+    answers = from_items(rows, override_num_blocks=num_tasks).map_batches(
+        Predictor,
+        fn_constructor_args=(job,),
+        batch_size=NAMES_PER_TASK,
+        compute=ActorPoolStrategy(size=min(job.num_actors or max(1, int(room)), num_tasks)),
+        num_gpus=1 if has_gpu else None,
+    )
+    answers.context.execution_options = ExecutionOptions(preserve_order=True)
+    answers.context.enable_progress_bars = False
+    answers.context.max_errored_blocks = 0
+    for row in answers.iter_rows():
+        yield pickle.loads(row["answer"])
