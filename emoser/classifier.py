@@ -245,7 +245,16 @@ class EmotionClassifier:
 
     @property
     def ear(self) -> Ear:
-        """What timelines and streams hear with: the engine, and how its logits become scores."""
+        """What timelines and streams hear with: the engine, and how its logits become scores.
+
+        Raises:
+            ValueError: If the model has no labels.
+        """
+        if not self.labels:
+            raise ValueError(
+                f"{self._info.name} answers in dimensions only and has no labels that segments "
+                "could be made of; use a model with labels"
+            )
         return Ear(
             runtime=self._runtime,
             to_scores=self._score,
@@ -298,7 +307,8 @@ class EmotionClassifier:
 
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
         """Probabilities of one piece, (C,) -> one per label of the classifier."""
-        values = [float(value) for value in _softmax(logits / self._config.temperature)]
+        known = logits[: len(self._config.labels)]
+        values = [float(value) for value in _softmax(known / self._config.temperature)]
         return values if self._map is None else self._map.apply(values)[0]
 
     def _predict(self, heard: Heard) -> Prediction:

@@ -1,7 +1,7 @@
 """Pictures with matplotlib: a timeline, scores, a confusion matrix, a reliability diagram.
 
-Takes results and numbers, gives figures that belong to nobody: pyplot is never imported, so no
-window opens, no default changes and no figure stays behind. Colours come from `palette`.
+Takes results and numbers, gives figures that pyplot knows nothing of: no window opens, no default
+changes and no figure stays behind. Colours come from `palette`.
 """
 
 import os

@@ -39,7 +39,7 @@ def as_line(
     if isinstance(answer, EmoserError):
         return f"{shown}  error: {printable(str(answer))}"
     label_width = max(len(label) for label in labels)
-    first, *others = answer.top(top_k)
+    first, *others = [*answer.top(top_k), *(answer.dimensions or {}).items()]
     rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
     line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
     return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
@@ -55,8 +55,10 @@ def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -
     if isinstance(answer, EmoserError):
         blanks = [""] * (len(labels) + 4)
         return _csv_line([guard_cell(name), *blanks, guard_cell(str(answer))])
-    scores = [f"{answer.scores[label]:.6f}" for label in labels]
-    start = [guard_cell(name), answer.label or "", f"{answer.score:.6f}"]
+    values = {**answer.scores, **(answer.dimensions or {})}
+    scores = [f"{values[label]:.6f}" for label in labels]
+    score = "" if answer.score is None else f"{answer.score:.6f}"
+    start = [guard_cell(name), answer.label or "", score]
     end = [f"{answer.duration:.3f}", " ".join(answer.quality), ""]
     return _csv_line([*start, *scores, *end])
 
