@@ -14,6 +14,9 @@ from emoser.activity import SpeechRun
 from emoser.segments import Segment
 from emoser.timeline_options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
 
+# Speech that a window has left by the time silence begins or ends says nothing of its own.
+MIN_PIECE_SECONDS = 0.3
+
 
 @dataclass(frozen=True)
 class SegmentRules:
@@ -54,6 +57,7 @@ class _Slot:
     stop: int
     label: int | None  # None: uncertain
     scores: Sequence[float] | None  # None: nothing was heard, which is silence
+    entered: int | None = None  # where the speech that goes on in it began in it
 
 
 @dataclass
@@ -141,16 +145,44 @@ class Segmenter:
             slot, run = self._slots[0], self._runs[0]
             stop = min(slot.stop, run.stop)
             start = max(slot.start, run.start)
+            if not run.speaking:
+                slot.entered = None
+            elif slot.entered is None:
+                slot.entered = start
+            # A run that is the only one yet may go on, and its end decides about its last label.
+            goes_on = keep and len(self._runs) == 1 and stop < slot.stop
+            if run.speaking and goes_on and self._is_short(slot, stop):
+                return
             if stop > start:
-                yield from self._grow(slot, start, stop, speaking=run.speaking)
+                label = self._label_piece(slot, start, stop, run)
+                yield from self._grow(slot, start, stop, label=label, speaking=run.speaking)
             if slot.stop <= stop:
                 self._slots.popleft()
             if run.stop <= stop:
                 self._runs.popleft()
 
-    def _grow(self, slot: _Slot, start: int, stop: int, *, speaking: bool) -> Iterator[Segment]:
+    def _is_short(self, slot: _Slot, stop: int) -> bool:
+        entered = stop if slot.entered is None else slot.entered
+        return stop - entered < MIN_PIECE_SECONDS * self.rules.sampling_rate
+
+    def _label_piece(self, slot: _Slot, start: int, stop: int, run: SpeechRun) -> int | None:
+        """The label of a stretch of one window; a sliver of speech goes with its neighbour."""
+        if slot.scores is None or not run.speaking or not self._is_short(slot, stop):
+            return slot.label
+        before = self._open
+        follows = before is not None and before.stop == start and before.kind != "silence"
+        if before is not None and follows and stop == run.stop:
+            return before.label
+        after = self._slots[1] if len(self._slots) > 1 else None
+        if not follows and stop == slot.stop and after is not None and after.scores is not None:
+            return after.label
+        return slot.label
+
+    def _grow(
+        self, slot: _Slot, start: int, stop: int, *, label: int | None, speaking: bool
+    ) -> Iterator[Segment]:
         scores = slot.scores if speaking else None
-        label = slot.label if scores is not None else None
+        label = label if scores is not None else None
         kind = "silence" if scores is None else "uncertain" if label is None else "emotion"
         grown = self._open
         if grown is not None and (grown.kind, grown.label) != (kind, label):
