@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +268,16 @@ def test_silero_finds_speech_in_speech_and_none_in_noise(speech_data):
     assert 0.3 < (whole > 0.5).mean() < 0.7
     noise = voice_and_pauses([(2.048, 0.05)]).reshape(-1, 512)
     assert SileroGate().judge(noise).mean() < 0.05
+
+
+@pytest.mark.data
+def test_a_composed_recording_is_mostly_told_right(speech_data):
+    path = Path(__file__).parent.parent / "examples" / "benchmarks" / "composed.py"
+    spec = spec_from_file_location("composed", path)
+    composed = module_from_spec(spec)
+    spec.loader.exec_module(composed)
+    samples, truth = composed.compose(speech_data, "nemo", "KS0")
+    timeline = EmotionClassifier.from_pretrained(device="cpu").timeline(samples, sampling_rate=RATE)
+    right, silence = composed.share_right(timeline, truth)
+    assert right > 0.6
+    assert silence > 0.9
