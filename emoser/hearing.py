@@ -23,7 +23,7 @@ from emoser.windows import stream_windows, window_weights
 
 NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
 NUM_AHEAD = 8  # recordings decoded before they are needed
-BLOCKS_AHEAD = 32  # blocks of one recording that a thread decodes; the rest is read on demand
+BLOCKS_AHEAD = 4  # half-minute blocks that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
 
 Item = TypeVar("Item")
@@ -93,6 +93,13 @@ class _End(NamedTuple):
     error: EmoserError | None
 
 
+class _Fault(NamedTuple):
+    error: Exception
+
+
+_Event = _End | _Fault
+
+
 def hear(
     sources: Iterable[Source], runtime: Runtime, options: HearingOptions
 ) -> Iterator[Heard | EmoserError]:
@@ -112,10 +119,14 @@ def hear(
                 raise
             return as_emoser_error(error)
 
-    readings = map_ahead(read, sources, num_threads=NUM_THREADS, num_ahead=NUM_AHEAD)
-    pieces = (piece for reading in readings for piece in _cut(reading, options))
+    if isinstance(sources, list) and len(sources) == 1:
+        readings: Iterator[_Reading | EmoserError] = map(read, sources)
+    else:
+        readings = map_ahead(read, sources, num_threads=NUM_THREADS, num_ahead=NUM_AHEAD)
     told: list[_Told] = []
-    for event in _infer(pieces, runtime, options.batch_samples):
+    for event in _infer(_read_pieces(readings, options), runtime, options.batch_samples):
+        if isinstance(event, _Fault):
+            raise event.error
         if isinstance(event, _Told):
             told.append(event)
             continue
@@ -135,28 +146,34 @@ def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int, num_ahead: int
 ) -> Iterator[Result]:
-    """`map(function, items)` in order, computed ahead in threads; one item needs no thread.
+    """`map(function, items)` in order, computed ahead in threads.
+
+    A fault of `items` itself comes after the results of the items before it.
 
     Example:
         >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
         [1, 2, 3]
     """
     iterator = iter(items)
-    first = list(islice(iterator, 2))
-    if len(first) < 2:
-        yield from map(function, first)
-        return
     pending: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="emoser-read")
+    fault: Exception | None = None
+    exhausted = False
     try:
-        for item in chain(first, iterator):
-            pending.append(executor.submit(function, item))
-            if len(pending) > num_ahead:
+        while pending or not exhausted:
+            if exhausted or len(pending) > num_ahead:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+                continue
+            try:
+                pending.append(executor.submit(function, next(iterator)))
+            except StopIteration:
+                exhausted = True
+            except Exception as error:  # whatever the caller's own iterator raises
+                exhausted, fault = True, error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+    if fault is not None:
+        raise fault
 
 
 class _Reading:
@@ -172,6 +189,17 @@ class _Reading:
         except BaseException:
             self.blocks.close()
             raise
+
+
+def _read_pieces(
+    readings: Iterable["_Reading | EmoserError"], options: HearingOptions
+) -> Iterator[_Piece | _Event]:
+    """The pieces of all recordings; a fault waits its turn behind what was read before it."""
+    try:
+        for reading in readings:
+            yield from _cut(reading, options)
+    except Exception as error:  # raised by `hear`, when the answers before it are out
+        yield _Fault(error)
 
 
 def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_Piece | _End]:
@@ -193,10 +221,10 @@ def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_
 
 
 def _infer(
-    events: Iterable[_Piece | _End], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Told | _End]:
+    events: Iterable[_Piece | _Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[_Told | _Event]:
     """The same events in the same order, with every piece answered."""
-    waiting: list[_Piece | _End] = []
+    waiting: list[_Piece | _Event] = []
     num_samples = 0
     for event in events:
         waiting.append(event)
@@ -208,8 +236,8 @@ def _infer(
 
 
 def _answer(
-    events: list[_Piece | _End], runtime: Runtime, batch_samples: int
-) -> Iterator[_Told | _End]:
+    events: list[_Piece | _Event], runtime: Runtime, batch_samples: int
+) -> Iterator[_Told | _Event]:
     pieces = {place: event for place, event in enumerate(events) if isinstance(event, _Piece)}
     told: dict[int, _Told] = {}
     for places in _pack(
@@ -219,7 +247,7 @@ def _answer(
         for place, logits, embedding in zip(places, *answer, strict=True):
             told[place] = _Told(pieces[place].window, logits, embedding)
     for place, event in enumerate(events):
-        yield event if isinstance(event, _End) else told[place]
+        yield told[place] if isinstance(event, _Piece) else event
 
 
 def _pack(lengths: dict[int, int], batch_samples: int) -> Iterator[list[int]]:

@@ -39,7 +39,7 @@ class TorchRuntime:
         """
         if self.device.type == "cpu" and len(recordings) > 1:
             return _join([self._infer_batch([samples]) for samples in recordings])
-        return self._infer_halving(recordings)
+        return self.infer_padded(recordings)
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them.
@@ -52,7 +52,12 @@ class TorchRuntime:
             logits = self.model.classify_frames(batch).logits[0]
             return logits.float().softmax(dim=-1).cpu().numpy()
 
-    def _infer_halving(self, recordings: Sequence[Samples]) -> Answer:
+    def infer_padded(self, recordings: Sequence[Samples]) -> Answer:
+        """Logits and embeddings of one padded batch, halved while it does not fit the memory.
+
+        Raises:
+            DeviceError: If one recording alone does not fit.
+        """
         try:
             return self._infer_batch(recordings)
         except torch.OutOfMemoryError as error:
@@ -64,7 +69,7 @@ class TorchRuntime:
                 ) from error
         torch.cuda.empty_cache()
         half = len(recordings) // 2
-        return _join([self._infer_halving(part) for part in (recordings[:half], recordings[half:])])
+        return _join([self.infer_padded(part) for part in (recordings[:half], recordings[half:])])
 
     def _infer_batch(self, recordings: Sequence[Samples]) -> Answer:
         counts = [len(samples) for samples in recordings]

@@ -1,0 +1,232 @@
+"""A recording, block by block: float32 mono at 16 kHz in constant memory.
+
+The one path from any source to samples; reading whole is joining the blocks.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+
+from emoser.audio.arrays import is_tensor, open_array
+from emoser.audio.decoding import open_sound_file
+from emoser.audio.limits import SAMPLING_RATE, AudioLimits, FloatArray, NativeAudio
+from emoser.audio.media import open_media
+from emoser.audio.quality import QualityMeter
+from emoser.audio.resampling import StreamResampler
+from emoser.audio.sniffing import identify
+from emoser.audio.sources import Source, describe_source, open_source, source_name
+from emoser.errors import AudioError
+
+Channel: TypeAlias = int | str
+
+BLOCK_SECONDS = 30.0
+_CHANNEL_NAMES = {"left": 0, "right": 1}
+
+
+class AudioBlocks:
+    """Iterates once over a recording; a context manager that closes what it opened.
+
+    Made by `open_blocks`. Every block but the last has `block_seconds` of samples.
+
+    Attributes:
+        name: The path or file name as it is; None for bytes and arrays.
+        source_rate: Sampling rate of the recording in Hz.
+        num_channels: Channels of the recording.
+        declared_seconds: Length that the header claims; None if unknown. Never relied on.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        sampling_rate: int | None,
+        channel: Channel,
+        limits: AudioLimits,
+        block_seconds: float,
+    ) -> None:
+        if not block_seconds > 0:
+            raise ValueError(f"block_seconds is {block_seconds}; pass a positive number of seconds")
+        _check_channel(channel)
+        self.name = source_name(source)
+        self._described = describe_source(source)
+        self._limits = limits
+        self._resources = ExitStack()
+        self._exhausted = False
+        with ExitStack() as opening:
+            self._native = _open_native(source, sampling_rate, limits, opening)
+            self.source_rate = self._native.sampling_rate
+            self.num_channels = self._native.num_channels
+            self.declared_seconds = self._native.declared_seconds
+            self._channel = _choose_channel(channel, self.num_channels, self._described)
+            self._resources = opening.pop_all()
+        self._num_frames = 0  # at source_rate
+        self._num_resampled = 0  # at 16 kHz
+        self._meter = QualityMeter(self.source_rate)
+        block_samples = max(1, round(block_seconds * SAMPLING_RATE))
+        self._blocks = _regroup(self._resampled_blocks(), block_samples)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened; a file object of the caller stays open where it stood."""
+        self._blocks.close()
+        self._resources.close()
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        return self
+
+    def __next__(self) -> FloatArray:
+        """The next block, shape (n,).
+
+        Raises:
+            AudioError: If what follows is damaged, too long, or holds NaN or infinity; at the
+                end, if there was no sample at all.
+        """
+        return next(self._blocks)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of the recording that were decoded.
+
+        Raises:
+            RuntimeError: Before the last block was read.
+        """
+        self._require_exhausted("duration")
+        return self._num_frames / self.source_rate
+
+    @property
+    def quality(self) -> tuple[str, ...]:
+        """The quality flags of the whole recording, in fixed order.
+
+        Raises:
+            RuntimeError: Before the last block was read.
+        """
+        self._require_exhausted("quality")
+        return self._meter.flags()
+
+    def _require_exhausted(self, wanted: str) -> None:
+        if not self._exhausted:
+            raise RuntimeError(f"{wanted} is known once every block was read; read on to the end")
+
+    def _resampled_blocks(self) -> Iterator[FloatArray]:
+        resampler = StreamResampler(self.source_rate)
+        for samples in self._mono_blocks():
+            self._meter.update(samples)
+            yield self._judged(resampler.push(samples))
+        yield self._judged(resampler.flush())
+        if self._native.truncated:
+            self._meter.mark_truncated()
+        if not self._num_resampled:
+            raise AudioError(
+                f"{self._described} holds {self._num_frames or 'no'} samples at "
+                f"{self.source_rate} Hz: there is nothing to listen to; record or copy it again"
+            )
+        self._exhausted = True
+        self._resources.close()
+
+    def _judged(self, samples: FloatArray) -> FloatArray:
+        self._refuse_non_finite(samples, SAMPLING_RATE)  # a sum inside the filter can overflow
+        self._meter.update_resampled(samples)
+        self._num_resampled += len(samples)
+        return samples
+
+    def _mono_blocks(self) -> Iterator[FloatArray]:
+        for frames in self._native.blocks:
+            samples = _mix(frames, self._channel)
+            self._refuse_non_finite(samples, self.source_rate)
+            self._num_frames += len(frames)
+            if self._num_frames > self._limits.max_seconds * self.source_rate:
+                raise AudioError(
+                    f"{self._described} is longer than {self._limits.max_seconds:g} s; "
+                    "cut it, or pass AudioLimits with a larger max_seconds"
+                )
+            yield samples
+
+    def _refuse_non_finite(self, samples: FloatArray, rate: int) -> None:
+        finite = np.isfinite(samples)
+        if finite.all():
+            return
+        first = int(np.argmin(finite))
+        seconds = self._num_frames / self.source_rate + first / rate
+        raise AudioError(
+            f"{self._described} holds {'NaN' if np.isnan(samples[first]) else 'infinity'} "
+            f"at {seconds:.3f} s; repair or export it again"
+        )
+
+
+def _open_native(
+    source: Any, sampling_rate: int | None, limits: AudioLimits, opening: ExitStack
+) -> NativeAudio:
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        return open_array(source, sampling_rate, limits)
+    name = describe_source(source)
+    reader = opening.enter_context(open_source(source, limits))
+    container = identify(reader, name)
+    open_container = open_media if container.ffmpeg_format else open_sound_file
+    return opening.enter_context(open_container(reader, container, limits, name))
+
+
+def _check_channel(channel: Channel) -> None:
+    if isinstance(channel, str):
+        if channel not in ("mix", *_CHANNEL_NAMES):
+            raise ValueError(
+                f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
+            )
+    elif isinstance(channel, bool) or not isinstance(channel, int | np.integer):
+        raise TypeError(
+            f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
+        )
+
+
+def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | None:
+    """The index of the channel; None for the mean over all."""
+    if channel == "mix":
+        return None
+    index = _CHANNEL_NAMES[channel] if isinstance(channel, str) else int(channel)
+    if not 0 <= index < num_channels:
+        plural = "channel" if num_channels == 1 else "channels"
+        raise ValueError(
+            f"channel {channel!r} is not there: {name} has {num_channels} {plural}, "
+            f"so an index from 0 to {num_channels - 1}, or 'mix', is allowed"
+        )
+    return index
+
+
+def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
+    """One channel of (n, channels), or the mean over them; shape (n,)."""
+    if channel is not None:
+        return np.ascontiguousarray(frames[:, channel])
+    if frames.shape[1] == 1:
+        return frames[:, 0]
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        mean: FloatArray = frames.mean(axis=1)
+    return mean
+
+
+def _regroup(blocks: Iterator[FloatArray], num_samples: int) -> Generator[FloatArray]:
+    """Blocks of exactly `num_samples`, the last one shorter, each in memory of its own."""
+    pending: list[FloatArray] = []
+    num_pending = 0
+    for block in blocks:
+        start = 0
+        while num_pending + len(block) - start >= num_samples:
+            end = start + num_samples - num_pending
+            yield np.concatenate([*pending, block[start:end]])
+            pending, num_pending, start = [], 0, end
+        if start < len(block):
+            pending.append(block[start:])
+            num_pending += len(block) - start
+    if pending:
+        yield np.concatenate(pending)

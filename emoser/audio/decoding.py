@@ -1,0 +1,130 @@
+"""Bytes that libsndfile decodes -> blocks of float32 frames.
+
+One of two decoders (the other is `media`); it knows neither limits of length nor resampling.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import soundfile
+
+from emoser.audio.declared import settle_declared_size
+from emoser.audio.limits import (
+    MAX_BLOCK_VALUES,
+    AudioLimits,
+    FloatArray,
+    NativeAudio,
+    check_shape,
+)
+from emoser.audio.reader import ByteReader
+from emoser.audio.sniffing import Container
+from emoser.errors import AudioError
+
+# What libsndfile may decode; it knows forty more kinds, rarely used and rarely tested.
+_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC", "OGG", "MP3", "MPEG"}
+_SUBTYPES = {
+    *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
+    *("IMA_ADPCM", "MS_ADPCM", "GSM610"),
+    *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
+}
+# After a decoder error, steps in frames with which the last good samples are fetched.
+_RECOVERY_STEPS = (256, 16, 1)
+
+
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is untyped here
+    """A sound file that soundfile reads straight on.
+
+    After every read soundfile seeks to where it stands if it can, which makes libmpg123 lose its
+    bit reservoir and complain on standard error, and slows every compressed format down.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def open_sound_file(
+    reader: ByteReader, container: Container, limits: AudioLimits, name: str
+) -> Iterator[NativeAudio]:
+    """A recording that libsndfile decodes, in blocks of a second or less.
+
+    Raises:
+        AudioError: If it cannot be opened, or its rate, channels or coding are not accepted.
+    """
+    cut_short = settle_declared_size(reader, container, name)
+    with _open(reader, container, name) as file:
+        if file.format not in _FORMATS or file.subtype not in _SUBTYPES:
+            raise AudioError(
+                f"{name} is {file.format} with {file.subtype}, which is not decoded here; "
+                "convert it to wav or flac"
+            )
+        check_shape(file.samplerate, file.channels, limits, name)
+        declared = file.frames / file.samplerate if file.frames < 2**62 else None
+        native = NativeAudio(file.samplerate, file.channels, declared, iter(()), cut_short)
+        native.blocks = _read_blocks(file, reader, container, native, name)
+        yield native
+
+
+def _open(reader: ByteReader, container: Container, name: str) -> _ForwardFile:
+    reader.seek(0)
+    try:
+        return _ForwardFile(reader)
+    except soundfile.LibsndfileError as error:
+        reader.raise_failure()
+        raise AudioError(
+            f"{name} begins like {container.label} but cannot be decoded "
+            f"({error.error_string.rstrip('.')}); it is damaged or of a rare kind: convert it"
+        ) from error
+
+
+def _read_blocks(
+    file: _ForwardFile,
+    reader: ByteReader,
+    container: Container,
+    native: NativeAudio,
+    name: str,
+) -> Iterator[FloatArray]:
+    """Blocks until the data end or the decoder fails; sets `native.truncated`."""
+    step = max(1, min(native.sampling_rate, MAX_BLOCK_VALUES // native.num_channels))
+    num_frames = 0
+    try:
+        while len(block := _read(file, step)):
+            num_frames += len(block)
+            yield block
+    except soundfile.LibsndfileError as error:
+        for block in _recover(reader, container, num_frames, name):
+            num_frames += len(block)
+            yield block
+        native.truncated = True
+        if not num_frames:
+            raise AudioError(
+                f"{name} cannot be decoded as {container.label} "
+                f"({error.error_string.rstrip('.') or 'lost synchronisation'}); it is damaged"
+            ) from error
+    reader.raise_failure()
+    if native.declared_seconds is not None:
+        declared_frames = math.floor(native.declared_seconds * native.sampling_rate + 0.5)
+        native.truncated |= num_frames < declared_frames
+
+
+def _read(file: _ForwardFile, num_frames: int) -> FloatArray:
+    block = np.empty((num_frames, file.channels), np.float32)
+    return block[: file.buffer_read_into(block, "float32")]
+
+
+def _recover(
+    reader: ByteReader, container: Container, position: int, name: str
+) -> Iterator[FloatArray]:
+    """The good frames after `position`: libsndfile drops all of a read that meets an error."""
+    for step in _RECOVERY_STEPS:
+        with _open(reader, container, name) as file:
+            try:
+                file.seek(position)
+                while len(block := _read(file, step)):
+                    position += len(block)
+                    yield block
+            except soundfile.LibsndfileError:
+                continue
+            return

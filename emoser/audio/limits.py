@@ -1,0 +1,124 @@
+"""How much of a recording is accepted, and the shape of a decoded one.
+
+Numbers and a plain container only: it opens nothing and has never heard of a file format.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoser.errors import AudioError
+
+SAMPLING_RATE = 16_000  # Hz; what every encoder was trained on
+MIN_SAMPLES = 400  # receptive field of the encoders, 25 ms at SAMPLING_RATE
+
+# Values (frames times channels) decoded at a time: 8 MB of float32 whatever a header claims.
+MAX_BLOCK_VALUES = 2**21
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AudioLimits:
+    """What a recording may be before it is refused.
+
+    Attributes:
+        max_seconds: Longest recording that is decoded, by what was decoded, never by a header.
+        max_bytes: Largest file, and the most that is copied from a stream that cannot seek.
+        max_channels: Most channels.
+        min_sampling_rate: Lowest sampling rate in Hz.
+        max_sampling_rate: Highest sampling rate in Hz.
+        max_whole_seconds: Longest recording that is held in memory in one piece.
+
+    Raises:
+        ValueError: If a limit is not a positive number, or the rates are the wrong way round.
+
+    Example:
+        >>> AudioLimits(max_seconds=60.0).max_channels
+        64
+    """
+
+    max_seconds: float = 24 * 3600.0
+    max_bytes: int = 4 * 2**30
+    max_channels: int = 64
+    min_sampling_rate: int = 1_000
+    max_sampling_rate: int = 768_000
+    max_whole_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        bad = [field.name for field in fields(self) if not getattr(self, field.name) > 0]
+        if bad:
+            raise ValueError(f"limits must be positive numbers; not positive: {', '.join(bad)}")
+        if self.min_sampling_rate > self.max_sampling_rate:
+            raise ValueError(
+                f"min_sampling_rate {self.min_sampling_rate} is above max_sampling_rate "
+                f"{self.max_sampling_rate}; swap them"
+            )
+
+
+@dataclass
+class NativeAudio:
+    """A recording being decoded, at its own sampling rate and with all its channels.
+
+    Attributes:
+        sampling_rate: Hz, as stored.
+        num_channels: Channels, as stored.
+        declared_seconds: What the header claims; None where it claims nothing.
+        blocks: Blocks of shape (n, num_channels), C order, float32, any n >= 1.
+        truncated: True when less was there than declared; final once `blocks` is exhausted.
+    """
+
+    sampling_rate: int
+    num_channels: int
+    declared_seconds: float | None
+    blocks: Iterator[FloatArray]
+    truncated: bool = False
+
+
+def check_shape(sampling_rate: int, num_channels: int, limits: AudioLimits, name: str) -> None:
+    """Refuse a sampling rate or a number of channels outside the limits.
+
+    Raises:
+        AudioError: Naming every value that is outside, and what is allowed.
+    """
+    faults = []
+    if not limits.min_sampling_rate <= sampling_rate <= limits.max_sampling_rate:
+        faults.append(
+            f"a sampling rate of {sampling_rate} Hz "
+            f"({limits.min_sampling_rate} to {limits.max_sampling_rate} Hz is allowed)"
+        )
+    if not 1 <= num_channels <= limits.max_channels:
+        faults.append(f"{num_channels} channels (1 to {limits.max_channels} are allowed)")
+    if faults:
+        raise AudioError(f"{name} has {' and '.join(faults)}; convert it or pass other limits")
+
+
+def scale_to_float(values: NDArray[Any]) -> FloatArray:
+    """Integers to [-1, 1) by their full scale, floats as they are, to float32 in C order.
+
+    Never writes to `values`. A float64 beyond float32 becomes infinite, which is refused later.
+
+    Raises:
+        TypeError: If the numbers are neither uint8, int16, int32 nor a float of 2, 4 or 8 bytes.
+
+    Example:
+        >>> scale_to_float(np.array([-32768, 16384], np.int16)).tolist()
+        [-1.0, 0.5]
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f" and size <= 8:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(values, np.float32)
+    if (kind, size) == ("i", 2):
+        return np.ascontiguousarray(values, np.float32) * np.float32(2.0**-15)
+    if (kind, size) == ("i", 4):  # through float64, which holds every int32
+        return (np.ascontiguousarray(values, np.float64) * 2.0**-31).astype(np.float32)
+    if (kind, size) == ("u", 1):
+        return (np.ascontiguousarray(values, np.float32) - np.float32(128)) / np.float32(128)
+    raise TypeError(
+        f"samples are {values.dtype} numbers; float16, float32, float64, int16, int32 or uint8 "
+        "are allowed: convert them with .astype"
+    )

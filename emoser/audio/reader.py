@@ -1,0 +1,89 @@
+"""Bytes of an open file as decoders may see them: nameless, read-only, seekable.
+
+Knows neither paths nor formats.
+"""
+
+import os
+from typing import BinaryIO
+
+
+class ByteReader:
+    """A read-only, seekable view of an open file, without the file's name.
+
+    Decoders get this instead of the file: FFmpeg acts on names it finds, and a C library cannot
+    pass on a Python exception. An OSError while reading ends the data and is raised by
+    `raise_failure`. Bytes can be replaced in the view, never in the file.
+
+    Args:
+        file: Open for reading and seekable; it is not closed.
+        start: Position in the file at which the view begins.
+    """
+
+    def __init__(self, file: BinaryIO, *, start: int = 0) -> None:
+        self._file = file
+        self._start = start  # of the file's part, in the file
+        self._head = b""  # what stands before the file's part
+        self._position = 0
+        self._patches: list[tuple[int, bytes]] = []
+        self._failure: OSError | None = None
+        self.size = max(0, file.seek(0, os.SEEK_END) - start)
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Read `data` at `offset` from now on."""
+        self._patches.append((offset, data))
+
+    def replace_head(self, num_bytes: int, data: bytes) -> None:
+        """Read `data` in place of the first `num_bytes` from now on, before any `patch`."""
+        self._start += num_bytes
+        self.size += len(data) - num_bytes
+        self._head = data
+        self._position = 0
+
+    def raise_failure(self) -> None:
+        """Raise the OSError that ended the data early, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes at `offset`, leaving the position after them."""
+        self.seek(offset)
+        return self.read(size)
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes from the position on; all that is left when negative."""
+        left = max(0, self.size - self._position)
+        size = left if size < 0 else min(size, left)
+        data = self._head[self._position : self._position + size]
+        if len(data) < size:
+            data += self._read_file(self._position + len(data) - len(self._head), size - len(data))
+        data = self._patched(data)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move as a file does; positions before the start become the start."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position, counted from the start of the view."""
+        return self._position
+
+    def _read_file(self, position: int, size: int) -> bytes:
+        try:
+            self._file.seek(self._start + position)
+            return self._file.read(size)
+        except OSError as error:
+            self._failure = error
+            return b""
+
+    def _patched(self, data: bytes) -> bytes:
+        for offset, patch in self._patches:
+            first = max(offset, self._position)
+            last = min(offset + len(patch), self._position + len(data))
+            if first < last:
+                at = first - self._position
+                piece = patch[first - offset : last - offset]
+                data = data[:at] + piece + data[at + len(piece) :]
+        return data

@@ -1,0 +1,188 @@
+"""What a caller hands in -> a short name for it, and bytes that decoders can seek in.
+
+Knows paths, bytes and file objects, not what the bytes mean. It writes nothing beside the
+user's files, closes nothing it did not open, and puts a caller's file object back where it was.
+"""
+
+import errno
+import io
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoser.audio.arrays import is_tensor
+from emoser.audio.limits import AudioLimits
+from emoser.audio.reader import ByteReader
+from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
+from emoser.errors import AudioError
+
+
+class TensorLike(Protocol):
+    """A torch tensor, known by its methods because this package never imports torch."""
+
+    def detach(self) -> Any:
+        """The tensor without its gradient."""
+        ...
+
+    def cpu(self) -> Any:
+        """The tensor in main memory."""
+        ...
+
+
+Source: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | TensorLike"
+)
+
+SPOOL_MEMORY_BYTES = 32 * 2**20  # a stream larger than this goes to an anonymous temporary file
+COPY_BYTES = 2**20
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def describe_source(source: Source) -> str:
+    """The short name of a source in messages and rows: printable, on one line.
+
+    Example:
+        >>> describe_source("calls/monday.wav")
+        'calls/monday.wav'
+        >>> describe_source(np.zeros((2, 16000)))
+        'array of shape (2, 16000)'
+    """
+    name = source_name(source)
+    if name is not None:
+        return _printable(name)
+    if isinstance(source, _BYTES):
+        return f"{memoryview(source).nbytes} bytes"
+    if isinstance(source, np.ndarray):
+        return f"array of shape {source.shape}"
+    if is_tensor(source):
+        return f"tensor of shape {tuple(cast(Any, source).shape)}"
+    return f"{type(source).__name__} object"
+
+
+def source_name(source: Source) -> str | None:
+    """The path of a file or the name of a file object exactly as it is; None without one."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    name = getattr(source, "name", None) if hasattr(source, "read") else None
+    return os.fsdecode(name) if isinstance(name, str | bytes) else None
+
+
+@contextmanager
+def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
+    """The bytes of a path, of bytes or of a binary file object.
+
+    A file object is read from where it stands. One that cannot seek, or that is not plainly a
+    file or memory, is copied first, at most `limits.max_bytes`.
+
+    Raises:
+        OSError: The kind that Python gives for a missing file, a directory, no permission.
+        AudioError: If it is empty, too large, a URL, or no regular file.
+        TypeError: If `source` is none of these.
+    """
+    name = describe_source(source)
+    if isinstance(source, str | os.PathLike):
+        with _open_path(source, name) as file:
+            yield _checked(ByteReader(file), limits, name)
+    elif isinstance(source, _BYTES):
+        yield _checked(ByteReader(io.BytesIO(source)), limits, name)
+    elif callable(getattr(source, "read", None)):
+        with _open_file_object(cast(BinaryIO, source), limits, name) as reader:
+            yield _checked(reader, limits, name)
+    else:
+        raise TypeError(
+            f"source is a {type(source).__name__}; a path, bytes, a binary file object, a NumPy "
+            "array or a torch tensor is allowed"
+        )
+
+
+def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    if isinstance(path, str) and _URL.match(path):
+        raise AudioError(
+            f"{name} is a URL and nothing is fetched from the network; "
+            "download it first and pass the file or its bytes"
+        )
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise AudioError(
+            f"{name} is a pipe, a socket or a device, not a regular file; "
+            "open it yourself and pass the file object if it is meant to be read"
+        )
+    return open(path, "rb")
+
+
+@contextmanager
+def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterator[ByteReader]:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"{name} is open in text mode; open it with mode 'rb'")
+    if not _is_plain_file(file):
+        with tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES) as spool:
+            _copy(file, cast(BinaryIO, spool), limits, name)
+            yield ByteReader(cast(BinaryIO, spool))
+        return
+    start = file.tell()
+    try:
+        reader = ByteReader(file, start=start)
+        if start and not reader.size:
+            raise AudioError(f"{name} stands at its end; call seek(0) before passing it")
+        yield reader
+    finally:
+        file.seek(start)
+
+
+def _is_plain_file(file: BinaryIO) -> bool:
+    """Whether it reads memory or a regular file, where reading fails with OSError or not at all."""
+    raw = getattr(file, "raw", file) if isinstance(file, io.BufferedIOBase) else file
+    return isinstance(raw, io.BytesIO | io.FileIO) and file.seekable()
+
+
+def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> None:
+    """Copy a stream, refusing what is no audio as soon as its first bytes are there."""
+    is_known = False
+    for data in _chunks(file, name):
+        spool.write(data)
+        _refuse_large(spool.tell(), limits, name)
+        if not is_known and spool.tell() >= HEAD_BYTES:
+            spool.seek(0)
+            refuse_unknown(spool.read(HEAD_BYTES), name)
+            spool.seek(0, os.SEEK_END)
+            is_known = True
+
+
+def _chunks(file: BinaryIO, name: str) -> Iterator[bytes]:
+    while data := file.read(COPY_BYTES):
+        if not isinstance(data, bytes | bytearray):
+            raise TypeError(f"{name} gives {type(data).__name__}, not bytes; open it in mode 'rb'")
+        yield data
+
+
+def _checked(reader: ByteReader, limits: AudioLimits, name: str) -> ByteReader:
+    if not reader.size:
+        raise AudioError(f"{name} is empty (0 bytes); record or copy it again")
+    _refuse_large(reader.size, limits, name)
+    return reader
+
+
+def _refuse_large(size: int, limits: AudioLimits, name: str) -> None:
+    if size > limits.max_bytes:
+        raise AudioError(
+            f"{name} is larger than {limits.max_bytes} bytes; "
+            "cut it, or pass AudioLimits with a larger max_bytes"
+        )
+
+
+def _printable(text: str) -> str:
+    """The text with control characters, line ends and undecodable bytes written as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )

@@ -1,0 +1,122 @@
+"""How weights move: parameter groups, the schedule of the rates, the average of the weights.
+
+Works on a model and its configuration; knows nothing of audio or of epochs.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from emoser.finetune.config import FinetuneConfig
+from emoser.model import EmotionModel
+
+AVERAGE_WARMUP = 10  # the average forgets faster in about so many first steps
+
+
+def freeze(model: EmotionModel, mode: str) -> None:
+    """Take the gradient from what the mode does not train; see `FinetuneConfig.mode`."""
+    if mode == "partial":
+        model.encoder.feature_extractor.requires_grad_(False)
+    if mode == "frozen":
+        model.encoder.requires_grad_(False)
+
+
+def set_training(model: EmotionModel, mode: str) -> None:
+    """Put the model into train mode, but what does not learn into eval mode."""
+    model.train()
+    if mode == "partial":
+        model.encoder.feature_extractor.eval()
+    if mode == "frozen":
+        model.encoder.eval()
+
+
+def build_optimizer(
+    model: EmotionModel, objective: nn.Module, config: FinetuneConfig
+) -> torch.optim.AdamW:
+    """AdamW with two rates, encoder and rest, and no decay of biases and norms.
+
+    Raises:
+        ValueError: If no weight of the model requires a gradient.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    for parameter in [*model.parameters(), *objective.parameters()]:
+        if not parameter.requires_grad:
+            continue
+        inside = id(parameter) in encoder
+        rate = config.encoder_learning_rate if inside else config.head_learning_rate
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise ValueError("no weight of the model requires a gradient; there is nothing to train")
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rate, "highest": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
+        betas=config.betas,
+    )
+
+
+def rate_factor(step: int, num_steps: int, config: FinetuneConfig) -> float:
+    """What the highest learning rates are multiplied by at a step, between 0 and 1.
+
+    Example:
+        >>> config = FinetuneConfig(warmup=0.5)
+        >>> [round(rate_factor(step, 4, config), 2) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    warmup = int(num_steps * config.warmup)
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - warmup) / max(num_steps - warmup, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to its highest rate times the factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest"] * factor
+
+
+class WeightAverage:
+    """Exponential moving average of the weights that learn; with decay 0 it is the weights."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._learning = [item for item in model.parameters() if item.requires_grad]
+        self.tensors = [parameter.detach().clone() for parameter in self._learning]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the weights of now."""
+        decay = min(self.decay, (1 + step) / (AVERAGE_WARMUP + step))
+        decay = 0.0 if self.decay == 0.0 else decay
+        for average, parameter in zip(self.tensors, self._learning, strict=True):
+            average.lerp_(parameter, 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights inside the block."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def load(self, tensors: list[Tensor]) -> None:
+        """Continue from saved averages."""
+        for average, saved in zip(self.tensors, tensors, strict=True):
+            average.copy_(saved)
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for average, parameter in zip(self.tensors, self._learning, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)

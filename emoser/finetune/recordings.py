@@ -1,0 +1,64 @@
+"""The audio of utterances, decoded once and kept in memory as 16-bit integers.
+
+Gives float32 samples at 16 kHz by index. Knows nothing of labels or models.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from emoser.audio import load_audio
+from emoser.errors import AudioError
+from emoser.finetune.utterance import Utterance
+
+SAMPLING_RATE = 16_000
+SCALE = 32768.0
+
+
+class Recordings:
+    """Decoded utterances: `recordings[i]` are the samples of utterance i."""
+
+    def __init__(self, utterances: Sequence[Utterance], *, progress: bool = False) -> None:
+        """Decode everything.
+
+        Args:
+            utterances: What to decode.
+            progress: Whether to show a bar.
+
+        Raises:
+            AudioError: If a file cannot be decoded or a piece lies outside of it.
+        """
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            decoded = pool.map(_decode, utterances)
+            bar = tqdm(decoded, "decoding", len(utterances), disable=not progress, leave=False)
+            self._clips: list[NDArray[np.int16]] = list(bar)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        return self._clips[index].astype(np.float32) / np.float32(SCALE)
+
+    @property
+    def num_samples(self) -> list[int]:
+        """Length of every clip."""
+        return [len(clip) for clip in self._clips]
+
+
+def _decode(utterance: Utterance) -> NDArray[np.int16]:
+    samples = load_audio(utterance.path)
+    start = round((utterance.start or 0.0) * SAMPLING_RATE)
+    end = None if utterance.end is None else round(utterance.end * SAMPLING_RATE)
+    piece = samples[start:end]
+    if len(piece) == 0:
+        raise AudioError(
+            f"{utterance.path} is {len(samples) / SAMPLING_RATE:.2f} s long and has nothing "
+            f"between {utterance.start} and {utterance.end} seconds; correct start and end"
+        )
+    integers: NDArray[np.int16] = np.clip(np.rint(piece * SCALE), -SCALE, SCALE - 1).astype(
+        np.int16
+    )
+    return integers

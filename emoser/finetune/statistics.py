@@ -1,0 +1,137 @@
+"""Acoustic statistics of a clip: pitch, loudness and spectrum, as targets of a second task.
+
+Samples (T,) at 16 kHz in, one vector out. The frame features are computed here with NumPy
+alone, after textbook definitions. Knows nothing of labels or models.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLING_RATE = 16_000
+FRAME, HOP, FFT = 512, 160, 1024  # samples: 32 ms, 10 ms
+LOWEST_PITCH, HIGHEST_PITCH = 75.0, 600.0  # Hz
+VOICED = 0.5  # normalised autocorrelation of a voiced frame
+NUM_BANDS, NUM_CEPSTRA = 32, 8
+BANDS = ((50, 1000), (1000, 5000), (250, 650), (2000, 8000))  # Hz
+FLOOR = 1e-10
+CLIPPED = 4.0  # standard deviations
+
+Vector = NDArray[np.float64]
+
+
+def describe_clip(samples: NDArray[np.float32]) -> Vector:
+    """Statistics of the clip's pitch, voicing, level, spectral slopes and cepstrum.
+
+    The level is relative to the loudest frame, so that the gain does not matter.
+
+    Example:
+        >>> tone = np.sin(2 * np.pi * 200 / 16000 * np.arange(16000)).astype(np.float32)
+        >>> round(float(np.exp2(describe_clip(tone)[0])))  # median pitch
+        200
+    """
+    frames = _cut_frames(samples) * np.hanning(FRAME)  # (L, FRAME)
+    power = np.abs(np.fft.rfft(frames, FFT)) ** 2 + FLOOR  # (L, FFT / 2 + 1)
+    level = 10.0 * np.log10(power.sum(axis=1))
+    loud = level > level.max() - 35.0
+    pitch, periodicity = _track_pitch(power)
+    voiced = (periodicity > VOICED) & loud
+    statistics = [
+        _spread(pitch[voiced]),
+        [voiced.mean(), periodicity[loud].mean(), periodicity[loud].std()],
+        [np.abs(np.diff(voiced.astype(float))).mean()],
+        _spread((level - level.max())[loud]),
+        [loud.mean(), np.abs(np.diff(level)).mean()],
+        _describe_spectrum(power[loud]),
+    ]
+    return np.concatenate([np.asarray(part, dtype=np.float64) for part in statistics])
+
+
+def standardize_statistics(statistics: Vector, voices: Sequence[Hashable]) -> NDArray[np.float32]:
+    """Statistics (N, D) as targets (N, 2 D): relative to all clips, and to the speaker's own.
+
+    Args:
+        statistics: One row per clip.
+        voices: Who speaks in each clip.
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index, voice in enumerate(voices):
+        members[voice].append(index)
+    own = np.zeros_like(statistics)
+    for indices in members.values():
+        own[indices] = _standardize(statistics[indices])
+    targets = np.concatenate([_standardize(statistics), own], axis=1)
+    clipped: NDArray[np.float32] = np.clip(targets, -CLIPPED, CLIPPED).astype(np.float32)
+    return clipped
+
+
+def _standardize(rows: Vector) -> Vector:
+    standardized: Vector = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-6)
+    return standardized
+
+
+def _spread(values: Vector) -> list[float]:
+    """Median, three ranges between percentiles, and the mean step from value to value."""
+    if len(values) < 2:
+        return [0.0] * 5
+    low, lower, middle, upper, high = np.percentile(values, [5, 20, 50, 80, 95])
+    step = np.abs(np.diff(values)).mean()
+    return [middle, high - low, upper - middle, middle - lower, step]
+
+
+def _cut_frames(samples: NDArray[np.float32]) -> Vector:
+    short = max(FRAME + HOP - len(samples), 0)
+    padded = np.pad(samples.astype(np.float64), (0, short))
+    return np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
+
+
+def _track_pitch(power: Vector) -> tuple[Vector, Vector]:
+    """Octaves above 1 Hz and strength of the strongest period of each frame.
+
+    The autocorrelation is divided by that of the window (Boersma 1993).
+    """
+    window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(FRAME), FFT)) ** 2)
+    correlation = np.fft.irfft(power, axis=1)
+    correlation = correlation / correlation[:, :1] / np.maximum(window / window[0], 0.05)
+    lags = np.arange(int(SAMPLING_RATE / HIGHEST_PITCH), int(SAMPLING_RATE / LOWEST_PITCH) + 1)
+    strength = correlation[:, lags] - 0.02 * np.log2(lags / lags[0])  # short periods first
+    best = strength.argmax(axis=1)
+    periodicity = correlation[np.arange(len(power)), lags[best]]
+    return np.log2(SAMPLING_RATE / lags[best]), np.clip(periodicity, 0.0, 1.0)
+
+
+def _describe_spectrum(power: Vector) -> Vector:
+    frequencies = np.fft.rfftfreq(FFT, 1.0 / SAMPLING_RATE)
+    bands = [
+        power[:, (frequencies >= low) & (frequencies < high)].sum(axis=1) for low, high in BANDS
+    ]
+    ratios = 10.0 * np.log10(np.stack([bands[0] / bands[1], bands[2] / bands[3]], axis=1))
+    centroid = (power @ frequencies / power.sum(axis=1) / 1000.0)[:, None]
+    cepstra = np.log(power @ _mel_bands().T + FLOOR) @ _cosines().T  # (L, NUM_CEPSTRA)
+    features = np.concatenate([ratios, centroid, cepstra], axis=1)
+    steps = np.abs(np.diff(features, axis=0, prepend=features[:1])).mean(axis=0)
+    return np.concatenate([features.mean(axis=0), features.std(axis=0), steps])
+
+
+def _mel_bands() -> Vector:
+    """Triangles between 60 and 7600 Hz, evenly spaced in mel, (NUM_BANDS, FFT / 2 + 1)."""
+    mel = np.linspace(_to_mel(60.0), _to_mel(7600.0), NUM_BANDS + 2)
+    edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    frequencies = np.fft.rfftfreq(FFT, 1.0 / SAMPLING_RATE)
+    rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
+    triangles: Vector = np.maximum(np.minimum(rising, falling), 0.0)
+    return triangles
+
+
+def _cosines() -> Vector:
+    """The first rows of the DCT after the constant one, (NUM_CEPSTRA, NUM_BANDS)."""
+    positions = (np.arange(NUM_BANDS) + 0.5) * np.pi / NUM_BANDS
+    cosines: Vector = np.cos(np.outer(np.arange(1, NUM_CEPSTRA + 1), positions)) / NUM_BANDS
+    return cosines
+
+
+def _to_mel(hertz: float) -> float:
+    return 2595.0 * float(np.log10(1.0 + hertz / 700.0))

@@ -1,0 +1,123 @@
+"""Figures of a classifier on labelled recordings: indices in, numbers between 0 and 1 out.
+
+Accuracy (the "WA" of the literature), recall averaged over the classes (UAR, its "UA"), macro
+F1, confusion, and the expected calibration error. A class that no recording has is left out of
+the averages: it can be predicted wrongly, but not recalled. Knows nothing of torch or of what
+the classes mean.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoser.errors import missing_extra
+
+NUM_BINS = 15
+
+Indices = Sequence[int] | NDArray[np.int64]
+
+
+def accuracy(truth: Indices, predicted: Indices) -> float:
+    """Part of the recordings whose class was found.
+
+    Raises:
+        ValueError: If there are none, or the two differ in length.
+
+    Example:
+        >>> accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+        0.75
+    """
+    truth, predicted = _check(truth, predicted)
+    return float((truth == predicted).mean())
+
+
+def unweighted_average_recall(truth: Indices, predicted: Indices) -> float:
+    """Recall of each class that occurs in the truth, averaged: every class counts the same.
+
+    The balanced accuracy of scikit-learn; chance is 1 over the number of classes.
+
+    Raises:
+        ValueError: If there are no recordings, or the two differ in length.
+
+    Example:
+        >>> unweighted_average_recall([0, 0, 0, 1], [0, 0, 0, 0])
+        0.5
+    """
+    truth, predicted = _check(truth, predicted)
+    recalls = [(predicted[truth == label] == label).mean() for label in np.unique(truth)]
+    return float(np.mean(recalls))
+
+
+def macro_f1(truth: Indices, predicted: Indices) -> float:
+    """F1 of each class that occurs in the truth, averaged.
+
+    Raises:
+        ValueError: If there are no recordings, or the two differ in length.
+        DependencyError: If scikit-learn is not installed.
+    """
+    truth, predicted = _check(truth, predicted)
+    try:
+        from sklearn.metrics import f1_score
+    except ImportError as error:
+        raise missing_extra("the F1 score", "finetune") from error
+    labels = np.unique(truth)
+    return float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0.0))
+
+
+def confusion_matrix(truth: Indices, predicted: Indices, num_labels: int) -> NDArray[np.int64]:
+    """How often each class (row) was taken for each class (column), (C, C).
+
+    Raises:
+        ValueError: If there are no recordings, the two differ in length, or an index is not
+            below `num_labels`.
+
+    Example:
+        >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    truth, predicted = _check(truth, predicted)
+    if max(truth.max(), predicted.max()) >= num_labels:
+        raise ValueError(f"an index is not below num_labels={num_labels}")
+    matrix = np.zeros((num_labels, num_labels), dtype=np.int64)
+    np.add.at(matrix, (truth, predicted), 1)
+    return matrix
+
+
+def expected_calibration_error(
+    truth: Indices, probabilities: NDArray[np.floating], *, num_bins: int = NUM_BINS
+) -> float:
+    """Distance between confidence and accuracy, averaged over recordings (Guo et al. 2017).
+
+    Recordings are sorted into bins of equal width by the probability of their best class;
+    each bin counts by its size.
+
+    Args:
+        truth: The class of each recording, (N,).
+        probabilities: One row per recording, each with sum 1, (N, C).
+        num_bins: Number of bins between 0 and 1.
+
+    Raises:
+        ValueError: If there are no recordings, or the two differ in length.
+
+    Example:
+        >>> expected_calibration_error([0, 1], np.array([[0.8, 0.2], [0.8, 0.2]]))  # 1/2, not 0.8
+        0.3
+    """
+    truth, predicted = _check(truth, np.argmax(probabilities, axis=1))
+    confidence = np.max(probabilities, axis=1).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    gaps = np.bincount(bins, weights=(truth == predicted) - confidence, minlength=num_bins)
+    return round(float(np.abs(gaps).sum() / len(truth)), 12)
+
+
+def _check(truth: Indices, predicted: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    if truth.ndim != 1 or truth.shape != predicted.shape or len(truth) == 0:
+        raise ValueError(
+            f"truth has shape {truth.shape} and the predictions {predicted.shape}; "
+            "both need one class index per recording, and at least one recording"
+        )
+    if truth.dtype.kind not in "iu" or predicted.dtype.kind not in "iu" or truth.min() < 0:
+        raise ValueError("classes are given as indices from 0 on, not as names or fractions")
+    return truth.astype(np.int64), predicted.astype(np.int64)

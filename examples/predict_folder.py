@@ -1,0 +1,15 @@
+"""The emotions of all recordings of a folder: `python examples/predict_folder.py [FOLDER]`."""
+
+import sys
+from pathlib import Path
+
+from emoser import EmoserError, EmotionClassifier
+
+folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "audio")
+files = sorted(file for file in folder.rglob("*") if file.is_file())
+
+classifier = EmotionClassifier.from_pretrained()
+answers = classifier.predict_batch(files, progress=True, on_error="return")
+for file, answer in zip(files, answers, strict=True):
+    shown = f"error: {answer}" if isinstance(answer, EmoserError) else answer
+    print(f"{file.relative_to(folder)}: {shown}")

@@ -1,0 +1,64 @@
+"""Synthetic recordings for the tests, and files of them written by other people's code."""
+
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@cache
+def babble(rate: int, seconds: float = 1.0, *, seed: int = 0, channels: int = 1) -> np.ndarray:
+    """Noise with the slope and the pauses of speech, shape (n,) or (n, channels), read-only."""
+    rng = np.random.default_rng(seed)
+    num_samples = round(rate * seconds)
+    spectrum = np.fft.rfft(rng.standard_normal((num_samples, channels)), axis=0)
+    hertz = np.fft.rfftfreq(num_samples, 1 / rate)[:, None]
+    spectrum *= (hertz > 80) / (1 + (hertz / 500) ** 1.5)
+    samples = np.fft.irfft(spectrum, num_samples, axis=0)
+    samples *= 0.3 + np.sin(np.arange(num_samples) / rate * 25)[:, None] ** 2
+    samples = (0.5 * samples / np.abs(samples).max()).astype(np.float32)
+    samples = samples[:, 0] if channels == 1 else samples
+    samples.flags.writeable = False
+    return samples
+
+
+def encode(samples: np.ndarray, rate: int, fmt: str = "WAV", subtype: str | None = None) -> bytes:
+    """A file in memory as libsndfile writes it."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=fmt, subtype=subtype)
+    return buffer.getvalue()
+
+
+def encode_media(samples: np.ndarray, rate: int, fmt: str, codec: str) -> bytes:
+    """A file in memory as FFmpeg writes it; the test is skipped where the encoder is missing."""
+    av = pytest.importorskip("av")
+    try:
+        av.codec.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip(f"this FFmpeg has no encoder {codec}")
+    planes = np.ascontiguousarray(np.atleast_2d(samples.T))
+    layout = "mono" if len(planes) == 1 else "stereo"
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=fmt) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        if codec in ("aac", "wmav2"):
+            stream.bit_rate = 64_000 * len(planes)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = rate, 0
+        resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
+        for part in resampler.resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Of the shorter length, after the best shift of up to 100 ms at 16 kHz."""
+    num_samples = min(len(first), len(second))
+    first, second = first[:num_samples].astype(float), second[:num_samples].astype(float)
+    size = 2 ** int(np.ceil(np.log2(2 * num_samples)))
+    cross = np.fft.irfft(np.fft.rfft(first, size) * np.fft.rfft(second, size).conj(), size)
+    near = max(cross[:1600].max(), cross[-1600:].max())
+    return float(near / np.sqrt((first**2).sum() * (second**2).sum()))

@@ -1,0 +1,16 @@
+"""Fixtures shared by the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def speech_data() -> Path:
+    """The folder with real speech and its manifest.csv; the test is skipped without it."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EMOSER_TEST_DATA", default))
+    if not (folder / "manifest.csv").is_file():
+        pytest.skip(f"no real speech in {folder}; set EMOSER_TEST_DATA")
+    return folder
