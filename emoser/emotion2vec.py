@@ -122,9 +122,7 @@ class _AudioFront(nn.Module):
             nn.ModuleList([nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=groups)])
             if index
             else nn.Identity()
-            for index, groups in enumerate(
-                [config.position_groups] * (config.position_layers + 1)
-            )
+            for index, groups in enumerate([config.position_groups] * (config.position_layers + 1))
         )
         self.extra_tokens = nn.Parameter(torch.zeros(1, config.num_extra_tokens, size))
         self.alibi_scale = nn.Parameter(torch.ones(1, 1, config.num_heads, 1, 1))

@@ -184,13 +184,12 @@ def _kaldi_filter_banks(samples: Tensor, filters: Tensor) -> Tensor:
     frames = frames - KALDI_PREEMPHASIS * previous
     steps = torch.arange(KALDI_WINDOW, dtype=torch.float64, device=samples.device)
     hann = 0.5 - 0.5 * torch.cos(2 * torch.pi * steps / (KALDI_WINDOW - 1))
-    # transformers keeps the spectrum in single precision and computes on in double.
-    spectrum = torch.fft.rfft(frames * hann.pow(0.85), n=KALDI_FFT).to(torch.complex64)
-    power = torch.view_as_real(spectrum).double().square().sum(dim=-1)  # (B, L, frequencies)
+    spectrum = torch.fft.rfft(frames * hann.pow(0.85), n=KALDI_FFT)
+    power = spectrum.abs().square()  # (B, L, frequencies)
     return (power @ filters.T).clamp(min=KALDI_FLOOR).log().float()
 
 
 def _normalize_bins(bank: Tensor) -> Tensor:
     """Zero mean and unit variance of every bin over time, (L, bins)."""
     variance = bank.var(dim=0, keepdim=True, correction=1)
-    return ((bank - bank.mean(dim=0, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt())
+    return (bank - bank.mean(dim=0, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()

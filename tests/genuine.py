@@ -5,6 +5,7 @@ authors' code gives for that recording alone. Where their classes can be install
 otherwise the forward pass is written out here from the published description.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -225,8 +226,10 @@ def of_speechbrain(frames=False, old_names=True):
         wrapper = SpeechBrainWavLM if frames else SpeechBrainEncoder
         encoder = wrapper(str(source), save_path=str(source), output_norm=True, freeze=True).eval()
         head = loud(Linear(n_neurons=4, input_size=128, bias=False))
-        pool = Pooling1d(pool_type="avg", kernel_size=1) if frames else StatisticsPooling(
-            return_std=False
+        pool = (
+            Pooling1d(pool_type="avg", kernel_size=1)
+            if frames
+            else StatisticsPooling(return_std=False)
         )
         if not frames:
             pool._get_gauss_noise = lambda size, device="cpu": torch.zeros(size)
@@ -279,7 +282,7 @@ class OdysseyReference(nn.Module):
         self.ser_model = nn.Module()
         self.ser_model.fc = nn.ModuleList(
             nn.Sequential(nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), nn.Dropout(0.5))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
         self.ser_model.out = nn.Sequential(nn.Linear(size, num_outputs))
 
@@ -490,9 +493,7 @@ CASES: dict[str, Callable[[Path], Reference]] = {
     ),
     "Data2VecAudio": of_transformers(
         Data2VecAudioForSequenceClassification,
-        speech_config(
-            Data2VecAudioConfig, num_conv_pos_embeddings=3, conv_pos_kernel_size=7
-        ),
+        speech_config(Data2VecAudioConfig, num_conv_pos_embeddings=3, conv_pos_kernel_size=7),
         NORMALIZED,
     ),
     "UniSpeechSat": of_transformers(

@@ -26,7 +26,6 @@ from emoser.configuration import ModelConfig
 from emoser.model import EmotionModel
 
 
-
 def load_model(folder: Path) -> EmotionModel:
     """The model of a folder of any layout, in float32 on the CPU, ready to predict.
 
