@@ -186,7 +186,8 @@ def _kaldi_filter_banks(samples: Tensor, filters: Tensor) -> Tensor:
     hann = 0.5 - 0.5 * torch.cos(2 * torch.pi * steps / (KALDI_WINDOW - 1))
     spectrum = torch.fft.rfft(frames * hann.pow(0.85), n=KALDI_FFT)
     power = spectrum.abs().square()  # (B, L, frequencies)
-    return (power @ filters.T).clamp(min=KALDI_FLOOR).log().float()
+    banks: Tensor = (power @ filters.T).clamp(min=KALDI_FLOOR).log().float()
+    return banks
 
 
 def _normalize_bins(bank: Tensor) -> Tensor:

@@ -269,7 +269,7 @@ def _write_speechbrain(folder, encoder, head, *, frames, old_names):
 
 
 class OdysseyReference(nn.Module):
-    """WavLM, attentive statistics and MLP as the baseline of the Odyssey 2024 challenge has them."""
+    """WavLM, attentive statistics and MLP as the baseline of the Odyssey challenge has them."""
 
     def __init__(self, config, num_outputs, num_layers=2):
         super().__init__()

@@ -102,7 +102,7 @@ def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConf
     Raises:
         CheckpointError: If a value is unknown or of the wrong kind.
     """
-    known = {
+    known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
     try:
@@ -187,4 +187,5 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
             return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
         return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{file} describes no {kind} encoder: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file} describes no {kind} encoder: {reason}") from error

@@ -46,10 +46,9 @@ def build_card(folder: Path, repo_id: str, config: ModelConfig, info: ModelInfo)
     data = _metadata(folder, repo_id, config, info)
     if file.is_file():
         card = ModelCard(file.read_text(encoding="utf-8"))
-        known = {key: value for key, value in card.data.to_dict().items() if value is not None}
-        for key, value in data.to_dict().items():
-            if key not in known:
-                card.data[key] = value
+        for key, value in vars(data).items():
+            if value is not None and card.data.get(key) is None:
+                setattr(card.data, key, value)
         return card
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(folder, repo_id, config, info)}")
 

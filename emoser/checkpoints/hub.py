@@ -104,7 +104,7 @@ def choose_files(names: Iterable[str]) -> list[str]:
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool | None) -> str:
-    """Upload a folder as one commit, creating the repository where there is none; its address.
+    """Upload a folder as one commit, in a new repository where there is none; its address.
 
     Raises:
         HubError: If the Hub refuses or cannot be reached.
@@ -236,58 +236,75 @@ def _find_cached(name: str, options: HubOptions) -> Path:
 def _faults() -> tuple[type[Exception], ...]:
     """Everything that huggingface_hub raises: its own, its HTTP library's, and bad answers."""
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx
 
-    return (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, KeyError)
+    return (HfHubHTTPError, _http_library().HTTPError, OSError, ValueError, KeyError)
 
 
 def _explain(name: str, revision: str | None, error: Exception) -> HubError:
     """One sentence on a fault of the Hub, and its reason in one word."""
     from huggingface_hub import errors
-    from huggingface_hub.utils import httpx
 
     kinds: Sequence[tuple[type[Exception], str, str]] = (
         (errors.GatedRepoError, "gated", "is gated; ask for access on its page and pass token="),
         (errors.RevisionNotFoundError, "no-revision", f"has no revision {revision!r}"),
+        (errors.EntryNotFoundError, "no-file", f"has a file missing: {_telling_line(error)}"),
+        (errors.HFValidationError, "not-found", f"is no name of the Hub: {_telling_line(error)}"),
         (
             errors.RepositoryNotFoundError,
             "not-found",
             "does not exist on the Hub, or is private; check the name or pass token=",
         ),
-        (errors.EntryNotFoundError, "no-file", f"has a file missing: {error}"),
-        (errors.HFValidationError, "not-found", f"is no name that the Hub knows: {error}"),
-        (httpx.TooManyRedirects, "server", "could not be fetched: the Hub redirects in a circle"),
-        (httpx.TimeoutException, "network", "could not be fetched: the Hub does not answer"),
-        (httpx.HTTPError, "network", f"could not be fetched: no connection to the Hub ({error})"),
     )
-    status = getattr(getattr(error, "response", None), "status_code", None)
     for kind, reason, sentence in kinds:
-        if isinstance(error, kind) and not (status and issubclass(kind, httpx.HTTPError)):
+        if isinstance(error, kind):
             return HubError(f"{name} {sentence}", reason=reason)
-    return _explain_status(name, status, error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return _explain_status(name, int(status))
+    return _explain_connection(name, error)
 
 
-def _explain_status(name: str, status: Any, error: Exception) -> HubError:
+def _explain_status(name: str, status: int) -> HubError:
     sentences = {
         401: ("gated", "needs a valid token; pass token= or log in with `hf auth login`"),
         403: ("gated", "may not be read with this token; ask for access on its page"),
         404: ("not-found", "was not found: the Hub answers 404"),
         429: ("rate-limited", "was refused: too many requests to the Hub; wait, or pass token="),
     }
-    if status in sentences:
-        reason, sentence = sentences[status]
-        return HubError(f"{name} {sentence}", reason=reason)
-    if isinstance(status, int) and status >= 500:
-        return HubError(
-            f"{name} could not be fetched: the Hub answers {status}; try again later",
-            reason="server",
-        )
-    first = (str(error).splitlines() or [""])[0]
+    reason, sentence = sentences.get(
+        status, ("server", f"could not be fetched: the Hub answers {status}; try again later")
+    )
+    return HubError(f"{name} {sentence}", reason=reason)
+
+
+def _explain_connection(name: str, error: Exception) -> HubError:
+    httpx = _http_library()
+    kinds: Sequence[tuple[type[Exception], str, str]] = (
+        (httpx.TooManyRedirects, "server", "could not be fetched: the Hub redirects in a circle"),
+        (httpx.TimeoutException, "network", "could not be fetched: the Hub does not answer"),
+        (httpx.HTTPError, "network", f"could not be fetched: no connection to the Hub ({error})"),
+    )
+    for kind, reason, sentence in kinds:
+        if isinstance(error, kind):
+            return HubError(f"{name} {sentence}", reason=reason)
     return HubError(
         f"{name} could not be fetched: what answered is not the Hub, or the file came broken "
-        f"({type(error).__name__}: {first})",
+        f"({type(error).__name__}: {_telling_line(error)})",
         reason="broken-file",
     )
+
+
+def _telling_line(error: Exception) -> str:
+    """The line of a message that names an address, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "/" in line), lines[0] if lines else "")
+
+
+def _http_library() -> Any:
+    """The HTTP library that this version of huggingface_hub uses."""
+    from huggingface_hub import utils
+
+    return utils.httpx  # type: ignore[attr-defined]
 
 
 def _at(revision: str | None) -> str:

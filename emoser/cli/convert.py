@@ -1,4 +1,4 @@
-"""`emoser convert`: a checkpoint of any layout becomes a folder of emoser's, numbers proven equal."""
+"""`emoser convert`: a checkpoint of any layout as a folder of emoser's, numbers proven equal."""
 
 import argparse
 import json

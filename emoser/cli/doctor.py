@@ -1,4 +1,4 @@
-"""`emoser doctor`: what a checkpoint is, whether its numbers hold, and the state of this machine."""
+"""`emoser doctor`: what a checkpoint is, whether its numbers hold, and what this machine has."""
 
 import argparse
 import json
