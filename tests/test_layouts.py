@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from genuine import CASES, NEEDS, of_dense_head
-from models import pad, random_clips
+from models import loud_model, pad, random_clips, small_config
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -17,6 +17,7 @@ from emoser import EmotionClassifier
 from emoser.checkpoints.conversion import convert_checkpoint
 from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.native import save_model
 from emoser.checkpoints.registration import register
 
 LENGTHS = (16_000, 5_000, 30_000, 9_999)
@@ -135,6 +136,23 @@ def test_dimensions_are_found_by_name_whatever_their_order(tmp_path):
         ("dominance", pytest.approx(dominance, abs=1e-5)),
         ("valence", pytest.approx(valence, abs=1e-5)),
     ]
+
+
+def test_labels_and_dimensions_in_one_model(tmp_path):
+    model = loud_model(small_config(), dimensions=("valence", "arousal"), temperature=2.0)
+    save_model(model, tmp_path / "model")
+    classifier = EmotionClassifier.from_pretrained(tmp_path / "model", backend="torch")
+    (clip,) = random_clips((12_000,))
+    answer = classifier.predict(clip, sampling_rate=16_000)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(clip)[None]).logits[0]
+    expected = (logits[:4] / 2.0).softmax(-1).tolist()
+    assert list(answer.scores.values()) == pytest.approx(expected, abs=1e-6)
+    assert list(answer.dimensions.items()) == [
+        ("arousal", pytest.approx(float(logits[5]), abs=1e-6)),
+        ("valence", pytest.approx(float(logits[4]), abs=1e-6)),
+    ]
+    assert "arousal" in str(answer)
 
 
 def test_frames_of_the_diarization_model_have_probabilities(written):
