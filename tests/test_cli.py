@@ -15,8 +15,8 @@ from models import LABELS, loud_model, small_config
 
 import emoser
 from emoser import EmotionClassifier
-from emoser.checkpoints.native import save_model
 from emoser.checkpoints.location import bundled_names
+from emoser.checkpoints.native import save_model
 from emoser.cli import main
 
 RATE = 16_000
