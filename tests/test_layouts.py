@@ -1,5 +1,6 @@
 """Every layout gives the numbers of the code that it comes from, alone and in a batch."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -76,6 +77,17 @@ def through_pipeline(folder, clips):
     """Scores by raw label, through transformers' own pipeline."""
     pipe = pipeline("audio-classification", str(folder), dtype=torch.float32)
     return [{item["label"]: item["score"] for item in pipe(clip, top_k=None)} for clip in clips]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_layout_runs_in_bfloat16_near_its_float32(name, written):
+    model = load_checkpoint(written(name)[0]).model
+    batch = pad(random_clips(LENGTHS[:2]))
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    with torch.inference_mode():
+        full, rough = model(*batch).logits, half(*batch).logits
+    assert rough.dtype == torch.bfloat16
+    assert (full - rough.float()).abs().max() <= 0.1 * max(float(full.abs().max()), 1.0)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -118,7 +118,9 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool 
             repo_id=repo_id, folder_path=folder, commit_message="Upload with emoser"
         )
     except _faults() as error:
-        raise _explain(repo_id, None, error) from error
+        fault = _explain(repo_id, None, error)
+        sentence = str(fault).replace("could not be fetched", "could not be uploaded")
+        raise HubError(sentence, reason=fault.reason) from error
     return str(commit.commit_url)
 
 
