@@ -235,7 +235,7 @@ def test_an_upload_that_the_hub_refuses_is_one_sentence(status, hub, tmp_path):
         NAME, cache_dir=tmp_path / "cache", backend="torch"
     )
     hub.fault = lambda method, path: error(status) if method == "POST" else None
-    with pytest.raises(HubError, match="token|could not be uploaded"):
+    with pytest.raises(HubError, match=r"token|could not be uploaded"):
         classifier.push_to_hub("someone/mine", token="wrong")
 
 
