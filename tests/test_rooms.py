@@ -19,6 +19,7 @@ ROOMS = (
     ("torchaudio_guard",),
     ("pooling", "heads"),
     ("encoder",),
+    ("spectral", "emotion2vec"),
     ("model",),
     ("checkpoints",),
     ("runtimes",),
@@ -32,6 +33,7 @@ ROOMS = (
 """Each room may import from those above it in this list, and from its own."""
 
 TORCH_ROOMS = {"torchaudio_guard", "pooling", "heads", "encoder", "model", "finetune"}
+TORCH_ROOMS |= {"spectral", "emotion2vec"}
 HEAVY = {"torch", "torchaudio", "transformers"}
 RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 

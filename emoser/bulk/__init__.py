@@ -163,8 +163,9 @@ def _answer(job: BulkJob, names: list[str]) -> "Iterator[Labelled]":
         yield from predict_with_ray(job, names)
         return
     classifier = open_job_classifier(job)
+    columns = (*classifier.labels, *classifier.dimensions)
     for answer in predict_names(job, classifier, names):
-        yield answer, classifier.labels
+        yield answer, columns
 
 
 def predict_names(

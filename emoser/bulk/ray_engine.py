@@ -25,7 +25,8 @@ class Predictor:
         """Answers for a batch of names, each pickled together with the labels."""
         names = [pickle.loads(name) for name in batch["name"]]
         answers = predict_names(self._job, self._classifier, names)
-        return {"answer": [pickle.dumps((answer, self._classifier.labels)) for answer in answers]}
+        columns = (*self._classifier.labels, *self._classifier.dimensions)
+        return {"answer": [pickle.dumps((answer, columns)) for answer in answers]}
 
 
 def predict_with_ray(job: BulkJob, names: list[str]) -> Iterator[Labelled]:

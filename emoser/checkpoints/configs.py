@@ -34,6 +34,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_stored_dtype(folder: Path) -> str:
+    """The precision that `config.json` says the weights are in; "" where it does not say."""
+    config = _read_json(folder / CONFIG) or {}
+    return str(config.get("dtype") or config.get("torch_dtype") or "")
+
+
 def read_preprocessor(folder: Path) -> dict[str, Any]:
     """The contents of `preprocessor_config.json`; an empty dictionary when there is none.
 
@@ -68,14 +74,35 @@ def read_labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(by_index[index] for index in range(len(by_index)))
 
 
+def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
+    """The labels in index order.
+
+    Raises:
+        CheckpointError: If indices have gaps, or names repeat, are empty, or hold control or
+            path characters.
+    """
+    faults = _label_faults(by_index)
+    if faults:
+        raise CheckpointError(f"{file}: {'; '.join(faults)}")
+    return tuple(by_index[index] for index in range(len(by_index)))
+
+
 def read_licence(folder: Path) -> str | None:
-    """The licence in the front matter of the card, or None."""
+    """The licence in the front matter of the card, its name where it is "other"; or None."""
     card = folder / CARD
     if not card.is_file():
         return None
     front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.S)
-    found = front and re.search(r"^license:\s*['\"]?([^'\"\n#]+)", front.group(1), re.M)
-    return found.group(1).strip() if found else None
+    if front is None:
+        return None
+    stated = {
+        key: value.strip()
+        for key, value in re.findall(
+            r"^(license|license_name):\s*['\"]?([^'\"\n#]+)", front[1], re.M
+        )
+    }
+    licence = stated.get("license")
+    return stated.get("license_name", licence) if licence == "other" else licence
 
 
 def _label_faults(by_index: Mapping[int, Any]) -> list[str]:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from emoser import __version__
-from emoser.cli import listen, models, predict, timeline
+from emoser.cli import convert, doctor, listen, models, predict, timeline
 from emoser.errors import EmoserError
 
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
-COMMANDS = (predict, timeline, listen, models)
+COMMANDS = (predict, timeline, listen, models, doctor, convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

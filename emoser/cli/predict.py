@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
         batch_seconds=options.batch_seconds,
         on_error="return",
     )
-    write = _choose_writer(options, classifier.labels, names)
+    columns = (*classifier.labels, *classifier.dimensions)
+    write = _choose_writer(options, columns, names)
     failed = 0
     for name, answer in zip(names, answers, strict=True):
         failed += isinstance(answer, EmoserError)
