@@ -8,7 +8,7 @@ neither torch nor transformers: the runtime that it opens may.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,10 @@ from emoser.configuration import ModelInfo
 from emoser.errors import EmoserError
 from emoser.hearing import Heard, HearingOptions, hear
 from emoser.labels import map_labels, order_dimensions
-from emoser.listening import Ear, listen_to
+from emoser.listening import listen_to
 from emoser.prediction import Prediction
-from emoser.runtimes import OpenedModel, open_runtime
+from emoser.runtimes import FrameAnswers, FrameRuntime, OpenedModel, open_runtime
+from emoser.telling import Ear
 from emoser.timeline import Timeline
 from emoser.timeline_options import (
     DEFAULT_HOP_SECONDS,
@@ -218,10 +219,14 @@ class EmotionClassifier:
     ) -> Timeline:
         """The emotions of a recording over time, in constant memory however long it is.
 
+        A model that classifies frames gives windows of about 0.2 s, each from the piece of
+        `window_seconds` around it. A model with dimensions gives theirs too, and one without
+        labels has segments of "speech" instead of emotions.
+
         Args:
             source: What `predict` takes.
             window_seconds: What the model hears at once.
-            hop_seconds: Time from one window to the next, at most a window.
+            hop_seconds: Time from one such piece to the next, at most a window.
             smoothing: By how much another emotion must be ahead of the present one to take
                 over, in probability; 0 follows every window.
             threshold: Probability below which a stretch is "uncertain".
@@ -250,22 +255,20 @@ class EmotionClassifier:
 
     @property
     def ear(self) -> Ear:
-        """What timelines and streams hear with: the engine, and how its logits become scores.
-
-        Raises:
-            ValueError: If the model has no labels.
-        """
-        if not self.labels:
-            raise ValueError(
-                f"{self._info.name} answers in dimensions only and has no labels that segments "
-                "could be made of; use a model with labels"
-            )
+        """What timelines and streams hear with: the engine, and how its logits become scores."""
+        runtime, frame_seconds = self._runtime, self._config.frame_seconds
+        by_frame = None
+        if frame_seconds is not None and isinstance(runtime, FrameRuntime):
+            by_frame = FrameAnswers(runtime)
         return Ear(
-            runtime=self._runtime,
+            runtime=by_frame or runtime,
             to_scores=self._score,
+            to_dimensions=self._name_dimensions,
             labels=self.labels,
+            dimensions=self.dimensions,
             sampling_rate=self._config.sampling_rate,
             model=self._info.name,
+            frame_seconds=None if by_frame is None else frame_seconds,
         )
 
     def embed(
@@ -331,6 +334,8 @@ class EmotionClassifier:
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
         """Probabilities of one piece, (C,) -> one per label of the classifier."""
         known = logits[: len(self._config.labels)]
+        if not len(known):
+            return []
         values = [float(value) for value in _softmax(known / self._config.temperature)]
         return values if self._map is None else self._map.apply(values)[0]
 
@@ -346,19 +351,19 @@ class EmotionClassifier:
             dict(zip(self.labels, values, strict=True)),
             duration=heard.duration,
             quality=heard.quality,
-            dimensions=self._dimensions(heard),
+            dimensions=self._name_dimensions(heard.weights @ heard.logits),
             model=self._info.name,
             source=heard.source,
             num_windows=len(heard.windows),
             unmapped=unmapped,
         )
 
-    def _dimensions(self, heard: Heard) -> dict[str, float] | None:
-        """Values by name, in the order arousal, dominance, valence; None without any."""
+    def _name_dimensions(self, logits: npt.NDArray[Any]) -> dict[str, float] | None:
+        """Values by name, (C,) -> in the order arousal, dominance, valence; None without any."""
         if not self._config.dimensions:
             return None
-        means = heard.weights @ heard.logits[:, len(self._config.labels) :]
-        return order_dimensions(dict(zip(self._config.dimensions, map(float, means), strict=True)))
+        values = map(float, logits[len(self._config.labels) :])
+        return order_dimensions(dict(zip(self._config.dimensions, values, strict=True)))
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -1,13 +1,11 @@
 """One recording, heard along its time: windows and segments instead of one answer.
 
-Brings together what hears (`hearing`) and what makes segments (`segmentation`). Knows nothing of
-checkpoints or label sets: how logits become scores is handed in.
+Brings together what hears (`hearing`), what makes windows of it (`telling`) and what makes
+segments (`segmentation`). Knows nothing of checkpoints or label sets: the `Ear` is handed in.
 """
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,35 +13,14 @@ import numpy.typing as npt
 from emoser.activity import SpeechRun
 from emoser.audio import Channel, Source, describe_source, open_blocks
 from emoser.hearing import HearingOptions, Told, hear_along
-from emoser.runtimes import Runtime
 from emoser.scanning import Loudness, SilentWindow
 from emoser.segmentation import Segmenter, segment_rules
 from emoser.segments import Segment, TimelineWindow
+from emoser.telling import Ear, Teller, Verdict
 from emoser.timeline import Timeline
 from emoser.timeline_options import TimelineOptions
 
 EACH_CHANNEL = "each"
-
-ToScores: TypeAlias = Callable[[npt.NDArray[np.float32]], list[float]]
-
-
-@dataclass(frozen=True)
-class Ear:
-    """What hears: an engine, and how its logits become scores.
-
-    Attributes:
-        runtime: The engine.
-        to_scores: From the logits of one piece, (C,), to the probability of every label.
-        labels: Names of the scores, in their order.
-        sampling_rate: Rate in Hz at which the engine listens.
-        model: Name of the checkpoint.
-    """
-
-    runtime: Runtime
-    to_scores: ToScores
-    labels: tuple[str, ...]
-    sampling_rate: int
-    model: str
 
 
 def listen_to(
@@ -87,8 +64,15 @@ class _Listener:
         self.ear = ear
         self.options = options
         self.index = index
-        rules = segment_rules(options, ear.labels, sampling_rate=ear.sampling_rate, channel=index)
+        rules = segment_rules(
+            options,
+            ear.labels,
+            sampling_rate=ear.sampling_rate,
+            channel=index,
+            dimensions=ear.dimensions,
+        )
         self.segmenter = Segmenter(rules)
+        self.teller = Teller(ear, index)
         self.windows: list[TimelineWindow] = []
         self.segments: list[Segment] = []
         self.peaks: list[npt.NDArray[np.float32]] = []
@@ -111,18 +95,20 @@ class _Listener:
             elif isinstance(event, SpeechRun):
                 self.segmenter.add_speech(event)
             elif isinstance(event, Told):
-                self._add(event.window, self.ear.to_scores(event.logits))
+                self._add(self.teller.add(event.window, event.logits))
             elif isinstance(event, SilentWindow):
-                self._add(event.window, None)
+                self._add(self.teller.add(event.window, None))
             else:
                 end = event
             self.segments.extend(self.segmenter.settle())
+        self._add(self.teller.finish())
         self.segments.extend(self.segmenter.finish())
         return Timeline(
             windows=tuple(self.windows),
             segments=tuple(self.segments),
             duration=end.duration,
             labels=self.ear.labels,
+            dimensions=self.ear.dimensions,
             quality=end.quality,
             channels=() if self.index is None else (self.index,),
             window_seconds=self.options.window_seconds,
@@ -132,13 +118,10 @@ class _Listener:
             peaks=(np.concatenate(self.peaks),),
         )
 
-    def _add(self, window: slice, scores: list[float] | None) -> None:
-        self.segmenter.add_window(window, scores)
-        rate, labels = self.ear.sampling_rate, self.ear.labels
-        named = {} if scores is None else dict(zip(labels, scores, strict=True))
-        self.windows.append(
-            TimelineWindow(window.start / rate, window.stop / rate, named, self.index)
-        )
+    def _add(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            self.segmenter.add_window(verdict.window, verdict.values)
+            self.windows.append(verdict.shown)
 
 
 def _join_channels(parts: Sequence[Timeline]) -> Timeline:
@@ -150,6 +133,7 @@ def _join_channels(parts: Sequence[Timeline]) -> Timeline:
         segments=tuple(sorted((item for part in parts for item in part.segments), key=_by_time)),
         duration=first.duration,
         labels=first.labels,
+        dimensions=first.dimensions,
         quality=tuple(dict.fromkeys(flags)),
         channels=tuple(channel for part in parts for channel in part.channels),
         window_seconds=first.window_seconds,

@@ -98,8 +98,10 @@ def write_audacity(segments: Iterable[Segment]) -> str:
     )
 
 
-def write_csv(segments: Iterable[Segment], *, labels: Sequence[str]) -> str:
-    r"""A table with one row per segment and one column per label.
+def write_csv(
+    segments: Iterable[Segment], *, labels: Sequence[str], dimensions: Sequence[str] = ()
+) -> str:
+    r"""A table with one row per segment and one column per label, then per dimension.
 
     Example:
         >>> write_csv([Segment(0.5, 2, "silence")], labels=["sad"])
@@ -108,13 +110,13 @@ def write_csv(segments: Iterable[Segment], *, labels: Sequence[str]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     head = ["start", "end", "channel", "kind", "label", "score"]
-    writer.writerow([*head, *map(guard_cell, labels)])
+    writer.writerow([*head, *map(guard_cell, (*labels, *dimensions))])
     for segment in segments:
-        scores = segment.scores or {}
+        values = {**(segment.scores or {}), **(segment.dimensions or {})}
         times = [f"{segment.start:.3f}", f"{segment.end:.3f}"]
         channel = "" if segment.channel is None else segment.channel
         label = "" if segment.label is None else guard_cell(segment.label)
-        columns = [_decimal(scores.get(label)) for label in labels]
+        columns = [_decimal(values.get(name)) for name in (*labels, *dimensions)]
         writer.writerow([*times, channel, segment.kind, label, _decimal(segment.score), *columns])
     return file.getvalue()
 

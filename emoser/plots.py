@@ -47,7 +47,7 @@ THEMES: Mapping[str, _Theme] = {
 def plot_timeline(timeline: Timeline, *, theme: str = "light") -> "Figure":
     """The waveform, the segments under it, and the probabilities of all labels stacked.
 
-    One such group per channel; silence stays empty.
+    One such group per channel; silence stays empty. Without labels, a line per dimension.
 
     Args:
         timeline: What `EmotionClassifier.timeline` gave.
@@ -58,7 +58,7 @@ def plot_timeline(timeline: Timeline, *, theme: str = "light") -> "Figure":
         ValueError: If the theme is unknown.
     """
     parts = timeline.per_channel()
-    figure, colours = _open_figure(theme, 0.6 + 2.9 * len(parts)), colours_of(timeline.labels)
+    figure, colours = _open_figure(theme, 0.6 + 2.9 * len(parts)), _colours_along(timeline)
     grid = figure.add_gridspec(len(parts), 1, hspace=0.3)
     first: Axes | None = None
     for place, part in enumerate(parts):
@@ -68,7 +68,7 @@ def plot_timeline(timeline: Timeline, *, theme: str = "light") -> "Figure":
         band, stack = (figure.add_subplot(rows[row], sharex=first) for row in (1, 2))
         _draw_wave(wave, part, THEMES[theme])
         _draw_segments(band, part, colours, THEMES[theme])
-        _draw_probabilities(stack, part, colours)
+        (_draw_probabilities if part.labels else _draw_dimensions)(stack, part, colours)
         if part.channels:
             wave.set_title(
                 f"channel {part.channels[0]}", loc="left", fontsize=9, color=THEMES[theme].ink
@@ -263,8 +263,10 @@ def _draw_segments(axes: "Axes", part: Timeline, colours: Mapping[str, str], the
 
 
 def _draw_probabilities(axes: "Axes", part: Timeline, colours: Mapping[str, str]) -> None:
-    """Steps from half-way to half-way between the windows' middles, as segments are made."""
-    edges, rows = _steps(part.windows, part.labels, part.duration)
+    """Steps from half-way to half-way through the windows' overlaps, as segments are made."""
+    edges = _edges(part.windows, part.duration)
+    rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
+                     for item in part.windows])  # fmt: skip
     floor = np.zeros(len(rows))
     for place, label in enumerate(part.labels):
         top = floor + rows[:, place]
@@ -275,13 +277,22 @@ def _draw_probabilities(axes: "Axes", part: Timeline, colours: Mapping[str, str]
     axes.set_ylabel("probability")
 
 
-def _steps(
-    windows: Sequence[TimelineWindow], labels: Sequence[str], duration: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    middles = np.array([(window.start + window.end) / 2 for window in windows])
-    edges = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [duration]])
-    rows = np.array([[window.scores.get(label, 0.0) for label in labels] for window in windows])
-    return edges, rows
+def _draw_dimensions(axes: "Axes", part: Timeline, colours: Mapping[str, str]) -> None:
+    edges = _edges(part.windows, part.duration)
+    for name in part.dimensions:
+        values = [(item.dimensions or {}).get(name, np.nan) for item in part.windows]
+        axes.stairs(values, edges, baseline=None, color=colours[name], linewidth=1.6)
+    axes.set_ylabel("value")
+
+
+def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np.float64]:
+    ends = np.array([window.end for window in windows[:-1]])
+    starts = np.array([window.start for window in windows[1:]])
+    return np.concatenate([[0.0], (ends + starts) / 2, [duration]])
+
+
+def _colours_along(timeline: Timeline) -> Mapping[str, str]:
+    return colours_of(timeline.labels or timeline.dimensions)
 
 
 def _draw_legend(
@@ -289,7 +300,7 @@ def _draw_legend(
 ) -> None:
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(color=colours[label], label=label) for label in timeline.labels]
+    handles: list[Any] = [Patch(color=colour, label=name) for name, colour in colours.items()]
     if any(segment.kind == "uncertain" for segment in timeline.segments):
         handles.append(Patch(fill=False, edgecolor=theme.faint, hatch="////", label="uncertain"))
     figure.legend(

@@ -1,9 +1,9 @@
 """Scores of windows and stretches of speech in, in the order of time; segments out.
 
-Each window speaks for the time around its middle, up to half-way to its neighbours' middles. An
-emotion is kept until another is ahead of it by a margin (hysteresis), and silence cuts in. Works
-in constant memory and gives each segment as soon as it has ended; knows neither samples nor
-models.
+Each window speaks for the time around its middle, up to half-way through its overlaps with its
+neighbours. An emotion is kept until another is ahead of it by a margin (hysteresis), and silence
+cuts in. Works in constant memory and gives each segment as soon as it has ended; knows neither
+samples nor models.
 """
 
 from collections import deque
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from emoser.activity import SpeechRun
+from emoser.prediction import mean_scores
 from emoser.segments import Segment
 from emoser.timeline_options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
 
@@ -23,7 +24,8 @@ class SegmentRules:
     """When a segment ends and what it is called.
 
     Attributes:
-        labels: Names of the scores, in their order.
+        labels: Names of the scores, in their order; without any, what is no silence is "speech".
+        dimensions: Names of the values that follow the scores and are no probabilities.
         smoothing: By how much another label must be ahead, and by how much a label may fall
             below the threshold, before it is given up; 0 follows every window.
         threshold: Probability below which the most probable label is "uncertain".
@@ -36,6 +38,7 @@ class SegmentRules:
     threshold: float = DEFAULT_THRESHOLD
     channel: int | None = None
     sampling_rate: int = 16_000
+    dimensions: tuple[str, ...] = ()
 
 
 def segment_rules(
@@ -44,9 +47,13 @@ def segment_rules(
     *,
     sampling_rate: int,
     channel: int | None = None,
+    dimensions: Sequence[str] = (),
 ) -> SegmentRules:
     """The rules that the options ask for, for one channel."""
-    return SegmentRules(tuple(labels), options.smoothing, options.threshold, channel, sampling_rate)
+    smoothing, threshold = options.smoothing, options.threshold
+    return SegmentRules(
+        tuple(labels), smoothing, threshold, channel, sampling_rate, tuple(dimensions)
+    )
 
 
 @dataclass
@@ -94,12 +101,10 @@ class Segmenter:
         self._open: _Open | None = None
 
     def add_window(self, window: slice, scores: Sequence[float] | None) -> None:
-        """The next window in samples, with its scores, or None when it was silent."""
+        """The next window in samples, with its scores and dimensions; None when it was silent."""
         start = 0
         if self._slots:
-            before = self._window
-            middle = (before.start + before.stop + window.start + window.stop) // 4
-            start = max(middle, self._slots[-1].start)
+            start = max((self._window.stop + window.start) // 2, self._slots[-1].start)
             self._slots[-1].stop = start
         self._window = window
         self._label = None if scores is None else self._choose(scores)
@@ -128,7 +133,9 @@ class Segmenter:
         return None if self._open is None else self._close(self._open)
 
     def _choose(self, scores: Sequence[float]) -> int | None:
-        best = max(range(len(scores)), key=scores.__getitem__)
+        if not self.rules.labels:
+            return None
+        best = max(range(len(self.rules.labels)), key=scores.__getitem__)
         kept = self._label
         smoothing, threshold = self.rules.smoothing, self.rules.threshold
         if (
@@ -150,7 +157,7 @@ class Segmenter:
             elif slot.entered is None:
                 slot.entered = start
             # A run that is the only one yet may go on, and its end decides about its last label.
-            goes_on = keep and len(self._runs) == 1 and stop < slot.stop
+            goes_on = keep and len(self._runs) == 1 and stop == run.stop
             if run.speaking and goes_on and self._is_short(slot, stop):
                 return
             if stop > start:
@@ -183,13 +190,15 @@ class Segmenter:
     ) -> Iterator[Segment]:
         scores = slot.scores if speaking else None
         label = label if scores is not None else None
-        kind = "silence" if scores is None else "uncertain" if label is None else "emotion"
+        unnamed = "uncertain" if self.rules.labels else "speech"
+        kind = "silence" if scores is None else unnamed if label is None else "emotion"
         grown = self._open
         if grown is not None and (grown.kind, grown.label) != (kind, label):
             yield self._close(grown)
             grown = None
         if grown is None:
-            grown = self._open = _Open(start, stop, kind, label, [0.0] * len(self.rules.labels))
+            num_values = len(self.rules.labels) + len(self.rules.dimensions)
+            grown = self._open = _Open(start, stop, kind, label, [0.0] * num_values)
         grown.stop = stop
         for place, score in enumerate(scores or ()):
             grown.sums[place] += score * (stop - start)
@@ -197,9 +206,10 @@ class Segmenter:
     def _close(self, grown: _Open) -> Segment:
         rules = self.rules
         total = max(grown.stop - grown.start, 1)
-        scores = {
-            label: value / total for label, value in zip(rules.labels, grown.sums, strict=True)
-        }
+        means = [value / total for value in grown.sums]
+        scores = dict(zip(rules.labels, means, strict=False))
+        dimensions = dict(zip(rules.dimensions, means[len(rules.labels) :], strict=True))
+        is_silent = grown.kind == "silence"
         label = None if grown.label is None else rules.labels[grown.label]
         return Segment(
             start=grown.start / rules.sampling_rate,
@@ -207,8 +217,9 @@ class Segmenter:
             kind=grown.kind,
             label=label,
             score=None if label is None else scores[label],
-            scores={} if grown.kind == "silence" else scores,
+            scores={} if is_silent else scores,
             channel=rules.channel,
+            dimensions=None if is_silent or not dimensions else dimensions,
         )
 
 
@@ -243,7 +254,7 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
 def _join_two(first: Segment, second: Segment) -> Segment:
     total = first.duration + second.duration
     share = first.duration / total if total else 0.5
-    before, after = first.scores or {}, second.scores or {}
-    scores = {label: share * before[label] + (1 - share) * after[label] for label in before}
+    scores = mean_scores([first.scores or {}, second.scores or {}], [share, 1 - share])
     score = None if first.label is None else scores.get(first.label, first.score)
-    return replace(first, end=second.end, scores=scores, score=score)
+    dimensions = mean_scores([first.dimensions or {}, second.dimensions or {}], [share, 1 - share])
+    return replace(first, end=second.end, scores=scores, score=score, dimensions=dimensions or None)

@@ -8,28 +8,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("emotion", "silence", "uncertain")
+KINDS = ("emotion", "silence", "uncertain", "speech")
 TIME_DIGITS = 3
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # of a time axis
 MAX_MARKS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a long recording has tens of thousands
 class TimelineWindow:
-    """One window, and what the model said about it.
+    """One window, or one short cell of a model that classifies frames, and what was said of it.
 
     Attributes:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds.
         scores: Probability of every label, summing to 1; empty for a window without any sound
-            above the gate, which the model never saw.
+            above the gate, which the model never saw, and for a model without labels.
         channel: Index of the channel when each was heard for itself, else None.
+        dimensions: Values of the dimensions, as in `Prediction`; None without any.
     """
 
     start: float
     end: float
     scores: Mapping[str, float]
     channel: int | None = None
+    dimensions: Mapping[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -37,6 +39,7 @@ class TimelineWindow:
             "start": round(self.start, TIME_DIGITS),
             "end": round(self.end, TIME_DIGITS),
             "scores": dict(self.scores),
+            "dimensions": None if self.dimensions is None else dict(self.dimensions),
             "channel": self.channel,
         }
 
@@ -45,14 +48,19 @@ class TimelineWindow:
 class Segment:
     """A stretch of one emotion, of silence, or of nothing certain.
 
+    A model that answers in dimensions only has "speech" instead of emotions.
+
     Attributes:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds.
-        kind: "emotion", "silence" or "uncertain" (no label was probable enough).
+        kind: "emotion", "silence", "uncertain" (no label was probable enough) or "speech" (the
+            model has no labels).
         label: The emotion; None for the other kinds.
         score: Its mean probability over the segment, in [0, 1]; None for the other kinds.
         scores: Mean probability of every label over the segment; empty in silence.
         channel: Index of the channel when each was heard for itself, else None.
+        dimensions: Mean values of the dimensions over the segment; None in silence and for a
+            model without any.
 
     Example:
         >>> print(Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25}))
@@ -66,6 +74,7 @@ class Segment:
     score: float | None = None
     scores: Mapping[str, float] | None = None
     channel: int | None = None
+    dimensions: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no segment can be.
@@ -102,6 +111,7 @@ class Segment:
             "label": self.label,
             "score": self.score,
             "scores": dict(self.scores or {}),
+            "dimensions": None if self.dimensions is None else dict(self.dimensions),
             "channel": self.channel,
         }
 
@@ -109,6 +119,7 @@ class Segment:
         """One line: times, channel where there are several, name and score."""
         channel = "" if self.channel is None else f"  channel {self.channel}"
         score = "" if self.score is None else f" {self.score:.2f}"
+        score += "".join(f", {name} {value:.2f}" for name, value in (self.dimensions or {}).items())
         times = f"{clock(self.start)} - {clock(self.end)}"
         return f"{times}{channel}  {self.name}{score}"
 

@@ -4,7 +4,7 @@ Blocks of any size go in, segments come out as they end: those that `EmotionClas
 finds in the whole recording. Memory stays the same for ever. Knows nothing of microphones.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,10 +15,10 @@ from emoser.activity import SpeechRun
 from emoser.audio import StreamResampler
 from emoser.audio.limits import scale_to_float
 from emoser.errors import AudioError
-from emoser.listening import Ear
 from emoser.scanning import Loudness, Piece, ScanEvent, Scanner
 from emoser.segmentation import Segmenter, segment_rules
 from emoser.segments import Segment, TimelineWindow
+from emoser.telling import Ear, Logits, Teller, Verdict
 from emoser.timeline_options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
@@ -37,7 +37,8 @@ class EmotionStream:
 
     A segment is given out once it has ended; `current` shows the one that goes on, `latest` the
     last window. What is said at a moment shows in `latest` when the window around it is full:
-    after half a window and up to a hop, and the time the model takes (`delay_seconds`).
+    after half a window and up to a hop, and the time the model takes (`delay_seconds`). With a
+    model that classifies frames, `latest` is the last short cell, and comes a hop later.
 
     Args:
         classifier: What hears.
@@ -80,7 +81,11 @@ class EmotionStream:
         self._source_rate = sampling_rate
         self._resampler = StreamResampler(sampling_rate)
         self._scanner = Scanner(window=options.window(rate), hop=options.hop(rate), vad=vad)
-        self._segmenter = Segmenter(segment_rules(options, self._ear.labels, sampling_rate=rate))
+        self._teller = Teller(self._ear)
+        rules = segment_rules(
+            options, self._ear.labels, sampling_rate=rate, dimensions=self._ear.dimensions
+        )
+        self._segmenter = Segmenter(rules)
         self._latest: TimelineWindow | None = None
         self._num_frames = 0  # at the rate of the blocks
         self._ended = False
@@ -117,6 +122,7 @@ class EmotionStream:
         self._ended = True
         segments = self._hear(self._scanner.push(self._resampler.flush()))
         segments += self._hear(self._scanner.flush())
+        self._add(self._teller.finish())
         segments += self._segmenter.finish()
         return segments
 
@@ -145,7 +151,7 @@ class EmotionStream:
 
     @property
     def latest(self) -> TimelineWindow | None:
-        """The last window, with empty scores if nobody spoke; None before the first."""
+        """The last window, with neither scores nor dimensions if nobody spoke; None before it."""
         return self._latest
 
     @property
@@ -156,7 +162,8 @@ class EmotionStream:
     @property
     def delay_seconds(self) -> float:
         """How long after it was said an emotion shows in `latest` at most, without computing."""
-        return self._options.window_seconds / 2 + self._options.hop_seconds
+        num_hops = 1 if self._ear.frame_seconds is None else 2  # cells wait for the next piece
+        return self._options.window_seconds / 2 + num_hops * self._options.hop_seconds
 
     def _hear(self, events: Iterable[ScanEvent]) -> list[Segment]:
         segments: list[Segment] = []
@@ -166,20 +173,19 @@ class EmotionStream:
             if isinstance(event, SpeechRun):
                 self._segmenter.add_speech(event)
             else:
-                self._add(
-                    event.window, self._score(event.samples) if isinstance(event, Piece) else None
-                )
+                said = self._infer(event.samples) if isinstance(event, Piece) else None
+                self._add(self._teller.add(event.window, said))
             segments.extend(self._segmenter.settle())
         return segments
 
-    def _score(self, samples: npt.NDArray[np.float32]) -> list[float]:
-        return self._ear.to_scores(self._ear.runtime.infer([samples]).logits[0])
+    def _infer(self, samples: npt.NDArray[np.float32]) -> Logits:
+        said: Logits = self._ear.runtime.infer([samples]).logits[0]
+        return said
 
-    def _add(self, window: slice, scores: list[float] | None) -> None:
-        self._segmenter.add_window(window, scores)
-        named = {} if scores is None else dict(zip(self._ear.labels, scores, strict=True))
-        rate = self._ear.sampling_rate
-        self._latest = TimelineWindow(window.start / rate, window.stop / rate, named)
+    def _add(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            self._segmenter.add_window(verdict.window, verdict.values)
+            self._latest = verdict.shown
 
 
 def _as_mono(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -31,19 +31,22 @@ class Timeline:
     """The emotions of a recording over time.
 
     Attributes:
-        windows: What the model heard, and its scores; together they cover the recording.
-        segments: Stretches of one emotion, of silence, or of nothing certain; those of a
-            channel follow one another and cover the recording.
+        windows: What the model heard, and its scores; together they cover the recording. Of a
+            model that classifies frames: cells of about 0.2 s that follow one another.
+        segments: Stretches of one emotion, of silence, of nothing certain, or (of a model
+            without labels) of speech; those of a channel follow one another and cover the
+            recording.
         duration: Length of the recording in seconds.
         labels: The labels that scores are for.
         quality: What was wrong with the recording, as in `Prediction`.
         channels: Indices of the channels when each was heard for itself, else empty. Windows
             and segments then name theirs, and `per_channel` takes them apart.
-        window_seconds: Length of a window.
-        hop_seconds: Time from one window to the next.
+        window_seconds: What the model heard at once.
+        hop_seconds: Time from one such piece to the next.
         model: Name of the checkpoint that answered.
         source: The file, or a short description of what was handed in.
         peaks: Highest amplitude in each 32 ms, one row per channel, for pictures.
+        dimensions: Names of the dimensions that windows and segments have, mostly none.
 
     Example:
         >>> timeline = Timeline((), (Segment(0.0, 2.0, "silence"),), duration=2.0, labels=("sad",))
@@ -64,6 +67,7 @@ class Timeline:
     model: str = ""
     source: str = field(default="", compare=False)
     peaks: tuple[npt.NDArray[np.float32], ...] = field(default=(), repr=False, compare=False)
+    dimensions: tuple[str, ...] = ()
 
     def per_channel(self) -> "list[Timeline]":
         """One timeline for each channel that was heard for itself; else only this one."""
@@ -95,6 +99,7 @@ class Timeline:
             "source": self.source,
             "duration": round(self.duration, TIME_DIGITS),
             "labels": list(self.labels),
+            "dimensions": list(self.dimensions),
             "quality": list(self.quality),
             "channels": list(self.channels),
             "window_seconds": self.window_seconds,
@@ -105,8 +110,8 @@ class Timeline:
         }
 
     def to_csv(self) -> str:
-        """The segments as a table with one column per label."""
-        return write_csv(self.segments, labels=self.labels)
+        """The segments as a table with one column per label and dimension."""
+        return write_csv(self.segments, labels=self.labels, dimensions=self.dimensions)
 
     def to_srt(self) -> str:
         """The segments as SubRip subtitles; silence has none."""

@@ -127,9 +127,10 @@ class _Screen:
         lost = f"  lost {self._num_dropped}" if self._num_dropped else ""
         if latest is None:
             return f"{clock(self.stream.seconds)}  ...{lost}"
-        if not latest.scores:
-            return f"{clock(self.stream.seconds)}  silence{lost}"
         ranked = sorted(latest.scores.items(), key=lambda item: -item[1])[:NUM_SHOWN]
-        bar = "█" * round(BAR_WIDTH * ranked[0][1])
+        ranked += (latest.dimensions or {}).items()
+        if not ranked:
+            return f"{clock(self.stream.seconds)}  silence{lost}"
+        bar = "█" * round(BAR_WIDTH * min(max(ranked[0][1], 0.0), 1.0))
         names = "  ".join(f"{printable(label)} {score:.2f}" for label, score in ranked)
         return f"{clock(self.stream.seconds)}  {bar:<{BAR_WIDTH}}  {names}{lost}"

@@ -6,7 +6,7 @@ of label names or audio formats.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,32 @@ class Runtime(Protocol):
     def infer(self, recordings: Sequence[Samples]) -> Answer:
         """Logits and embeddings of one batch of mono recordings at the model's rate."""
         ...
+
+
+@runtime_checkable
+class FrameRuntime(Runtime, Protocol):
+    """An engine that can tell about single frames."""
+
+    def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """Probabilities of every frame of one recording, (L, C)."""
+        ...
+
+
+class FrameAnswers:
+    """An engine whose answer for each recording is that for its frames.
+
+    `infer` gives probabilities (N, L, C) in the place of logits, and no embeddings; the
+    recordings must be equally long.
+    """
+
+    def __init__(self, runtime: FrameRuntime) -> None:
+        self.runtime = runtime
+        self.batch_seconds = runtime.batch_seconds
+
+    def infer(self, recordings: Sequence[Samples]) -> Answer:
+        """Probabilities of the frames of each recording."""
+        rows = np.stack([self.runtime.infer_frames(samples) for samples in recordings])
+        return Answer(rows, np.zeros((len(rows), 0), np.float32))
 
 
 @dataclass(frozen=True)
