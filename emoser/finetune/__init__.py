@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emoser.finetune.config import FinetuneConfig
-    from emoser.finetune.corpora.table import read_corpus
+    from emoser.finetune.corpora import read_corpus
     from emoser.finetune.evaluation import evaluate
     from emoser.finetune.training import train
     from emoser.finetune.utterance import Utterance
@@ -19,7 +19,7 @@ _HOMES = {
     "FinetuneConfig": "emoser.finetune.config",
     "Utterance": "emoser.finetune.utterance",
     "evaluate": "emoser.finetune.evaluation",
-    "read_corpus": "emoser.finetune.corpora.table",
+    "read_corpus": "emoser.finetune.corpora",
     "train": "emoser.finetune.training",
 }
 
