@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 1
-NORMALIZATIONS = ("none", "clip")
-POOLINGS = ("mean",)
-HEADS = ("linear", "projector")
+NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus")
+POOLINGS = ("mean", "sum", "max", "attentive-statistics", "frames")
+HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
+ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 
 
@@ -23,15 +24,32 @@ class ModelConfig:
     and their loader fills one in.
 
     Attributes:
-        labels: Canonical names in the order of the logits.
-        raw_labels: The names as the checkpoint spells them, in the same order.
-        encoder: `model_type` of the encoder in transformers, such as "hubert".
-        normalization: What happens to the samples first: "none", or "clip" (zero mean and
-            unit variance over each recording, the `do_normalize` of transformers).
-        pooling: How frames become one vector: "mean" over the valid frames.
-        head: "linear", or "projector" (linear, then linear, as in transformers).
-        projection_size: Width between the two layers of a "projector" head, else None.
+        labels: Canonical names in the order of the logits; empty for a model that answers in
+            dimensions only.
+        raw_labels: The names as the checkpoint spells them, in the same order, dimensions after
+            the labels.
+        dimensions: Names of the outputs that follow the logits of `labels` and are values, not
+            classes: "arousal", "dominance", "valence". They never see a softmax.
+        encoder: `model_type` of the encoder in transformers, such as "hubert", or "emotion2vec".
+        normalization: What happens to the samples first: "none"; "clip" (zero mean and unit
+            variance over each recording, the `do_normalize` of transformers); "layer" (the
+            same as torch's layer norm does it, with 1e-5 beside the variance); "centre" (zero
+            mean); "corpus" (`input_mean` and `input_std` of the training corpus).
+        input_mean: Mean of the samples of the training corpus, for "corpus".
+        input_std: Their standard deviation, for "corpus".
+        output_norm: Whether the frames of a recording pass one layer norm over all of them.
+        pooling: How frames become one vector: "mean", "sum" or "max" over the valid frames,
+            "attentive-statistics" (weighted mean and deviation), or "frames": every frame is
+            classified, and a recording has the mean of their probabilities.
+        head: "linear"; "projector" (linear, then linear, as in transformers); "dense" (linear,
+            `activation`, linear); "mlp" (linear, layer norm and ReLU, `head_layers` times, then
+            linear); "pointwise" (three convolutions over single frames before pooling, then
+            linear, ReLU, linear).
+        activation: Between the layers of a "dense" head: "none", "tanh" or "relu".
+        projection_size: Width between the layers of the head; None for a "linear" one.
+        head_layers: Hidden layers of an "mlp" head.
         layer_mix: Whether a learned softmax-weighted sum of all layers is pooled, not the last.
+        frame_seconds: Time between frames of a model that classifies frames, else None.
         max_seconds: Longest piece the model should see at once; longer recordings are cut.
         temperature: Divides the logits before the softmax; 1 where it is already in the weights.
         sampling_rate: Rate in Hz that the model was trained at.
@@ -40,12 +58,19 @@ class ModelConfig:
 
     labels: tuple[str, ...]
     raw_labels: tuple[str, ...] = ()
+    dimensions: tuple[str, ...] = ()
     encoder: str = "hubert"
     normalization: str = "clip"
+    input_mean: float = 0.0
+    input_std: float = 1.0
+    output_norm: bool = False
     pooling: str = "mean"
     head: str = "linear"
+    activation: str = "none"
     projection_size: int | None = None
+    head_layers: int = 1
     layer_mix: bool = False
+    frame_seconds: float | None = None
     max_seconds: float = DEFAULT_MAX_SECONDS
     temperature: float = 1.0
     sampling_rate: int = 16_000
@@ -58,27 +83,40 @@ class ModelConfig:
             ValueError: Naming every field that is out of range.
         """
         if not self.raw_labels:
-            object.__setattr__(self, "raw_labels", self.labels)
+            object.__setattr__(self, "raw_labels", self.outputs)
         choices = (
             ("normalization", self.normalization, NORMALIZATIONS),
             ("pooling", self.pooling, POOLINGS),
             ("head", self.head, HEADS),
+            ("activation", self.activation, ACTIVATIONS),
         )
         faults = [
             f"{name} is {value!r}, allowed are {', '.join(allowed)}"
             for name, value, allowed in choices
             if value not in allowed
         ]
-        if len(self.labels) < 1 or len(set(self.labels)) != len(self.labels):
-            faults.append(f"labels must be distinct names, got {list(self.labels)}")
-        if len(self.raw_labels) != len(self.labels):
-            faults.append(f"{len(self.raw_labels)} raw_labels for {len(self.labels)} labels")
-        if not self.max_seconds > 0 or not self.temperature > 0:
-            faults.append("max_seconds and temperature must be above 0")
-        if (self.head == "projector") != (self.projection_size is not None):
-            faults.append("projection_size belongs to a projector head, and to no other")
+        faults += self._faults_of_names()
+        if not self.max_seconds > 0 or not self.temperature > 0 or not self.input_std > 0:
+            faults.append("max_seconds, temperature and input_std must be above 0")
+        if (self.head == "linear") != (self.projection_size is None):
+            faults.append("projection_size belongs to every head but a linear one")
+        if (self.pooling == "frames") != (self.frame_seconds is not None):
+            faults.append("frame_seconds belongs to the pooling 'frames', and to no other")
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of all outputs: labels, then dimensions."""
+        return (*self.labels, *self.dimensions)
+
+    def _faults_of_names(self) -> list[str]:
+        faults = []
+        if not self.outputs or len(set(self.outputs)) != len(self.outputs):
+            faults.append(f"labels must be distinct names, got {list(self.outputs)}")
+        if len(self.raw_labels) != len(self.outputs):
+            faults.append(f"{len(self.raw_labels)} raw_labels for {len(self.outputs)} labels")
+        return faults
 
     def to_block(self) -> dict[str, Any]:
         """The dictionary that is written under `"emoser"`."""
@@ -101,7 +139,7 @@ class ModelConfig:
         strange = sorted(set(values) - known)
         if strange or "labels" not in values:
             raise ValueError(f"the emoser block has unknown fields {strange} or no labels")
-        for key in ("labels", "raw_labels"):
+        for key in ("labels", "raw_labels", "dimensions"):
             values[key] = tuple(values.get(key, ()))
         return cls(**values)
 
@@ -119,7 +157,7 @@ class ModelInfo:
         encoder: `model_type` of the encoder.
         parameters: Number of weights.
         sampling_rate: Rate in Hz at which the model listens.
-        raw_labels: The labels as the checkpoint spells them.
+        raw_labels: The labels (and dimensions) as the checkpoint spells them.
         max_seconds: Longest piece that the model sees at once.
         backend: The engine that runs it, such as "torch".
         device: Where it runs.

@@ -4,11 +4,15 @@ Takes samples (B, T) with lengths and gives frames (B, L, D) with lengths, such 
 frames of a recording are the same numbers in every batch, up to float rounding. Two things in
 transformers prevent that: the input normalisation of padded rows, and the group norm of the
 first convolution (wav2vec2-base, hubert-base), whose statistics run over time and so over the
-padding. Here both see the valid part alone. Knows nothing of labels, heads or files.
+padding. Here both see the valid part alone, and so does every later convolution that reads
+across frames (data2vec, conformer). Knows nothing of labels, heads or files.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +22,11 @@ from emoser import torchaudio_guard  # noqa: F401  # before the first import of 
 from emoser.pooling import frame_mask
 
 VARIANCE_FLOOR = 1e-7  # that of transformers' Wav2Vec2FeatureExtractor
+LAYER_NORM_EPS = 1e-5  # that of torch's layer norm
+CORPUS_FLOOR = 1e-6  # beside the standard deviation of a corpus
+
+_valid_frames: ContextVar[Tensor | None] = ContextVar("valid_frames", default=None)
+_conformer_lock = Lock()  # transformers' conformers keep their last positions in the module
 
 
 class EncodedFrames(NamedTuple):
@@ -50,23 +59,43 @@ class SpeechEncoder(nn.Module):
     so that frozen convolutions need to run only once.
     """
 
-    def __init__(self, backbone: nn.Module, *, normalization: str = "clip") -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        normalization: str = "clip",
+        corpus: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        """Wrap an encoder of transformers.
+
+        Args:
+            backbone: The encoder, whose convolutions move here.
+            normalization: As in `ModelConfig`.
+            corpus: Mean and standard deviation of the training corpus, for "corpus".
+        """
         super().__init__()
-        self.feature_extractor: nn.Module = backbone.feature_extractor  # type: ignore[assignment]
-        backbone.feature_extractor = PrecomputedFeatures()
+        self._detach_features(backbone)
         self.backbone = backbone
         self.normalization = normalization
-        self.config = backbone.config
+        self.corpus = corpus
+        self.config: Any = backbone.config
+        self.cached_positions = self.config.model_type == "wav2vec2-conformer"
+        for convolution in _late_convolutions(backbone):
+            convolution.register_forward_pre_hook(_mask_frames)
+
+    def _detach_features(self, backbone: nn.Module) -> None:
+        self.feature_extractor: nn.Module = backbone.feature_extractor  # type: ignore[assignment]
+        backbone.feature_extractor = PrecomputedFeatures()
 
     @property
     def hidden_size(self) -> int:
         """Width D of a frame."""
-        return int(self.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(self.config.hidden_size)
 
     @property
     def num_hidden_states(self) -> int:
         """How many hidden states there are: one per layer and the input of the first."""
-        return int(self.config.num_hidden_layers) + 1  # type: ignore[union-attr, arg-type]
+        return int(self.config.num_hidden_layers) + 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,16 +132,27 @@ class SpeechEncoder(nn.Module):
 
     def normalize(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Samples as the encoder wants them: normalised over the valid part, then zeros."""
-        if lengths is None:
-            return samples if self.normalization == "none" else _standardize(samples)
-        mask = frame_mask(lengths, samples.shape[1])
-        samples = samples.masked_fill(~mask, 0.0)
+        mask = None if lengths is None else frame_mask(lengths, samples.shape[1])
+        if mask is not None:
+            samples = samples.masked_fill(~mask, 0.0)
         if self.normalization == "none":
             return samples
-        count = lengths.unsqueeze(-1).to(samples.dtype)
-        centred = (samples - samples.sum(dim=1, keepdim=True) / count).masked_fill(~mask, 0.0)
-        variance = centred.square().sum(dim=1, keepdim=True) / count
-        return centred / torch.sqrt(variance + VARIANCE_FLOOR)
+        if self.normalization == "corpus":
+            mean, deviation = self.corpus
+            scaled = (samples - mean) / (deviation + CORPUS_FLOOR)
+            return scaled if mask is None else scaled.masked_fill(~mask, 0.0)
+        if mask is None or lengths is None:
+            centred = samples - samples.mean(dim=1, keepdim=True)
+            variance = centred.square().mean(dim=1, keepdim=True)
+        else:
+            count = lengths.unsqueeze(-1).to(samples.dtype)
+            centred = samples - samples.sum(dim=1, keepdim=True) / count
+            centred = centred.masked_fill(~mask, 0.0)
+            variance = centred.square().sum(dim=1, keepdim=True) / count
+        if self.normalization == "centre":
+            return centred
+        floor = LAYER_NORM_EPS if self.normalization == "layer" else VARIANCE_FLOOR
+        return centred / torch.sqrt(variance + floor)
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Convolutional features of normalised samples, (B, T) -> (B, D, L)."""
@@ -132,20 +172,56 @@ class SpeechEncoder(nn.Module):
     ) -> EncodedFrames:
         """Frames of convolutional features (B, D, L) of recordings with `lengths` samples."""
         mask = None if lengths is None else frame_mask(lengths, int(lengths.max()))
-        output = self.backbone(features, attention_mask=mask, output_hidden_states=all_layers)
         num_frames = None if lengths is None else self.count_frames(lengths)
+        with _masking(num_frames, features.shape[-1]), self._alone():
+            output = self.backbone(features, attention_mask=mask, output_hidden_states=all_layers)
         hidden_states = tuple(output.hidden_states) if all_layers else ()
         return EncodedFrames(output.last_hidden_state, num_frames, hidden_states)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time where the encoder writes to itself while it computes."""
+        if not self.cached_positions:
+            yield
+            return
+        with _conformer_lock:
+            yield
+
     def _kernels(self) -> list[tuple[int, int]]:
         config = self.config
-        return list(zip(config.conv_kernel, config.conv_stride, strict=True))  # type: ignore[union-attr, arg-type]
+        return list(zip(config.conv_kernel, config.conv_stride, strict=True))
 
 
-def _standardize(samples: Tensor) -> Tensor:
-    centred = samples - samples.mean(dim=1, keepdim=True)
-    variance = centred.square().mean(dim=1, keepdim=True)
-    return centred / torch.sqrt(variance + VARIANCE_FLOOR)
+def _late_convolutions(backbone: nn.Module) -> list[nn.Module]:
+    """Convolutions over frames in the transformer that transformers does not mask itself."""
+    kind = backbone.config.model_type  # type: ignore[union-attr]
+    endings = {"data2vec-audio": ".conv", "wav2vec2-conformer": ".depthwise_conv"}
+    if kind not in endings:
+        return []
+    return [
+        module
+        for name, module in backbone.named_modules()
+        if name.startswith("encoder.") and name.endswith(endings[kind])
+    ]
+
+
+@contextmanager
+def _masking(num_frames: Tensor | None, length: int) -> Iterator[None]:
+    """Let `_mask_frames` know the valid frames of the batch, in this thread alone."""
+    if num_frames is None:
+        yield
+        return
+    token = _valid_frames.set(frame_mask(num_frames, length))
+    try:
+        yield
+    finally:
+        _valid_frames.reset(token)
+
+
+def _mask_frames(module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
+    """Zeros where the input of a convolution (B, D, L) is padding, as at the end of a clip."""
+    valid = _valid_frames.get()
+    return None if valid is None else (arguments[0].masked_fill(~valid[:, None, :], 0.0),)
 
 
 def _norm_of(layer: nn.Module) -> object:

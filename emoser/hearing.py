@@ -23,7 +23,7 @@ from emoser.windows import stream_windows, window_weights
 
 NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
 NUM_AHEAD = 8  # recordings decoded before they are needed
-BLOCKS_AHEAD = 32  # blocks of one recording that a thread decodes; the rest is read on demand
+BLOCKS_AHEAD = 4  # half-minute blocks that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
 
 Item = TypeVar("Item")

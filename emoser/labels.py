@@ -26,6 +26,9 @@ CANONICAL_LABELS = (
 )
 """The names that emoser itself uses, in the order of its tables."""
 
+DIMENSIONS = ("arousal", "dominance", "valence")
+"""Names of values that are no classes, in the order in which emoser shows them."""
+
 ALIASES: Mapping[str, str] = {
     "neu": "neutral",
     "n": "neutral",
@@ -137,6 +140,23 @@ def canonical_labels(raw: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         name if names.count(name) == 1 else label for name, label in zip(names, raw, strict=True)
     )
+
+
+def split_outputs(raw: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Canonical labels and the dimensions that follow them.
+
+    Raises:
+        ValueError: If a dimension stands before a label.
+
+    Example:
+        >>> split_outputs(["Arousal", "Valence"])
+        ((), ('arousal', 'valence'))
+    """
+    names = canonical_labels(raw)
+    labels = tuple(name for name in names if name not in DIMENSIONS)
+    if any(name in DIMENSIONS for name in names[: len(labels)]):
+        raise ValueError(f"outputs {list(raw)} mix labels and dimensions; labels come first")
+    return labels, names[len(labels) :]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     python examples/train_emoser_tiny.py --data PATH --output DIR
 
-PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (corpus, path, speaker, sex,
-emotion). DIR/emoser-tiny is the finished checkpoint. A run that was interrupted continues when
-the same command is given again.
+PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus: ravdess, nemo
+or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
+interrupted continues when the same command is given again.
 
 The encoder is a small HuBERT. Its first convolution is a fixed bank of Gabor filters, evenly
 spaced in mel: a raw-waveform front-end with random weights learns next to nothing in an hour.
@@ -13,20 +13,22 @@ second task; then the classifier is cut to neutral, angry, happy and sad, and ca
 """
 
 import argparse
-import json
-import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import HubertConfig
 
 from emoser.checkpoints.native import build_model, save_model
 from emoser.configuration import ModelConfig
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus, train
 from emoser.finetune.config import Augmentation
-from emoser.finetune.evaluation import predict_logits, score_logits
+from emoser.finetune.evaluation import Report, predict_logits, score_logits
 from emoser.finetune.recordings import Recordings
 from emoser.model import EmotionModel
 
@@ -41,7 +43,10 @@ SHORTEST_SIGMA, LONGEST_SIGMA = 0.0016, 0.008  # seconds, of the filters' Gaussi
 PHASES = np.array([0.0, 0.5, 1.0, 1.5]) * np.pi
 CHANNEL_VARIANCE = 3e-5  # near the layer norm's eps of 1e-5: silence stays silent
 CALIBRATION_CLIPS = 200
-PACKAGE = Path(__file__).resolve().parent.parent / "emoser"
+CARD = Path(__file__).with_name("emoser_tiny_card.md")
+LICENCE = Path(__file__).with_name("emoser_tiny_licence.txt")
+
+Sides = tuple[list[Utterance], list[Utterance]]
 
 ENCODER = HubertConfig(
     hidden_size=192,
@@ -92,7 +97,7 @@ TRAINING = FinetuneConfig(
 )
 
 
-def read_sides(data: Path) -> tuple[list[Utterance], list[Utterance]]:
+def read_sides(data: Path) -> Sides:
     """What is trained on, and what is validated on: no speaker is on both sides."""
     utterances = read_corpus(data / "manifest.csv")
     held_out = {(corpus, name) for corpus, names in HELD_OUT.items() for name in names}
@@ -146,16 +151,14 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """The temperature with the lowest cross-entropy of softmax(logits / temperature)."""
     scores, targets = torch.from_numpy(logits), torch.from_numpy(truth)
     candidates = np.geomspace(0.2, 10.0, 400)
-    losses = [
-        float(torch.nn.functional.cross_entropy(scores / value, targets)) for value in candidates
-    ]
+    losses = [float(cross_entropy(scores / value, targets)) for value in candidates]
     return float(candidates[int(np.argmin(losses))])
 
 
 @torch.no_grad()
-def cut_labels(model: EmotionModel) -> EmotionModel:
+def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
     """The same model with the classifier's rows of the four labels alone."""
-    config = replace(model.config, labels=LABELS, raw_labels=LABELS)
+    config = replace(model.config, labels=LABELS, raw_labels=LABELS, training=provenance)
     smaller = build_model(ENCODER, config, seed=SEED)
     weights = model.state_dict()
     rows = [model.config.labels.index(label) for label in LABELS]
@@ -165,27 +168,92 @@ def cut_labels(model: EmotionModel) -> EmotionModel:
     return smaller.eval()
 
 
+def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Report]:
+    """A report for each corpus and one for all of them."""
+    reports = {}
+    for corpus in HELD_OUT:
+        rows = [index for index, item in enumerate(utterances) if item.corpus == corpus]
+        members = [utterances[index] for index in rows]
+        reports[corpus] = score_logits(logits[rows], members, LABELS, labels=LABELS)
+    reports["both"] = score_logits(logits, utterances, LABELS, labels=LABELS)
+    return reports
+
+
+def write_tables(reports: dict[str, Report]) -> tuple[str, str]:
+    """Figures and confusions of each corpus, in Markdown."""
+    figures = [
+        "| held-out speakers of | recordings | UAR | accuracy | macro F1 | calibration error |",
+        "|---|---|---|---|---|---|",
+    ]
+    confusion = [f"| | | {' | '.join(LABELS)} |", "|---|---|" + "---|" * len(LABELS)]
+    for name, report in reports.items():
+        row = (report.uar, report.accuracy, report.macro_f1, report.calibration_error)
+        cells = " | ".join(f"{value:.3f}" for value in row)
+        figures.append(f"| {name} | {report.num_utterances} | {cells} |")
+        for label, counts in zip(LABELS, report.confusion, strict=True):
+            confusion.append(f"| {name} | {label} | {' | '.join(map(str, counts))} |")
+    return "\n".join(figures), "\n".join(confusion)
+
+
+def write_card(model: EmotionModel, reports: dict[str, Report], num_training: int) -> str:
+    """The README of the checkpoint."""
+    figures, confusion = write_tables(reports)
+    everything = reports["both"]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    template = Template(CARD.read_text(encoding="utf-8"))
+    return template.substitute(
+        parameters=f"{parameters:,}",
+        megabytes=f"{4 * parameters / 1e6:.1f}",
+        figures=figures,
+        confusion=confusion,
+        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in everything.per_speaker.items()),
+        calibration=f"{everything.calibration_error:.3f}",
+        epochs=TRAINING.epochs,
+        best_epoch=model.config.training["best_epoch"],
+        temperature=f"{model.config.temperature:.2f}",
+        num_ravdess=reports["ravdess"].num_utterances,
+        num_training=f"{num_training:,}",
+    )
+
+
+def finish(
+    model: EmotionModel, provenance: dict[str, Any], sides: Sides, folder: Path
+) -> dict[str, Report]:
+    """Cut, calibrate and save the trained model; gives the figures of what was saved."""
+    training, validation = sides
+    tiny = cut_labels(model, provenance)
+    logits = predict_logits(tiny, Recordings(validation))
+    truth = np.array([LABELS.index(item.label) for item in validation])
+    tiny.config = replace(tiny.config, temperature=fit_temperature(logits, truth))
+    reports = score_corpora(logits / tiny.config.temperature, validation)
+    save_model(tiny, folder, overwrite=True, card=write_card(tiny, reports, len(training)))
+    shutil.copyfile(LICENCE, folder / "LICENSE")
+    return reports
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
-    training, validation = read_sides(arguments.data)
+    sides = read_sides(arguments.data)
+    training, validation = sides
     print(f"{len(training)} clips to train on, {len(validation)} to validate on")
     model = build_model(ENCODER, ModelConfig(labels=ALL_LABELS), seed=SEED)
     install_filters(model, training)
     result = train(training, validation, model=model, config=TRAINING, output=arguments.output)
-    print(f"best epoch {result.best_epoch}\n{result.report}")
-    tiny = cut_labels(model)
-    logits = predict_logits(tiny, Recordings(validation))
-    truth = np.array([LABELS.index(item.label) for item in validation])
-    tiny.config = replace(tiny.config, temperature=fit_temperature(logits, truth))
-    folder = save_model(tiny, arguments.output / "emoser-tiny", overwrite=True)
-    calibrated = logits / tiny.config.temperature
-    report = score_logits(calibrated, validation, LABELS, labels=LABELS)
-    print(f"temperature {tiny.config.temperature:.3f}\n{report}\nsaved to {folder}")
-    (arguments.output / "report.json").write_text(json.dumps(report.to_dict(), indent=2))
+    provenance = {
+        "protocol": "speaker-independent; epoch and temperature chosen on the held-out speakers",
+        "held_out": HELD_OUT,
+        "targets": list(ALL_LABELS),
+        "best_epoch": result.best_epoch,
+        "config": TRAINING.to_dict(),
+    }
+    folder = arguments.output / "emoser-tiny"
+    reports = finish(model, provenance, sides, folder)
+    for name, report in reports.items():
+        print(f"\n{name}: {report}")
+    print(f"\nsaved to {folder}")
 
 
 if __name__ == "__main__":

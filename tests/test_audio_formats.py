@@ -109,11 +109,12 @@ def test_lossless_media_equal_the_samples(fmt, codec):
     assert np.abs(samples - written[:, 1]).max() <= 2**-15
 
 
-def test_alac_in_caf_equals_the_samples():
+def test_alac_in_caf_equals_the_samples_but_for_the_last_packet():
     pytest.importorskip("av")
     written = babble(16_000, channels=2)
     samples = load_audio(encode(written, 16_000, "CAF", "ALAC_16"), channel="left")
-    assert np.abs(samples - written[:, 0]).max() <= 2**-15
+    assert 16_000 - 4_096 < len(samples) <= 16_000  # FFmpeg trims the last packet twice
+    assert np.abs(samples - written[: len(samples), 0]).max() <= 2**-15
 
 
 def test_a_shortened_webm_is_flagged():

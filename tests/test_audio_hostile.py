@@ -238,7 +238,14 @@ def test_nothing_is_printed_for_garbage_and_for_tagged_or_shortened_mp3():
     mp3 = encode(babble(16_000, 4.0), 16_000, "MP3")
     tag = b"ID3\x03\0\0" + bytes([0, 4, 0, 0]) + bytes(65_536)
     files = [content for content, _ in GARBAGE.values()]
-    files += [tag + mp3, tag + mp3[: len(mp3) // 2], mp3[: len(mp3) // 3], mp3 + bytes(500)]
+    files += [
+        mp3[:400],
+        mp3[:800],
+        tag + mp3,
+        tag + mp3[: len(mp3) // 2],
+        mp3[: len(mp3) // 3],
+        mp3 + bytes(500),
+    ]
     code = (
         "import sys, json; from emoser.audio import load_audio; from emoser.errors import *\n"
         "for text in json.load(sys.stdin):\n"
@@ -295,7 +302,7 @@ def mutate(num_files, seed):
         for kind in (("ipod", "aac"), ("adts", "aac"), ("matroska", "flac"), ("mov", "pcm_s16le"))
     ]
     return subprocess.run(
-        [sys.executable, "-c", MUTATE, str(num_files), str(seed)],
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", MUTATE, str(num_files), str(seed)],
         input=json.dumps([file.hex() for file in files]).encode(),
         capture_output=True,
         timeout=900,

@@ -210,7 +210,8 @@ def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
         return np.ascontiguousarray(frames[:, channel])
     if frames.shape[1] == 1:
         return frames[:, 0]
-    mean: FloatArray = frames.mean(axis=1)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        mean: FloatArray = frames.mean(axis=1)
     return mean
 
 

@@ -40,14 +40,15 @@ def id3_end(reader: ByteReader) -> int:
 
 
 def starts_mpeg_audio(reader: ByteReader, offset: int) -> bool:
-    """Whether an MPEG audio frame begins at `offset` and is followed by another, or by the end."""
+    """Whether an MPEG audio frame begins at `offset` and is followed by another.
+
+    A file of a single frame, 26 to 72 ms, is refused: libmpg123 warns about it.
+    """
     header = reader.read_at(offset, 4)
     length = mpeg_frame_length(header)
     if length is None:
         return False
     following = reader.read_at(offset + length, 4)
-    if len(following) < 4 or following[:3] == b"TAG":
-        return True
     same = int.from_bytes(header, "big") ^ int.from_bytes(following, "big")
     return mpeg_frame_length(following) is not None and not same & _SAME_STREAM
 

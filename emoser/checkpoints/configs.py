@@ -34,6 +34,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_stored_dtype(folder: Path) -> str:
+    """The precision that `config.json` says the weights are in; "" where it does not say."""
+    config = _read_json(folder / CONFIG) or {}
+    return str(config.get("dtype") or config.get("torch_dtype") or "")
+
+
 def read_preprocessor(folder: Path) -> dict[str, Any]:
     """The contents of `preprocessor_config.json`; an empty dictionary when there is none.
 
@@ -65,6 +71,19 @@ def read_labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
             faults.append(f"label2id {label2id} contradicts id2label {id2label}")
     if faults:
         raise CheckpointError(f"{folder / CONFIG}: {'; '.join(faults)}; correct id2label")
+    return tuple(by_index[index] for index in range(len(by_index)))
+
+
+def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
+    """The labels in index order.
+
+    Raises:
+        CheckpointError: If indices have gaps, or names repeat, are empty, or hold control or
+            path characters.
+    """
+    faults = _label_faults(by_index)
+    if faults:
+        raise CheckpointError(f"{file}: {'; '.join(faults)}")
     return tuple(by_index[index] for index in range(len(by_index)))
 
 

@@ -1,44 +1,77 @@
-"""Read and write the tensors of a checkpoint folder.
+"""Read the tensors of a checkpoint folder, or only their shapes.
 
-Weights are safetensors, whole or in shards; every file that an index names must lie inside the
-folder. Knows nothing of layouts or models.
+Safetensors come first, whole or in shards. Pickles (`pytorch_model.bin`, `.ckpt`, `.pt`) are
+read with `weights_only=True`: tensors and plain containers, no code. Every file that an index
+names must lie inside the folder. Knows nothing of layouts or models.
 """
 
 import json
-from collections.abc import Mapping
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emoser.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
+FUNASR = "model.pt"
+NESTINGS = ("model", "state_dict")  # under which training scripts put the tensors
+MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
+NOT_FLOATING = ("num_batches_tracked",)
+Shapes = dict[str, tuple[int, ...]]
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder, on the CPU, in the precision of the file.
 
+    Those of a file among several with equal names (SpeechBrain's) have its stem and a colon in
+    front of their names.
+
     Raises:
-        CheckpointError: If there are no safetensors, a file is damaged, an index points
-            outside the folder, or a tensor holds NaN or infinity.
+        CheckpointError: If there are no weights, a file is damaged, an index points outside the
+            folder, or a tensor holds NaN, infinity or integers.
     """
-    if (folder / WEIGHTS).is_file():
-        files = [folder / WEIGHTS]
-    elif (folder / INDEX).is_file():
-        files = [folder / name for name in _shards(folder)]
-    else:
-        raise CheckpointError(
-            f"{folder} has no {WEIGHTS}; emoser reads weights from safetensors files"
-        )
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors.update(_read_file(file))
+    tensors = dict(_read_files(folder, device="cpu"))
     check_finite(tensors, folder)
     return tensors
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Names and shapes of all tensors, without taking memory for them.
+
+    Raises:
+        CheckpointError: As `read_tensors`, but for the values of the tensors.
+    """
+    return {name: tuple(tensor.shape) for name, tensor in _read_files(folder, device="meta")}
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the weights of a folder, the safest kind that is there.
+
+    Raises:
+        CheckpointError: If there are none, or an index is damaged or points outside.
+    """
+    for whole, index in ((WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)):
+        if (folder / whole).is_file():
+            return (folder / whole,)
+        if (folder / index).is_file():
+            return tuple(folder / name for name in _shards(folder / index))
+    for names in (SPEECHBRAIN, (FUNASR,)):
+        if all((folder / name).is_file() for name in names):
+            return tuple(folder / name for name in names)
+    raise CheckpointError(
+        f"{folder} has no weights that emoser reads: {WEIGHTS} (or its shards), {PICKLE}, "
+        f"{' with '.join(SPEECHBRAIN)}, or {FUNASR}"
+    )
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -47,14 +80,16 @@ def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         CheckpointError: Naming every such tensor.
     """
-    integer = sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point())
-    broken = sorted(
-        name
-        for name, tensor in tensors.items()
+    faults = [
+        f"{name} is {tensor.dtype}"
+        for name, tensor in sorted(tensors.items())
+        if not tensor.is_floating_point() and not name.endswith(NOT_FLOATING)
+    ]
+    faults += [
+        f"{name} holds NaN or infinity"
+        for name, tensor in sorted(tensors.items())
         if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    )
-    faults = [f"{name} is {tensors[name].dtype}" for name in integer]
-    faults += [f"{name} holds NaN or infinity" for name in broken]
+    ]
     if faults:
         raise CheckpointError(
             f"{folder} has weights that cannot be used: {'; '.join(faults)}; "
@@ -62,40 +97,92 @@ def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
         )
 
 
-def rename_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with weight-norm pairs in torch's present spelling.
+def rename_weight_norm(name: str, names: Mapping[str, Any]) -> str:
+    """A name of a weight-norm pair in torch's present spelling; other names as they are.
 
     `weight_g` and `weight_v` become `parametrizations.weight.original0` and `.original1`, where
-    both are there.
+    both are among `names`.
     """
-    renamed = dict(tensors)
-    for name in tensors:
-        stem = name.removesuffix("weight_g")
-        if stem != name and f"{stem}weight_v" in tensors:
-            renamed[f"{stem}parametrizations.weight.original0"] = renamed.pop(name)
-            renamed[f"{stem}parametrizations.weight.original1"] = renamed.pop(f"{stem}weight_v")
-    return renamed
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        stem = name.removesuffix(old)
+        if stem != name and f"{stem}weight_g" in names and f"{stem}weight_v" in names:
+            return f"{stem}parametrizations.weight.{new}"
+    return name
 
 
-def _read_file(file: Path) -> dict[str, Tensor]:
+def _read_files(folder: Path, *, device: str) -> Iterator[tuple[str, Tensor]]:
+    for file in weight_files(folder):
+        if not file.is_file():
+            raise CheckpointError(f"{file} is named in the weight index and is missing")
+        prefix = f"{file.stem}:" if file.name in SPEECHBRAIN else ""
+        read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
+        for name, tensor in read(file, device):
+            yield prefix + name, tensor
+
+
+def _read_safetensors(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
     try:
-        tensors: dict[str, Tensor] = load_file(file)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is named in {INDEX} and is missing") from error
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # not a mapping
+                if device == "meta":
+                    shape = opened.get_slice(name).get_shape()
+                    yield name, torch.empty(shape, device="meta")
+                else:
+                    yield name, opened.get_tensor(name)
     except SafetensorError as error:
         raise CheckpointError(
             f"{file} is not a whole safetensors file ({error}); download it again"
         ) from error
-    return tensors
 
 
-def _shards(folder: Path) -> list[str]:
+def _read_pickle(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
+    _check_archive(file)
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        names = sorted(set(index["weight_map"].values()))
+        value = torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} holds more than tensors, or is damaged; emoser runs no code from a "
+            "checkpoint: ask its authors for safetensors, or download it again"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a whole file of tensors; download it again") from error
+    for key in NESTINGS:
+        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
+            value = value[key]
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, not named tensors")
+    strange = sorted(str(name) for name in value if not isinstance(value[name], Tensor))
+    if strange or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"{file} holds entries that are no tensors: {strange[:6]}")
+    yield from value.items()
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse an archive that would grow, or whose members point elsewhere."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    outside = [
+        member.filename
+        for member in members
+        if member.filename.startswith(("/", "\\")) or ".." in Path(member.filename).parts
+    ]
+    if outside:
+        raise CheckpointError(f"{file} is an archive with members outside of it: {outside[:3]}")
+    size = sum(member.file_size for member in members)
+    if size > MAX_INFLATION * file.stat().st_size:
+        raise CheckpointError(
+            f"{file} is an archive that would grow to {size:,} bytes; weights are never compressed"
+        )
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{folder / INDEX} is not a weight index: {error}") from error
+        raise CheckpointError(f"{index} is not a weight index: {error}") from error
     outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
     if outside:
-        raise CheckpointError(f"{folder / INDEX} points outside its folder: {outside}")
+        raise CheckpointError(f"{index} points outside its folder: {outside}")
     return names

@@ -8,17 +8,20 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from emoser.audio import Channel, Source
 from emoser.checkpoints.location import DEFAULT_MODEL
 from emoser.errors import AudioError, EmoserError
 from emoser.prediction import Prediction
+
+if TYPE_CHECKING:
+    from emoser.audio import Channel, Source
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .w64 "
     ".m4a .mp4 .aac .webm .mka .mkv .amr .wma .mov".split()
 )
+MAX_NAME_WIDTH = 60  # longer names keep their end
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
 
@@ -123,7 +126,7 @@ def _search(folder: Path) -> Iterator[str]:
     yield from map(str, found)
 
 
-def _open(name: str) -> Source:
+def _open(name: str) -> "Source":
     return sys.stdin.buffer if name == "-" else Path(name)
 
 
@@ -132,7 +135,7 @@ def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Se
         return lambda name, answer: print(json.dumps(as_row(name, answer, options.top_k)))
     if options.csv:
         return _CsvWriter(sys.stdout, labels)
-    width = min(max(len(printable(name)) for name in names), 60)
+    width = min(max(len(printable(name)) for name in names), MAX_NAME_WIDTH)
     return lambda name, answer: print(as_line(name, answer, width, labels, options.top_k))
 
 
@@ -151,7 +154,8 @@ def as_line(
     top_k: int | None,
 ) -> str:
     """The answer as one aligned line for people."""
-    shown = f"{printable(name):<{width}}"
+    shown = printable(name)
+    shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
     if isinstance(answer, EmoserError):
         return f"{shown}  error: {printable(str(answer))}"
     label_width = max(len(label) for label in labels)
@@ -202,7 +206,7 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _channel(text: str) -> Channel:
+def _channel(text: str) -> "Channel":
     return int(text) if text.lstrip("-").isdigit() else text
 
 

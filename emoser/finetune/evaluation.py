@@ -26,6 +26,7 @@ from emoser.metrics import (
 from emoser.model import EmotionModel
 
 BATCH_SAMPLES = 30 * 16_000  # at once, padding included
+CORNER = "true / said"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Report:
 
     def __str__(self) -> str:
         """A few lines for people: the figures and the confusion."""
-        width = max(len(label) for label in self.labels) + 2
-        head = "".join(label.rjust(width) for label in self.labels)
+        width = max(len(text) for text in (*self.labels, CORNER)) + 2
+        head = CORNER.ljust(width) + "".join(label.rjust(width) for label in self.labels)
         rows = [
             label.ljust(width) + "".join(str(count).rjust(width) for count in row)
             for label, row in zip(self.labels, self.confusion, strict=True)
@@ -78,7 +79,7 @@ class Report:
             f"UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, macro F1 {self.macro_f1:.3f}, "
             f"calibration error {self.calibration_error:.3f}"
         )
-        return "\n".join([figures, "true \\ said".ljust(width) + head[11 - width :], *rows])
+        return "\n".join([figures, head, *rows])
 
 
 def evaluate(

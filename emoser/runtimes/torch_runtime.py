@@ -7,11 +7,12 @@ seconds allow. Predicting leaves grad mode, train/eval mode and thread counts al
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from emoser.checkpoints.configs import read_config, read_licence
+from emoser.checkpoints.configs import read_licence, read_stored_dtype
+from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import Checkpoint
-from emoser.checkpoints.native import load_model
 from emoser.configuration import ModelInfo
 from emoser.errors import DeviceError
 from emoser.model import EmotionModel
@@ -39,6 +40,17 @@ class TorchRuntime:
         if self.device.type == "cpu" and len(recordings) > 1:
             return _join([self._infer_batch([samples]) for samples in recordings])
         return self.infer_padded(recordings)
+
+    def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """Probabilities of every frame of one recording, (L, C), from a model that has them.
+
+        Raises:
+            ValueError: If the model does not classify frames.
+        """
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.asarray(samples, np.float32))[None].to(self.device)
+            logits = self.model.classify_frames(batch).logits[0]
+            return logits.float().softmax(dim=-1).cpu().numpy()
 
     def infer_padded(self, recordings: Sequence[Samples]) -> Answer:
         """Logits and embeddings of one padded batch, halved while it does not fit the memory.
@@ -78,14 +90,14 @@ def open_torch(
 ) -> OpenedModel:
     """Load a checkpoint for torch."""
     chosen = choose_device(device)
-    stored = read_config(checkpoint.folder)
-    precision = choose_dtype(dtype, chosen, str(stored.get("dtype") or stored.get("torch_dtype")))
-    model = load_model(checkpoint.folder)
+    precision = choose_dtype(dtype, chosen, read_stored_dtype(checkpoint.folder))
+    loaded = load_checkpoint(checkpoint.folder)
+    model = loaded.model
     info = ModelInfo(
         name=checkpoint.name,
         path=str(checkpoint.folder),
         revision=checkpoint.revision,
-        layout="transformers",
+        layout=loaded.layout,
         licence=read_licence(checkpoint.folder),
         encoder=model.config.encoder,
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,0 +1,188 @@
+"""From a description or from the shapes of the tensors alone to an encoder.
+
+`family_of` names the encoders of transformers that emoser runs; `infer_encoder_config` reads the
+shape of a wav2vec 2.0, HuBERT or WavLM off its tensors, for files that state none. Knows nothing
+of heads.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
+from emoser.checkpoints.tensors import Shapes
+from emoser.configuration import ModelConfig
+from emoser.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
+from emoser.encoder import SpeechEncoder
+from emoser.errors import CheckpointError
+from emoser.spectral import FilterBankEncoder, LogMelEncoder
+
+HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions
+
+
+@dataclass(frozen=True)
+class Family:
+    """An encoder of transformers that emoser runs.
+
+    Attributes:
+        architecture: The class of transformers with a classification head on it.
+        prefix: In front of the names of the encoder's tensors in that class' files.
+        encoder: What makes its frames exact.
+        extractor: The feature extractor that transformers uses for it.
+    """
+
+    architecture: str
+    prefix: str
+    encoder: type[SpeechEncoder] = SpeechEncoder
+    extractor: str = "Wav2Vec2FeatureExtractor"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "data2vec-audio": Family("Data2VecAudioForSequenceClassification", "data2vec_audio"),
+    "hubert": Family("HubertForSequenceClassification", "hubert"),
+    "unispeech": Family("UniSpeechForSequenceClassification", "unispeech"),
+    "unispeech-sat": Family("UniSpeechSatForSequenceClassification", "unispeech_sat"),
+    "wav2vec2": Family("Wav2Vec2ForSequenceClassification", "wav2vec2"),
+    "wav2vec2-bert": Family(
+        "Wav2Vec2BertForSequenceClassification",
+        "wav2vec2_bert",
+        FilterBankEncoder,
+        "SeamlessM4TFeatureExtractor",
+    ),
+    "wav2vec2-conformer": Family("Wav2Vec2ConformerForSequenceClassification", "wav2vec2_conformer"),
+    "wavlm": Family("WavLMForSequenceClassification", "wavlm"),
+    "whisper": Family(
+        "WhisperForAudioClassification", "encoder", LogMelEncoder, "WhisperFeatureExtractor"
+    ),
+}
+"""Encoders by `model_type`."""
+
+
+def family_of(kind: Any, file: Path) -> Family:
+    """The family of a `model_type`.
+
+    Raises:
+        CheckpointError: If emoser runs no such encoder.
+    """
+    if kind not in FAMILIES:
+        raise CheckpointError(
+            f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def encoder_builder(
+    config: Mapping[str, Any], model_config: ModelConfig, file: Path
+) -> Callable[[], SpeechEncoder]:
+    """What makes the encoder that a `config.json` describes, with untrained weights."""
+
+    def build() -> SpeechEncoder:
+        if config.get("model_type") == "emotion2vec":
+            return Emotion2VecEncoder(
+                emotion2vec_config(config, file), normalization=model_config.normalization
+            )
+        family = family_of(config.get("model_type"), file)
+        return family.encoder(
+            _build_backbone(config, file),
+            normalization=model_config.normalization,
+            corpus=(model_config.input_mean, model_config.input_std),
+        )
+
+    return build
+
+
+def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:
+    """The shape of an emotion2vec encoder as `Emotion2VecConfig.to_dict` wrote it.
+
+    Raises:
+        CheckpointError: If a value is unknown or of the wrong kind.
+    """
+    known = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    try:
+        return Emotion2VecConfig(**known)
+    except TypeError as error:
+        raise CheckpointError(f"{file} describes no emotion2vec encoder: {error}") from error
+
+
+def infer_encoder_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
+    """The configuration of a wav2vec 2.0, HuBERT or WavLM encoder by the shapes of its tensors.
+
+    What shapes do not tell is as in every published one: 64 features per attention head (WavLM
+    states its heads), strides 5 2 2 2 2 2 2, GELU, and layer norm before each block where the
+    convolutions have layer norm. HuBERT and wav2vec 2.0 compute the same; it is called wav2vec2.
+
+    Args:
+        shapes: Shapes by name.
+        prefix: In front of the names of the encoder.
+
+    Raises:
+        CheckpointError: If the tensors are of no such encoder.
+    """
+    own = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+    try:
+        return _infer(own)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"the tensors under {prefix!r} are of no wav2vec 2.0, HuBERT or WavLM encoder: "
+            f"{error} is missing"
+        ) from error
+
+
+def _infer(own: Shapes) -> dict[str, Any]:
+    convolutions = [own[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)]
+    hidden_size = own["feature_projection.projection.weight"][0]
+    position = "encoder.pos_conv_embed.conv."
+    direction = own.get(f"{position}weight_v") or own[f"{position}parametrizations.weight.original1"]
+    layer_norm = "feature_extractor.conv_layers.1.layer_norm.weight" in own
+    config: dict[str, Any] = {
+        "model_type": "wav2vec2",
+        "hidden_size": hidden_size,
+        "num_hidden_layers": _count(own, r"encoder\.layers\.(\d+)\."),
+        "num_attention_heads": max(hidden_size // HEAD_WIDTH, 1),
+        "intermediate_size": own["encoder.layers.0.feed_forward.intermediate_dense.weight"][0],
+        "conv_dim": [shape[0] for shape in convolutions],
+        "conv_kernel": [shape[2] for shape in convolutions],
+        "conv_stride": list(STRIDES),
+        "conv_bias": "feature_extractor.conv_layers.0.conv.bias" in own,
+        "feat_extract_norm": "layer" if layer_norm else "group",
+        "do_stable_layer_norm": layer_norm,
+        "num_conv_pos_embeddings": direction[2],
+        "num_conv_pos_embedding_groups": hidden_size // direction[1],
+    }
+    buckets = own.get("encoder.layers.0.attention.rel_attn_embed.weight")
+    if buckets is not None:
+        config.update(model_type="wavlm", num_buckets=buckets[0], num_attention_heads=buckets[1])
+    return config
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """One more than the highest number that the pattern finds in the names."""
+    found = [int(match.group(1)) for name in shapes if (match := re.match(pattern, name))]
+    return max(found, default=-1) + 1
+
+
+def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, AutoModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    kind = str(config["model_type"])
+    if config.get("add_adapter"):
+        raise CheckpointError(
+            f"{file}: add_adapter is set; transformers has no classifier on adapters either"
+        )
+    values = {key: value for key, value in config.items() if key not in ("model_type", "emoser")}
+    try:
+        encoder_config = AutoConfig.for_model(kind, **values)
+        if kind == "whisper":
+            return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
+        return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
+    except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{file} describes no {kind} encoder: {error}") from error
