@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from emoser.finetune.config import FinetuneConfig
     from emoser.finetune.corpora import read_corpus
     from emoser.finetune.evaluation import evaluate
+    from emoser.finetune.recipes import RECIPES
     from emoser.finetune.training import train
     from emoser.finetune.utterance import Utterance
 
-__all__ = ["FinetuneConfig", "Utterance", "evaluate", "read_corpus", "train"]
+__all__ = ["RECIPES", "FinetuneConfig", "Utterance", "evaluate", "read_corpus", "train"]
 
 _HOMES = {
+    "RECIPES": "emoser.finetune.recipes",
     "FinetuneConfig": "emoser.finetune.config",
     "Utterance": "emoser.finetune.utterance",
     "evaluate": "emoser.finetune.evaluation",
