@@ -323,20 +323,16 @@ def launch(folder, clips, *, processes=1, **changes):
     folder.mkdir(exist_ok=True)
     rows = [[item.path, item.label, item.speaker] for item in clips]
     table.write_text(json.dumps({"clips": rows, "changes": changes}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable]
     if processes > 1:
-        command += ["-m", "accelerate.commands.launch", "--cpu", "--multi_cpu"]
-        command += ["--num_processes", str(processes), "--num_machines", "1"]
-        command += [
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "--num_cpu_threads_per_process",
-            "1",
-        ]
-        command += ["--main_process_port", "29871"]
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command += ["--master_port", "29871"]
     command += [str(SCRIPT), str(table), str(folder / "run")]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -43,21 +43,25 @@ def survive(table, folder, kills):
         if child == 0:
             run(table, folder)
             os._exit(0)
-        deadline = time.monotonic() + generator.uniform(0.2, 1.6)
-        while killed < kills and time.monotonic() < deadline:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                break
-            time.sleep(0.002)
-        else:
-            if killed < kills:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                killed += 1
-                continue
-            _, status = os.waitpid(child, 0)
+        seconds = generator.uniform(0.2, 1.6) if killed < kills else 600.0
+        status = wait(child, seconds)
+        if status is not None:
+            print(f"kills {killed} before the end")
             sys.exit(status)
-        print(f"kills {killed} before the end")
-        return
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        killed += 1
+
+
+def wait(child, seconds):
+    """The exit status of a child, or None when it is still at work after so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.002)
+    return None
 
 
 if __name__ == "__main__":

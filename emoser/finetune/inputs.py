@@ -237,7 +237,8 @@ def _write_features(
             shortage = max(encoder.min_samples - samples.shape[1], 0)
             samples = functional.pad(samples, (0, shortage)).to(device)
             features = encoder.extract_features(encoder.normalize(samples, None), None)
-            opened.write(features[0].to("cpu", dtype).contiguous().view(torch.uint8).numpy())
+            values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
+            opened.write(values.numpy().tobytes())
     temporary.replace(file)
 
 

@@ -64,6 +64,7 @@ class Objective(nn.Module):
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
         self.statistics_weight = statistics_weight
         self.smoothing = smoothing
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, output: EmotionOutput, targets: Targets) -> Tensor:

@@ -261,7 +261,7 @@ class _Run:
             {
                 "epoch": epoch + 1,
                 "step": self.step,
-                "loss": round(float(np.mean(self.losses)), 5),
+                "loss": round(float(np.mean(self.losses)), 8),
                 "training_accuracy": round(self.hits / self._num_seen(), 4),
                 "uar": round(report.uar, 4),
                 "accuracy": round(report.accuracy, 4),
