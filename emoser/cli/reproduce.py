@@ -32,6 +32,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         choices=("si", "sd", "superb", "speakers", "groups"),
         help="speaker-independent, speaker-dependent, session folds, ... (%(default)s)",
     )
+    _add_choices(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
+    add_training_options(parser)
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what departs from the recipe, or says which recordings count."""
     parser.add_argument("--labels", help="only these labels, separated by commas")
     parser.add_argument("--base", help="another encoder than the recipe's: folder or Hub id")
     parser.add_argument(
@@ -52,11 +62,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, default=5, help="of sd (%(default)s)")
     parser.add_argument("--folds", type=int, default=5, help="of groups (%(default)s)")
-    parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
-    add_training_options(parser)
-    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,12 +3,13 @@
 Plain values in, Markdown with front matter out. Knows nothing of models or files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from emoser import __version__
 from emoser.finetune.report import Evaluation
 
+SHOWN = ("mode", "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "seed")
 MISUSE = (
     "Not for decisions about people: hiring, policing, medicine, schools or workplaces. The "
     "European AI Act (Article 5(1)(f)) forbids emotion inference at work and in education "
@@ -20,7 +21,6 @@ def write_card(
     name: str,
     *,
     base: str,
-    labels: Sequence[str],
     evaluation: Evaluation,
     settings: Mapping[str, Any],
     counts: Mapping[str, int],
@@ -30,26 +30,15 @@ def write_card(
     Args:
         name: What the model is called.
         base: What it was fine-tuned from.
-        labels: What it tells apart.
         evaluation: Its test figures with their protocol.
         settings: Those of the training.
         counts: How many clips each label had in training.
     """
-    report = evaluation.report
-    low, high = evaluation.uar_interval
-    shown = ("mode", "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "seed")
     lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: audio-classification",
-        *([f"base_model: {base}"] if "/" in base and not base.startswith(("/", ".")) else []),
-        "metrics: [recall, accuracy, f1]",
-        "tags: [speech-emotion-recognition, audio, speech, emoser]",
-        "---",
-        "",
+        *_front_matter(base),
         f"# {name}",
         "",
-        f"Tells {', '.join(labels)} apart in speech. Fine-tuned from `{base}` with emoser "
+        f"Tells {', '.join(counts)} apart in speech. Fine-tuned from `{base}` with emoser "
         f"{__version__}.",
         "",
         "```python",
@@ -58,6 +47,39 @@ def write_card(
         f'EmotionClassifier.from_pretrained("{name}").predict("call.wav")',
         "```",
         "",
+        *_describe_figures(evaluation),
+        "",
+        "## How it was made",
+        "",
+        "Training clips: " + ", ".join(f"{count} {label}" for label, count in counts.items()) + ".",
+        "Settings: " + ", ".join(f"{key} {settings[key]}" for key in SHOWN) + ".",
+        "Samples are 16 kHz mono, at least 25 ms.",
+        "",
+        "## What it is not for",
+        "",
+        MISUSE,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _front_matter(base: str) -> list[str]:
+    on_hub = "/" in base and not base.startswith(("/", "."))
+    return [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: audio-classification",
+        *([f"base_model: {base}"] if on_hub else []),
+        "metrics: [recall, accuracy, f1]",
+        "tags: [speech-emotion-recognition, audio, speech, emoser]",
+        "---",
+        "",
+    ]
+
+
+def _describe_figures(evaluation: Evaluation) -> list[str]:
+    report = evaluation.report
+    low, high = evaluation.uar_interval
+    return [
         "## How well it does",
         "",
         f"Protocol: {evaluation.protocol}.",
@@ -68,15 +90,4 @@ def write_card(
         f"(95 % interval over speakers {100 * low:.1f} to {100 * high:.1f} %), macro F1 "
         f"{100 * report.macro_f1:.1f} %, calibration error {report.calibration_error:.3f}. "
         "`report.md` of the run has the confusion matrix and every speaker.",
-        "",
-        "## How it was made",
-        "",
-        "Training clips: " + ", ".join(f"{count} {label}" for label, count in counts.items()) + ".",
-        "Settings: " + ", ".join(f"{key} {settings[key]}" for key in shown) + ".",
-        "Samples are 16 kHz mono, at least 25 ms.",
-        "",
-        "## What it is not for",
-        "",
-        MISUSE,
     ]
-    return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.evaluation import predict_logits
+from emoser.finetune.evaluation import predict_logits, score_logits
 from emoser.finetune.protocols import Split, build_splits
 from emoser.finetune.recordings import Recordings
 from emoser.finetune.report import Evaluation, assess, write_report
@@ -197,6 +197,18 @@ def _run_split(
     done = _read_result(folder / RESULT, name)
     if done is not None:
         return done
+    fold, logits = _train_and_test(split, config, labels, folder, device)
+    values = {"fingerprint": name, "fold": asdict(fold), "logits": logits.tolist()}
+    temporary = folder / f"{RESULT}.part"
+    temporary.write_text(json.dumps(values), encoding="utf-8")
+    temporary.replace(folder / RESULT)
+    _remove_working_files(folder)
+    return fold, logits
+
+
+def _train_and_test(
+    split: Split, config: FinetuneConfig, labels: tuple[str, ...], folder: Path, device: str
+) -> tuple[FoldResult, NDArray[np.float32]]:
     model = build_start(config, labels)
     trained = train(
         split.training,
@@ -208,7 +220,7 @@ def _run_split(
         share_speakers=True,
     )
     logits = predict_logits(model, Recordings(split.test))
-    report = assess(logits, split.test, labels, protocol=split.protocol).report
+    report = score_logits(logits, split.test, labels, labels=labels)
     fold = FoldResult(
         split.name,
         split.seed,
@@ -220,11 +232,6 @@ def _run_split(
         report.macro_f1,
         split.shared_sentences,
     )
-    values = {"fingerprint": name, "fold": asdict(fold), "logits": logits.tolist()}
-    temporary = folder / f"{RESULT}.part"
-    temporary.write_text(json.dumps(values), encoding="utf-8")
-    temporary.replace(folder / RESULT)
-    _remove_working_files(folder)
     return fold, logits
 
 

@@ -189,17 +189,7 @@ class _Run:
         freeze(model, config)
         model.to(processes.device).eval()
         self.inputs, self.validation_inputs = self._build_inputs()
-        weights = None
-        if config.class_weights:
-            weights = balance_classes(data.targets.labels, len(model.config.labels))
-        with seeded(config.seed, 0):
-            objective = Objective(
-                model.encoder.hidden_size,
-                data.targets.statistics.shape[1],
-                statistics_weight=config.statistics_weight,
-                smoothing=config.label_smoothing,
-                class_weights=weights,
-            ).to(processes.device)
+        objective = self._build_objective()
         num_clips = config.epoch_clips or len(data.utterances)
         self.epoch_steps = -(-num_clips // config.batch_size)
         optimizer = build_optimizer(model, objective, config)
@@ -326,6 +316,20 @@ class _Run:
         if report is None:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
+
+    def _build_objective(self) -> Objective:
+        config, targets = self.config, self.data.targets
+        weights = None
+        if config.class_weights:
+            weights = balance_classes(targets.labels, len(self.model.config.labels))
+        with seeded(config.seed, 0):
+            return Objective(
+                self.model.encoder.hidden_size,
+                targets.statistics.shape[1],
+                statistics_weight=config.statistics_weight,
+                smoothing=config.label_smoothing,
+                class_weights=weights,
+            ).to(self.processes.device)
 
     def _save_best(self) -> None:
         save_model(merge_lora(self.model), self.folder / BEST, overwrite=True)

@@ -31,6 +31,7 @@ from emoser.finetune.report import Evaluation, assess, write_report
 from emoser.finetune.setup import build_start
 from emoser.finetune.training import BEST, train
 from emoser.finetune.utterance import Utterance
+from emoser.model import EmotionModel
 
 SPLITS = ("auto", "speakers", "column", "random")
 NUM_FOLDS = 5  # one tested, one validated on, three learned from
@@ -101,24 +102,22 @@ def finetune(
         device=device,
         share_speakers=True,
     )
-    held_out = predict_logits(model, Recordings(divided.validation))
-    truth = np.array([labels.index(item.label) for item in divided.validation])
-    temperature = fit_temperature(held_out, truth)
-    logits = predict_logits(model, Recordings(divided.test)) / np.float32(temperature)
+    temperature = _fit(model, divided, labels)
     notes = [f"{len(dropped)} duplicate recordings were left out"] if dropped else []
+    logits = predict_logits(model, Recordings(divided.test)) / np.float32(temperature)
     evaluation = assess(logits, divided.test, labels, protocol=divided.protocol, notes=notes)
     write_report(evaluation, folder, title=folder.name)
+    model.config = replace(
+        model.config, temperature=temperature, training=_describe_training(config, evaluation)
+    )
     counts = Counter(item.label for item in divided.training)
     card = write_card(
         folder.name,
         base=config.base,
-        labels=labels,
         evaluation=evaluation,
         settings=config.to_dict(),
         counts={label: counts[label] for label in labels},
     )
-    provenance = {"protocol": divided.protocol, "base": config.base, "uar": evaluation.report.uar}
-    model.config = replace(model.config, temperature=temperature, training=provenance)
     save_model(model, folder / BEST, overwrite=True, card=card)
     return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
 
@@ -210,6 +209,22 @@ def write_result(result: FinetuneResult, folder: Path) -> None:
     """Write `result.json`."""
     text = json.dumps(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def _fit(model: EmotionModel, split: Split, labels: Sequence[str]) -> float:
+    """The temperature of a model on the validation set."""
+    truth = np.array([labels.index(item.label) for item in split.validation])
+    return fit_temperature(predict_logits(model, Recordings(split.validation)), truth)
+
+
+def _describe_training(config: FinetuneConfig, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "protocol": evaluation.protocol,
+        "base": config.base,
+        "mode": config.mode,
+        "uar": evaluation.report.uar,
+        "accuracy": evaluation.report.accuracy,
+    }
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:
