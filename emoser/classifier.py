@@ -19,7 +19,7 @@ from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
 from emoser.configuration import ModelInfo
 from emoser.errors import EmoserError
 from emoser.hearing import Heard, HearingOptions, hear
-from emoser.labels import map_labels
+from emoser.labels import map_labels, order_dimensions
 from emoser.prediction import Prediction
 from emoser.runtimes import OpenedModel, open_runtime
 
@@ -100,6 +100,11 @@ class EmotionClassifier:
     def labels(self) -> tuple[str, ...]:
         """The labels that predictions use; the checkpoint's in logit order unless mapped."""
         return self._config.labels if self._map is None else self._map.labels
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The dimensions that predictions have, such as arousal; empty for most models."""
+        return tuple(order_dimensions(dict.fromkeys(self._config.dimensions, 0.0)))
 
     @property
     def info(self) -> ModelInfo:
@@ -210,6 +215,8 @@ class EmotionClassifier:
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
+        The folder appears whole or not at all: a fault or a kill leaves the old one.
+
         Raises:
             FileExistsError: If the folder is not empty and `overwrite` is off.
             NotADirectoryError: If the path is a file.
@@ -217,6 +224,22 @@ class EmotionClassifier:
         from emoser.checkpoints.native import copy_model
 
         copy_model(self._info.path, folder, overwrite=overwrite)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | bool | None = None
+    ) -> str:
+        """Upload the checkpoint with its model card; the address of the commit.
+
+        The repository is made where there is none. What `save_pretrained` writes is uploaded,
+        with a card that states labels, preprocessing, figures with their protocol, the parity
+        with the source, and what the model must not be used for.
+
+        Raises:
+            HubError: If the Hub refuses or cannot be reached.
+        """
+        from emoser.checkpoints.conversion import publish
+
+        return publish(self._config, self._info, repo_id, private=private, token=token)
 
     @property
     def _window(self) -> int:
@@ -232,19 +255,30 @@ class EmotionClassifier:
         return hear(sources, self._runtime, options)
 
     def _predict(self, heard: Heard) -> Prediction:
-        probabilities = _softmax(heard.logits / self._config.temperature)  # (N, C)
-        values, unmapped = [float(value) for value in heard.weights @ probabilities], 0.0
+        num_labels = len(self._config.labels)
+        values, unmapped = [], 0.0
+        if num_labels:
+            logits = heard.logits[:, :num_labels] / self._config.temperature
+            values = [float(value) for value in heard.weights @ _softmax(logits)]
         if self._map is not None:
             values, unmapped = self._map.apply(values)
         return Prediction.from_scores(
             dict(zip(self.labels, values, strict=True)),
             duration=heard.duration,
             quality=heard.quality,
+            dimensions=self._dimensions(heard),
             model=self._info.name,
             source=heard.source,
             num_windows=len(heard.windows),
             unmapped=unmapped,
         )
+
+    def _dimensions(self, heard: Heard) -> dict[str, float] | None:
+        """Values by name, in the order arousal, dominance, valence; None without any."""
+        if not self._config.dimensions:
+            return None
+        means = heard.weights @ heard.logits[:, len(self._config.labels) :]
+        return order_dimensions(dict(zip(self._config.dimensions, map(float, means), strict=True)))
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -163,6 +163,7 @@ class ModelInfo:
         device: Where it runs.
         dtype: In which precision.
         training: Protocol and provenance, where the checkpoint states them.
+        notes: What the loader chose where the files leave a choice.
     """
 
     name: str
@@ -179,6 +180,7 @@ class ModelInfo:
     device: str
     dtype: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

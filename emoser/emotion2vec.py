@@ -87,7 +87,7 @@ class Emotion2VecEncoder(SpeechEncoder):
 
 
 class _Data2Vec(nn.Module):
-    """Everything behind the convolutions; `modality_encoders.AUDIO` is the part up to the blocks."""
+    """The whole network; `modality_encoders.AUDIO` is the part up to the blocks."""
 
     def __init__(self, config: Emotion2VecConfig) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Data2Vec(nn.Module):
 
     def forward(self, features: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
         """Input of the first block and output of every block, without the extra tokens."""
-        front = self.modality_encoders["AUDIO"]
+        front: _AudioFront = self.modality_encoders["AUDIO"]  # type: ignore[assignment]
         hidden = front.embed(features, valid)
         bias = front.attention_bias(hidden.shape[1], valid)
         hidden = front.context_encoder.norm(hidden)
@@ -122,17 +122,11 @@ class _AudioFront(nn.Module):
             nn.ModuleList([nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=groups)])
             if index
             else nn.Identity()
-            for index, groups in enumerate(
-                [config.position_groups] * (config.position_layers + 1)
-            )
+            for index, groups in enumerate([config.position_groups] * (config.position_layers + 1))
         )
         self.extra_tokens = nn.Parameter(torch.zeros(1, config.num_extra_tokens, size))
         self.alibi_scale = nn.Parameter(torch.ones(1, 1, config.num_heads, 1, 1))
-        self.context_encoder = nn.Module()
-        self.context_encoder.blocks = nn.ModuleList(
-            _Block(config) for _ in range(config.prenet_depth)
-        )
-        self.context_encoder.norm = nn.LayerNorm(size)
+        self.context_encoder = _Prenet(config)
 
     def embed(self, features: Tensor, valid: Tensor | None) -> Tensor:
         """Projected features with their positions, extra tokens in front, (B, N + L, D)."""
@@ -158,6 +152,13 @@ class _AudioFront(nn.Module):
         return bias.to(self.alibi_scale.dtype)
 
 
+class _Prenet(nn.Module):
+    def __init__(self, config: Emotion2VecConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.prenet_depth))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+
 class _Convolutions(nn.Module):
     def __init__(self, config: Emotion2VecConfig) -> None:
         super().__init__()
@@ -175,7 +176,8 @@ class _Convolutions(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, D, L) of samples (B, T)."""
         hidden = samples[:, None]
-        for convolution, _, norm in self.conv_layers:  # type: ignore[misc]
+        for layer in self.conv_layers:
+            convolution, _, norm = layer.children()
             normed = norm(convolution(hidden).transpose(1, 2)).transpose(1, 2)
             hidden = functional.gelu(normed)
         return hidden

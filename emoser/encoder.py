@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +78,10 @@ class SpeechEncoder(nn.Module):
         self.backbone = backbone
         self.normalization = normalization
         self.corpus = corpus
-        self.config: Any = backbone.config
-        self.cached_positions = self.config.model_type == "wav2vec2-conformer"
-        for convolution in _late_convolutions(backbone):
+        self.config = cast(Any, backbone.config)
+        kind = str(self.config.model_type)
+        self.cached_positions = kind == "wav2vec2-conformer"
+        for convolution in _late_convolutions(backbone, kind):
             convolution.register_forward_pre_hook(_mask_frames)
 
     def _detach_features(self, backbone: nn.Module) -> None:
@@ -192,9 +193,8 @@ class SpeechEncoder(nn.Module):
         return list(zip(config.conv_kernel, config.conv_stride, strict=True))
 
 
-def _late_convolutions(backbone: nn.Module) -> list[nn.Module]:
+def _late_convolutions(backbone: nn.Module, kind: str) -> list[nn.Module]:
     """Convolutions over frames in the transformer that transformers does not mask itself."""
-    kind = backbone.config.model_type  # type: ignore[union-attr]
     endings = {"data2vec-audio": ".conv", "wav2vec2-conformer": ".depthwise_conv"}
     if kind not in endings:
         return []

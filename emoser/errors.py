@@ -27,9 +27,18 @@ class CheckpointError(EmoserError, ValueError):
 
 
 class HubError(EmoserError, OSError):
-    """A checkpoint that could not be fetched: not found, gated, offline, or the Hub is down."""
+    """A checkpoint that could not be fetched or put: not found, gated, offline, or the Hub is down.
+
+    Attributes:
+        reason: One of "not-found", "no-revision", "no-file", "no-weights", "gated", "network",
+            "server", "rate-limited", "not-cached", "broken-file" and "unknown".
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, reason: str = "unknown") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DependencyError(EmoserError, ImportError):

@@ -3,6 +3,7 @@
 Knows nothing of encoders, files or label names.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -64,7 +65,7 @@ class MlpHead(nn.Module):
         widths = [size] + [projection_size] * num_layers
         self.hidden = nn.ModuleList(
             nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU())
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         self.classifier = nn.Linear(projection_size, num_labels)
 

@@ -207,7 +207,6 @@ def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_
     if isinstance(reading, EmoserError):
         yield _End("", 0.0, (), reading)
         return
-    fault = None
     with reading.blocks as blocks:
         samples = chain(reading.first, blocks)
         try:
@@ -216,8 +215,9 @@ def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_
         except (EmoserError, OSError) as error:
             if not options.keep_errors:
                 raise
-            fault = as_emoser_error(error)
-        yield _End(reading.source, blocks.duration, blocks.quality, fault)
+            yield _End(reading.source, 0.0, (), as_emoser_error(error))
+        else:
+            yield _End(reading.source, blocks.duration, blocks.quality, None)
 
 
 def _infer(

@@ -159,6 +159,17 @@ def split_outputs(raw: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return labels, names[len(labels) :]
 
 
+def order_dimensions(values: Mapping[str, float]) -> dict[str, float]:
+    """The same values in the order in which emoser shows dimensions, others last.
+
+    Example:
+        >>> order_dimensions({"valence": 0.2, "arousal": 0.7})
+        {'arousal': 0.7, 'valence': 0.2}
+    """
+    known = {name: values[name] for name in DIMENSIONS if name in values}
+    return {**known, **values}
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """How the labels of a checkpoint become the labels that the user asked for.

@@ -185,10 +185,12 @@ def _kaldi_filter_banks(samples: Tensor, filters: Tensor) -> Tensor:
     steps = torch.arange(KALDI_WINDOW, dtype=torch.float64, device=samples.device)
     hann = 0.5 - 0.5 * torch.cos(2 * torch.pi * steps / (KALDI_WINDOW - 1))
     spectrum = torch.fft.rfft(frames * hann.pow(0.85), n=KALDI_FFT)
-    return (spectrum.abs().square() @ filters.T).clamp(min=KALDI_FLOOR).log()
+    power = spectrum.abs().square()  # (B, L, frequencies)
+    banks: Tensor = (power @ filters.T).clamp(min=KALDI_FLOOR).log().float()
+    return banks
 
 
 def _normalize_bins(bank: Tensor) -> Tensor:
     """Zero mean and unit variance of every bin over time, (L, bins)."""
     variance = bank.var(dim=0, keepdim=True, correction=1)
-    return ((bank - bank.mean(dim=0, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()).float()
+    return (bank - bank.mean(dim=0, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()

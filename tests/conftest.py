@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import emoser.torchaudio_guard  # noqa: F401  # tests import transformers, beside any torch
+
 
 @pytest.fixture(scope="session")
 def speech_data() -> Path:

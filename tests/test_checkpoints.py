@@ -213,7 +213,10 @@ FAULTS = {
         lambda f: change_config(f, id2label={str(i): f"l{i}" for i in range(7)}, label2id=None),
         r"classifier.weight is \(4, 24\) and should be \(7, 24\)",
     ),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights that emoser reads: model.safetensors"),
+    "no weights": (
+        lambda f: (f / "model.safetensors").unlink(),
+        "has no weights that emoser reads: model.safetensors",
+    ),
     "truncated": (
         lambda f: (f / "model.safetensors").write_bytes(
             (f / "model.safetensors").read_bytes()[:5000]

@@ -54,7 +54,9 @@ FAMILIES: Mapping[str, Family] = {
         FilterBankEncoder,
         "SeamlessM4TFeatureExtractor",
     ),
-    "wav2vec2-conformer": Family("Wav2Vec2ConformerForSequenceClassification", "wav2vec2_conformer"),
+    "wav2vec2-conformer": Family(
+        "Wav2Vec2ConformerForSequenceClassification", "wav2vec2_conformer"
+    ),
     "wavlm": Family("WavLMForSequenceClassification", "wavlm"),
     "whisper": Family(
         "WhisperForAudioClassification", "encoder", LogMelEncoder, "WhisperFeatureExtractor"
@@ -70,9 +72,7 @@ def family_of(kind: Any, file: Path) -> Family:
         CheckpointError: If emoser runs no such encoder.
     """
     if kind not in FAMILIES:
-        raise CheckpointError(
-            f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}"
-        )
+        raise CheckpointError(f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 
@@ -102,7 +102,7 @@ def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConf
     Raises:
         CheckpointError: If a value is unknown or of the wrong kind.
     """
-    known = {
+    known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
     try:
@@ -139,7 +139,9 @@ def _infer(own: Shapes) -> dict[str, Any]:
     convolutions = [own[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(7)]
     hidden_size = own["feature_projection.projection.weight"][0]
     position = "encoder.pos_conv_embed.conv."
-    direction = own.get(f"{position}weight_v") or own[f"{position}parametrizations.weight.original1"]
+    direction = (
+        own.get(f"{position}weight_v") or own[f"{position}parametrizations.weight.original1"]
+    )
     layer_norm = "feature_extractor.conv_layers.1.layer_norm.weight" in own
     config: dict[str, Any] = {
         "model_type": "wav2vec2",
@@ -185,4 +187,5 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
             return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
         return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{file} describes no {kind} encoder: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file} describes no {kind} encoder: {reason}") from error

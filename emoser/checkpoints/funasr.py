@@ -43,9 +43,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
             "take both from one repository (ModelScope and Hugging Face differ)"
         )
     used = [index for index, token in enumerate(tokens) if not token.startswith(UNUSED)]
-    raw = check_labels(
-        {place: tokens[index] for place, index in enumerate(used)}, folder / TOKENS
-    )
+    raw = check_labels({place: tokens[index] for place, index in enumerate(used)}, folder / TOKENS)
     encoder = _infer_config(own, folder)
     config = ModelConfig(
         labels=canonical_labels(raw),

@@ -1,7 +1,6 @@
-"""From what the user typed to a folder on this machine: bundled name, folder, or Hub id.
+"""From what the user typed to a folder on this machine: bundled name, folder, name, or Hub id.
 
-A Hub checkpoint is downloaded file by file at one resolved commit, safetensors only. Knows
-nothing of tensors; huggingface_hub is imported only when a Hub id is asked for.
+Knows nothing of tensors; huggingface_hub is imported only when a Hub checkpoint is asked for.
 """
 
 import os
@@ -9,12 +8,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoser.errors import CheckpointError, HubError
+from emoser.checkpoints.catalog import find_entry, find_recipe
+from emoser.checkpoints.hub import HubOptions, fetch
+from emoser.errors import CheckpointError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DEFAULT_MODEL = "emoser-tiny"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-PATTERNS = ("config.json", "preprocessor_config.json", "README.md", "model*.safetensors*")
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,35 @@ def find_checkpoint(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Checkpoint:
-    """The checkpoint that a name stands for: a bundled one, a folder, or a Hub id, in this order.
+    """The checkpoint that a name stands for.
+
+    A bundled one, a folder, a name of the catalog (`emoser models`), or a Hub id, in this order.
 
     Raises:
-        CheckpointError: If the name is neither.
-        HubError: If a Hub id cannot be fetched.
+        CheckpointError: If the name is none of these.
+        HubError: If a Hub checkpoint cannot be fetched.
     """
     name = os.fspath(model)
     if name in bundled_names():
         return Checkpoint(name, BUNDLED / name)
     if Path(name).is_dir():
         return Checkpoint(Path(name).resolve().name, Path(name))
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
-        return _download(
-            name,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
+    entry = find_entry(name)
+    if entry is not None or (HUB_ID.fullmatch(name) and not name.startswith(".")):
+        folder = fetch(
+            name if entry is None else entry.id,
+            HubOptions(revision, cache_dir, local_files_only, token),
+        )
+        return Checkpoint(name, folder, revision=folder.name)
+    encoder = find_recipe(name)
+    if encoder is not None:
+        raise CheckpointError(
+            f"model {name!r} is a recipe of the paper, which fine-tunes {encoder}; that encoder "
+            "has no classification head yet: train one with emoser.finetune"
         )
     raise CheckpointError(
         f"model {name!r} is neither a bundled checkpoint ({', '.join(bundled_names())}) nor a "
-        "folder nor a Hub id of the form owner/name"
+        "folder, nor a name that `emoser models` lists, nor a Hub id of the form owner/name"
     )
 
 
@@ -75,44 +82,3 @@ def bundled_names() -> tuple[str, ...]:
     if not BUNDLED.is_dir():
         return ()
     return tuple(sorted(item.parent.name for item in BUNDLED.glob("*/config.json")))
-
-
-def _download(
-    name: str,
-    *,
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
-    token: str | bool | None,
-) -> Checkpoint:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=list(PATTERNS),
-        )
-    # The Hub's client raises OSError, ValueError and its HTTP library's own errors.
-    except Exception as error:
-        raise _hub_error(name, revision, error) from error
-    return Checkpoint(name, Path(folder), revision=Path(folder).name)
-
-
-def _hub_error(name: str, revision: str | None, error: Exception) -> HubError:
-    from huggingface_hub import errors
-
-    reasons: tuple[tuple[type[Exception], str], ...] = (
-        (errors.GatedRepoError, "is gated; ask for access on its page and pass token="),
-        (errors.RevisionNotFoundError, f"has no revision {revision!r}"),
-        (errors.RepositoryNotFoundError, "does not exist on the Hub, or is private; pass token="),
-        (errors.LocalEntryNotFoundError, "is not in the cache and the Hub cannot be reached"),
-        (errors.OfflineModeIsEnabled, "is not in the cache and offline mode is on"),
-    )
-    for kind, reason in reasons:
-        if isinstance(error, kind):
-            return HubError(f"{name} {reason}")
-    return HubError(f"{name} could not be fetched from the Hub: {type(error).__name__}: {error}")

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from emoser.checkpoints.assignment import Tensors
 from emoser.checkpoints.backbones import FAMILIES
 from emoser.checkpoints.configs import CARD, CONFIG, PREPROCESSOR
 from emoser.checkpoints.layouts import load_checkpoint
@@ -24,7 +26,6 @@ from emoser.checkpoints.sequence_classification import is_native, to_native
 from emoser.checkpoints.tensors import WEIGHTS
 from emoser.configuration import ModelConfig
 from emoser.model import EmotionModel
-
 
 
 def load_model(folder: Path) -> EmotionModel:
@@ -76,11 +77,11 @@ def save_model(
     Raises:
         FileExistsError: If the folder is not empty and `overwrite` is off.
         NotADirectoryError: If the path is a file.
+        OSError: If the disk is full or may not be written to; the old folder stays.
     """
     _, config, tensors = to_native(model) if is_native(model) else to_own(model)
     with new_folder(Path(folder), overwrite=overwrite) as target:
-        save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
-        os.chmod(target / WEIGHTS, 0o644)
+        _write_tensors(tensors, target / WEIGHTS)
         write_json(target / CONFIG, config)
         write_json(target / PREPROCESSOR, _preprocessor(model))
         if card is not None:
@@ -106,6 +107,14 @@ def copy_model(
 def native_config(model: EmotionModel) -> dict[str, Any]:
     """The `config.json` of a model: transformers' own keys, and one block of emoser's."""
     return (to_native(model) if is_native(model) else to_own(model))[1]
+
+
+def _write_tensors(tensors: Tensors, file: Path) -> None:
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{file.parent} could not be written: {error}") from error
+    os.chmod(file, 0o644)
 
 
 def _preprocessor(model: EmotionModel) -> dict[str, Any]:

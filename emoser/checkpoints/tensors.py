@@ -123,7 +123,7 @@ def _read_files(folder: Path, *, device: str) -> Iterator[tuple[str, Tensor]]:
 def _read_safetensors(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  # not a mapping
+            for name in opened.keys():  # not a mapping
                 if device == "meta":
                     shape = opened.get_slice(name).get_shape()
                     yield name, torch.empty(shape, device="meta")
@@ -145,7 +145,9 @@ def _read_pickle(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
             "checkpoint: ask its authors for safetensors, or download it again"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
-        raise CheckpointError(f"{file} is not a whole file of tensors; download it again") from error
+        raise CheckpointError(
+            f"{file} is not a whole file of tensors; download it again"
+        ) from error
     for key in NESTINGS:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
             value = value[key]

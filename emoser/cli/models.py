@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_config, read_labels, read_licence
 from emoser.checkpoints.location import BUNDLED, DEFAULT_MODEL, bundled_names
 from emoser.labels import canonical_labels
@@ -14,7 +15,11 @@ Commands = Any  # argparse's own name for the object is private
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Add the sub-command to a parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "models", help="list the checkpoints inside the package"
+        "models",
+        help="list the checkpoints that a name stands for",
+        description="List the checkpoints inside the package and the published ones that emoser "
+        "knows by a short name. Entries of the catalog were written down from cards and "
+        "configurations and were not checked against the live Hub.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.set_defaults(run=run)
@@ -22,17 +27,53 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per checkpoint."""
+    """Print one line per checkpoint, or one JSON object."""
+    rows = [*_bundled_rows(), *({"kind": "catalog", **item.to_dict()} for item in CATALOG)]
+    if options.json:
+        for row in [*rows, *_recipe_rows()]:
+            print(json.dumps(row, ensure_ascii=False))
+        return 0
+    for row in rows:
+        print(_describe(row))
+    print("\nNot checked against the live Hub, but for the bundled ones. Recipes of the paper:")
+    for row in _recipe_rows():
+        print(f"  {', '.join(row['names'])}: start from {row['encoder']}")
+    return 0
+
+
+def _bundled_rows() -> list[dict[str, Any]]:
+    rows = []
     for name in bundled_names():
         folder = BUNDLED / name
         config = read_config(folder)
-        labels = canonical_labels(read_labels(config, folder))
-        encoder, licence = config.get("model_type"), read_licence(folder)
-        default = name == DEFAULT_MODEL
-        if options.json:
-            row = {"name": name, "labels": labels, "encoder": encoder, "licence": licence}
-            print(json.dumps({**row, "default": default}, ensure_ascii=False))
-        else:
-            marker = " (default)" if default else ""
-            print(f"{name}{marker}  {encoder}  {', '.join(labels)}  {licence}")
-    return 0
+        rows.append(
+            {
+                "kind": "bundled",
+                "name": name,
+                "labels": canonical_labels(read_labels(config, folder)),
+                "encoder": config.get("model_type"),
+                "licence": read_licence(folder),
+                "default": name == DEFAULT_MODEL,
+                "checked": True,
+            }
+        )
+    return rows
+
+
+def _recipe_rows() -> list[dict[str, Any]]:
+    return [
+        {"kind": "recipe", "names": [prefix + name for prefix in RECIPE_PREFIXES], "encoder": id_}
+        for name, id_ in RECIPE_ENCODERS.items()
+    ]
+
+
+def _describe(row: dict[str, Any]) -> str:
+    marker = " (default)" if row.get("default") else ""
+    parts = [f"{row['name']}{marker}", row.get("id"), row["encoder"], ", ".join(row["labels"])]
+    size = row.get("megabytes")
+    parts += [str(row["licence"]), f"{size:,} MB" if size else None]
+    line = "  ".join(part for part in parts if part)
+    trained = f"\n    trained on {row['trained_on']}" if row.get("trained_on") else ""
+    claim = f"\n    claim: {row['claim']}; {row['protocol']}" if row.get("claim") else ""
+    caution = f"\n    caution: {row['caution']}" if row.get("caution") else ""
+    return line + trained + claim + caution

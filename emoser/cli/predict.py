@@ -84,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
         batch_seconds=options.batch_seconds,
         on_error="return",
     )
-    write = _choose_writer(options, classifier.labels, names)
+    columns = (*classifier.labels, *classifier.dimensions)
+    write = _choose_writer(options, columns, names)
     failed = 0
     for name, answer in zip(names, answers, strict=True):
         failed += isinstance(answer, EmoserError)
@@ -159,7 +160,7 @@ def as_line(
     if isinstance(answer, EmoserError):
         return f"{shown}  error: {printable(str(answer))}"
     label_width = max(len(label) for label in labels)
-    first, *others = answer.top(top_k)
+    first, *others = [*answer.top(top_k), *(answer.dimensions or {}).items()]
     rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
     line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
     return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
@@ -187,12 +188,13 @@ class _CsvWriter:
             blanks = [""] * (len(self.labels) + 4)
             self.writer.writerow([_cell(name), *blanks, _cell(str(answer))])
             return
-        scores = [f"{answer.scores[label]:.6f}" for label in self.labels]
+        values = {**answer.scores, **(answer.dimensions or {})}
+        scores = [f"{values[label]:.6f}" for label in self.labels]
         self.writer.writerow(
             [
                 _cell(name),
-                answer.label,
-                f"{answer.score:.6f}",
+                answer.label or "",
+                "" if answer.score is None else f"{answer.score:.6f}",
                 *scores,
                 f"{answer.duration:.3f}",
                 " ".join(answer.quality),

@@ -107,16 +107,15 @@ def finetune(
     logits = predict_logits(model, Recordings(divided.test)) / np.float32(temperature)
     evaluation = assess(logits, divided.test, labels, protocol=divided.protocol, notes=notes)
     write_report(evaluation, folder, title=folder.name)
-    model.config = replace(
-        model.config, temperature=temperature, training=_describe_training(config, evaluation)
-    )
-    counts = Counter(item.label for item in divided.training)
+    training = _describe_training(config, evaluation)
+    model.config = replace(model.config, temperature=temperature, training=training)
+    counts = _count(divided.training, labels)
     card = write_card(
         folder.name,
         base=config.base,
         evaluation=evaluation,
         settings=config.to_dict(),
-        counts={label: counts[label] for label in labels},
+        counts=counts,
     )
     save_model(model, folder / BEST, overwrite=True, card=card)
     return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
@@ -215,6 +214,11 @@ def _fit(model: EmotionModel, split: Split, labels: Sequence[str]) -> float:
     """The temperature of a model on the validation set."""
     truth = np.array([labels.index(item.label) for item in split.validation])
     return fit_temperature(predict_logits(model, Recordings(split.validation)), truth)
+
+
+def _count(utterances: Sequence[Utterance], labels: Sequence[str]) -> dict[str, int]:
+    counts = Counter(item.label for item in utterances)
+    return {label: counts[label] for label in labels}
 
 
 def _describe_training(config: FinetuneConfig, evaluation: Evaluation) -> dict[str, Any]:

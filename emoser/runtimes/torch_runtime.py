@@ -108,6 +108,7 @@ def open_torch(
         device=str(chosen),
         dtype=str(precision).removeprefix("torch."),
         training=model.config.training,
+        notes=loaded.notes,
     )
     return OpenedModel(TorchRuntime(model, chosen, precision), model.config, info)
 

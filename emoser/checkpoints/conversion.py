@@ -1,0 +1,134 @@
+"""From any layout to emoser's own folder, with a proof that the numbers are the same.
+
+The folder is written, read again and compared with the source on known clips before the caller
+sees it; what was compared is kept in `golden.json`.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from emoser.checkpoints.card import build_card
+from emoser.checkpoints.configs import CARD
+from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_record
+from emoser.checkpoints.hub import push_folder
+from emoser.checkpoints.layouts import LoadedModel, load_checkpoint
+from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.native import save_model, write_json
+from emoser.checkpoints.saving import new_folder
+from emoser.configuration import ACTIVATIONS, ModelConfig, ModelInfo
+from emoser.errors import CheckpointError
+from emoser.heads import ACTIVATIONS as MODULES
+from emoser.heads import DenseHead
+from emoser.model import EmotionModel
+
+TOLERANCE = 1e-5  # of the largest logit
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a checkpoint.
+
+    Attributes:
+        folder: Where it is now.
+        source_layout: How it was written before.
+        layout: How it is written now.
+        max_difference: Largest difference of a logit to the source.
+    """
+
+    folder: Path
+    source_layout: str
+    layout: str
+    max_difference: float
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    activation: str | None = None,
+) -> Conversion:
+    """Write a checkpoint of any layout as a folder of emoser's.
+
+    Args:
+        checkpoint: Where it is.
+        folder: Where it goes; appears whole or not at all.
+        overwrite: Replace a folder that is not empty.
+        activation: For layouts that leave the activation inside the head open (ehcalabres):
+            "none", "tanh" or "relu".
+
+    Raises:
+        CheckpointError: If it does not load, or the numbers change.
+        FileExistsError: If the folder is not empty and `overwrite` is off.
+        ValueError: If `activation` is unknown or the head has no place for one.
+    """
+    loaded = load_checkpoint(checkpoint.folder)
+    model = loaded.model if activation is None else _activate(loaded, activation)
+    model.config = replace(model.config, training=_provenance(checkpoint, loaded))
+    expected = answer_alone(model)
+    card = checkpoint.folder / CARD
+    with new_folder(Path(folder), overwrite=overwrite) as target:
+        inner = Path(tempfile.mkdtemp(dir=target)) / "model"
+        save_model(model, inner)
+        written = load_checkpoint(inner)
+        difference = float((answer_alone(written.model) - expected).abs().max())
+        if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
+            raise CheckpointError(
+                f"{checkpoint.name} gives other numbers after conversion: {difference:.1e} apart"
+            )
+        for file in inner.iterdir():
+            file.rename(target / file.name)
+        inner.rmdir()
+        inner.parent.rmdir()
+        write_json(target / GOLDEN, golden_record(expected, checkpoint.name, difference))
+        if card.is_file():
+            (target / CARD).write_bytes(card.read_bytes())
+    return Conversion(Path(folder), loaded.layout, written.layout, difference)
+
+
+def publish(
+    config: ModelConfig,
+    info: ModelInfo,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | bool | None = None,
+) -> str:
+    """Convert a loaded checkpoint, write its card, and upload both; the address of the commit.
+
+    Raises:
+        HubError: If the Hub refuses or cannot be reached.
+    """
+    source = Checkpoint(info.name, Path(info.path), info.revision)
+    with tempfile.TemporaryDirectory(prefix="emoser-") as place:
+        folder = Path(place) / "model"
+        convert_checkpoint(source, folder)
+        card = build_card(folder, repo_id, config, info)
+        (folder / CARD).write_text(str(card), encoding="utf-8")
+        return push_folder(folder, repo_id, private=private, token=token)
+
+
+def _provenance(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, object]:
+    """What the source says of its training, and where it came from."""
+    source = {
+        "name": checkpoint.name,
+        "revision": checkpoint.revision,
+        "layout": loaded.layout,
+        "notes": list(loaded.notes),
+    }
+    return {**loaded.model.config.training, "converted_from": source}
+
+
+def _activate(loaded: LoadedModel, activation: str) -> EmotionModel:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; use one of {', '.join(ACTIVATIONS)}")
+    head = loaded.model.head
+    if loaded.layout != "ehcalabres" or not isinstance(head, DenseHead):
+        raise ValueError(
+            f"the layout {loaded.layout!r} leaves no activation open; drop --activation"
+        )
+    head.activation = MODULES[activation]()
+    loaded.model.config = replace(loaded.model.config, activation=activation)
+    return loaded.model

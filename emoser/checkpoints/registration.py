@@ -1,0 +1,86 @@
+"""Let transformers' Auto classes and pipelines read folders with `model_type: "emoser"`.
+
+Importing this module changes nothing; `register()` tells transformers of the two classes. A
+folder in transformers' own layout needs none of it.
+
+    from transformers import pipeline
+    from emoser.checkpoints.registration import register
+    register()
+    pipeline("audio-classification", "folder")
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+
+from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
+from emoser.checkpoints.backbones import encoder_builder
+from emoser.checkpoints.configs import CONFIG
+from emoser.checkpoints.own import MODEL_TYPE
+from emoser.configuration import ModelConfig
+from emoser.model import EmotionModel
+
+from transformers import (  # isort: skip
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput  # isort: skip
+
+
+@strict
+class EmoserConfig(PreTrainedConfig):  # type: ignore[misc]
+    """`config.json` of emoser's own layout, for transformers.
+
+    Attributes:
+        backbone_config: The encoder's own configuration.
+        emoser: What stands around the encoder, as `ModelConfig.to_block` writes it.
+    """
+
+    model_type = MODEL_TYPE
+
+    backbone_config: dict[str, Any] | None = None
+    emoser: dict[str, Any] | None = None
+
+
+class EmoserForAudioClassification(PreTrainedModel):  # type: ignore[misc]
+    """An `EmotionModel` in the shape that transformers expects."""
+
+    config_class = EmoserConfig
+    base_model_prefix = MODEL_TYPE
+    main_input_name = "input_values"
+
+    def __init__(self, config: EmoserConfig) -> None:
+        super().__init__(config)
+        stated = ModelConfig.from_block(config.emoser or {})
+        build = encoder_builder(config.backbone_config or {}, stated, Path(CONFIG))
+        self.emoser = EmotionModel(stated, build())
+        self.post_init()
+
+    def forward(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, **ignored: Any
+    ) -> SequenceClassifierOutput:
+        """Logits of raw samples; the model normalises them itself."""
+        lengths = None if attention_mask is None else attention_mask.sum(dim=1)
+        stated = self.emoser.config
+        logits = self.emoser(input_values, lengths).logits
+        if stated.temperature != 1.0:
+            scale = torch.ones(logits.shape[1], dtype=logits.dtype, device=logits.device)
+            scale[: len(stated.labels)] = stated.temperature
+            logits = logits / scale
+        return SequenceClassifierOutput(logits=logits)
+
+
+def register() -> None:
+    """Tell transformers' Auto classes of emoser's layout; doing it twice does no harm."""
+    AutoConfig.register(MODEL_TYPE, EmoserConfig, exist_ok=True)
+    AutoModelForAudioClassification.register(
+        EmoserConfig, EmoserForAudioClassification, exist_ok=True
+    )
+    AutoFeatureExtractor.register(EmoserConfig, Wav2Vec2FeatureExtractor, exist_ok=True)

@@ -1,0 +1,52 @@
+"""`emoser convert`: a checkpoint of any layout as a folder of emoser's, numbers proven equal."""
+
+import argparse
+import json
+from typing import Any
+
+from emoser.checkpoints.location import find_checkpoint
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "convert",
+        help="write a checkpoint of any layout as safetensors",
+        description="Write a checkpoint of any layout as a folder of safetensors that emoser "
+        "loads, and transformers too where it has a class for the model. The folder is read "
+        "again and compared with the source before it appears.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
+    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument(
+        "--activation", help="inside the head, where the layout leaves it open: none, tanh, relu"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert and print what was done."""
+    checkpoint = find_checkpoint(options.model, revision=options.revision)
+    from emoser.checkpoints.conversion import convert_checkpoint
+
+    done = convert_checkpoint(
+        checkpoint, options.folder, overwrite=options.overwrite, activation=options.activation
+    )
+    if options.json:
+        row = {
+            "folder": str(done.folder),
+            "source_layout": done.source_layout,
+            "layout": done.layout,
+            "max_difference": done.max_difference,
+        }
+        print(json.dumps(row))
+    else:
+        print(
+            f"{options.model} ({done.source_layout}) -> {done.folder} ({done.layout}); largest "
+            f"difference of a logit {done.max_difference:.1e}"
+        )
+    return 0

@@ -1,0 +1,120 @@
+"""`emoser doctor`: what a checkpoint is, whether its numbers hold, and what this machine has."""
+
+import argparse
+import json
+from importlib import import_module, metadata
+from typing import Any
+
+from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
+from emoser.cli.predict import printable
+from emoser.errors import CheckpointError, DependencyError
+
+REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfile", "soxr")
+OPTIONAL = {
+    "torchaudio": "pip install torchaudio matching your torch; prediction works without it",
+    "av": 'm4a, mp4 and webm need it: pip install "emoser[media]"',
+    "openvino": 'faster on a CPU: pip install "emoser[openvino]"',
+    "onnxruntime": 'to run exported models: pip install "emoser[onnx]"',
+    "accelerate": 'fine-tuning needs it: pip install "emoser[finetune]"',
+}
+"""Packages that something needs, and the mend where one is absent or broken."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "doctor",
+        help="examine a checkpoint and this machine",
+        description="Say what layout a checkpoint has, which tensors went where, its labels, "
+        "licence and size, whether batches are exact and kept logits are reached, and whether "
+        "the packages on this machine are sound. Exit code 4: the checkpoint is not; 5: a "
+        "required package is not.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL, help="name, folder or Hub id"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
+    parser.add_argument("--tensors", action="store_true", help="list which tensors went where")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine and print; the exit code tells whether all is well."""
+    packages = examine_packages()
+    broken = [name for name in REQUIRED if packages[name]["fault"]]
+    if broken:
+        _print_packages(packages, as_json=options.json)
+        return DependencyError.exit_code
+    checkpoint = find_checkpoint(options.model, revision=options.revision)
+    from emoser.checkpoints.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(checkpoint.folder)
+    row = {
+        "name": checkpoint.name,
+        "folder": str(checkpoint.folder),
+        "revision": checkpoint.revision,
+        **found.to_dict(),
+    }
+    if options.json:
+        print(json.dumps({**row, "packages": packages}, ensure_ascii=False))
+    else:
+        _print_checkpoint(row, tensors=options.tensors)
+        _print_packages(packages, as_json=False)
+    return 0 if found.sound else CheckpointError.exit_code
+
+
+def examine_packages() -> dict[str, dict[str, str | None]]:
+    """Version, fault and mend of every package that emoser can use."""
+    return {name: _examine(name) for name in (*REQUIRED, *OPTIONAL)}
+
+
+def _examine(name: str) -> dict[str, str | None]:
+    mend = OPTIONAL.get(name, f"pip install --force-reinstall {name}")
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return {"version": None, "fault": "not installed", "mend": mend}
+    try:
+        import_module(name)
+    # A broken binary package raises nearly anything: ImportError, OSError, RuntimeError.
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        return {"version": version, "fault": f"broken: {first}", "mend": mend}
+    return {"version": version, "fault": None, "mend": None}
+
+
+def _print_checkpoint(row: dict[str, Any], *, tensors: bool) -> None:
+    outputs = ", ".join(
+        name if raw == name else f"{name} ({printable(raw)})" for raw, name in row["outputs"]
+    )
+    golden = row["golden_difference"]
+    lines = {
+        "checkpoint": row["name"] + (f" at {row['revision']}" if row["revision"] else ""),
+        "layout": row["layout"],
+        "encoder": row["encoder"],
+        "outputs": outputs,
+        "dimensions": ", ".join(row["dimensions"]) or "none",
+        "licence": printable(str(row["licence"] or "not stated")),
+        "size": f"{row['megabytes']:.1f} MB, {row['parameters']:,} weights",
+        "batches": f"differ by {row['batch_difference']:.1e} from single recordings, "
+        f"largest logit {row['largest_logit']:.2f}",
+        "kept logits": "none" if golden is None else f"differ by {golden:.1e}",
+        "verdict": "sound" if row["sound"] else "NOT SOUND: the numbers above should be 0",
+    }
+    for name, value in lines.items():
+        print(f"{name:<12} {value}")
+    for note in row["notes"]:
+        print(f"{'note':<12} {note}")
+    for place in row["places"] if tensors else ():
+        print(f"{'tensor':<12} {printable(place)}")
+
+
+def _print_packages(packages: dict[str, dict[str, str | None]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"packages": packages}))
+        return
+    for name, state in packages.items():
+        fault = "" if state["fault"] is None else f"  {state['fault']}; {state['mend']}"
+        print(f"{name:<16} {state['version'] or '-'}{printable(fault)}")

@@ -1,0 +1,69 @@
+"""Print how near emoser comes to the code that each layout of checkpoints comes from.
+
+    python examples/benchmarks/layout_parity.py [--markdown]
+
+Every checkpoint is written by transformers, SpeechBrain, FunASR or loralib themselves, or by the
+published description of its head, with random weights, and four clips of different lengths are
+compared: alone, and as one padded batch. Reference is always the authors' answer for one clip
+alone. What cannot be imported is left out and said so.
+"""
+
+import argparse
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+LENGTHS = (16_000, 5_000, 30_000, 9_999)
+
+
+def measure(name: str, folder: Path) -> tuple[str, float, float, float]:
+    """Layout, largest logit, and the largest differences alone and batched."""
+    from genuine import CASES
+    from models import pad, random_clips
+
+    from emoser.checkpoints.layouts import load_checkpoint
+
+    reference = CASES[name](folder)
+    loaded = load_checkpoint(folder)
+    clips = random_clips(LENGTHS)
+    with torch.inference_mode():
+        expected = torch.stack([reference(clip) for clip in clips])
+        alone = torch.cat([loaded.model(torch.from_numpy(clip)[None]).logits for clip in clips])
+        batched = loaded.model(*pad(clips)).logits
+    near, far = (float((found - expected).abs().max()) for found in (alone, batched))
+    return loaded.layout, float(expected.abs().max()), near, far
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    from genuine import CASES, NEEDS
+
+    row = (
+        "| {:<32} | {:<12} | {:>13} | {:>9} | {:>9} |"
+        if options.markdown
+        else "{:<32} {:<12} {:>13} {:>9} {:>9}"
+    )
+    print(row.format("checkpoint", "layout", "largest logit", "alone", "batched"))
+    if options.markdown:
+        print(row.format("---", "---", "---:", "---:", "---:"))
+    for name in CASES:
+        with tempfile.TemporaryDirectory() as place:
+            try:
+                import_module(NEEDS.get(name, "torch"))
+                layout, scale, alone, batched = measure(name, Path(place) / "model")
+            except ImportError as error:
+                print(f"{name}: left out, {error}", file=sys.stderr)
+                continue
+        print(row.format(name, layout, f"{scale:.2f}", f"{alone:.1e}", f"{batched:.1e}"))
+
+
+if __name__ == "__main__":
+    main()
