@@ -53,6 +53,7 @@ def build_optimizer(
             for (inside, decay), parameters in groups.items()
         ],
         betas=config.betas,
+        fused=True,
     )
 
 
@@ -106,18 +107,17 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of the weights that learn; with decay 0 it is the weights."""
+    """Exponential moving average of the weights that learn; with decay 0 there is none."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._learning = [item for item in model.parameters() if item.requires_grad]
+        self._learning = [item for item in model.parameters() if item.requires_grad and decay]
         self.tensors = [parameter.detach().clone() for parameter in self._learning]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights of now."""
         decay = min(self.decay, (1 + step) / (AVERAGE_WARMUP + step))
-        decay = 0.0 if self.decay == 0.0 else decay
         for average, parameter in zip(self.tensors, self._learning, strict=True):
             average.lerp_(parameter, 1.0 - decay)
 

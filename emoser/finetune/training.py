@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emoser.checkpoints.native import save_model
 from emoser.finetune.batches import plan_epoch
@@ -197,7 +198,7 @@ class _Run:
         self.stepper = Stepper(
             model, objective, optimizer, config, processes, config.epochs * self.epoch_steps
         )
-        self.best_weights = [tensor.clone() for tensor in self.average.tensors]
+        self.best_weights: list[Tensor] = []
         self.epoch, self.step = 0, 0
         self.losses: list[float] = []
         self.hits = 0
@@ -258,7 +259,7 @@ class _Run:
                 "uar_per_corpus": {key: round(val, 4) for key, val in report.per_corpus.items()},
                 "rates": self.stepper.rates(),
                 "best": report is self.best_report,
-                "seconds": round(seconds, 1),
+                "seconds": round(seconds, 4),
                 "peak_bytes": self.stepper.peak_bytes(),
             }
         )
