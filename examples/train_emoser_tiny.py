@@ -207,9 +207,12 @@ def write_card(model: EmotionModel, reports: dict[str, Report], num_training: in
         figures=figures,
         confusion=confusion,
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in everything.per_speaker.items()),
-        calibration=f"{everything.calibration_error:.3f}",
         epochs=TRAINING.epochs,
         best_epoch=model.config.training["best_epoch"],
+        last_epoch=" and ".join(
+            f"{uar:.3f} ({corpus})"
+            for corpus, uar in model.config.training["last_epoch_uar"].items()
+        ),
         temperature=f"{model.config.temperature:.2f}",
         num_ravdess=reports["ravdess"].num_utterances,
         num_training=f"{num_training:,}",
@@ -247,6 +250,7 @@ def main() -> None:
         "held_out": HELD_OUT,
         "targets": list(ALL_LABELS),
         "best_epoch": result.best_epoch,
+        "last_epoch_uar": result.epochs[-1]["uar_per_corpus"],
         "config": TRAINING.to_dict(),
     }
     folder = arguments.output / "emoser-tiny"
