@@ -89,7 +89,7 @@ def _add_lora(model: EmotionModel, config: FinetuneConfig) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise missing_extra("LoRA", "finetune") from error
+        raise missing_extra("LoRA", "lora") from error
     settings = LoraConfig(
         r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=list(LORA_TARGETS)
     )
