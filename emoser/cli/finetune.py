@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,11 @@ def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def is_first_process() -> bool:
+    """Whether this process prints; the others of an `accelerate launch` do not."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def show_warnings() -> None:
     """Let what the library has to say about data and memory reach the standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -97,7 +103,7 @@ def show_warnings() -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, test and print."""
     from emoser.finetune import FinetuneConfig, read_corpus
-    from emoser.finetune.tuning import finetune, probe, write_result
+    from emoser.finetune.tuning import finetune, probe
 
     show_warnings()
     config = FinetuneConfig(base=options.base, mode=options.mode)
@@ -111,7 +117,8 @@ def run(options: argparse.Namespace) -> int:
     result = finetune(
         utterances, config=config, output=options.output, split=options.split, device=options.device
     )
-    write_result(result, options.output)
+    if not is_first_process():
+        return 0
     if options.json:
         print(json.dumps(result.to_dict()))
         return 0

@@ -6,7 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emoser.cli.finetune import add_training_options, changed_settings, show_warnings
+from emoser.cli.finetune import (
+    add_training_options,
+    changed_settings,
+    is_first_process,
+    show_warnings,
+)
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -90,5 +95,6 @@ def run(options: argparse.Namespace) -> int:
     result, table = reproduce(
         experiment, config=config, output=options.output, device=options.device
     )
-    print(json.dumps(result.to_dict()) if options.json else table)
+    if is_first_process():
+        print(json.dumps(result.to_dict()) if options.json else table)
     return 0

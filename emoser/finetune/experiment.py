@@ -7,7 +7,7 @@ can be stopped and started again at any moment. Knows nothing of how a fold is t
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.evaluation import predict_logits, score_logits
+from emoser.finetune.processes import Processes
 from emoser.finetune.protocols import Split, build_splits
 from emoser.finetune.recordings import Recordings
 from emoser.finetune.report import Evaluation, assess, write_report
@@ -130,10 +131,7 @@ def cross_validate(
         notes=[f"all {len(splits)} splits together; means over the splits are in {TABLE}"],
     )
     result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
-    write_report(pooled, folder, title="All splits together")
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
-    (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")
+    Processes(device).write(lambda: _write_summary(result, folder))
     return result
 
 
@@ -199,10 +197,7 @@ def _run_split(
         return done
     fold, logits = _train_and_test(split, config, labels, folder, device)
     values = {"fingerprint": name, "fold": asdict(fold), "logits": logits.tolist()}
-    temporary = folder / f"{RESULT}.part"
-    temporary.write_text(json.dumps(values), encoding="utf-8")
-    temporary.replace(folder / RESULT)
-    _remove_working_files(folder)
+    Processes(device).write(lambda: _write_result(values, folder))
     return fold, logits
 
 
@@ -259,7 +254,18 @@ def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) 
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _remove_working_files(folder: Path) -> None:
+def _write_result(values: Mapping[str, Any], folder: Path) -> None:
+    """Write the result of a split, and remove what only its training needed."""
+    temporary = folder / f"{RESULT}.part"
+    temporary.write_text(json.dumps(values), encoding="utf-8")
+    temporary.replace(folder / RESULT)
     shutil.rmtree(folder / STATES, ignore_errors=True)
     for file in folder.glob("*.features"):
         file.unlink()
+
+
+def _write_summary(result: ExperimentResult, folder: Path) -> None:
+    write_report(result.pooled, folder, title="All splits together")
+    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    (folder / SUMMARY).write_text(text, encoding="utf-8")
+    (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")

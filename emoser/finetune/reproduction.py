@@ -10,6 +10,7 @@ from pathlib import Path
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
 from emoser.finetune.experiment import TABLE, ExperimentResult, cross_validate, describe_folds
+from emoser.finetune.processes import Processes
 from emoser.finetune.protocols import drop_duplicates
 from emoser.finetune.recipes import PAPER_RESULTS, RECIPES
 from emoser.finetune.utterance import Utterance
@@ -88,7 +89,7 @@ def reproduce(
     ]
     beside.append(_describe_paper(experiment, config))
     table = describe_folds(result, title=title, beside=beside)
-    (output / TABLE).write_text(table, encoding="utf-8")
+    Processes(device).write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
     return result, table
 
 

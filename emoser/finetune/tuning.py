@@ -6,7 +6,7 @@ temperature, tests once, and writes report and card. Knows nothing of command li
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from emoser.finetune.card import write_card
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.evaluation import predict_logits
 from emoser.finetune.experiment import order_labels
+from emoser.finetune.processes import Processes
 from emoser.finetune.protocols import (
     Split,
     check_split,
@@ -75,7 +76,7 @@ def finetune(
         utterances: All of them; see `split`.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint with its card), `report.md`,
-            `report.json`, `confusion.png`, `log.jsonl`.
+            `report.json`, `result.json`, `confusion.png`, `log.jsonl`.
         split: "column" (the split that the utterances carry), "speakers" (whole speakers, three
             fifths learned from), "random" (speakers on all sides), or "auto": the first of
             these that the utterances allow, but "random" only where no speaker is known.
@@ -106,19 +107,12 @@ def finetune(
     notes = [f"{len(dropped)} duplicate recordings were left out"] if dropped else []
     logits = predict_logits(model, Recordings(divided.test)) / np.float32(temperature)
     evaluation = assess(logits, divided.test, labels, protocol=divided.protocol, notes=notes)
-    write_report(evaluation, folder, title=folder.name)
+    result = FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
     training = _describe_training(config, evaluation)
     model.config = replace(model.config, temperature=temperature, training=training)
     counts = _count(divided.training, labels)
-    card = write_card(
-        folder.name,
-        base=config.base,
-        evaluation=evaluation,
-        settings=config.to_dict(),
-        counts=counts,
-    )
-    save_model(model, folder / BEST, overwrite=True, card=card)
-    return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
+    Processes(device).write(lambda: _write(model, result, folder, config, counts))
+    return result
 
 
 def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) -> Split:
@@ -204,10 +198,25 @@ def probe(
     return result.report.accuracy >= PROBE_LEARNED, result.report.accuracy
 
 
-def write_result(result: FinetuneResult, folder: Path) -> None:
-    """Write `result.json`."""
+def _write(
+    model: EmotionModel,
+    result: FinetuneResult,
+    folder: Path,
+    config: FinetuneConfig,
+    counts: Mapping[str, int],
+) -> None:
+    """Write report, result, and the checkpoint with its card."""
+    write_report(result.evaluation, folder, title=folder.name)
     text = json.dumps(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
+    card = write_card(
+        folder.name,
+        base=config.base,
+        evaluation=result.evaluation,
+        settings=config.to_dict(),
+        counts=counts,
+    )
+    save_model(model, folder / BEST, overwrite=True, card=card)
 
 
 def _fit(model: EmotionModel, split: Split, labels: Sequence[str]) -> float:
