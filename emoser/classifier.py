@@ -67,7 +67,7 @@ class EmotionClassifier:
         """Load a checkpoint: strictly, so that what runs is what was trained.
 
         Args:
-            model: A bundled name, a folder, or a Hub id.
+            model: A bundled name, a folder, a name that `emoser models` lists, or a Hub id.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1", "mps" or a
                 `torch.device`.
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the

@@ -184,7 +184,7 @@ FAULTS = {
     "wrong type": (lambda f: change_config(f, hidden_size="many"), "describes no hubert"),
     "huge": (
         lambda f: change_config(f, hidden_size=2**20, num_attention_heads=4),
-        "describes .* weights",
+        "hidden_size is 1048576; emoser loads up to",
     ),
     "no labels": (lambda f: change_config(f, id2label={}), "names no labels"),
     "gap": (

@@ -15,6 +15,7 @@ from models import LABELS, loud_model, small_config
 
 import emoser
 from emoser import EmotionClassifier
+from emoser.checkpoints.location import bundled_names
 from emoser.checkpoints.native import save_model
 from emoser.cli import main
 
@@ -173,4 +174,6 @@ def test_version_and_models(capsys):
     assert done.stdout.strip() == f"emoser {emoser.__version__}"
     code, out, _ = run(capsys, "models", "--json")
     assert code == 0
-    assert [json.loads(line)["name"] for line in out.splitlines()] == ["emoser-tiny"]
+    rows = [json.loads(line) for line in out.splitlines()]
+    bundled = tuple(row["name"] for row in rows if row["kind"] == "bundled")
+    assert bundled == bundled_names()

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from models import random_clips
 
-from emoser.errors import AudioError
+from emoser.errors import AudioError, DependencyError
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune import augment as variations
 from emoser.finetune.batches import plan_epoch
@@ -285,3 +285,17 @@ def test_targets_are_standardised_over_all_and_over_each_speaker():
     assert targets[:, :4].mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-2)
     assert targets[:20, 4:].mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-2)
     assert targets[20:, 4:].std(axis=0) == pytest.approx(np.ones(4), abs=2e-2)
+
+
+def test_a_telephone_has_256_levels_and_a_narrow_band():
+    line = variations.simulate_telephone(tone(1000.0))
+    assert len(np.unique(line)) <= 256
+    limited = variations.limit_band(tone(1000.0), 300.0, 3400.0)
+    assert np.abs(line - np.clip(limited, -1, 1)).max() < 0.03  # half a step of mu-law near 1
+    assert level(variations.simulate_telephone(tone(6000.0))) < -40.0
+
+
+def test_a_telephone_without_torchaudio_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("emoser.torchaudio_guard.fault", OSError("libcudart.so.13"))
+    with pytest.raises(DependencyError, match=r"telephone augmentation needs torchaudio.*cudart"):
+        variations.simulate_telephone(tone(1000.0))

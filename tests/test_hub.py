@@ -229,6 +229,16 @@ def test_push_uploads_the_folder_and_its_card(hub, tmp_path):
     assert json.loads(hub.uploaded["golden.json"])["max_difference"] <= 1e-5
 
 
+@pytest.mark.parametrize("status", [401, 403, 409])
+def test_an_upload_that_the_hub_refuses_is_one_sentence(status, hub, tmp_path):
+    classifier = EmotionClassifier.from_pretrained(
+        NAME, cache_dir=tmp_path / "cache", backend="torch"
+    )
+    hub.fault = lambda method, path: error(status) if method == "POST" else None
+    with pytest.raises(HubError, match=r"token|could not be uploaded"):
+        classifier.push_to_hub("someone/mine", token="wrong")
+
+
 def test_a_new_card_states_labels_figures_with_protocol_and_misuse(hub, tmp_path):
     from dataclasses import replace
 

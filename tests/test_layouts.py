@@ -1,5 +1,6 @@
 """Every layout gives the numbers of the code that it comes from, alone and in a batch."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -8,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from genuine import CASES, NEEDS, of_dense_head
+from genuine import CASES, LAYER_NORM, NEEDS, of_dense_head
 from models import loud_model, pad, random_clips, small_config
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig, pipeline
 
 from emoser import EmotionClassifier
+from emoser.checkpoints import funasr
+from emoser.checkpoints.backbones import infer_encoder_config
 from emoser.checkpoints.conversion import convert_checkpoint
 from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import Checkpoint
 from emoser.checkpoints.native import save_model
 from emoser.checkpoints.registration import register
+from emoser.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
 
 LENGTHS = (16_000, 5_000, 30_000, 9_999)
 TOLERANCE = 1e-5
@@ -76,6 +80,17 @@ def through_pipeline(folder, clips):
     """Scores by raw label, through transformers' own pipeline."""
     pipe = pipeline("audio-classification", str(folder), dtype=torch.float32)
     return [{item["label"]: item["score"] for item in pipe(clip, top_k=None)} for clip in clips]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_layout_runs_in_bfloat16_near_its_float32(name, written):
+    model = load_checkpoint(written(name)[0]).model
+    batch = pad(random_clips(LENGTHS[:2]))
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    with torch.inference_mode():
+        full, rough = model(*batch).logits, half(*batch).logits
+    assert rough.dtype == torch.bfloat16
+    assert (full - rough.float()).abs().max() <= 0.1 * max(float(full.abs().max()), 1.0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -220,3 +235,73 @@ def test_conformers_answer_alike_from_several_threads(written):
     with ThreadPoolExecutor(4) as pool:
         for told, logits in zip(pool.map(answer, clips * 5), expected * 5, strict=True):
             assert torch.equal(told, logits)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Wav2Vec2Config(),
+        HubertConfig(
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            **LAYER_NORM,
+        ),
+        WavLMConfig(
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+        ),
+        WavLMConfig(),
+    ],
+    ids=["wav2vec2-base", "hubert-large", "wavlm-large", "wavlm-base"],
+)
+def test_the_shape_of_a_published_encoder_is_read_off_its_tensors(config):
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(config)
+    shapes = {f"ssl_model.{name}": tuple(t.shape) for name, t in encoder.state_dict().items()}
+    inferred = infer_encoder_config(shapes, "ssl_model.")
+    stated = config.to_dict()
+    kind = inferred.pop("model_type")
+    assert kind == ("wavlm" if isinstance(config, WavLMConfig) else "wav2vec2")
+    assert inferred == {
+        key: list(stated[key]) if isinstance(stated[key], tuple) else stated[key]
+        for key in inferred
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Emotion2VecConfig(),
+        Emotion2VecConfig(hidden_size=1024, num_heads=16, mlp_size=4096),
+    ],
+    ids=["base", "large"],
+)
+def test_the_shape_of_emotion2vec_is_read_off_its_tensors(config, tmp_path):
+    with torch.device("meta"):
+        names = Emotion2VecEncoder(config).backbone.state_dict()
+    shapes = {f"d2v_model.{name}": tuple(tensor.shape) for name, tensor in names.items()}
+    shapes |= {"proj.weight": (9, config.hidden_size), "proj.bias": (9,)}
+    tokens = "生气/angry 厌恶/disgusted 恐惧/fearful 开心/happy 中立/neutral 其他/other 难过/sad"
+    tokens = [*tokens.split(), "吃惊/surprised", "<unk>"]
+    (tmp_path / "tokens.txt").write_text("\n".join(tokens), encoding="utf-8")
+    assert funasr.matches(set(shapes))
+    plan = funasr.plan(tmp_path, shapes)
+    with torch.device("meta"):
+        assert plan.build_encoder().config == config
+    assert plan.config.labels == (
+        "angry",
+        "disgust",
+        "fear",
+        "happy",
+        "neutral",
+        "other",
+        "sad",
+        "surprise",
+        "unknown",
+    )

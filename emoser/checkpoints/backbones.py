@@ -23,6 +23,10 @@ from emoser.spectral import FilterBankEncoder, LogMelEncoder
 
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions
+MAX_WIDTH = 65_536  # features; beyond it some constructors of transformers take real memory
+MAX_DEPTH = 1_000  # layers
+WIDTHS = ("hidden_size", "intermediate_size", "d_model", "encoder_ffn_dim", "mlp_size", "conv_dim")
+DEPTHS = ("num_hidden_layers", "encoder_layers", "depth", "prenet_depth", "num_adapter_layers")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,12 @@ def family_of(kind: Any, file: Path) -> Family:
 def encoder_builder(
     config: Mapping[str, Any], model_config: ModelConfig, file: Path
 ) -> Callable[[], SpeechEncoder]:
-    """What makes the encoder that a `config.json` describes, with untrained weights."""
+    """What makes the encoder that a `config.json` describes, with untrained weights.
+
+    Raises:
+        CheckpointError: If a size is beyond any encoder.
+    """
+    _check_numbers(config, file)
 
     def build() -> SpeechEncoder:
         if config.get("model_type") == "emotion2vec":
@@ -94,6 +103,15 @@ def encoder_builder(
         )
 
     return build
+
+
+def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
+    for names, limit in ((WIDTHS, MAX_WIDTH), (DEPTHS, MAX_DEPTH)):
+        for name in names:
+            value = config.get(name)
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(number, int) and number > limit for number in numbers):
+                raise CheckpointError(f"{file}: {name} is {value}; emoser loads up to {limit:,}")
 
 
 def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:

@@ -104,7 +104,7 @@ CATALOG = (
         378,
         "IEMOCAP",
         "63.43 % accuracy",
-        "IEMOCAP four classes, one held-out session, which one is not stated",
+        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
         "never report IEMOCAP numbers with it: the training sessions are unknown",
     ),
     Entry(
@@ -117,7 +117,7 @@ CATALOG = (
         378,
         "IEMOCAP",
         "64.92 % accuracy",
-        "IEMOCAP four classes, one held-out session, which one is not stated",
+        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
         "never report IEMOCAP numbers with it: the training sessions are unknown",
     ),
     Entry(
@@ -130,7 +130,7 @@ CATALOG = (
         1_260,
         "IEMOCAP",
         "67.62 % accuracy",
-        "IEMOCAP four classes, one held-out session, which one is not stated",
+        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
         "never report IEMOCAP numbers with it: the training sessions are unknown",
     ),
     Entry(
@@ -143,7 +143,7 @@ CATALOG = (
         1_260,
         "IEMOCAP",
         "65.64 % accuracy",
-        "IEMOCAP four classes, one held-out session, which one is not stated",
+        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
         "never report IEMOCAP numbers with it: the training sessions are unknown",
     ),
     Entry(

@@ -88,13 +88,21 @@ def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
 
 
 def read_licence(folder: Path) -> str | None:
-    """The licence in the front matter of the card, or None."""
+    """The licence in the front matter of the card, its name where it is "other"; or None."""
     card = folder / CARD
     if not card.is_file():
         return None
     front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.S)
-    found = front and re.search(r"^license:\s*['\"]?([^'\"\n#]+)", front.group(1), re.M)
-    return found.group(1).strip() if found else None
+    if front is None:
+        return None
+    stated = {
+        key: value.strip()
+        for key, value in re.findall(
+            r"^(license|license_name):\s*['\"]?([^'\"\n#]+)", front[1], re.M
+        )
+    }
+    licence = stated.get("license")
+    return stated.get("license_name", licence) if licence == "other" else licence
 
 
 def _label_faults(by_index: Mapping[int, Any]) -> list[str]:

@@ -5,9 +5,8 @@ without retries before a file is fetched. What came is compared with the hash th
 states. Offline, not a single request is made. Knows nothing of tensors.
 """
 
-import functools
 import hashlib
-import operator
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -97,9 +96,8 @@ def choose_files(names: Iterable[str]) -> list[str]:
     for kind in WEIGHTS:
         found = [[name for name in there if re.fullmatch(pattern, name)] for pattern in kind]
         if all(found):
-            return [name for name in SMALL_FILES if name in there] + functools.reduce(
-                operator.iadd, found, []
-            )
+            small = [name for name in SMALL_FILES if name in there]
+            return [*small, *itertools.chain.from_iterable(found)]
     return []
 
 
@@ -118,12 +116,14 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool 
             repo_id=repo_id, folder_path=folder, commit_message="Upload with emoser"
         )
     except _faults() as error:
-        raise _explain(repo_id, None, error) from error
+        fault = _explain(repo_id, None, error)
+        sentence = str(fault).replace("could not be fetched", "could not be uploaded")
+        raise HubError(sentence, reason=fault.reason) from error
     return str(commit.commit_url)
 
 
 def _download(name: str, options: HubOptions) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
     try:
         info = HfApi(token=options.token).model_info(
@@ -137,23 +137,28 @@ def _download(name: str, options: HubOptions) -> Path:
             f"{name} holds no weights that emoser reads ({_list_kinds()})", reason="no-weights"
         )
     commit = str(info.sha)
-    for file in files:
-        cached = try_to_load_from_cache(name, file, cache_dir=options.cache, revision=commit)
-        if isinstance(cached, str):
-            continue
-        try:
-            etag = _ask(name, file, commit, options)
-            path = hf_hub_download(
-                name, file, revision=commit, cache_dir=options.cache, token=options.token
-            )
-        except _faults() as error:
-            raise _explain(name, options.revision, error) from error
-        _verify(Path(path), etag, name)
-    folder = Path(
-        str(try_to_load_from_cache(name, files[-1], cache_dir=options.cache, revision=commit))
-    ).parent
+    paths = [_fetch_file(name, file, commit, options) for file in files]
+    folder = paths[-1].parent
     _remember(folder, options.revision or "main", commit)
     return folder
+
+
+def _fetch_file(name: str, file: str, commit: str, options: HubOptions) -> Path:
+    """One file in the cache, compared with its hash when it had to be fetched."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file, cache_dir=options.cache, revision=commit)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        etag = _ask(name, file, commit, options)
+        path = hf_hub_download(
+            name, file, revision=commit, cache_dir=options.cache, token=options.token
+        )
+    except _faults() as error:
+        raise _explain(name, options.revision, error) from error
+    _verify(Path(path), etag, name)
+    return Path(path)
 
 
 def _ask(name: str, file: str, commit: str, options: HubOptions) -> str:
@@ -220,8 +225,7 @@ def _find_cached(name: str, options: HubOptions) -> Path:
         )
     except _faults() as error:
         raise HubError(
-            f"{name} is not in the cache{_at(options.revision)} and no request may be made or "
-            "none succeeds; fetch it once with a network",
+            f"{name} is not in the cache{_at(options.revision)}; fetch it once with a network",
             reason="not-cached",
         ) from error
     folder = Path(found)

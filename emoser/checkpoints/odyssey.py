@@ -12,7 +12,7 @@ from typing import Any
 from emoser.checkpoints.assignment import Plan
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
 from emoser.checkpoints.configs import CONFIG, read_config
-from emoser.checkpoints.sequence_classification import imply_model_config
+from emoser.checkpoints.sequence_classification import imply_model_config, rename_behind
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
 
@@ -50,11 +50,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
 
 
 def _rename(name: str) -> str:
-    inner = name.removeprefix(ENCODER)
-    if inner != name:
-        part = "" if inner.startswith("feature_extractor.") else "backbone."
-        return f"encoder.{part}{inner}"
-    name = name.replace("pool_model.", "pooler.", 1)
+    name = rename_behind(name, ENCODER).replace("pool_model.", "pooler.", 1)
     name = name.replace("ser_model.out.0.", "head.classifier.", 1)
     return name.replace("ser_model.fc.", "head.hidden.", 1)
 

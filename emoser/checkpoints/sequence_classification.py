@@ -103,12 +103,21 @@ def imply_model_config(folder: Path, config: Mapping[str, Any], **changes: Any) 
 
 def rename_encoder(name: str, family: Family) -> str:
     """The place of an encoder's tensor in `EmotionModel`; other names as they are."""
-    inner = name.removeprefix(f"{family.prefix}.")
+    return rename_behind(name, f"{family.prefix}.")
+
+
+def rename_behind(name: str, prefix: str) -> str:
+    """The place of a tensor whose name behind `prefix` is the encoder's own; others as they are.
+
+    Example:
+        >>> rename_behind("hubert.encoder.layer_norm.bias", "hubert.")
+        'encoder.backbone.encoder.layer_norm.bias'
+    """
+    inner = name.removeprefix(prefix)
     if inner == name:
         return name
-    if inner.startswith("feature_extractor."):
-        return f"encoder.{inner}"
-    return f"encoder.backbone.{inner}"
+    part = "" if inner.startswith("feature_extractor.") else "backbone."
+    return f"encoder.{part}{inner}"
 
 
 def rename_head(name: str) -> str:

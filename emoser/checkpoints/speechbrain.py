@@ -16,6 +16,7 @@ import torch
 from emoser.checkpoints.assignment import Plan, Tensors
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
 from emoser.checkpoints.configs import check_labels
+from emoser.checkpoints.sequence_classification import rename_behind
 from emoser.checkpoints.tensors import Shapes
 from emoser.configuration import ModelConfig
 from emoser.errors import CheckpointError
@@ -57,11 +58,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
     )
 
     def rename(name: str) -> str:
-        inner = name.removeprefix(prefix)
-        if inner != name:
-            part = "" if inner.startswith("feature_extractor.") else "backbone."
-            return f"encoder.{part}{inner}"
-        return name.replace("model:0.w.", "head.classifier.", 1)
+        return rename_behind(name, prefix).replace("model:0.w.", "head.classifier.", 1)
 
     return Plan(config, encoder_builder(encoder, config, folder), rename, _add_bias)
 

@@ -24,7 +24,11 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
-NESTINGS = ("model", "state_dict")  # under which training scripts put the tensors
+NESTINGS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+)  # under which training scripts put the tensors
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]

@@ -13,6 +13,7 @@ from typing import Any
 from emoser.checkpoints.assignment import Plan, Tensors
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
 from emoser.checkpoints.configs import CONFIG, check_labels
+from emoser.checkpoints.sequence_classification import rename_behind
 from emoser.checkpoints.tensors import Shapes
 from emoser.configuration import ModelConfig
 from emoser.errors import CheckpointError
@@ -79,11 +80,7 @@ def _rename(name: str) -> str | None:
     for theirs, ours in PLACES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    inner = name.removeprefix(ENCODER)
-    if inner != name:
-        part = "" if inner.startswith("feature_extractor.") else "backbone."
-        return f"encoder.{part}{inner}"
-    return "layer_weights" if name == "weights" else name
+    return "layer_weights" if name == "weights" else rename_behind(name, ENCODER)
 
 
 def _complete(tensors: Tensors) -> Tensors:

@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         print(_describe(row))
     print("\nNot checked against the live Hub, but for the bundled ones. Recipes of the paper:")
-    for row in _recipe_rows():
-        print(f"  {', '.join(row['names'])}: start from {row['encoder']}")
+    for name, encoder in RECIPE_ENCODERS.items():
+        names = ", ".join(prefix + name for prefix in RECIPE_PREFIXES)
+        print(f"  {names}: start from {encoder}")
     return 0
 
 
@@ -62,8 +63,9 @@ def _bundled_rows() -> list[dict[str, Any]]:
 
 def _recipe_rows() -> list[dict[str, Any]]:
     return [
-        {"kind": "recipe", "names": [prefix + name for prefix in RECIPE_PREFIXES], "encoder": id_}
-        for name, id_ in RECIPE_ENCODERS.items()
+        {"kind": "recipe", "name": prefix + name, "encoder": encoder}
+        for name, encoder in RECIPE_ENCODERS.items()
+        for prefix in RECIPE_PREFIXES
     ]
 
 

@@ -1,16 +1,18 @@
 """Vary training clips: samples (T,) at 16 kHz in, new float32 samples out.
 
 Each variation is a pure function; `augment` draws which ones from an explicit generator.
-Knows nothing of torch, labels or files.
+Knows nothing of models, labels or files.
 """
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from emoser import torchaudio_guard
 from emoser.finetune.config import Augmentation
 
 SAMPLING_RATE = 16_000
+MU_LAW_LEVELS = 256  # ITU-T G.711
 TELEPHONE_BAND = (300.0, 3400.0)  # Hz, ITU-T G.712
 REFERENCE_HERTZ = 1000.0  # where a tilt changes nothing
 LOWEST_HERTZ = 50.0  # tilts and colours are flat below
@@ -41,7 +43,7 @@ def augment(
     if generator.random() < augmentation.noise_probability:
         samples = add_noise(samples, generator.uniform(*augmentation.noise_decibels), generator)
     if generator.random() < augmentation.telephone_probability:
-        samples = limit_band(samples, *TELEPHONE_BAND)
+        samples = simulate_telephone(samples)
     gain = generator.uniform(-augmentation.gain_decibels, augmentation.gain_decibels)
     return apply_gain(samples, gain)
 
@@ -94,6 +96,21 @@ def limit_band(samples: Samples, low: float, high: float) -> Samples:
     """The clip without what lies below `low` or above `high` Hz."""
     frequencies = _frequencies(samples)
     return _filter(samples, ((frequencies >= low) & (frequencies <= high)).astype(np.float64))
+
+
+def simulate_telephone(samples: Samples) -> Samples:
+    """The clip as a telephone line carries it: its band, and the 256 levels of mu-law.
+
+    Raises:
+        DependencyError: If torchaudio, whose mu-law this is, does not load.
+    """
+    torchaudio_guard.require_torchaudio("the telephone augmentation")
+    import torch
+    from torchaudio.functional import mu_law_decoding, mu_law_encoding
+
+    limited = torch.from_numpy(limit_band(samples, *TELEPHONE_BAND)).clamp(-1.0, 1.0)
+    decoded = mu_law_decoding(mu_law_encoding(limited, MU_LAW_LEVELS), MU_LAW_LEVELS)
+    return np.asarray(decoded.numpy(), dtype=np.float32)
 
 
 def add_reverb(samples: Samples, seconds: float, generator: np.random.Generator) -> Samples:

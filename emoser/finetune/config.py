@@ -31,7 +31,8 @@ class Augmentation:
         noise_decibels: Lowest and highest ratio of clip to noise.
         tilt_probability: How often the spectrum is tilted.
         tilt_decibels: Largest tilt per octave, either way.
-        telephone_probability: How often everything outside a telephone band is cut.
+        telephone_probability: How often the clip goes through a telephone line (band and mu-law);
+            needs torchaudio.
         reverb_probability: How often the clip is put into a synthetic room.
         reverb_seconds: Shortest and longest decay by 60 dB of such a room.
     """

@@ -11,6 +11,7 @@ alone. What cannot be imported is left out and said so.
 import argparse
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -57,8 +58,9 @@ def main() -> None:
     for name in CASES:
         with tempfile.TemporaryDirectory() as place:
             try:
-                import_module(NEEDS.get(name, "torch"))
-                layout, scale, alone, batched = measure(name, Path(place) / "model")
+                with redirect_stdout(sys.stderr):  # funasr prints while it is imported
+                    import_module(NEEDS.get(name, "torch"))
+                    layout, scale, alone, batched = measure(name, Path(place) / "model")
             except ImportError as error:
                 print(f"{name}: left out, {error}", file=sys.stderr)
                 continue
