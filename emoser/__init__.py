@@ -11,14 +11,28 @@ if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
     from emoser.errors import EmoserError
     from emoser.prediction import Prediction
+    from emoser.segments import Segment
+    from emoser.streaming import EmotionStream
+    from emoser.timeline import Timeline
 
 __version__ = "0.1.0"
-__all__ = ["EmoserError", "EmotionClassifier", "Prediction", "load_audio"]
+__all__ = [
+    "EmoserError",
+    "EmotionClassifier",
+    "EmotionStream",
+    "Prediction",
+    "Segment",
+    "Timeline",
+    "load_audio",
+]
 
 _HOMES = {
     "EmoserError": "emoser.errors",
     "EmotionClassifier": "emoser.classifier",
+    "EmotionStream": "emoser.streaming",
     "Prediction": "emoser.prediction",
+    "Segment": "emoser.segments",
+    "Timeline": "emoser.timeline",
     "load_audio": "emoser.audio",
 }
 

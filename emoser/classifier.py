@@ -20,8 +20,18 @@ from emoser.configuration import ModelInfo
 from emoser.errors import EmoserError
 from emoser.hearing import Heard, HearingOptions, hear
 from emoser.labels import map_labels, order_dimensions
+from emoser.listening import Ear, listen_to
 from emoser.prediction import Prediction
 from emoser.runtimes import OpenedModel, open_runtime
+from emoser.timeline import Timeline
+from emoser.timeline_options import (
+    DEFAULT_HOP_SECONDS,
+    DEFAULT_SMOOTHING,
+    DEFAULT_THRESHOLD,
+    DEFAULT_VAD,
+    DEFAULT_WINDOW_SECONDS,
+    TimelineOptions,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -194,6 +204,70 @@ class EmotionClassifier:
         heard = self._hear(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in heard)
 
+    def timeline(  # noqa: PLR0913  # the public signature of the project
+        self,
+        source: Source,
+        *,
+        window_seconds: float = DEFAULT_WINDOW_SECONDS,
+        hop_seconds: float = DEFAULT_HOP_SECONDS,
+        smoothing: float = DEFAULT_SMOOTHING,
+        threshold: float = DEFAULT_THRESHOLD,
+        vad: str | None = DEFAULT_VAD,
+        channel: Channel = "mix",
+        sampling_rate: int | None = None,
+    ) -> Timeline:
+        """The emotions of a recording over time, in constant memory however long it is.
+
+        Args:
+            source: What `predict` takes.
+            window_seconds: What the model hears at once.
+            hop_seconds: Time from one window to the next, at most a window.
+            smoothing: By how much another emotion must be ahead of the present one to take
+                over, in probability; 0 follows every window.
+            threshold: Probability below which a stretch is "uncertain".
+            vad: What tells silence from speech: "energy" (no dependency), "silero" (better;
+                needs the extra `vad`), or None for no silence.
+            channel: As for `predict`, or "each": every channel is heard for itself, and
+                windows, segments and `Timeline.per_channel` tell them apart.
+            sampling_rate: Rate in Hz of an array or tensor, required there.
+
+        Raises:
+            AudioError: If the recording cannot be decoded, is empty, or is not finite.
+            DependencyError: If `vad` needs a package that is not installed.
+            OSError: If a file is missing or may not be read.
+            ValueError: If an option is out of its range, or as for `predict`.
+
+        Example:
+            >>> classifier = EmotionClassifier.from_pretrained()
+            >>> quiet = np.zeros(80000, np.float32)
+            >>> print(classifier.timeline(quiet, sampling_rate=16000))
+            0:00.00 - 0:05.00  silence
+        """
+        options = TimelineOptions(
+            window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
+        )
+        return listen_to(source, self.ear, options, sampling_rate=sampling_rate, channel=channel)
+
+    @property
+    def ear(self) -> Ear:
+        """What timelines and streams hear with: the engine, and how its logits become scores.
+
+        Raises:
+            ValueError: If the model has no labels.
+        """
+        if not self.labels:
+            raise ValueError(
+                f"{self._info.name} answers in dimensions only and has no labels that segments "
+                "could be made of; use a model with labels"
+            )
+        return Ear(
+            runtime=self._runtime,
+            to_scores=self._score,
+            labels=self.labels,
+            sampling_rate=self._config.sampling_rate,
+            model=self._info.name,
+        )
+
     def embed(
         self, sources: Iterable[Source], *, sampling_rate: int | None = None
     ) -> npt.NDArray[np.float32]:
@@ -253,6 +327,12 @@ class EmotionClassifier:
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )
         return hear(sources, self._runtime, options)
+
+    def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
+        """Probabilities of one piece, (C,) -> one per label of the classifier."""
+        known = logits[: len(self._config.labels)]
+        values = [float(value) for value in _softmax(known / self._config.temperature)]
+        return values if self._map is None else self._map.apply(values)[0]
 
     def _predict(self, heard: Heard) -> Prediction:
         num_labels = len(self._config.labels)

@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from emoser.activity import SpeechRun
 from emoser.audio import Channel, Source, describe_source, open_blocks
 from emoser.errors import AudioError, EmoserError
-from emoser.runtimes import Runtime, Samples
-from emoser.windows import stream_windows, window_weights
+from emoser.runtimes import Runtime
+from emoser.scanning import Loudness, Piece, Scanner, SilentWindow
+from emoser.windows import window_weights
 
 NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
 NUM_AHEAD = 8  # recordings decoded before they are needed
-BLOCKS_AHEAD = 4  # half-minute blocks that a thread decodes; the rest is read on demand
+BLOCKS_AHEAD = 4  # half-minute blocks of each that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
 
 Item = TypeVar("Item")
@@ -38,6 +40,8 @@ class HearingOptions:
         sampling_rate: Rate in Hz of arrays; files have their own.
         channel: "mix", "left", "right" or an index.
         window: Longest piece in samples.
+        hop: Samples from one piece to the next; None for pieces that follow one another.
+        vad: "energy" or "silero" for pieces without speech to be left out, or None.
         batch_samples: Samples in one batch, padding included; None for one piece at a time.
         keep_errors: Give the error of a recording in its place instead of raising it.
     """
@@ -45,6 +49,8 @@ class HearingOptions:
     window: int
     sampling_rate: int | None = None
     channel: Channel = "mix"
+    hop: int | None = None
+    vad: str | None = None
     batch_samples: int | None = None
     keep_errors: bool = False
 
@@ -75,18 +81,30 @@ class Heard:
         return window_weights(self.windows)
 
 
-class _Piece(NamedTuple):
-    window: slice
-    samples: Samples
+class Told(NamedTuple):
+    """What the model says about one piece.
 
+    Attributes:
+        window: Its position in samples.
+        logits: (C,).
+        embedding: (D,).
+    """
 
-class _Told(NamedTuple):
     window: slice
     logits: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
+    """A recording is over.
+
+    Attributes:
+        source: Its short name.
+        duration: Its length in seconds.
+        quality: Its flags.
+        error: What ended it early, where errors are kept.
+    """
+
     source: str
     duration: float
     quality: tuple[str, ...]
@@ -97,7 +115,8 @@ class _Fault(NamedTuple):
     error: Exception
 
 
-_Event = _End | _Fault
+Mark: TypeAlias = SilentWindow | SpeechRun | Loudness | End
+_Passed: TypeAlias = Mark | _Fault
 
 
 def hear(
@@ -110,28 +129,44 @@ def hear(
         OSError: Likewise, if a file is missing or may not be read.
         ValueError: If an array comes without its rate or in an ambiguous shape.
     """
+    single = isinstance(sources, list) and len(sources) == 1
 
     def read(source: Source) -> "_Reading | EmoserError":
         try:
-            return _Reading(source, options)
+            return _Reading(source, options, num_ahead=1 if single else BLOCKS_AHEAD)
         except (EmoserError, OSError) as error:
             if not options.keep_errors:
                 raise
             return as_emoser_error(error)
 
-    if isinstance(sources, list) and len(sources) == 1:
+    if single:
         readings: Iterator[_Reading | EmoserError] = map(read, sources)
     else:
         readings = map_ahead(read, sources, num_threads=NUM_THREADS, num_ahead=NUM_AHEAD)
-    told: list[_Told] = []
-    for event in _infer(_read_pieces(readings, options), runtime, options.batch_samples):
-        if isinstance(event, _Fault):
-            raise event.error
-        if isinstance(event, _Told):
+    told: list[Told] = []
+    for event in _answer_pieces(readings, runtime, options):
+        if isinstance(event, Told):
             told.append(event)
-            continue
-        yield event.error if event.error is not None else _gather(event, told)
-        told = []
+        elif isinstance(event, End):
+            yield event.error if event.error is not None else _gather(event, told)
+            told = []
+
+
+def hear_along(
+    source: Source, runtime: Runtime, options: HearingOptions
+) -> Iterator["Told | Mark"]:
+    """What there is to say about one recording, as it goes by and in constant memory.
+
+    Every piece comes as `Told`, or as `SilentWindow` when nobody speaks in it; `SpeechRun`s
+    cover the recording; `End` is last.
+
+    Raises:
+        AudioError: If the recording cannot be read.
+        OSError: If a file is missing or may not be read.
+        ValueError: If an array comes without its rate or in an ambiguous shape.
+    """
+    readings = (_Reading(item, options, num_ahead=1) for item in [source])
+    return _answer_pieces(readings, runtime, options)
 
 
 def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
@@ -179,56 +214,67 @@ def map_ahead(
 class _Reading:
     """A recording that is open, with its first blocks decoded."""
 
-    def __init__(self, source: Source, options: HearingOptions) -> None:
+    def __init__(self, source: Source, options: HearingOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = open_blocks(
             source, sampling_rate=options.sampling_rate, channel=options.channel
         )
         try:
-            self.first = list(islice(self.blocks, BLOCKS_AHEAD))
+            self.first = list(islice(self.blocks, num_ahead))
         except BaseException:
             self.blocks.close()
             raise
 
 
+def _answer_pieces(
+    readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: HearingOptions
+) -> Iterator[Told | Mark]:
+    """All that happens in the recordings, one after another; faults are raised in their turn."""
+    for event in _infer(_read_pieces(readings, options), runtime, options.batch_samples):
+        if isinstance(event, _Fault):
+            raise event.error
+        yield event
+
+
 def _read_pieces(
     readings: Iterable["_Reading | EmoserError"], options: HearingOptions
-) -> Iterator[_Piece | _Event]:
+) -> Iterator[Piece | _Passed]:
     """The pieces of all recordings; a fault waits its turn behind what was read before it."""
     try:
         for reading in readings:
             yield from _cut(reading, options)
-    except Exception as error:  # raised by `hear`, when the answers before it are out
+    except Exception as error:  # raised by `_answer_pieces`, when the answers before it are out
         yield _Fault(error)
 
 
-def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[_Piece | _End]:
-    """The windows of a recording, then its end."""
+def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[Piece | Mark]:
+    """The windows of a recording and what lies between them, then its end."""
     if isinstance(reading, EmoserError):
-        yield _End("", 0.0, (), reading)
+        yield End("", 0.0, (), reading)
         return
+    scanner = Scanner(window=options.window, hop=options.hop or options.window, vad=options.vad)
     with reading.blocks as blocks:
-        samples = chain(reading.first, blocks)
         try:
-            for window, piece in stream_windows(samples, window=options.window, hop=options.window):
-                yield _Piece(window, piece)
+            for block in chain(reading.first, blocks):
+                yield from scanner.push(block)
+            yield from scanner.flush()
         except (EmoserError, OSError) as error:
             if not options.keep_errors:
                 raise
-            yield _End(reading.source, 0.0, (), as_emoser_error(error))
+            yield End(reading.source, 0.0, (), as_emoser_error(error))
         else:
-            yield _End(reading.source, blocks.duration, blocks.quality, None)
+            yield End(reading.source, blocks.duration, blocks.quality, None)
 
 
 def _infer(
-    events: Iterable[_Piece | _Event], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Told | _Event]:
+    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
+) -> Iterator[Told | _Passed]:
     """The same events in the same order, with every piece answered."""
-    waiting: list[_Piece | _Event] = []
+    waiting: list[Piece | _Passed] = []
     num_samples = 0
     for event in events:
         waiting.append(event)
-        num_samples += len(event.samples) if isinstance(event, _Piece) else 0
+        num_samples += len(event.samples) if isinstance(event, Piece) else 0
         if batch_samples is None or num_samples >= BATCHES_SORTED * batch_samples:
             yield from _answer(waiting, runtime, batch_samples or 0)
             waiting, num_samples = [], 0
@@ -236,18 +282,18 @@ def _infer(
 
 
 def _answer(
-    events: list[_Piece | _Event], runtime: Runtime, batch_samples: int
-) -> Iterator[_Told | _Event]:
-    pieces = {place: event for place, event in enumerate(events) if isinstance(event, _Piece)}
-    told: dict[int, _Told] = {}
+    events: list[Piece | _Passed], runtime: Runtime, batch_samples: int
+) -> Iterator[Told | _Passed]:
+    pieces = {place: event for place, event in enumerate(events) if isinstance(event, Piece)}
+    told: dict[int, Told] = {}
     for places in _pack(
         {place: len(piece.samples) for place, piece in pieces.items()}, batch_samples
     ):
         answer = runtime.infer([pieces[place].samples for place in places])
         for place, logits, embedding in zip(places, *answer, strict=True):
-            told[place] = _Told(pieces[place].window, logits, embedding)
+            told[place] = Told(pieces[place].window, logits, embedding)
     for place, event in enumerate(events):
-        yield told[place] if isinstance(event, _Piece) else event
+        yield told[place] if isinstance(event, Piece) else event
 
 
 def _pack(lengths: dict[int, int], batch_samples: int) -> Iterator[list[int]]:
@@ -264,7 +310,7 @@ def _pack(lengths: dict[int, int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _gather(end: _End, told: list[_Told]) -> Heard:
+def _gather(end: End, told: list[Told]) -> Heard:
     return Heard(
         source=end.source,
         windows=tuple(item.window for item in told),

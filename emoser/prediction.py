@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from emoser.svg import draw_prediction
+
 MAX_DURATION_DIGITS = 3
 BAR_WIDTH = 20
 
@@ -114,6 +116,9 @@ class Prediction:
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value:.3f}  {_bar(value)}".rstrip() for name, value in rows]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return draw_prediction(self)
 
     def _dimensions(self) -> Sequence[tuple[str, float]]:
         return list((self.dimensions or {}).items())

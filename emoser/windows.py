@@ -3,7 +3,7 @@
 Works on sample counts only: it has never heard of files, models or emotions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,8 @@ def cut_windows(num_samples: int, *, window: int, hop: int) -> list[slice]:
     return [slice(start, start + window) for start in starts]
 
 
-def stream_windows(
-    blocks: Iterable[npt.NDArray[np.float32]], *, window: int, hop: int
-) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-    """The windows of `cut_windows`, with their samples, of a recording that comes in blocks.
+class WindowCutter:
+    """Cuts a recording that comes in blocks into the windows of `cut_windows`.
 
     Holds at most a window, a hop and a block at a time, however long the recording is.
 
@@ -46,25 +44,48 @@ def stream_windows(
         ValueError: If `hop` is not in [1, window].
 
     Example:
-        >>> blocks = [np.arange(6, dtype=np.float32), np.arange(6, 10, dtype=np.float32)]
-        >>> [piece.start for piece, _ in stream_windows(blocks, window=4, hop=3)]
-        [0, 3, 6]
+        >>> cutter = WindowCutter(window=4, hop=3)
+        >>> [piece.start for piece, _ in cutter.push(np.zeros(9, np.float32))]
+        [0, 3]
+        >>> [piece for piece, _ in cutter.flush()]
+        [slice(5, 9, None)]
     """
-    if not 1 <= hop <= window:
-        raise ValueError(f"hop is {hop} samples; it must lie between 1 and the window, {window}")
-    kept = np.zeros(0, np.float32)
-    base = start = 0  # position of kept[0], and of the next window
-    for block in blocks:
-        kept = np.concatenate([kept, block])
-        while base + len(kept) > start + window:
-            yield slice(start, start + window), kept[start - base :][:window]
-            start += hop
-        forget = max(start - hop - base, 0)  # the last window may begin before `start`
-        kept, base = kept[forget:], base + forget
-    end = base + len(kept)
-    if end > 0:
-        last = max(end - window, 0)
-        yield slice(last, end), kept[last - base :]
+
+    def __init__(self, *, window: int, hop: int) -> None:
+        if not 1 <= hop <= window:
+            raise ValueError(
+                f"hop is {hop} samples; it must lie between 1 and the window, {window}"
+            )
+        self._window = window
+        self._hop = hop
+        self._kept = np.zeros(0, np.float32)
+        self._base = self._next = 0  # position of the first kept sample, and of the next window
+
+    def push(
+        self, block: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """The windows that are full and not the last, now that `block` has come.
+
+        Take them all before the next call.
+        """
+        self._kept = np.concatenate([self._kept, block])
+        while self._base + len(self._kept) > self._next + self._window:
+            start = self._next
+            yield (
+                slice(start, start + self._window),
+                self._kept[start - self._base :][: self._window],
+            )
+            self._next += self._hop
+        # The last window may begin before the next one would.
+        forget = max(self._next - self._hop - self._base, 0)
+        self._kept, self._base = self._kept[forget:], self._base + forget
+
+    def flush(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """The last window, which ends with the recording; nothing if there was no sample."""
+        end = self._base + len(self._kept)
+        if end > 0:
+            last = max(end - self._window, 0)
+            yield slice(last, end), self._kept[last - self._base :]
 
 
 def window_weights(windows: Sequence[slice]) -> npt.NDArray[np.float64]:

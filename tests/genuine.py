@@ -7,10 +7,12 @@ otherwise the forward pass is written out here from the published description.
 
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from models import small_config
 from safetensors.torch import save_file
@@ -130,6 +132,23 @@ RAW_INPUT = Wav2Vec2FeatureExtractor(do_normalize=False)
 NORMALIZED = Wav2Vec2FeatureExtractor(do_normalize=True)
 
 
+def require(name):
+    """Skip the test where the package that a case needs is absent."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], exc_type=ImportError)
+        forget_lazy_modules()
+
+
+def forget_lazy_modules():
+    """Take SpeechBrain's stand-ins out of the table of modules.
+
+    They import what they stand for when anybody looks at them, and `inspect` looks at all.
+    """
+    kinds = ("LazyModule", "DeprecatedModuleRedirect")
+    for name in [name for name, module in sys.modules.items() if type(module).__name__ in kinds]:
+        del sys.modules[name]
+
+
 def write_config(folder, **values):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(values))
@@ -216,6 +235,7 @@ def of_speechbrain(frames=False, old_names=True):
         from speechbrain.nnet.linear import Linear
         from speechbrain.nnet.pooling import Pooling1d, StatisticsPooling
 
+        forget_lazy_modules()
         torch.manual_seed(3)
         source = folder.parent / f"{folder.name}-source"
         kind, config_kind = (WavLMModel, WavLMConfig) if frames else (Wav2Vec2Model, Wav2Vec2Config)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from genuine import CASES, NEEDS
+from genuine import CASES, require
 
 from emoser.checkpoints.catalog import CATALOG
 from emoser.checkpoints.layouts import load_checkpoint
@@ -17,8 +17,7 @@ def folders(tmp_path_factory):
 
     def write(name):
         if name not in made:
-            if name in NEEDS:
-                pytest.importorskip(NEEDS[name], exc_type=ImportError)
+            require(name)
             made[name] = tmp_path_factory.mktemp("commands") / "model"
             CASES[name](made[name])
         return made[name]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from genuine import CASES, LAYER_NORM, NEEDS, of_dense_head
+from genuine import CASES, LAYER_NORM, of_dense_head, require
 from models import loud_model, pad, random_clips, small_config
 from safetensors.torch import load_file
 from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig, pipeline
@@ -35,8 +35,7 @@ def written(tmp_path_factory):
 
     def write(name):
         if name not in made:
-            if name in NEEDS:
-                pytest.importorskip(NEEDS[name], exc_type=ImportError)
+            require(name)
             folder = tmp_path_factory.mktemp("checkpoint") / "model"
             made[name] = folder, CASES[name](folder)
         return made[name]

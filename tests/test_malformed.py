@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from genuine import CASES, NEEDS
+from genuine import CASES, require
 from safetensors.torch import load_file, save_file
 
 from emoser.checkpoints.conversion import convert_checkpoint
@@ -278,8 +278,7 @@ def sources(tmp_path_factory):
 
     def source(name):
         if name not in made:
-            if name in NEEDS:
-                pytest.importorskip(NEEDS[name], exc_type=ImportError)
+            require(name)
             folder = tmp_path_factory.mktemp("sound") / "model"
             if name == OWN:
                 convert_checkpoint(Checkpoint("odyssey", source(ODYSSEY)), folder)

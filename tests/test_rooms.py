@@ -10,7 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "emoser"
 ROOMS = (
     ("errors",),
-    ("labels", "audio", "windows", "prediction", "metrics", "configuration"),
+    ("labels", "audio", "windows", "text", "segments", "folders", "metrics"),
+    ("configuration", "palette", "timeline_options"),
+    ("svg", "notations"),
+    ("prediction", "activity"),
+    ("silero", "timeline", "segmentation", "rows"),
+    ("scanning",),
     ("torchaudio_guard",),
     ("pooling", "heads"),
     ("encoder",),
@@ -19,7 +24,9 @@ ROOMS = (
     ("checkpoints",),
     ("runtimes",),
     ("hearing",),
+    ("listening",),
     ("classifier",),
+    ("streaming", "live", "plots", "bulk"),
     ("finetune",),
     ("cli",),
 )

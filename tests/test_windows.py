@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emoser.windows import cut_windows, stream_windows, window_weights
+from emoser.windows import WindowCutter, cut_windows, window_weights
+
+
+def stream_windows(blocks, *, window, hop):
+    """The windows of a recording that comes in blocks."""
+    cutter = WindowCutter(window=window, hop=hop)
+    for block in blocks:
+        yield from cutter.push(block)
+    yield from cutter.flush()
+
 
 SIZES = st.integers(1, 60).flatmap(
     lambda window: st.tuples(

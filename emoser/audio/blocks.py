@@ -197,7 +197,7 @@ def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | Non
     index = _CHANNEL_NAMES[channel] if isinstance(channel, str) else int(channel)
     if not 0 <= index < num_channels:
         plural = "channel" if num_channels == 1 else "channels"
-        raise ValueError(
+        raise AudioError(
             f"channel {channel!r} is not there: {name} has {num_channels} {plural}, "
             f"so an index from 0 to {num_channels - 1}, or 'mix', is allowed"
         )

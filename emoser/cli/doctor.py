@@ -6,8 +6,8 @@ from importlib import import_module, metadata
 from typing import Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
-from emoser.cli.predict import printable
 from emoser.errors import CheckpointError, DependencyError
+from emoser.text import printable
 
 REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfile", "soxr")
 OPTIONAL = {

@@ -1,29 +1,23 @@
 """`emoser predict`: files, folders, patterns or standard input in; one row per recording out."""
 
 import argparse
-import csv
 import glob
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL
 from emoser.errors import AudioError, EmoserError
-from emoser.prediction import Prediction
+from emoser.folders import find_recordings, parse_shard
+from emoser.rows import as_csv, as_line, as_row, csv_header
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .w64 "
-    ".m4a .mp4 .aac .webm .mka .mkv .amr .wma .mov".split()
-)
 MAX_NAME_WIDTH = 60  # longer names keep their end
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -52,8 +46,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per line")
     form.add_argument("--csv", action="store_true", help="comma-separated values with a header")
+    add_folder_options(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for folders of any size."""
+    group = parser.add_argument_group(
+        "whole folders", "With --output, FILE is one folder; the same command goes on after a stop."
+    )
+    group.add_argument("--output", help="write rows as they come: .jsonl, .csv or .parquet")
+    group.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="do the I-th of N parts (%(default)s)"
+    )
+    group.add_argument("--engine", default="local", help="local, or ray for Ray Data actors")
+    group.add_argument("--actors", type=_positive_int, help="actors of Ray; all it has room for")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +76,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print; 3 when a recording could not be read."""
+    if options.output:
+        return _run_folder(options)
     from emoser.classifier import EmotionClassifier
 
     names = list(expand_names(options.files))
@@ -80,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     )
     answers = classifier.iter_predictions(
         (_open(name) for name in names),
-        channel=_channel(options.channel),
+        channel=parse_channel(options.channel),
         batch_seconds=options.batch_seconds,
         on_error="return",
     )
@@ -95,6 +105,38 @@ def run(options: argparse.Namespace) -> int:
     return AudioError.exit_code if failed else 0
 
 
+def _run_folder(options: argparse.Namespace) -> int:
+    """Predict a folder into a file; 3 when a recording could not be read."""
+    from emoser.bulk import BulkJob, predict_folder
+
+    if len(options.files) != 1 or options.json or options.csv or options.top_k:
+        raise ValueError(
+            "with --output, pass one folder and neither --json, --csv nor --top-k; the suffix of "
+            "the output says what is written"
+        )
+    job = BulkJob(
+        folder=options.files[0],
+        output=options.output,
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        backend=options.backend,
+        labels=options.labels,
+        channel=parse_channel(options.channel),
+        batch_seconds=options.batch_seconds,
+        shard=parse_shard(options.shard),
+        engine=options.engine,
+        num_actors=options.actors,
+    )
+    summary = predict_folder(job, progress=True)
+    before = f", {summary.num_before} of them before" if summary.num_before else ""
+    failed = f", {summary.num_errors} could not be read" if summary.num_errors else ""
+    print(
+        f"emoser: {summary.num_files} recordings in {job.output}{before}{failed}", file=sys.stderr
+    )
+    return AudioError.exit_code if summary.num_errors else 0
+
+
 def expand_names(names: Sequence[str]) -> Iterator[str]:
     """Files of the names: folders are searched, patterns expanded, the rest taken as it is.
 
@@ -106,7 +148,7 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
         if name == "-" or path.is_file():
             yield name
         elif path.is_dir():
-            yield from _search(path)
+            yield from find_recordings(path)
         elif glob.has_magic(name) and not path.exists():
             found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())
             if not found:
@@ -114,17 +156,6 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
             yield from found
         else:
             yield name
-
-
-def _search(folder: Path) -> Iterator[str]:
-    found = sorted(
-        item
-        for item in folder.rglob("*")
-        if item.suffix.lower() in AUDIO_SUFFIXES and item.is_file()
-    )
-    if not found:
-        raise AudioError(f"{folder} holds no audio file; name a file to have it read all the same")
-    yield from map(str, found)
 
 
 def _open(name: str) -> "Source":
@@ -135,80 +166,16 @@ def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Se
     if options.json:
         return lambda name, answer: print(json.dumps(as_row(name, answer, options.top_k)))
     if options.csv:
-        return _CsvWriter(sys.stdout, labels)
+        print(csv_header(labels), end="")
+        return lambda name, answer: print(as_csv(name, answer, labels), end="")
     width = min(max(len(printable(name)) for name in names), MAX_NAME_WIDTH)
-    return lambda name, answer: print(as_line(name, answer, width, labels, options.top_k))
+    return lambda name, answer: print(
+        as_line(name, answer, width=width, labels=labels, top_k=options.top_k)
+    )
 
 
-def as_row(name: str, answer: Prediction | EmoserError, top_k: int | None = None) -> dict[str, Any]:
-    """The answer as plain values; an error has the key "error" and no label."""
-    if isinstance(answer, EmoserError):
-        return {"source": name, "error": str(answer)}
-    return {**answer.to_dict(), "source": name, "scores": dict(answer.top(top_k))}
-
-
-def as_line(
-    name: str,
-    answer: Prediction | EmoserError,
-    width: int,
-    labels: Sequence[str],
-    top_k: int | None,
-) -> str:
-    """The answer as one aligned line for people."""
-    shown = printable(name)
-    shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
-    if isinstance(answer, EmoserError):
-        return f"{shown}  error: {printable(str(answer))}"
-    label_width = max(len(label) for label in labels)
-    first, *others = [*answer.top(top_k), *(answer.dimensions or {}).items()]
-    rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
-    line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
-    return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
-
-
-def printable(text: str) -> str:
-    r"""Text that cannot steer a terminal: control characters are shown as escapes.
-
-    Example:
-        >>> print(printable("a\x1b[31m\n"))
-        a\x1b[31m\x0a
-    """
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
-
-
-class _CsvWriter:
-    def __init__(self, file: TextIO, labels: Sequence[str]) -> None:
-        self.labels = labels
-        self.writer = csv.writer(file, lineterminator="\n")
-        self.writer.writerow(["source", "label", "score", *labels, "duration", "quality", "error"])
-
-    def __call__(self, name: str, answer: Prediction | EmoserError) -> None:
-        if isinstance(answer, EmoserError):
-            blanks = [""] * (len(self.labels) + 4)
-            self.writer.writerow([_cell(name), *blanks, _cell(str(answer))])
-            return
-        values = {**answer.scores, **(answer.dimensions or {})}
-        scores = [f"{values[label]:.6f}" for label in self.labels]
-        self.writer.writerow(
-            [
-                _cell(name),
-                answer.label or "",
-                "" if answer.score is None else f"{answer.score:.6f}",
-                *scores,
-                f"{answer.duration:.3f}",
-                " ".join(answer.quality),
-                "",
-            ]
-        )
-
-
-def _cell(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def _channel(text: str) -> "Channel":
+def parse_channel(text: str) -> "Channel":
+    """The channel that an option names: an index where it is a number."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 

@@ -1,0 +1,135 @@
+"""Where somebody speaks: frames of 32 ms that are judged, and stretches made of them.
+
+Works on samples at 16 kHz as they come, in constant memory, with the same answer for any size
+of blocks. Knows nothing of emotions or windows.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FRAME_SAMPLES = 512  # 32 ms at 16 kHz, what silero-vad was trained on
+FRAMES_PER_SECOND = 16_000 / FRAME_SAMPLES
+
+# The loudest frame of the quietest of 8,543 clips lies at -54 dBFS, an idle line near -65.
+MIN_LEVEL_DBFS = -60.0
+# Above the floor by 12 dB, a quarter of the amplitude: the ends of words lie lower, and the
+# margin below keeps them.
+LEVEL_OVER_FLOOR_DB = 12.0
+# The floor follows a quieter frame at once and rises by 3 dB a second: a new noise is learnt in
+# seconds, and a sentence without a pause does not lift it by much.
+FLOOR_RISE_DB = 3.0 / FRAMES_PER_SECOND
+# Below the lower bound, a bit of digital silence would make the faintest noise count as speech;
+# above the upper one a loud voice without pauses would be taken for noise.
+FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, -45.0)
+
+MIN_SPEECH_FRAMES = 3  # 0.1 s; a click is shorter, a syllable is not
+MIN_SILENCE_FRAMES = 16  # 0.5 s; a pause between words is shorter, one between turns is not
+MARGIN_FRAMES = 3  # 0.1 s kept on either side of speech: soft beginnings and ends
+
+Frames = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+class Gate(Protocol):
+    """Judges frames, one after another, in the order of the recording."""
+
+    def judge(self, frames: Frames) -> Flags:
+        """Whether somebody speaks in each frame, (n, 512) -> (n,)."""
+        ...
+
+
+class EnergyGate:
+    """Speech is what stands out of the noise floor; needs no dependency.
+
+    Example:
+        >>> tone = np.sin(np.arange(1024, dtype=np.float32)).reshape(2, 512)
+        >>> EnergyGate().judge(tone * np.array([[0.0], [0.1]], np.float32)).tolist()
+        [False, True]
+    """
+
+    def __init__(self) -> None:
+        self._floor = FLOOR_RANGE_DBFS[0]
+
+    def judge(self, frames: Frames) -> Flags:
+        """Whether each frame is louder than the floor so far, (n, 512) -> (n,)."""
+        centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
+        power = np.einsum("ij,ij->i", centred, centred) / FRAME_SAMPLES
+        levels = 10 * np.log10(np.maximum(power, 1e-30))  # dBFS
+        lowest, highest = FLOOR_RANGE_DBFS
+        flags = np.empty(len(levels), np.bool_)
+        for place, level in enumerate(levels.tolist()):
+            self._floor = min(max(min(level, self._floor + FLOOR_RISE_DB), lowest), highest)
+            flags[place] = level > max(MIN_LEVEL_DBFS, self._floor + LEVEL_OVER_FLOOR_DB)
+        return flags
+
+
+class SpeechRun(NamedTuple):
+    """A stretch of the recording that is settled: speech or silence.
+
+    Attributes:
+        start: Its first sample.
+        stop: The sample after its last one.
+        speaking: Whether somebody speaks.
+    """
+
+    start: int
+    stop: int
+    speaking: bool
+
+
+class SpeechSmoother:
+    """Frames that were judged -> stretches of speech and of silence that cover the recording.
+
+    Speech shorter than `MIN_SPEECH_FRAMES` and silence shorter than `MIN_SILENCE_FRAMES` are
+    swallowed by what is around them. A stretch may come in several parts. It lags behind the
+    frames by at most `MIN_SILENCE_FRAMES`.
+
+    Example:
+        >>> smoother = SpeechSmoother()
+        >>> runs = list(smoother.push(np.repeat([False, True], 20)))
+        >>> runs += smoother.flush(40 * 512)
+        >>> [(run.start // 512, run.stop // 512, run.speaking) for run in runs]
+        [(0, 17, False), (17, 40, True)]
+    """
+
+    def __init__(self) -> None:
+        self._num_frames = 0
+        self._start = 0  # first frame that was not given out yet
+        self._speaking = False
+        self._streak = 0  # frames at the end that contradict the state
+
+    def push(self, flags: Flags) -> Iterator[SpeechRun]:
+        """What the next frames settle."""
+        for active in flags.tolist():
+            self._num_frames += 1
+            self._streak = self._streak + 1 if active != self._speaking else 0
+            needed = MIN_SILENCE_FRAMES if self._speaking else MIN_SPEECH_FRAMES
+            if self._streak == needed:
+                yield from self._settle(self._change())
+                self._speaking = not self._speaking
+                self._streak = 0
+        settled = min(self._num_frames, self._change())
+        if self._start or self._speaking or settled >= MIN_SILENCE_FRAMES:
+            yield from self._settle(settled)
+
+    def flush(self, num_samples: int) -> Iterator[SpeechRun]:
+        """The rest of a recording of `num_samples` samples."""
+        if self._start * FRAME_SAMPLES < num_samples:
+            yield SpeechRun(self._start * FRAME_SAMPLES, num_samples, self._speaking)
+
+    def _change(self) -> int:
+        """The first frame that would be of the other kind if the streak went on."""
+        first = self._num_frames - self._streak
+        if self._speaking:
+            return first + MARGIN_FRAMES
+        first -= MARGIN_FRAMES
+        # A recording that begins a moment before the voice does has no silence there.
+        return first if self._start or first >= MIN_SILENCE_FRAMES else 0
+
+    def _settle(self, stop: int) -> Iterator[SpeechRun]:
+        if stop > self._start:
+            yield SpeechRun(self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking)
+            self._start = stop

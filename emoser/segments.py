@@ -1,0 +1,137 @@
+"""Stretches of time of a recording: the windows a model heard, and the segments made of them.
+
+Plain frozen values with times in seconds. Knows neither how they were found nor how other
+programs write them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("emotion", "silence", "uncertain")
+TIME_DIGITS = 3
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # of a time axis
+MAX_MARKS = 12
+
+
+@dataclass(frozen=True)
+class TimelineWindow:
+    """One window, and what the model said about it.
+
+    Attributes:
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds.
+        scores: Probability of every label, summing to 1; empty for a window without any sound
+            above the gate, which the model never saw.
+        channel: Index of the channel when each was heard for itself, else None.
+    """
+
+    start: float
+    end: float
+    scores: Mapping[str, float]
+    channel: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "start": round(self.start, TIME_DIGITS),
+            "end": round(self.end, TIME_DIGITS),
+            "scores": dict(self.scores),
+            "channel": self.channel,
+        }
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one emotion, of silence, or of nothing certain.
+
+    Attributes:
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds.
+        kind: "emotion", "silence" or "uncertain" (no label was probable enough).
+        label: The emotion; None for the other kinds.
+        score: Its mean probability over the segment, in [0, 1]; None for the other kinds.
+        scores: Mean probability of every label over the segment; empty in silence.
+        channel: Index of the channel when each was heard for itself, else None.
+
+    Example:
+        >>> print(Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25}))
+        0:01.00 - 0:02.50  sad 0.75
+    """
+
+    start: float
+    end: float
+    kind: str
+    label: str | None = None
+    score: float | None = None
+    scores: Mapping[str, float] | None = None
+    channel: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no segment can be.
+
+        Raises:
+            ValueError: If the kind is unknown, the label is missing or out of place, or the end
+                lies before the start.
+        """
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; use one of {', '.join(KINDS)}")
+        if (self.kind == "emotion") != (self.label is not None):
+            raise ValueError(f"a segment of kind {self.kind!r} has the label {self.label!r}")
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"a segment from {self.start} s to {self.end} s does not exist")
+        if self.scores is None:
+            object.__setattr__(self, "scores", {})
+
+    @property
+    def name(self) -> str:
+        """The emotion, or the kind where there is none."""
+        return self.label if self.label is not None else self.kind
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "start": round(self.start, TIME_DIGITS),
+            "end": round(self.end, TIME_DIGITS),
+            "kind": self.kind,
+            "label": self.label,
+            "score": self.score,
+            "scores": dict(self.scores or {}),
+            "channel": self.channel,
+        }
+
+    def __str__(self) -> str:
+        """One line: times, channel where there are several, name and score."""
+        channel = "" if self.channel is None else f"  channel {self.channel}"
+        score = "" if self.score is None else f" {self.score:.2f}"
+        times = f"{clock(self.start)} - {clock(self.end)}"
+        return f"{times}{channel}  {self.name}{score}"
+
+
+def choose_step(duration: float) -> int:
+    """Seconds between the marks of a time axis, at most twelve of them, at round times.
+
+    Example:
+        >>> choose_step(38.0), choose_step(3600.0)
+        (5, 300)
+    """
+    return next((step for step in STEPS if duration / step <= MAX_MARKS), STEPS[-1])
+
+
+def clock(seconds: float) -> str:
+    """A time as people read it, with hours where there are any.
+
+    Example:
+        >>> clock(7.5), clock(3661.25), clock(59.999)
+        ('0:07.50', '1:01:01.25', '1:00.00')
+    """
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{rest // 100:02d}.{rest % 100:02d}"

@@ -1,0 +1,31 @@
+"""Text that can harm neither a terminal nor a spreadsheet.
+
+Knows nothing of what the text says.
+"""
+
+import re
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
+
+
+def printable(text: str) -> str:
+    r"""Text that cannot steer a terminal: control characters are shown as escapes.
+
+    Example:
+        >>> print(printable("a\x1b[31m\n"))
+        a\x1b[31m\x0a
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+def guard_cell(text: str) -> str:
+    """Text for a cell of a table that a spreadsheet will not take for a formula.
+
+    Example:
+        >>> guard_cell("=1+1"), guard_cell("call.wav")
+        ("'=1+1", 'call.wav')
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(FORMULA) else text

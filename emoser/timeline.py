@@ -1,0 +1,152 @@
+"""`Timeline`: what happens in a long recording, window by window and segment by segment.
+
+A frozen result of plain values and NumPy. Knows nothing of models or files; the notations of
+other programs live in `notations`, pictures in `svg` and `plots`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emoser.notations import (
+    NO_NAME,
+    write_audacity,
+    write_csv,
+    write_rttm,
+    write_srt,
+    write_textgrid,
+    write_webvtt,
+)
+from emoser.segments import TIME_DIGITS, Segment, TimelineWindow
+from emoser.svg import draw_timeline
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The emotions of a recording over time.
+
+    Attributes:
+        windows: What the model heard, and its scores; together they cover the recording.
+        segments: Stretches of one emotion, of silence, or of nothing certain; those of a
+            channel follow one another and cover the recording.
+        duration: Length of the recording in seconds.
+        labels: The labels that scores are for.
+        quality: What was wrong with the recording, as in `Prediction`.
+        channels: Indices of the channels when each was heard for itself, else empty. Windows
+            and segments then name theirs, and `per_channel` takes them apart.
+        window_seconds: Length of a window.
+        hop_seconds: Time from one window to the next.
+        model: Name of the checkpoint that answered.
+        source: The file, or a short description of what was handed in.
+        peaks: Highest amplitude in each 32 ms, one row per channel, for pictures.
+
+    Example:
+        >>> timeline = Timeline((), (Segment(0.0, 2.0, "silence"),), duration=2.0, labels=("sad",))
+        >>> print(timeline)
+        0:00.00 - 0:02.00  silence
+        >>> timeline.shares()
+        {'silence': 1.0}
+    """
+
+    windows: tuple[TimelineWindow, ...]
+    segments: tuple[Segment, ...]
+    duration: float
+    labels: tuple[str, ...]
+    quality: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()
+    window_seconds: float = 0.0
+    hop_seconds: float = 0.0
+    model: str = ""
+    source: str = field(default="", compare=False)
+    peaks: tuple[npt.NDArray[np.float32], ...] = field(default=(), repr=False, compare=False)
+
+    def per_channel(self) -> "list[Timeline]":
+        """One timeline for each channel that was heard for itself; else only this one."""
+        if not self.channels:
+            return [self]
+        return [
+            replace(
+                self,
+                windows=tuple(item for item in self.windows if item.channel == channel),
+                segments=tuple(item for item in self.segments if item.channel == channel),
+                channels=(channel,),
+                peaks=self.peaks[place : place + 1],
+            )
+            for place, channel in enumerate(self.channels)
+        ]
+
+    def shares(self) -> Mapping[str, float]:
+        """The share of the time that each emotion, silence and "uncertain" fill; sums to 1."""
+        total: dict[str, float] = {}
+        for segment in self.segments:
+            total[segment.name] = total.get(segment.name, 0.0) + segment.duration
+        whole = sum(total.values())
+        ranked = sorted(total.items(), key=lambda item: -item[1])
+        return {name: seconds / whole for name, seconds in ranked if whole}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "source": self.source,
+            "duration": round(self.duration, TIME_DIGITS),
+            "labels": list(self.labels),
+            "quality": list(self.quality),
+            "channels": list(self.channels),
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "model": self.model,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "windows": [window.to_dict() for window in self.windows],
+        }
+
+    def to_csv(self) -> str:
+        """The segments as a table with one column per label."""
+        return write_csv(self.segments, labels=self.labels)
+
+    def to_srt(self) -> str:
+        """The segments as SubRip subtitles; silence has none."""
+        return write_srt(self.segments)
+
+    def to_webvtt(self) -> str:
+        """The segments as WebVTT subtitles; silence has none."""
+        return write_webvtt(self.segments)
+
+    def to_rttm(self) -> str:
+        """The segments as RTTM, the emotion in the place of the speaker; silence has no line."""
+        return write_rttm(self.segments, name=PurePath(self.source).stem or NO_NAME)
+
+    def to_textgrid(self) -> str:
+        """The segments as a Praat TextGrid with one tier per channel."""
+        return write_textgrid(self.segments, duration=self.duration)
+
+    def to_audacity(self) -> str:
+        """The segments as a label track of Audacity."""
+        return write_audacity(self.segments)
+
+    def plot(self, path: str | os.PathLike[str], *, theme: str = "light") -> None:
+        """Draw probabilities and segments under the waveform into an image file.
+
+        Args:
+            path: Where to; the suffix chooses the format, such as .png, .svg or .pdf.
+            theme: "light" or "dark".
+
+        Raises:
+            DependencyError: If matplotlib is not installed.
+            ValueError: If the theme or the suffix is none that is known.
+        """
+        # Drawing is above results; only who asks for a picture pays for it.
+        from emoser.plots import plot_timeline, save_figure
+
+        save_figure(plot_timeline(self, theme=theme), path)
+
+    def __str__(self) -> str:
+        """One line per segment."""
+        return "\n".join(map(str, self.segments))
+
+    def _repr_html_(self) -> str:
+        return draw_timeline(self)

@@ -1,0 +1,105 @@
+"""A timeline beside the truth: `python examples/benchmarks/composed.py DATA --plot composed.png`.
+
+DATA is a folder of acted speech with a `manifest.csv` (columns corpus, path, speaker, emotion).
+Clips of one speaker are joined: neutral, angry, four seconds of silence, sad. The silence at the
+ends of the clips is cut off, so that the truth holds at every moment. Prints the truth, the
+timeline and the share of time that the timeline names right, speaker by speaker.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from emoser import EmotionClassifier, Timeline
+from emoser.palette import colours_of
+from emoser.plots import plot_timeline, save_figure
+
+RATE = 16_000
+PLAN = (("neutral", 3), ("angry", 3), ("silence", 4), ("sad", 3))  # clips; seconds for silence
+QUIET = 0.02  # of the peak of a clip: what lies below at its ends is cut off
+GRID_SECONDS = 0.01
+
+
+def trim(samples: np.ndarray) -> np.ndarray:
+    """A clip without the quiet at its ends."""
+    loud = np.flatnonzero(np.abs(samples) > QUIET * np.abs(samples).max())
+    return samples[loud[0] : loud[-1] + 1]
+
+
+def compose(data: Path, corpus: str, speaker: str) -> tuple[np.ndarray, list]:
+    """Samples, and the truth as (start, end, name) in seconds."""
+    with (data / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["corpus"] == corpus]
+    generator = np.random.default_rng(int(speaker) if speaker.isdigit() else 0)
+    parts, truth, position = [], [], 0
+    for name, count in PLAN:
+        if name == "silence":
+            part = np.zeros(count * RATE, np.float32)
+        else:
+            clips = [r for r in rows if r["speaker"] == speaker and r["emotion"] == name]
+            chosen = generator.choice(len(clips), count, replace=False)
+            paths = [data / clips[place]["path"] for place in chosen]
+            part = np.concatenate([trim(soundfile.read(p, dtype="float32")[0]) for p in paths])
+        truth.append((position / RATE, (position + len(part)) / RATE, name))
+        position += len(part)
+        parts.append(part)
+    return np.concatenate(parts), truth
+
+
+def share_right(timeline: Timeline, truth: list) -> tuple[float, float]:
+    """The share of all time, and of the silence alone, that has its true name."""
+    times = np.arange(GRID_SECONDS / 2, timeline.duration, GRID_SECONDS)
+    starts = [segment.start for segment in timeline.segments]
+    heard = [timeline.segments[i - 1].name for i in np.searchsorted(starts, times, "right")]
+    true = [next(n for s, e, n in truth if s <= t < e or e >= timeline.duration) for t in times]
+    right = np.array([a == b for a, b in zip(heard, true, strict=True)])
+    return float(right.mean()), float(right[np.array(true) == "silence"].mean())
+
+
+def draw(timeline: Timeline, truth: list, path: Path) -> None:
+    """The timeline, with the truth as coloured areas behind the waveform."""
+    figure = plot_timeline(timeline)
+    colours = {**colours_of(timeline.labels), "silence": "#ffffff"}
+    wave = figure.axes[0]
+    top = wave.get_ylim()[1]
+    for start, end, name in truth:
+        wave.axvspan(start, end, color=colours.get(name, "#ffffff"), alpha=0.3, linewidth=0)
+        wave.text((start + end) / 2, top, f"true: {name}", ha="center", va="top", fontsize=7.5)
+    save_figure(figure, path)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="emoser-tiny")
+    parser.add_argument("--corpus", default="ravdess")
+    parser.add_argument("--speakers", default="03,04,16,17,18", help="comma-separated")
+    parser.add_argument("--labels", default=None)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    classifier = EmotionClassifier.from_pretrained(
+        options.model, device="cpu", labels=options.labels
+    )
+    shares = []
+    for place, speaker in enumerate(options.speakers.split(",")):
+        samples, truth = compose(options.data, options.corpus, speaker)
+        timeline = classifier.timeline(samples, sampling_rate=RATE)
+        if not place:
+            print("\n".join(f"{start:6.2f} {end:6.2f}  {name}" for start, end, name in truth))
+            print(timeline)
+            if options.plot:
+                draw(timeline, truth, options.plot)
+        shares.append(share_right(timeline, truth))
+        print(f"speaker {speaker}: {shares[-1][0]:.0%} of the time right, "
+              f"{shares[-1][1]:.0%} of the silence")  # fmt: skip
+    print(f"mean over {len(shares)} speakers: {np.mean([share for share, _ in shares]):.0%}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

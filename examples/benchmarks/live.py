@@ -1,0 +1,54 @@
+"""What a live stream costs: `python examples/benchmarks/live.py [--threads 2]`.
+
+Pushes two minutes of noise in blocks of 100 ms through an `EmotionStream` with its defaults and
+prints the time of the model and everything else per hop, as a share of the hop.
+"""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+
+from emoser import EmotionClassifier, EmotionStream
+
+RATE = 48_000
+SECONDS = 120
+BLOCK = RATE // 10
+
+
+def main() -> int:
+    """Print the share; 1 if it is above a tenth."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="emoser-tiny")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    classifier = EmotionClassifier.from_pretrained(
+        options.model, device="cpu", backend=options.backend
+    )
+    if classifier.info.backend == "torch":
+        import torch
+
+        torch.set_num_threads(options.threads)
+    stream = EmotionStream(classifier, sampling_rate=RATE)
+    generator = np.random.default_rng(0)
+    costs, used = [], []
+    for _ in range(SECONDS):
+        blocks = generator.standard_normal((RATE // BLOCK, BLOCK)).astype(np.float32) / 10
+        start, start_used = time.perf_counter(), time.process_time()
+        for block in blocks:
+            stream.push(block)
+        costs.append(time.perf_counter() - start)
+        used.append(time.process_time() - start_used)
+    warm = np.sort(costs[5:])
+    median, late = float(np.median(warm)), float(warm[int(0.99 * len(warm))])
+    name = f"{classifier.info.name} on {classifier.info.backend}, {options.threads} threads"
+    print(f"{name}: {median:.1%} of a hop of 1 s (median), {late:.1%} (99th of 100)")
+    print(f"processor time of one core: {np.median(used[5:]):.1%} of a hop")
+    print(f"delay: at most {stream.delay_seconds:g} s of window and hop, and {late:.3f} s")
+    return int(median > 0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
