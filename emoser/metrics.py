@@ -6,7 +6,7 @@ the averages: it can be predicted wrongly, but not recalled. Knows nothing of to
 the classes mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,59 @@ def expected_calibration_error(
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, weights=(truth == predicted) - confidence, minlength=num_bins)
     return round(float(np.abs(gaps).sum() / len(truth)), 12)
+
+
+def bootstrap_interval(
+    truth: Indices,
+    predicted: Indices,
+    groups: Sequence[Hashable],
+    figure: Callable[[Indices, Indices], float],
+    *,
+    num_draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Where a figure lies when other speakers of the same kind had been recorded.
+
+    Whole groups are drawn with replacement, since the recordings of a speaker are alike; with
+    one group alone, single recordings are.
+
+    Args:
+        truth: The class of each recording, (N,).
+        predicted: What was said, (N,).
+        groups: Who speaks in each recording, (N,).
+        figure: Such as `accuracy` or `unweighted_average_recall`.
+        num_draws: How often to draw.
+        level: Part of the draws that the interval holds.
+        seed: Makes the draws.
+
+    Raises:
+        ValueError: If there are no recordings, or lengths differ.
+
+    Example:
+        >>> bootstrap_interval([0, 0, 1, 1], [0, 0, 1, 1], "aabb", accuracy)
+        (1.0, 1.0)
+    """
+    truth, predicted = _check(truth, predicted)
+    figures = [
+        figure(truth[rows], predicted[rows]) for rows in draw_groups(groups, num_draws, seed)
+    ]
+    edges = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+    low, high = np.quantile(figures, edges)
+    return float(low), float(high)
+
+
+def draw_groups(groups: Sequence[Hashable], num_draws: int, seed: int) -> list[NDArray[np.int64]]:
+    """Rows of whole groups, drawn with replacement; as many groups as there are."""
+    members: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    parts = [np.array(rows) for rows in members.values()]
+    if len(parts) == 1:
+        parts = [np.array([row]) for row in range(len(groups))]
+    generator = np.random.default_rng(seed)
+    choices = generator.integers(len(parts), size=(num_draws, len(parts)))
+    return [np.concatenate([parts[index] for index in chosen]) for chosen in choices]
 
 
 def _check(truth: Indices, predicted: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

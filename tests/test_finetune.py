@@ -148,8 +148,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     resumed = train(*sides, model=again, config=CONFIG, output=tmp_path)
     assert weights_equal(again.state_dict(), model.state_dict())
     assert resumed.report == result.report
-    untimed = [{**record, "seconds": 0} for record in resumed.epochs]
-    assert untimed == [{**record, "seconds": 0} for record in result.epochs]
+    machine = {"seconds": 0, "peak_bytes": 0}
+    untimed = [{**record, **machine} for record in resumed.epochs]
+    assert untimed == [{**record, **machine} for record in result.epochs]
 
 
 def test_a_finished_run_is_not_run_again(undisturbed, sides, monkeypatch):
@@ -167,9 +168,12 @@ def test_the_state_of_another_run_is_refused(undisturbed, sides):
 
 
 def test_a_damaged_state_is_refused(sides, tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
+    config = replace(CONFIG, epochs=1)
+    train(*sides, model=small_model(), config=config, output=tmp_path)
+    for file in (tmp_path / "states").rglob("state.pt"):
+        file.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(CheckpointError, match="damaged"):
-        train(*sides, model=small_model(), config=CONFIG, output=tmp_path)
+        train(*sides, model=small_model(), config=config, output=tmp_path)
 
 
 def test_a_speaker_on_both_sides_is_refused(voices, tmp_path):

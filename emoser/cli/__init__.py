@@ -10,12 +10,32 @@ import sys
 from collections.abc import Sequence
 
 from emoser import __version__
-from emoser.cli import convert, doctor, listen, models, predict, timeline
+from emoser.cli import (
+    convert,
+    doctor,
+    evaluate,
+    finetune,
+    listen,
+    models,
+    predict,
+    reproduce,
+    timeline,
+)
 from emoser.errors import EmoserError
 
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
-COMMANDS = (predict, timeline, listen, models, doctor, convert)
+COMMANDS = (
+    predict,
+    timeline,
+    listen,
+    models,
+    doctor,
+    convert,
+    finetune,
+    evaluate,
+    reproduce,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,8 +13,6 @@ REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfil
 OPTIONAL = {
     "torchaudio": "pip install torchaudio matching your torch; prediction works without it",
     "av": 'm4a, mp4 and webm need it: pip install "emoser[media]"',
-    "openvino": 'faster on a CPU: pip install "emoser[openvino]"',
-    "onnxruntime": 'to run exported models: pip install "emoser[onnx]"',
     "accelerate": 'fine-tuning needs it: pip install "emoser[finetune]"',
 }
 """Packages that something needs, and the mend where one is absent or broken."""

@@ -8,18 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emoser.finetune.config import FinetuneConfig
-    from emoser.finetune.corpora.table import read_corpus
+    from emoser.finetune.corpora import read_corpus
     from emoser.finetune.evaluation import evaluate
+    from emoser.finetune.experiment import cross_validate
+    from emoser.finetune.recipes import RECIPES
     from emoser.finetune.training import train
+    from emoser.finetune.tuning import finetune
     from emoser.finetune.utterance import Utterance
 
-__all__ = ["FinetuneConfig", "Utterance", "evaluate", "read_corpus", "train"]
+__all__ = [
+    "RECIPES",
+    "FinetuneConfig",
+    "Utterance",
+    "cross_validate",
+    "evaluate",
+    "finetune",
+    "read_corpus",
+    "train",
+]
 
 _HOMES = {
+    "RECIPES": "emoser.finetune.recipes",
     "FinetuneConfig": "emoser.finetune.config",
     "Utterance": "emoser.finetune.utterance",
+    "cross_validate": "emoser.finetune.experiment",
     "evaluate": "emoser.finetune.evaluation",
-    "read_corpus": "emoser.finetune.corpora.table",
+    "read_corpus": "emoser.finetune.corpora",
+    "finetune": "emoser.finetune.tuning",
     "train": "emoser.finetune.training",
 }
 

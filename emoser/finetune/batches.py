@@ -16,6 +16,7 @@ from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.utterance import Utterance
 
 SORTING_POOL = 50  # batches that are sorted by length together
+BATCH_SAMPLES = 30 * 16_000  # at once where nothing is learned, padding included
 
 
 def plan_epoch(
@@ -82,6 +83,21 @@ def collate(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     for row, clip in zip(samples, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
     return samples, lengths
+
+
+def length_batches(num_samples: Sequence[int]) -> list[list[int]]:
+    """All clips in batches of like length, for a model that does not learn.
+
+    Example:
+        >>> length_batches([100, 480_000, 200])
+        [[0, 2], [1]]
+    """
+    batches: list[list[int]] = [[]]
+    for index in sorted(range(len(num_samples)), key=lambda item: num_samples[item]):
+        if batches[-1] and (len(batches[-1]) + 1) * num_samples[index] > BATCH_SAMPLES:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 def _draw_balanced(

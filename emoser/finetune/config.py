@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MODES = ("entire", "partial", "frozen")
-SCHEDULES = ("cosine", "constant")
+MODES = ("entire", "partial", "frozen", "lora", "last-k")
+OPTIMIZERS = ("adamw", "adam")
+SCHEDULES = ("cosine", "constant", "newbob")
+CLIPPINGS = ("joint", "separate")
+SELECTIONS = ("uar", "accuracy")
 SAMPLINGS = ("shuffled", "sorted", "balanced")
+WRAPPERS = ("exact", "paper", "today")
+PRECISIONS = ("float32", "bfloat16", "float16")
+CACHES = ("off", "float32", "bfloat16", "float16")
+HEADS = ("linear", "projector", "attention")
 
 
 @dataclass(frozen=True)
@@ -75,57 +82,101 @@ class FinetuneConfig:
     """How a model is trained.
 
     Attributes:
+        base: Where the encoder comes from: a Hub id, a folder or a bundled name; empty where
+            `train` is given a model.
+        head: What is put on it: "linear" (masked mean, one linear layer), "projector" (256
+            features between, as in SUPERB), or "attention" (attentive mean and deviation).
+        head_bias: Whether the last linear layer has a bias; the authors' code has none.
+        output_norm: Whether all frames of a clip pass one layer norm before they are pooled.
+        layer_mix: Whether a learned weighted sum of all layers is pooled, not the last.
+        masking: Whether the encoder masks pieces of its features in training (SpecAugment).
         epochs: How often the training set is gone through; validation follows each.
         batch_size: Clips in a step.
         epoch_clips: Clips in an epoch where that is not the size of the training set.
         encoder_learning_rate: Highest rate of the encoder's weights.
         head_learning_rate: Highest rate of all other weights.
+        optimizer: "adamw", or "adam" without decay as in the paper.
         weight_decay: Of AdamW, on matrices alone.
-        betas: Of AdamW.
-        schedule: "cosine" (to zero at the end) or "constant", both after the warm-up.
+        betas: Of the optimizer.
+        schedule: "cosine" (to zero at the end) or "constant", both after the warm-up, or
+            "newbob" (times 0.9 after an epoch whose validation error is not at least 0.25 %
+            below that of the epoch before).
         warmup: Part of all steps in which the rates rise from zero.
         max_grad_norm: Gradients are shortened to this norm.
-        mode: What learns of the encoder: "entire", "partial" (all but the convolutions) or
-            "frozen" (nothing, and without dropout). Weights that do not require a gradient
-            when the training begins stay as they are in every mode.
+        clipping: "joint" (one norm over all weights), or "separate" (encoder and head).
+        selection: The validation figure that the best epoch has: "uar" or "accuracy".
+        mode: What learns of the encoder: "entire", "partial" (all but the convolutions),
+            "frozen" (nothing, and without dropout), "last-k" (the last layers), or "lora" (low
+            rank additions to the attention, merged when the model is saved). Weights that do
+            not require a gradient when the training begins stay as they are in every mode.
+        last_layers: How many layers learn in "last-k".
+        lora_rank: Rank of the additions in "lora".
+        wrapper: "exact" (every clip as if it were alone), or what the authors' code does with
+            the padding of a batch: "paper" (October 2021: norms over the whole batch, no
+            mask) or "today" (since 2023: norms over padded clips, a mask).
         sampling: "shuffled", "sorted" (shuffled, with batches of like length), or "balanced"
             (every corpus by its weight and every class of it equally often).
         corpus_weights: How often "balanced" draws from each corpus, relative to the others;
             empty for all alike.
         restricted_labels: For a corpus that has only some of the labels: its softmax in the
             loss runs over these alone.
+        class_weights: Whether rare classes count more in the loss, by 1 over their frequency.
         label_smoothing: Part of the target that is spread over the labels.
         statistics_weight: Weight of a second task, dropped after the training: to predict the
             acoustic statistics of the clip from the embedding.
-        crop_seconds: Longest clip in training; of longer ones a piece drawn at random.
+        crop_seconds: Longest clip in training; of longer ones a piece drawn at random. None
+            for whole clips.
         augmentation: How clips are varied.
         evaluation_labels: The labels that validation decides between, empty for all.
         ema_decay: Decay per step of the moving average of the weights, which is then what is
             validated and saved; 0 for no average.
+        precision: "float32", or the type that matrix products are computed in.
+        accumulation: In how many parts a batch is computed, to save memory: the same update.
+        recompute: Whether activations are computed again for the gradients, to save memory.
+        cache: Type in which what frozen parts compute is kept, where nothing is varied: the
+            features of frozen convolutions on disk, the pooled layers of a frozen encoder in
+            memory; "off" to compute them every time.
         save_every_steps: How often the state of the run is saved, beside the ends of epochs.
         seed: Makes the order, the crops, the variations and the dropout.
     """
 
+    base: str = ""
+    head: str = "linear"
+    head_bias: bool = True
+    output_norm: bool = False
+    layer_mix: bool = False
+    masking: bool = True
     epochs: int = 10
     batch_size: int = 16
     epoch_clips: int | None = None
     encoder_learning_rate: float = 1e-5
     head_learning_rate: float = 1e-4
+    optimizer: str = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     schedule: str = "cosine"
     warmup: float = 0.1
     max_grad_norm: float = 1.0
+    clipping: str = "joint"
+    selection: str = "uar"
     mode: str = "partial"
+    last_layers: int = 4
+    lora_rank: int = 8
+    wrapper: str = "exact"
     sampling: str = "shuffled"
     corpus_weights: Mapping[str, float] = field(default_factory=dict)
     restricted_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_weights: bool = False
     label_smoothing: float = 0.0
     statistics_weight: float = 0.0
-    crop_seconds: float = 8.0
+    crop_seconds: float | None = 8.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluation_labels: tuple[str, ...] = ()
     ema_decay: float = 0.0
+    precision: str = "float32"
+    accumulation: int = 1
+    recompute: bool = False
+    cache: str = "float32"
     save_every_steps: int = 200
     seed: int = 0
 
@@ -135,16 +186,11 @@ class FinetuneConfig:
         Raises:
             ValueError: Naming every field that is out of range.
         """
-        faults = [
-            f"{name} is {value!r}, allowed are {', '.join(allowed)}"
-            for name, value, allowed in (
-                ("mode", self.mode, MODES),
-                ("schedule", self.schedule, SCHEDULES),
-                ("sampling", self.sampling, SAMPLINGS),
-            )
-            if value not in allowed
-        ]
-        positive = ("epochs", "batch_size", "crop_seconds", "max_grad_norm", "save_every_steps")
+        faults = self._faults_of_choices()
+        positive = (
+            "epochs", "batch_size", "max_grad_norm", "save_every_steps", "accumulation",
+            "last_layers", "lora_rank",
+        )  # fmt: skip
         faults += [f"{name} must be above 0" for name in positive if not getattr(self, name) > 0]
         parts = ("warmup", "ema_decay", "label_smoothing")
         faults += [
@@ -154,6 +200,12 @@ class FinetuneConfig:
         ]
         rates = ("encoder_learning_rate", "head_learning_rate", "weight_decay", "statistics_weight")
         faults += [f"{name} must be at least 0" for name in rates if not getattr(self, name) >= 0]
+        if self.crop_seconds is not None and not self.crop_seconds > 0:
+            faults.append("crop_seconds must be above 0 or None")
+        if self.wrapper != "exact" and (self.head != "linear" or self.layer_mix):
+            faults.append(f"wrapper {self.wrapper!r} goes with a linear head on the last layer")
+        if self.layer_mix and self.output_norm:
+            faults.append("layer_mix and output_norm exclude each other")
         if self.epoch_clips is not None and self.epoch_clips < 1:
             faults.append("epoch_clips must be above 0 or None")
         if any(not weight > 0 for weight in self.corpus_weights.values()):
@@ -164,6 +216,24 @@ class FinetuneConfig:
         object.__setattr__(self, "evaluation_labels", tuple(self.evaluation_labels))
         restricted = {key: tuple(names) for key, names in self.restricted_labels.items()}
         object.__setattr__(self, "restricted_labels", restricted)
+
+    def _faults_of_choices(self) -> list[str]:
+        choices = (
+            ("head", HEADS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES),
+            ("clipping", CLIPPINGS), ("selection", SELECTIONS), ("mode", MODES),
+            ("wrapper", WRAPPERS), ("sampling", SAMPLINGS), ("precision", PRECISIONS),
+            ("cache", CACHES),
+        )  # fmt: skip
+        return [
+            f"{name} is {getattr(self, name)!r}, allowed are {', '.join(allowed)}"
+            for name, allowed in choices
+            if getattr(self, name) not in allowed
+        ]
+
+    @property
+    def varies(self) -> bool:
+        """Whether training clips are varied or cut, so that nothing about them can be kept."""
+        return self.augmentation != Augmentation.off() or self.crop_seconds is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emoser.finetune.batches import collate
+from emoser.finetune.batches import collate, length_batches
 from emoser.finetune.recordings import Recordings
 from emoser.finetune.utterance import Utterance
 from emoser.metrics import (
@@ -25,7 +25,6 @@ from emoser.metrics import (
 )
 from emoser.model import EmotionModel
 
-BATCH_SAMPLES = 30 * 16_000  # at once, padding included
 CORNER = "true / said"
 
 
@@ -43,6 +42,7 @@ class Report:
         calibration_error: Expected calibration error in 15 bins.
         confusion: True label (row) against predicted label (column), counts.
         per_corpus: UAR of each corpus.
+        per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
     """
 
@@ -55,12 +55,17 @@ class Report:
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
     per_corpus: Mapping[str, float]
+    per_sex: Mapping[str, float]
     per_speaker: Mapping[str, float]
 
     @property
     def mean_corpus_uar(self) -> float:
         """UAR averaged over the corpora, large and small alike."""
         return float(np.mean(list(self.per_corpus.values())))
+
+    def figure(self, selection: str) -> float:
+        """The figure that chooses the best epoch: "uar" (over corpora alike) or "accuracy"."""
+        return self.mean_corpus_uar if selection == "uar" else self.accuracy
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -118,14 +123,15 @@ def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None
 
 def predict_logits(model: EmotionModel, recordings: Recordings) -> NDArray[np.float32]:
     """Logits of all recordings in their order, (N, C); batches are of like length."""
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     logits = np.zeros((len(recordings), len(model.config.labels)), dtype=np.float32)
     try:
         with torch.inference_mode():
-            for batch in _length_batches(recordings.num_samples):
+            for batch in length_batches(recordings.num_samples):
                 samples, lengths = collate([recordings[index] for index in batch])
-                logits[batch] = model(samples, lengths).logits.numpy()
+                output = model(samples.to(device), lengths.to(device))
+                logits[batch] = output.logits.cpu().numpy()
     finally:
         model.train(training)
     return logits
@@ -156,6 +162,7 @@ def score_logits(
         calibration_error=expected_calibration_error(truth, probabilities),
         confusion=tuple(map(tuple, confusion_matrix(truth, predicted, len(labels)).tolist())),
         per_corpus=_recall_by(corpora, truth, predicted),
+        per_sex=_recall_by([item.sex or "" for item in utterances], truth, predicted),
         per_speaker=_recall_by(speakers, truth, predicted),
     )
 
@@ -177,12 +184,3 @@ def _speaker_name(utterance: Utterance) -> str:
     if utterance.speaker is None:
         return ""
     return f"{utterance.corpus}/{utterance.speaker}" if utterance.corpus else utterance.speaker
-
-
-def _length_batches(num_samples: Sequence[int]) -> list[list[int]]:
-    batches: list[list[int]] = [[]]
-    for index in sorted(range(len(num_samples)), key=lambda item: num_samples[item]):
-        if batches[-1] and (len(batches[-1]) + 1) * num_samples[index] > BATCH_SAMPLES:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

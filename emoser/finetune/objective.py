@@ -34,12 +34,22 @@ class Targets(NamedTuple):
         rows = torch.as_tensor(indices)
         return Targets(self.labels[rows], self.allowed[rows], self.statistics[rows])
 
+    def to(self, device: torch.device) -> "Targets":
+        """The same on a device."""
+        return Targets(*(part.to(device) for part in self))
+
 
 class Objective(nn.Module):
     """The loss of a batch; holds the weights of the second task, which only training needs."""
 
     def __init__(
-        self, size: int, num_statistics: int, *, statistics_weight: float, smoothing: float
+        self,
+        size: int,
+        num_statistics: int,
+        *,
+        statistics_weight: float,
+        smoothing: float,
+        class_weights: Tensor | None = None,
     ) -> None:
         """Build it.
 
@@ -48,28 +58,42 @@ class Objective(nn.Module):
             num_statistics: How many statistics are predicted from them.
             statistics_weight: Weight of that task.
             smoothing: Part of the target spread over the allowed labels.
+            class_weights: How much each class counts, (C,), None for all alike.
         """
         super().__init__()
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
         self.statistics_weight = statistics_weight
         self.smoothing = smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, output: EmotionOutput, targets: Targets) -> Tensor:
         """The loss of a batch, a scalar."""
         loss = masked_cross_entropy(
-            output.logits, targets.labels, targets.allowed, smoothing=self.smoothing
+            output.logits.float(),
+            targets.labels,
+            targets.allowed,
+            smoothing=self.smoothing,
+            weights=self.class_weights,
         )
         if self.regressor is None:
             return loss
-        guess = self.regressor(output.embedding)
+        guess = self.regressor(output.embedding).float()
         distance = functional.smooth_l1_loss(guess, targets.statistics)
         return loss + self.statistics_weight * distance
 
 
 def masked_cross_entropy(
-    logits: Tensor, labels: Tensor, allowed: Tensor, *, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    allowed: Tensor,
+    *,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy whose softmax runs over the allowed labels of each row.
+
+    With weights (C,), each row counts by the weight of its label.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 9.0]])
@@ -82,7 +106,21 @@ def masked_cross_entropy(
     ).masked_fill(~allowed, 0.0)
     hit = log_probabilities.gather(1, labels[:, None]).squeeze(1)
     spread = log_probabilities.sum(dim=1) / allowed.sum(dim=1)
-    return -((1.0 - smoothing) * hit + smoothing * spread).mean()
+    gains = (1.0 - smoothing) * hit + smoothing * spread
+    return -gains.mean() if weights is None else -(gains * weights[labels]).mean()
+
+
+def balance_classes(labels: Tensor, num_labels: int) -> Tensor:
+    """Weights of classes by 1 over their frequency, with mean 1 over the rows, (C,).
+
+    Example:
+        >>> balance_classes(torch.tensor([0, 0, 0, 1]), 3)
+        tensor([0.6667, 2.0000, 0.0000])
+    """
+    counts = torch.bincount(labels, minlength=num_labels).float()
+    present = counts > 0
+    weights = len(labels) / (present.sum() * counts.clamp(min=1))
+    return torch.where(present, weights, torch.zeros_like(weights))
 
 
 def build_targets(

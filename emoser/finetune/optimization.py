@@ -14,51 +14,73 @@ from emoser.finetune.config import FinetuneConfig
 from emoser.model import EmotionModel
 
 AVERAGE_WARMUP = 10  # the average forgets faster in about so many first steps
-
-
-def freeze(model: EmotionModel, mode: str) -> None:
-    """Take the gradient from what the mode does not train; see `FinetuneConfig.mode`."""
-    if mode == "partial":
-        model.encoder.feature_extractor.requires_grad_(False)
-    if mode == "frozen":
-        model.encoder.requires_grad_(False)
-
-
-def set_training(model: EmotionModel, mode: str) -> None:
-    """Put the model into train mode, but what does not learn into eval mode."""
-    model.train()
-    if mode == "partial":
-        model.encoder.feature_extractor.eval()
-    if mode == "frozen":
-        model.encoder.eval()
+NEWBOB_FACTOR = 0.9
+NEWBOB_THRESHOLD = 0.0025
 
 
 def build_optimizer(
     model: EmotionModel, objective: nn.Module, config: FinetuneConfig
-) -> torch.optim.AdamW:
-    """AdamW with two rates, encoder and rest, and no decay of biases and norms.
+) -> torch.optim.Optimizer:
+    """AdamW or Adam with two rates, encoder and rest, and no decay of biases and norms.
+
+    Adam treats every weight apart, so that one of them with two rates is the paper's two.
 
     Raises:
         ValueError: If no weight of the model requires a gradient.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     for parameter in [*model.parameters(), *objective.parameters()]:
         if not parameter.requires_grad:
             continue
         inside = id(parameter) in encoder
-        rate = config.encoder_learning_rate if inside else config.head_learning_rate
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
+        decays = config.optimizer == "adamw" and parameter.ndim > 1
+        decay = config.weight_decay if decays else 0.0
+        groups.setdefault((inside, decay), []).append(parameter)
     if not groups:
         raise ValueError("no weight of the model requires a gradient; there is nothing to train")
-    return torch.optim.AdamW(
+    rates = {True: config.encoder_learning_rate, False: config.head_learning_rate}
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
         [
-            {"params": parameters, "lr": rate, "highest": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
+            {
+                "params": parameters,
+                "lr": rates[inside],
+                "highest": rates[inside],
+                "encoder": inside,
+                "weight_decay": decay,
+            }
+            for (inside, decay), parameters in groups.items()
         ],
         betas=config.betas,
+        fused=True,
     )
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, config: FinetuneConfig) -> None:
+    """Shorten the gradients of all weights together, or of encoder and head apart."""
+    parts: dict[bool, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        key = group["encoder"] if config.clipping == "separate" else True
+        parts.setdefault(key, []).extend(group["params"])
+    for parameters in parts.values():
+        nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+
+
+def anneal(optimizer: torch.optim.Optimizer, before: float | None, error: float) -> None:
+    """NewBob: lower the rates where the error has not fallen enough since the epoch before.
+
+    Args:
+        optimizer: Its rates are changed.
+        before: Validation error of the epoch before, None in the first.
+        error: Validation error of this epoch.
+    """
+    if before is None:
+        return
+    improvement = (before - error) / before if before else 0.0
+    if improvement < NEWBOB_THRESHOLD:
+        for group in optimizer.param_groups:
+            group["lr"] *= NEWBOB_FACTOR
 
 
 def rate_factor(step: int, num_steps: int, config: FinetuneConfig) -> float:
@@ -72,7 +94,7 @@ def rate_factor(step: int, num_steps: int, config: FinetuneConfig) -> float:
     warmup = int(num_steps * config.warmup)
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule == "constant":
+    if config.schedule != "cosine":
         return 1.0
     progress = (step - warmup) / max(num_steps - warmup, 1)
     return 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -85,18 +107,17 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of the weights that learn; with decay 0 it is the weights."""
+    """Exponential moving average of the weights that learn; with decay 0 there is none."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._learning = [item for item in model.parameters() if item.requires_grad]
+        self._learning = [item for item in model.parameters() if item.requires_grad and decay]
         self.tensors = [parameter.detach().clone() for parameter in self._learning]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the weights of now."""
         decay = min(self.decay, (1 + step) / (AVERAGE_WARMUP + step))
-        decay = 0.0 if self.decay == 0.0 else decay
         for average, parameter in zip(self.tensors, self._learning, strict=True):
             average.lerp_(parameter, 1.0 - decay)
 

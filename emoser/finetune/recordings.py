@@ -3,6 +3,7 @@
 Gives float32 samples at 16 kHz by index. Knows nothing of labels or models.
 """
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,6 +42,15 @@ class Recordings:
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         return self._clips[index].astype(np.float32) / np.float32(SCALE)
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for exactly these samples."""
+        digest = hashlib.sha256()
+        for clip in self._clips:
+            digest.update(len(clip).to_bytes(8, "little"))
+            digest.update(clip.tobytes())
+        return digest.hexdigest()
 
     @property
     def num_samples(self) -> list[int]:

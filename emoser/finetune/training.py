@@ -1,42 +1,44 @@
 """Train a model on utterances: `train(...)` -> the best checkpoint in a folder.
 
-Validation follows every epoch, on speakers that the training set does not have. Everything
-random is drawn from (seed, step), so that a run which is killed and started again goes on to
-the same weights. Knows nothing of corpora or of how figures are computed.
+Validation follows every epoch. Everything random is drawn from (seed, step), so that a run which
+is killed and started again goes on to the same weights, on any number of processes. Knows
+nothing of corpora, of how figures are computed, or of how clips are kept.
 """
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor
 
 from emoser.checkpoints.native import save_model
-from emoser.finetune.augment import augment
-from emoser.finetune.batches import collate, crop, plan_epoch
+from emoser.finetune.batches import plan_epoch
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.evaluation import Report, check_labels, predict_logits, score_logits
-from emoser.finetune.objective import Objective, Targets, build_targets
-from emoser.finetune.optimization import (
-    WeightAverage,
-    build_optimizer,
-    freeze,
-    rate_factor,
-    set_rates,
-    set_training,
+from emoser.finetune.evaluation import Report, check_labels
+from emoser.finetune.freezing import freeze, merge_lora
+from emoser.finetune.inputs import Inputs, build_inputs
+from emoser.finetune.objective import Objective, Targets, balance_classes, build_targets
+from emoser.finetune.optimization import WeightAverage, anneal, build_optimizer
+from emoser.finetune.processes import Processes
+from emoser.finetune.randomness import seeded
+from emoser.finetune.recordings import Recordings
+from emoser.finetune.state import (
+    clear_leftovers,
+    fingerprint,
+    load_state,
+    save_state,
+    write_log,
+    write_settings,
 )
-from emoser.finetune.recordings import SAMPLING_RATE, Recordings
-from emoser.finetune.state import fingerprint, load_state, save_state, write_log, write_settings
 from emoser.finetune.statistics import describe_clip, standardize_statistics
+from emoser.finetune.steps import Stepper
 from emoser.finetune.utterance import Utterance
+from emoser.finetune.validation import score_epoch
 from emoser.model import EmotionModel
 
 BEST = "best"
@@ -50,7 +52,8 @@ class TrainingResult:
         folder: The checkpoint of the best epoch.
         best_epoch: Its number, from 1.
         report: Its validation figures.
-        epochs: One record per epoch: loss, validation UAR per corpus, seconds.
+        epochs: One record per epoch: loss, accuracy in training, validation figures, learning
+            rates, seconds, and the most memory in use so far.
     """
 
     folder: Path
@@ -70,37 +73,46 @@ def train(
     model: EmotionModel,
     config: FinetuneConfig,
     output: str | Path,
+    device: str = "auto",
+    share_speakers: bool = False,
 ) -> TrainingResult:
     """Train, or continue a run that was interrupted; the best epoch is saved and left in `model`.
 
-    The best epoch is the one with the highest validation UAR, averaged over the corpora.
+    The best epoch is the one with the highest validation figure, averaged over the corpora.
+    Started by `accelerate launch`, all processes share the run.
 
     Args:
         utterances: The training set.
         validation: Recordings of other speakers.
         model: Begins with these weights and ends with the best ones; on the CPU.
         config: All settings.
-        output: Folder of the run: `best/` (the checkpoint), `log.jsonl`, `state.pt`.
+        output: Folder of the run: `best/` (the checkpoint), `log.jsonl`, `config.json`,
+            `states/`.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        share_speakers: Whether speakers may be on both sides, as in a speaker-dependent split.
 
     Raises:
         ValueError: If a speaker is on both sides, a label is unknown, or the model is not on
             the CPU.
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the folder holds the state of another run, or a damaged one.
+        DeviceError: If the device is missing, or too small for a single clip.
     """
     places = {parameter.device.type for parameter in model.parameters()}
     if places != {"cpu"}:
-        raise ValueError(f"the model is on {', '.join(places)}; train() runs on the CPU")
-    check_speakers(utterances, validation)
+        raise ValueError(f"the model is on {', '.join(places)}; give it to train() on the CPU")
+    check_sides(utterances, validation, share_speakers=share_speakers)
     check_labels(validation, config.evaluation_labels or model.config.labels)
     targets = build_targets(utterances, model.config.labels, restricted=config.restricted_labels)
+    processes = Processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     name = fingerprint(utterances, validation, model.config, config)
-    saved = load_state(folder, name)
-    write_settings(folder, config)
-    data = _Data.decode(utterances, validation, targets, config)
-    run = _Run(model, data, config, folder, name)
+    processes.write(lambda: clear_leftovers(folder))
+    saved = load_state(folder, name, num_processes=processes.count)
+    processes.write(lambda: write_settings(folder, config))
+    data = _decode(utterances, validation, targets, config)
+    run = _Run(model, data, config, folder, name, processes)
     if saved is not None:
         run.restore(saved)
     for epoch in range(run.epoch, config.epochs):
@@ -108,8 +120,13 @@ def train(
     return run.finish()
 
 
-def check_speakers(utterances: Sequence[Utterance], validation: Sequence[Utterance]) -> None:
-    """Refuse a validation set whose speakers are trained on.
+def check_sides(
+    utterances: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    *,
+    share_speakers: bool = False,
+) -> None:
+    """Refuse an empty side, and a validation set whose speakers are trained on.
 
     Raises:
         ValueError: If there is nothing to train or validate on, or a speaker is on both sides.
@@ -121,7 +138,7 @@ def check_speakers(utterances: Sequence[Utterance], validation: Sequence[Utteran
         )
     voices = {item.voice for item in utterances} & {item.voice for item in validation}
     shared = sorted(f"{corpus or ''}/{speaker}" for corpus, speaker in voices - {None})  # type: ignore[misc]
-    if shared:
+    if shared and not share_speakers:
         raise ValueError(
             f"the speakers {', '.join(shared)} are trained and validated on; "
             "keep all recordings of a speaker on one side"
@@ -138,148 +155,150 @@ class _Data:
     validation_recordings: Recordings
     targets: Targets
 
-    @classmethod
-    def decode(
-        cls,
-        utterances: Sequence[Utterance],
-        validation: Sequence[Utterance],
-        targets: Targets,
-        config: FinetuneConfig,
-    ) -> "_Data":
-        terminal = sys.stderr.isatty()
-        recordings = Recordings(utterances, progress=terminal)
-        if config.statistics_weight > 0.0:
-            indices = tqdm(range(len(recordings)), "statistics", leave=False, disable=not terminal)
-            rows = np.stack([describe_clip(recordings[index]) for index in indices])
-            voices = [item.voice or item.corpus for item in utterances]
-            statistics = torch.from_numpy(standardize_statistics(rows, voices))
-            targets = targets._replace(statistics=statistics)
-        held_out = Recordings(validation, progress=terminal)
-        return cls(utterances, validation, recordings, held_out, targets)
+
+def _decode(
+    utterances: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    targets: Targets,
+    config: FinetuneConfig,
+) -> _Data:
+    terminal = sys.stderr.isatty()
+    recordings = Recordings(utterances, progress=terminal)
+    if config.statistics_weight > 0.0:
+        rows = np.stack([describe_clip(recordings[index]) for index in range(len(recordings))])
+        voices = [item.voice or item.corpus for item in utterances]
+        statistics = torch.from_numpy(standardize_statistics(rows, voices))
+        targets = targets._replace(statistics=statistics)
+    held_out = Recordings(validation, progress=terminal)
+    return _Data(utterances, validation, recordings, held_out, targets)
 
 
 class _Run:
-    """A run in progress: everything that changes from step to step."""
+    """A run in progress: everything that changes from epoch to epoch."""
 
     def __init__(
-        self, model: EmotionModel, data: _Data, config: FinetuneConfig, folder: Path, name: str
+        self,
+        model: EmotionModel,
+        data: _Data,
+        config: FinetuneConfig,
+        folder: Path,
+        name: str,
+        processes: Processes,
     ) -> None:
         self.model, self.data, self.config = model, data, config
-        self.folder, self.name = folder, name
-        freeze(model, config.mode)
-        with seeded(config.seed, 0):
-            self.objective = Objective(
-                model.encoder.hidden_size,
-                data.targets.statistics.shape[1],
-                statistics_weight=config.statistics_weight,
-                smoothing=config.label_smoothing,
-            )
-        self.optimizer = build_optimizer(model, self.objective, config)
-        self.average = WeightAverage(model, config.ema_decay)
-        self.best_weights = [tensor.clone() for tensor in self.average.tensors]
-        self.epoch, self.step = 0, 0
-        self.losses: list[float] = []
-        self.records: list[dict[str, Any]] = []
-        self.best_report: Report | None = None
+        self.folder, self.name, self.processes = folder, name, processes
+        freeze(model, config)
+        model.to(processes.device).eval()
+        self.inputs, self.validation_inputs = self._build_inputs()
+        objective = self._build_objective()
         num_clips = config.epoch_clips or len(data.utterances)
         self.epoch_steps = -(-num_clips // config.batch_size)
+        optimizer = build_optimizer(model, objective, config)
+        self.average = WeightAverage(model, config.ema_decay)
+        self.stepper = Stepper(
+            model, objective, optimizer, config, processes, config.epochs * self.epoch_steps
+        )
+        self.best_weights: list[Tensor] = []
+        self.epoch, self.step = 0, 0
+        self.losses: list[float] = []
+        self.hits = 0
+        self.records: list[dict[str, Any]] = []
+        self.best_report: Report | None = None
+        self.last_error: float | None = None
+        if config.recompute:
+            model.encoder.backbone.gradient_checkpointing_enable()  # type: ignore[operator]
 
     def train_epoch(self, epoch: int) -> None:
         """The steps of an epoch that are still to do, then validation."""
         began = time.monotonic()
         batches = plan_epoch(
-            self.data.utterances, self.data.recordings.num_samples, self.config, epoch=epoch
+            self.data.utterances, self.inputs.num_samples, self.config, epoch=epoch
         )
         todo = batches[self.step - epoch * self.epoch_steps :]
         title = f"epoch {epoch + 1} of {self.config.epochs}"
-        for batch in tqdm(todo, title, leave=False, disable=not sys.stderr.isatty()):
-            self.losses.append(self.train_step(batch))
-            self.step += 1
-            if self.step % self.config.save_every_steps == 0:
-                self.save()
+        with self.stepper.progress(todo, title) as bar:
+            for batch in bar:
+                self.train_step(batch)
+                self.stepper.show(bar, self.losses, self.hits, self.config.batch_size)
+                if self.step % self.config.save_every_steps == 0:
+                    self.save()
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
-        self.epoch, self.losses = epoch + 1, []
+        self.epoch, self.losses, self.hits = epoch + 1, [], 0
         self.save()
-        write_log(self.folder, self.records)
+        self.processes.write(lambda: write_log(self.folder, self.records))
 
-    def train_step(self, batch: Sequence[int]) -> float:
-        """One update; gives the loss."""
-        config = self.config
-        generator = np.random.default_rng([config.seed, 2, self.step])
-        samples, lengths = collate([self.vary(index, generator) for index in batch])
-        set_training(self.model, config.mode)
-        set_rates(self.optimizer, rate_factor(self.step, config.epochs * self.epoch_steps, config))
-        with seeded(config.seed, self.step + 1):
-            output = self.model(samples, lengths)
-            loss = self.objective(output, self.data.targets.select(batch))
-            loss.backward()
-        learning = [item for group in self.optimizer.param_groups for item in group["params"]]
-        nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def train_step(self, batch: Sequence[int]) -> None:
+        """One update."""
+        done = self.stepper.update(batch, self.inputs, self.data.targets, self.step)
         self.average.update(self.step)
-        return float(loss.detach())
-
-    def vary(self, index: int, generator: np.random.Generator) -> NDArray[np.float32]:
-        """A crop of a training clip, augmented; cropped before, for speed, and after."""
-        config = self.config
-        size = int(config.crop_seconds * SAMPLING_RATE)
-        wide = int(size * (1.0 + config.augmentation.speed_change)) + 1
-        clip = crop(self.data.recordings[index], wide, generator)
-        return crop(augment(clip, config.augmentation, generator), size, generator)
+        self.losses.append(done.loss)
+        self.hits += done.hits
+        self.step += 1
 
     def validate(self, epoch: int, seconds: float) -> None:
         """Score the model as it is, keep it if it is the best, and record the epoch."""
-        logits = predict_logits(self.model, self.data.validation_recordings)
-        labels = self.config.evaluation_labels or self.model.config.labels
-        report = score_logits(logits, self.data.validation, self.model.config.labels, labels=labels)
+        report = score_epoch(
+            self.model, self.validation_inputs, self.data.validation, self.config, self.processes
+        )
+        figure = report.figure(self.config.selection)
         best = self.best_report
-        if best is None or report.mean_corpus_uar > best.mean_corpus_uar:
+        if best is None or figure > best.figure(self.config.selection):
             self.best_report = report
-            self.best_weights = [
-                item.detach().clone() for item in self.model.parameters() if item.requires_grad
-            ]
-            save_model(self.model, self.folder / BEST, overwrite=True)
+            learning = [item for item in self.model.parameters() if item.requires_grad]
+            self.best_weights = [item.detach().clone() for item in learning]
+            self.processes.write(self._save_best)
         self.records.append(
             {
                 "epoch": epoch + 1,
                 "step": self.step,
-                "loss": round(float(np.mean(self.losses)), 5),
+                "loss": round(float(np.mean(self.losses)), 8),
+                "training_accuracy": round(self.hits / self._num_seen(), 4),
                 "uar": round(report.uar, 4),
+                "accuracy": round(report.accuracy, 4),
                 "uar_per_corpus": {key: round(val, 4) for key, val in report.per_corpus.items()},
+                "rates": self.stepper.rates(),
                 "best": report is self.best_report,
-                "seconds": round(seconds, 1),
+                "seconds": round(seconds, 4),
+                "peak_bytes": self.stepper.peak_bytes(),
             }
         )
+        if self.config.schedule == "newbob":
+            anneal(self.stepper.optimizer, self.last_error, 1.0 - report.accuracy)
+        self.last_error = 1.0 - report.accuracy
 
     def save(self) -> None:
         """Write everything that the rest of the run depends on."""
         report = self.best_report
         state = {
-            "fingerprint": self.name,
             "epoch": self.epoch,
             "step": self.step,
             "losses": self.losses,
+            "hits": self.hits,
             "records": self.records,
+            "last_error": self.last_error,
             "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "average": self.average.tensors,
             "best_weights": self.best_weights,
             "best_report": None if report is None else report.to_dict(),
+            **self.stepper.state(),
         }
-        save_state(self.folder, state)
+        count = self.processes.count
+        self.processes.write(
+            lambda: save_state(
+                self.folder, state, name=self.name, step=self.step, num_processes=count
+            )
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.losses, self.records = state["losses"], state["records"]
+        self.epoch, self.step, self.last_error = state["epoch"], state["step"], state["last_error"]
+        self.losses, self.records, self.hits = state["losses"], state["records"], state["hits"]
         self.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.restore(state)
         self.average.load(state["average"])
-        self.best_weights = state["best_weights"]
+        device = self.processes.device
+        self.best_weights = [tensor.to(device) for tensor in state["best_weights"]]
         if state["best_report"] is not None:
             self.best_report = Report(**state["best_report"])
 
@@ -289,27 +308,50 @@ class _Run:
         with torch.no_grad():
             for parameter, best in zip(learning, self.best_weights, strict=True):
                 parameter.copy_(best)
-        self.model.eval()
-        save_model(self.model, self.folder / BEST, overwrite=True)
+        if self.config.recompute:
+            self.model.encoder.backbone.gradient_checkpointing_disable()  # type: ignore[operator]
+        self.model.to("cpu").eval()
+        self.processes.write(self._save_best)
         best_epoch = max(record["epoch"] for record in self.records if record["best"])
         report = self.best_report
         if report is None:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
 
+    def _build_objective(self) -> Objective:
+        config, targets = self.config, self.data.targets
+        weights = None
+        if config.class_weights:
+            weights = balance_classes(targets.labels, len(self.model.config.labels))
+        with seeded(config.seed, 0):
+            return Objective(
+                self.model.encoder.hidden_size,
+                targets.statistics.shape[1],
+                statistics_weight=config.statistics_weight,
+                smoothing=config.label_smoothing,
+                class_weights=weights,
+            ).to(self.processes.device)
 
-@contextmanager
-def seeded(seed: int, step: int) -> Iterator[None]:
-    """The global generators of torch and NumPy begin at (seed, step), and are put back.
+    def _save_best(self) -> None:
+        save_model(merge_lora(self.model), self.folder / BEST, overwrite=True)
 
-    Dropout draws from torch's; the masks of transformers from NumPy's.
-    """
-    word = int(np.random.SeedSequence([seed, 3, step]).generate_state(1)[0])
-    before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(word)
-        np.random.seed(word)
-        try:
-            yield
-        finally:
-            np.random.set_state(before)
+    def _num_seen(self) -> int:
+        seen = len(self.losses) * self.config.batch_size
+        return min(seen, self.config.epoch_clips or len(self.data.utterances))
+
+    def _build_inputs(self) -> tuple[Inputs, Inputs]:
+        validated = replace(self.config, sampling="shuffled")
+        built = []
+
+        def build() -> None:
+            for recordings, name, config in (
+                (self.data.recordings, "training", self.config),
+                (self.data.validation_recordings, "validation", validated),
+            ):
+                file = self.folder / f"{name}.features"
+                built.append(build_inputs(self.model, recordings, config, file))
+
+        self.processes.write(build)
+        if not self.processes.first:
+            build()
+        return built[0], built[1]

@@ -19,6 +19,9 @@ class Utterance:
         split: Part of the corpus' own split, such as "train", where it has one.
         start: Beginning of the piece in seconds, None for the beginning of the file.
         end: End of the piece in seconds, None for the end of the file.
+        session: Recording session, where the corpus has such; its speakers meet in no other.
+        style: "improvised" or "scripted", where known.
+        sentence: Name of the text that is spoken, equal for equal texts, where known.
 
     Example:
         >>> Utterance("call.wav", "angry", speaker="anna", corpus="calls").voice
@@ -33,6 +36,9 @@ class Utterance:
     split: str | None = None
     start: float | None = None
     end: float | None = None
+    session: str | None = None
+    style: str | None = None
+    sentence: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a piece that ends before it begins.

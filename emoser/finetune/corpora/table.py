@@ -1,12 +1,15 @@
 """Read a table of recordings (CSV or JSON lines) into utterances.
 
-The columns are path and label (or emotion), and optionally speaker, corpus, sex, split, start
-and end. Relative paths count from the folder of the table. Never decodes audio.
+The columns are path and label (or emotion), and optionally speaker, corpus, sex, split, start,
+end, session, style and sentence. Relative paths count from the folder of the table. A folder is
+read through its `metadata.csv` or `metadata.jsonl` files, whose column is file_name, as the
+audio folders of `datasets` have it. Never decodes audio.
 """
 
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,18 @@ from emoser.finetune.utterance import Utterance
 from emoser.labels import canonical_label
 
 SHOWN = 10
+PATHS = ("path", "file_name", "audio_filepath")
+METADATA = ("metadata.csv", "metadata.jsonl")
 
 
-def read_corpus(table: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
-    """Utterances of a CSV or JSONL file; rows without a label are left out.
+def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
+    """Utterances of a CSV or JSONL file, or of a folder with metadata files.
+
+    Rows without a label are left out.
 
     Args:
-        table: The file; `.jsonl` and `.ndjson` hold one object per line, all else is CSV.
+        table: The file; `.jsonl` and `.ndjson` hold one object per line, all else is CSV. A
+            folder is searched for metadata files; one below `train` or `test` has that split.
         root: Folder that relative paths count from, the table's own unless given.
 
     Raises:
@@ -29,6 +37,8 @@ def read_corpus(table: str | Path, *, root: str | Path | None = None) -> list[Ut
         ValueError: If a column is missing or a row is broken; all rows in one message.
     """
     table = Path(table)
+    if table.is_dir():
+        return _read_folder(table)
     folder = table.parent if root is None else Path(root)
     utterances, faults = [], []
     for number, row in _rows(table):
@@ -50,6 +60,19 @@ def read_corpus(table: str | Path, *, root: str | Path | None = None) -> list[Ut
             f"{folder}: {_shorten(missing)}"
         )
     return utterances
+
+
+def _read_folder(folder: Path) -> list[Utterance]:
+    files = sorted(item for name in METADATA for item in folder.rglob(name))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no {' or '.join(METADATA)}; name a table, or a corpus with its root"
+        )
+    return [
+        item if item.split or file.parent == folder else replace(item, split=file.parent.name)
+        for file in files
+        for item in read(file)
+    ]
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -76,10 +99,10 @@ def _parse_line(table: Path, number: int, line: str) -> Mapping[str, Any]:
 
 
 def _check_columns(table: Path, columns: set[str]) -> None:
-    if "path" not in columns or not columns & {"label", "emotion"}:
+    if not columns & set(PATHS) or not columns & {"label", "emotion"}:
         raise ValueError(
             f"{table} has the columns {', '.join(sorted(columns)) or 'none'}; "
-            "it needs path and label (or emotion)"
+            "it needs path (or file_name) and label (or emotion)"
         )
 
 
@@ -87,7 +110,7 @@ def _read_row(row: Mapping[str, Any], folder: Path) -> Utterance | None:
     label = _text(row.get("label")) or _text(row.get("emotion"))
     if label is None:
         return None
-    path = _text(row.get("path"))
+    path = next((text for name in PATHS if (text := _text(row.get(name)))), None)
     if path is None:
         raise ValueError("no path")
     return Utterance(
@@ -99,6 +122,9 @@ def _read_row(row: Mapping[str, Any], folder: Path) -> Utterance | None:
         split=_text(row.get("split")),
         start=_number("start", row.get("start")),
         end=_number("end", row.get("end")),
+        session=_text(row.get("session")),
+        style=_text(row.get("style")),
+        sentence=_text(row.get("sentence")),
     )
 
 

@@ -1,0 +1,66 @@
+"""`emoser evaluate`: a checkpoint and labelled recordings in, the report out."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from emoser.cli.finetune import add_corpus_options, show_warnings
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "evaluate",
+        help="score a checkpoint on labelled recordings",
+        description="Score a checkpoint on labelled recordings; with --against, two of them on "
+        "the same recordings.",
+    )
+    parser.add_argument("model", help="bundled name, folder or Hub id")
+    add_corpus_options(parser)
+    parser.add_argument("--against", metavar="MODEL", help="a second model, compared in pairs")
+    parser.add_argument("--split", help="score this part of the corpus' own split alone")
+    parser.add_argument(
+        "--protocol",
+        default="not stated: whether the model has learned from these speakers is not known",
+        help="a sentence about how the model and these recordings came about",
+    )
+    parser.add_argument(
+        "--only-known", action="store_true", help="leave out recordings with labels it has not"
+    )
+    parser.add_argument("--output", type=Path, help="folder for report.md, report.json and picture")
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Score and print."""
+    from emoser.finetune import read_corpus
+    from emoser.finetune.report import write_report
+    from emoser.finetune.scoring import score_models
+
+    show_warnings()
+    utterances = read_corpus(options.corpus, root=options.root)
+    if options.split is not None:
+        utterances = [item for item in utterances if item.split == options.split]
+    names = [options.model, *([options.against] if options.against else [])]
+    evaluation, comparison = score_models(
+        names, utterances, protocol=options.protocol, only_known=options.only_known
+    )
+    if options.output is not None:
+        write_report(evaluation, options.output, title=options.model)
+    if options.json:
+        values = evaluation.to_dict()
+        values["comparison"] = None if comparison is None else comparison.to_dict()
+        print(json.dumps(values))
+        return 0
+    low, high = evaluation.uar_interval
+    print(f"protocol: {evaluation.protocol}")
+    for note in evaluation.notes:
+        print(note)
+    print(evaluation.report)
+    print(f"95 % interval of the UAR over speakers: {100 * low:.1f} to {100 * high:.1f} %")
+    if comparison is not None:
+        print(comparison)
+    return 0

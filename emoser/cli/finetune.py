@@ -1,0 +1,132 @@
+"""`emoser finetune`: a table of one's own recordings in, a checkpoint with its report out."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emoser.checkpoints.location import DEFAULT_MODEL
+
+MODES = ("partial", "entire", "frozen", "lora", "last-k")
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "finetune",
+        help="train on your own recordings",
+        description="Train on your own recordings: a CSV or JSONL table with the columns path "
+        "and label, and optionally speaker, split, start and end. The same command continues "
+        "a run that was interrupted.",
+    )
+    add_corpus_options(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the run")
+    parser.add_argument(
+        "--base",
+        default=DEFAULT_MODEL,
+        help="encoder: bundled name, folder or Hub id (%(default)s)",
+    )
+    parser.add_argument(
+        "--mode", default="partial", choices=MODES, help="what learns (%(default)s)"
+    )
+    parser.add_argument(
+        "--split",
+        default="auto",
+        choices=("auto", "speakers", "column", "random"),
+        help="who is tested: whole speakers, the column split, or random clips (%(default)s)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only check: can the model learn 32 clips?"
+    )
+    add_training_options(parser)
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name recordings."""
+    parser.add_argument(
+        "corpus",
+        help="a table (CSV, JSONL), an audio folder with metadata.csv, or with --root the name "
+        "of a corpus: iemocap, ravdess, cremad, emodb, savee, tess, nemo, esd, meld, "
+        "msp-podcast or jl",
+    )
+    parser.add_argument("--root", type=Path, help="folder of the named corpus, or of the paths")
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change single settings."""
+    parser.add_argument("--epochs", type=int, help="how often to go through the training set")
+    parser.add_argument("--batch-size", type=int, help="clips in an update")
+    parser.add_argument("--encoder-learning-rate", type=float, help="highest rate of the encoder")
+    parser.add_argument("--head-learning-rate", type=float, help="highest rate of the head")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of matrix products"
+    )
+    parser.add_argument("--accumulation", type=int, help="parts that a batch is computed in")
+    parser.add_argument(
+        "--recompute", action="store_true", default=None, help="trade time for memory"
+    )
+    parser.add_argument("--seed", type=int, help="makes the split, the order and the model")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names."""
+    names = (
+        "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "precision",
+        "accumulation", "recompute", "seed",
+    )  # fmt: skip
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def is_first_process() -> bool:
+    """Whether this process prints; the others of an `accelerate launch` do not."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show_warnings() -> None:
+    """Let what the library has to say about data and memory reach the standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("emoser: %(message)s"))
+    logger = logging.getLogger("emoser")
+    if not logger.handlers:
+        logger.addHandler(handler)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, test and print."""
+    from emoser.finetune import FinetuneConfig, read_corpus
+    from emoser.finetune.tuning import finetune, probe
+
+    show_warnings()
+    config = FinetuneConfig(base=options.base, mode=options.mode)
+    config = replace(config, **changed_settings(options))
+    utterances = read_corpus(options.corpus, root=options.root)
+    if options.dry_run:
+        learned, accuracy = probe(utterances, config=config, output=options.output / "dry-run")
+        word = "yes" if learned else "no; look at labels, recordings and learning rates"
+        print(f"can the model learn 32 clips by heart? {word} (accuracy {100 * accuracy:.0f} %)")
+        return 0 if learned else 3
+    result = finetune(
+        utterances, config=config, output=options.output, split=options.split, device=options.device
+    )
+    if not is_first_process():
+        return 0
+    if options.json:
+        print(json.dumps(result.to_dict()))
+        return 0
+    report = result.evaluation.report
+    low, high = result.evaluation.uar_interval
+    print(f"protocol: {result.evaluation.protocol}")
+    print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
+    print(report)
+    print(f"UAR {100 * report.uar:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)")
+    print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
+    return 0

@@ -1,0 +1,96 @@
+"""The processes and devices of a run, as accelerate sees them.
+
+One process on a CPU or a GPU, or several that `accelerate launch` has started: each computes
+its part of every batch, and the gradients are averaged. Knows nothing of audio or losses.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emoser.errors import DeviceError, missing_extra
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Processes:
+    """The processes that share a run, and the device of this one."""
+
+    def __init__(self, device: str = "auto") -> None:
+        """Join the run.
+
+        Args:
+            device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+        Raises:
+            ValueError: If the device is none of these.
+            DeviceError: If there is no GPU and one is asked for.
+            DependencyError: If accelerate is not installed.
+        """
+        if device not in DEVICES:
+            raise ValueError(f"device is {device!r}, allowed are {', '.join(DEVICES)}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("device is 'cuda' and torch sees no GPU; pass device='cpu'")
+        try:
+            from accelerate import Accelerator, DistributedDataParallelKwargs
+        except ImportError as error:
+            raise missing_extra("training", "finetune") from error
+        # layer drop leaves out other layers in every process
+        handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self._accelerator: Any = Accelerator(cpu=device == "cpu", kwargs_handlers=[handler])
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+        return int(self._accelerator.num_processes)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self._accelerator.device
+        return device
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module on this device; with several processes its gradients are averaged."""
+        wrapped: nn.Module = self._accelerator.prepare_model(module)
+        return wrapped
+
+    def without_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Gradients inside the block are not exchanged yet."""
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
+        return nullcontext() if self.count == 1 else context
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.count == 1:
+            return values
+        summed: Tensor = self._accelerator.reduce(values, reduction="sum")
+        return summed
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all processes, those of the first one first."""
+        if self.count == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        gathered: list[Any] = gather_object(items)
+        return gathered
+
+    def write(self, action: Callable[[], object]) -> None:
+        """Let the first process do something while the others wait."""
+        if self.first:
+            action()
+        self._accelerator.wait_for_everyone()

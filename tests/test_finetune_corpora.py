@@ -1,0 +1,272 @@
+"""Readers of corpora on miniature trees with the true names, and on real speech."""
+
+import csv
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from emoser.finetune import read_corpus
+from emoser.finetune.corpora import READERS, iemocap
+
+
+def plant(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def facts(utterances):
+    return {
+        Path(item.path).name: (item.label, item.speaker, item.sex, item.sentence)
+        for item in utterances
+    }
+
+
+TREES = {
+    "ravdess": (
+        ("Actor_01/03-01-05-02-01-01-01.wav", "Actor_02/03-01-02-01-02-02-02.wav",
+         "Actor_02/03-02-05-01-01-01-02.wav"),
+        {"03-01-05-02-01-01-01.wav": ("angry", "01", "m", "01"),
+         "03-01-02-01-02-02-02.wav": ("calm", "02", "f", "02")},
+    ),
+    "cremad": (
+        ("AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1040_ITH_SAD_X.wav",
+         "AudioWAV/1091_IEO_HAP_HI.wav"),
+        {"1001_DFA_ANG_XX.wav": ("angry", "1001", "m", "DFA"),
+         "1040_ITH_SAD_X.wav": ("sad", "1040", None, "ITH"),
+         "1091_IEO_HAP_HI.wav": ("happy", "1091", "f", "IEO")},
+    ),
+    "emodb": (
+        ("wav/03a01Fa.wav", "wav/16b10Wb.wav", "wav/08a02Ac.wav", "wav/09a05Lb.wav"),
+        {"03a01Fa.wav": ("happy", "03", "m", "a01"), "16b10Wb.wav": ("angry", "16", "f", "b10"),
+         "08a02Ac.wav": ("fear", "08", "f", "a02"), "09a05Lb.wav": ("boredom", "09", "f", "a05")},
+    ),
+    "savee": (
+        ("AudioData/DC/su01.wav", "AudioData/KL/a15.wav", "flat/JE_sa02.wav"),
+        {"su01.wav": ("surprise", "DC", "m", "su01"), "a15.wav": ("angry", "KL", "m", "a15"),
+         "JE_sa02.wav": ("sad", "JE", "m", "sa02")},
+    ),
+    "tess": (
+        ("OAF_Pleasant_surprise/OAF_back_ps.wav", "YAF_angry/YAF_dog_angry.wav",
+         "OAF_neutral/OA_bite_neutral.wav"),
+        {"OAF_back_ps.wav": ("surprise", "OAF", "f", "back"),
+         "YAF_dog_angry.wav": ("angry", "YAF", "f", "dog"),
+         "OA_bite_neutral.wav": ("neutral", "OAF", "f", "bite")},
+    ),
+    "nemo": (
+        ("samples/EB0_anger_1.wav", "samples/WR0_happiness_84.wav",
+         "samples/KD0_surprised_3.wav"),
+        {"EB0_anger_1.wav": ("angry", "EB0", "f", "1"),
+         "WR0_happiness_84.wav": ("happy", "WR0", "m", "84"),
+         "KD0_surprised_3.wav": ("surprise", "KD0", "f", "3")},
+    ),
+    "esd": (
+        ("0001/Neutral/0001_000001.wav", "0011/Angry/train/0011_000351.wav",
+         "0011/Surprise/evaluation/0011_001401.wav"),
+        {"0001_000001.wav": ("neutral", "0001", None, "mandarin-1"),
+         "0011_000351.wav": ("angry", "0011", None, "english-1"),
+         "0011_001401.wav": ("surprise", "0011", None, "english-1")},
+    ),
+    "jl": (
+        ("JL(wav+txt)/female1_angry_10a_1.wav", "JL(wav+txt)/male2_excited_3b_2.wav",
+         "JL(wav+txt)/male2_anxious_3b_2.wav"),
+        {"female1_angry_10a_1.wav": ("angry", "female1", "f", "10"),
+         "male2_excited_3b_2.wav": ("excited", "male2", "m", "3")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("corpus", sorted(TREES))
+def test_a_reader_knows_the_names_of_its_corpus(corpus, tmp_path):
+    names, expected = TREES[corpus]
+    plant(tmp_path, *names)
+    text = "ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Caucasian,-\n1091,29,Female,-,-\n"
+    (tmp_path / "VideoDemographics.csv").write_text(text)
+    utterances = read_corpus(corpus, root=tmp_path)
+    assert facts(utterances) == expected
+    assert {item.corpus for item in utterances} == {corpus}
+
+
+@pytest.mark.parametrize("corpus", sorted(set(TREES)))
+def test_what_is_missing_or_extra_is_said_in_one_message(corpus, tmp_path, caplog):
+    names, _ = TREES[corpus]
+    plant(tmp_path, *names, "elsewhere/xyz.wav")
+    with caplog.at_level(logging.WARNING):
+        read_corpus(corpus, root=tmp_path)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "the complete corpus has" in message
+    assert "xyz.wav" in message
+
+
+@pytest.mark.parametrize("corpus", sorted(READERS))
+def test_a_tree_of_another_corpus_is_refused(corpus, tmp_path):
+    plant(tmp_path, "elsewhere/xyz.wav")
+    with pytest.raises(FileNotFoundError):
+        read_corpus(corpus, root=tmp_path)
+
+
+def test_a_corpus_without_its_root_is_refused():
+    with pytest.raises(ValueError, match="needs root="):
+        read_corpus("iemocap")
+
+
+def write_iemocap(root, turns):
+    """A tree with these (turn, emotion), sorted into sessions and dialogues by their names."""
+    dialogues = {}
+    for turn, emotion in turns:
+        dialogues.setdefault(turn.rsplit("_", 1)[0], []).append((turn, emotion))
+    for dialogue, members in dialogues.items():
+        session = root / f"Session{int(dialogue[3:5])}"
+        evaluation = session / "dialog" / "EmoEvaluation" / f"{dialogue}.txt"
+        evaluation.parent.mkdir(parents=True, exist_ok=True)
+        lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"]
+        for turn, emotion in members:
+            lines.append(f"[6.2901 - 8.2357]\t{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]\n")
+            lines.append("C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n\n")
+        evaluation.write_text("".join(lines))
+        plant(session / "sentences" / "wav" / dialogue, *(f"{turn}.wav" for turn, _ in members))
+    return root
+
+
+@pytest.fixture(scope="module")
+def complete_iemocap(tmp_path_factory):
+    """5,531 turns with the counts of the literature, and others that do not count."""
+    raw = {"neutral": ("neu",), "happy": ("hap", "exc"), "angry": ("ang",), "sad": ("sad",)}
+    turns = []
+    for session, counts in iemocap.COUNTS.items():
+        number = 0
+        for label, count in zip(iemocap.LABELS, counts, strict=True):
+            for index in range(count):
+                dialogue = "impro05a" if number % 40 == 0 else f"script0{number % 3 + 1}_1"
+                name = f"Ses0{session}{'FM'[number % 2]}_{dialogue}_{'MF'[number // 2 % 2]}"
+                turns.append((f"{name}{number:04d}", raw[label][index % len(raw[label])]))
+                number += 1
+        turns += [(f"Ses0{session}F_impro01_F900", "xxx"), (f"Ses0{session}F_impro01_F901", "fru")]
+    return write_iemocap(tmp_path_factory.mktemp("iemocap"), turns)
+
+
+def test_iemocap_has_the_utterances_of_the_literature(complete_iemocap):
+    utterances = read_corpus("iemocap", root=complete_iemocap)
+    assert len(utterances) == 5531
+    assert Counter(item.label for item in utterances) == {
+        "neutral": 1708, "happy": 1636, "angry": 1103, "sad": 1084,
+    }  # fmt: skip
+    assert len({item.speaker for item in utterances}) == 10
+
+
+def test_iemocap_counts_are_checked_for_every_session_and_class(complete_iemocap, monkeypatch):
+    counts = {**iemocap.COUNTS, "3": (320, 286, 239, 305)}
+    monkeypatch.setattr(iemocap, "COUNTS", counts)
+    with pytest.raises(ValueError, match="session 3 has 240 angry, the literature 239"):
+        iemocap.read(complete_iemocap)
+    assert len(iemocap.read(complete_iemocap, complete=False)) == 5531
+
+
+def test_the_iemocap_speaker_is_the_last_letter_of_the_turn(tmp_path):
+    turns = [
+        ("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_M000", "hap"),
+        ("Ses03M_impro05a_F000", "ang"), ("Ses05M_script01_1b_F012", "sad"),
+        ("Ses04M_script03_2_M001", "exc"),
+    ]  # fmt: skip
+    root = write_iemocap(tmp_path, turns)
+    ours = {Path(item.path).stem: item for item in iemocap.read(root, complete=False)}
+    speakers = {name: item.speaker for name, item in ours.items()}
+    assert speakers == {
+        "Ses01F_impro01_F000": "1", "Ses01F_impro01_M000": "2",
+        "Ses03M_impro05a_F000": "5", "Ses05M_script01_1b_F012": "9",
+        "Ses04M_script03_2_M001": "8",
+    }  # fmt: skip
+    upstream = {
+        Path(item.path).stem: item.speaker
+        for item in iemocap.read(root, complete=False, speakers="upstream")
+    }
+    wrong = {"Ses03M_impro05a_F000": "6", "Ses05M_script01_1b_F012": "10"}
+    assert upstream == {**speakers, **wrong}
+    assert ours["Ses05M_script01_1b_F012"].style == "scripted"
+    assert ours["Ses05M_script01_1b_F012"].sentence == "script01_1b"
+    assert ours["Ses03M_impro05a_F000"].style == "improvised"
+    assert ours["Ses03M_impro05a_F000"].session == "3"
+
+
+def test_missing_iemocap_recordings_are_named_at_once(tmp_path):
+    root = write_iemocap(tmp_path, [("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_F001", "neu")])
+    for file in root.rglob("*.wav"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 .*F000\.wav.*F001\.wav"):
+        iemocap.read(root, complete=False)
+
+
+def write_rows(file, rows):
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_meld_joins_tables_and_clips(tmp_path, caplog):
+    for part in ("train", "dev", "test"):
+        rows = [
+            {"Sr No.": 1, "Utterance": "Hi!", "Speaker": "Monica", "Emotion": "joy",
+             "Sentiment": "positive", "Dialogue_ID": 3, "Utterance_ID": number}
+            for number in range(2)
+        ]  # fmt: skip
+        write_rows(tmp_path / f"{part}_sent_emo.csv", rows)
+    plant(tmp_path, "train_splits/dia3_utt0.mp4", "train_splits/dia3_utt1.mp4")
+    plant(
+        tmp_path, "dev_splits_complete/dia3_utt0.mp4", "output_repeated_splits_test/dia3_utt0.mp4"
+    )
+    utterances = read_corpus("meld", root=tmp_path)
+    splits = Counter(item.split for item in utterances)
+    assert splits == {"train": 2, "validation": 1, "test": 1}
+    assert {(item.label, item.speaker) for item in utterances} == {("happy", "Monica")}
+    assert "dev_splits_complete/dia3_utt1" in caplog.text
+
+
+def test_msp_podcast_takes_consensus_labels_and_the_official_split(tmp_path):
+    (tmp_path / "Labels").mkdir()
+    rows = [
+        ("MSP-PODCAST_0001_0008.wav", "N", "127", "Male", "Test1"),
+        ("MSP-PODCAST_0001_0019.wav", "U", "Unknown", "Unknown", "Development"),
+        ("MSP-PODCAST_0002_0033.wav", "A", "5", "Female", "Train"),
+        ("MSP-PODCAST_0002_0039.wav", "X", "5", "Female", "Train"),
+    ]
+    names = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
+    table = [dict(zip(names, row, strict=True)) for row in rows]
+    write_rows(tmp_path / "Labels" / "labels_consensus.csv", table)
+    plant(tmp_path / "Audios", *(row[0] for row in rows))
+    utterances = read_corpus("msp-podcast", root=tmp_path)
+    found = [(item.label, item.speaker, item.sex, item.split) for item in utterances]
+    assert found == [
+        ("neutral", "127", "m", "test1"),
+        ("surprise", None, None, "validation"),
+        ("angry", "5", "f", "train"),
+    ]
+
+
+def test_an_audio_folder_of_datasets_is_a_corpus(tmp_path):
+    plant(tmp_path, "train/a.wav", "test/b.wav")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label,speaker\na.wav,anger,x\n")
+    (tmp_path / "test" / "metadata.jsonl").write_text('{"file_name": "b.wav", "label": "sad"}\n')
+    found = {(item.label, item.split, item.speaker) for item in read_corpus(tmp_path)}
+    assert found == {("angry", "train", "x"), ("sad", "test", None)}
+
+
+@pytest.mark.data
+def test_real_ravdess_and_nemo_agree_with_their_manifest(speech_data, caplog):
+    with (speech_data / "manifest.csv").open(newline="") as file:
+        manifest = {row["path"]: row for row in csv.DictReader(file)}
+    for corpus, count in (("ravdess", 1080), ("nemo", 4481)):
+        utterances = read_corpus(corpus, root=speech_data / corpus)
+        assert len(utterances) == count
+        for item in utterances:
+            row = manifest[str(Path(item.path).relative_to(speech_data))]
+            assert (item.label, item.speaker, item.sex) == (
+                row["emotion"], row["speaker"], row["sex"],
+            )  # fmt: skip
+    assert "1080 recordings, the complete corpus has 1440" in caplog.text
+    assert "speaker 19" in caplog.text

@@ -1,0 +1,390 @@
+"""The engine: kept features, parts of a batch, several processes, and states that verify."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from models import LABELS, random_clips, small_config
+from transformers import Wav2Vec2Config
+
+from emoser.checkpoints.native import build_model, load_model
+from emoser.configuration import ModelConfig
+from emoser.errors import CheckpointError, DeviceError
+from emoser.finetune import FinetuneConfig, Utterance, train
+from emoser.finetune.config import Augmentation
+from emoser.finetune.freezing import freeze
+from emoser.finetune.inputs import PooledLayers, StoredFeatures, choose_form, run_model
+from emoser.finetune.recordings import Recordings
+from emoser.finetune.steps import LossModule
+
+STILL = {
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "layerdrop": 0.0,
+    "mask_time_prob": 0.0,
+}
+CONFIG = FinetuneConfig(
+    epochs=2,
+    batch_size=4,
+    encoder_learning_rate=1e-3,
+    head_learning_rate=1e-3,
+    crop_seconds=None,
+    augmentation=Augmentation.off(),
+    seed=3,
+)
+
+
+def small_model(seed=0, *, dropout=True, layer_mix=False, **changes):
+    config = small_config(
+        Wav2Vec2Config, mask_time_length=2, **({} if dropout else STILL), **changes
+    )
+    model_config = ModelConfig(labels=LABELS, layer_mix=layer_mix)
+    return build_model(config, model_config, seed=seed)
+
+
+def write_clips(folder, lengths):
+    utterances = []
+    for index, clip in enumerate(random_clips(lengths)):
+        path = folder / f"{index}.wav"
+        soundfile.write(path, clip, 16_000)
+        speaker = "b" if index % 3 == 2 else "a"
+        utterances.append(Utterance(str(path), LABELS[index % 4], speaker=speaker))
+    return utterances
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Clips of many lengths, one shorter than the encoder's view."""
+    generator = np.random.default_rng(0)
+    lengths = [300, *generator.integers(3_000, 12_000, 23).tolist()]
+    return write_clips(tmp_path_factory.mktemp("clips"), lengths)
+
+
+@pytest.fixture(scope="module")
+def sides(clips):
+    return [item for item in clips if item.speaker == "a"], [
+        item for item in clips if item.speaker == "b"
+    ]
+
+
+def equal_weights(first, second, tolerance=0.0):
+    other = second.state_dict()
+    return all(
+        torch.allclose(tensor, other[name], rtol=0, atol=tolerance)
+        for name, tensor in first.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("layer_mix", [False, True], ids=["last layer", "all layers"])
+def test_pooled_layers_are_all_that_a_frozen_head_needs(norm, layer_mix, clips):
+    stable = norm == "layer"
+    model = small_model(layer_mix=layer_mix, feat_extract_norm=norm, do_stable_layer_norm=stable)
+    freeze(model, replace(CONFIG, mode="frozen"))
+    model.eval()
+    recordings = Recordings(clips)
+    pooled = PooledLayers(model, recordings)
+    with torch.inference_mode():
+        for index in range(len(clips)):
+            samples = torch.from_numpy(recordings[index])[None]
+            kept = run_model(model, pooled.load([index])).logits
+            assert torch.allclose(kept, model(samples).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)]
+)
+def test_stored_features_give_the_numbers_of_the_waveforms(
+    norm, precision, tolerance, clips, tmp_path
+):
+    model = small_model(feat_extract_norm=norm, do_stable_layer_norm=norm == "layer").eval()
+    recordings = Recordings(clips)
+    file = tmp_path / "training.features"
+    stored = StoredFeatures(model.encoder, recordings, file, precision=precision)
+    with torch.inference_mode():
+        logits = run_model(model, stored.load(range(len(clips)))).logits
+        for index, row in enumerate(logits):
+            expected = model(torch.from_numpy(recordings[index])[None]).logits[0]
+            assert torch.allclose(row, expected, atol=tolerance)
+
+
+def test_stored_features_are_used_again_and_replaced_when_they_are_others(clips, tmp_path):
+    model, recordings = small_model().eval(), Recordings(clips)
+    file = tmp_path / "training.features"
+    StoredFeatures(model.encoder, recordings, file, precision="float16")
+    written = file.stat().st_mtime_ns
+    StoredFeatures(model.encoder, recordings, file, precision="float16")
+    assert file.stat().st_mtime_ns == written
+    StoredFeatures(small_model(1).eval().encoder, recordings, file, precision="float16")
+    assert file.stat().st_mtime_ns != written
+
+
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({"mode": "frozen"}, "pooled"),
+        ({"mode": "partial"}, "features"),
+        ({"mode": "last-k", "last_layers": 1}, "features"),
+        ({"mode": "lora"}, "features"),
+        ({"mode": "entire"}, "waveforms"),
+        ({"mode": "frozen", "cache": "off"}, "waveforms"),
+        ({"mode": "partial", "crop_seconds": 2.0}, "waveforms"),
+        ({"mode": "partial", "augmentation": Augmentation()}, "waveforms"),
+        ({"mode": "partial", "wrapper": "paper"}, "waveforms"),
+    ],
+    ids=lambda value: (
+        str(value) if isinstance(value, str) else "-".join(map(str, value.values()))[:24]
+    ),
+)
+def test_what_is_kept_depends_on_what_can_change(changes, form):
+    config = replace(CONFIG, **changes)
+    model = small_model()
+    freeze(model, config)
+    assert choose_form(model, config) == form
+
+
+@pytest.mark.parametrize("mode", ["frozen", "partial"])
+def test_a_run_on_kept_features_ends_like_one_on_waveforms(mode, sides, tmp_path):
+    kept, plain = small_model(dropout=False), small_model(dropout=False)
+    config = replace(CONFIG, mode=mode)
+    train(*sides, model=kept, config=config, output=tmp_path / "kept")
+    train(*sides, model=plain, config=replace(config, cache="off"), output=tmp_path / "plain")
+    assert equal_weights(kept, plain, 2e-4 if mode == "partial" else 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["lora", "last-k"])
+def test_other_modes_save_plain_models(mode, sides, tmp_path):
+    model = small_model()
+    config = replace(CONFIG, mode=mode, last_layers=1, lora_rank=2)
+    result = train(*sides, model=model, config=config, output=tmp_path)
+    loaded = load_model(result.folder)
+    assert set(loaded.state_dict()) == set(small_model().state_dict())
+    samples = torch.from_numpy(random_clips([8_000])[0])[None]
+    with torch.inference_mode():
+        assert torch.allclose(loaded(samples).logits, model(samples).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"accumulation": 2}, {"accumulation": 4}, {"recompute": True}],
+    ids=["two parts", "four parts", "recompute"],
+)
+def test_saving_memory_does_not_change_the_update(changes, sides, tmp_path):
+    plain, saving = small_model(dropout=False), small_model(dropout=False)
+    config = replace(CONFIG, mode="entire", cache="off")
+    train(*sides, model=plain, config=config, output=tmp_path / "plain")
+    train(*sides, model=saving, config=replace(config, **changes), output=tmp_path / "saving")
+    assert equal_weights(plain, saving, 2e-4)
+
+
+def test_out_of_memory_halves_the_parts_and_keeps_the_batch(sides, tmp_path, monkeypatch, caplog):
+    forward = LossModule.forward
+
+    def greedy(module, batch, targets):
+        if len(batch.lengths) > 1:
+            raise torch.OutOfMemoryError("a pretended one")
+        return forward(module, batch, targets)
+
+    config = replace(CONFIG, epochs=1, cache="off", mode="entire")
+    plain, tight = small_model(dropout=False), small_model(dropout=False)
+    train(*sides, model=plain, config=config, output=tmp_path / "plain")
+    with monkeypatch.context() as patch:
+        patch.setattr(LossModule, "forward", greedy)
+        train(*sides, model=tight, config=config, output=tmp_path / "tight")
+    assert equal_weights(plain, tight, 2e-4)
+    assert "now computed in 4 parts" in caplog.text
+
+
+def test_memory_for_not_a_single_clip_is_an_error(sides, tmp_path, monkeypatch):
+    def greedy(module, batch, targets):
+        raise torch.OutOfMemoryError("a pretended one")
+
+    monkeypatch.setattr(LossModule, "forward", greedy)
+    with pytest.raises(DeviceError, match="does not hold 1 clips"):
+        train(*sides, model=small_model(), config=CONFIG, output=tmp_path)
+
+
+def test_autocast_trains_in_bfloat16_and_saves_float32(sides, tmp_path):
+    model = small_model()
+    config = replace(CONFIG, precision="bfloat16", mode="entire")
+    result = train(*sides, model=model, config=config, output=tmp_path)
+    assert np.isfinite([record["loss"] for record in result.epochs]).all()
+    assert {tensor.dtype for tensor in load_model(result.folder).state_dict().values()} == {
+        torch.float32
+    }
+
+
+def test_newbob_lowers_the_rates_of_a_run(sides, tmp_path):
+    config = replace(CONFIG, schedule="newbob", epochs=4, head_learning_rate=0.0, mode="frozen")
+    result = train(*sides, model=small_model(), config=config, output=tmp_path)
+    assert len({record["accuracy"] for record in result.epochs}) == 1
+    config = replace(config, head_learning_rate=1e-6)
+    result = train(*sides, model=small_model(), config=config, output=tmp_path / "again")
+    rates = [record["rates"]["head"] for record in result.epochs]
+    assert rates == pytest.approx([1e-6, 1e-6, 0.9e-6, 0.81e-6])
+
+
+def test_class_weights_make_classes_count_alike(sides, tmp_path):
+    config = replace(CONFIG, class_weights=True, epochs=1, mode="frozen")
+    result = train(*sides, model=small_model(), config=config, output=tmp_path)
+    assert np.isfinite(result.epochs[0]["loss"])
+
+
+@pytest.fixture
+def finished(sides, tmp_path):
+    config = replace(CONFIG, save_every_steps=3)
+    model = small_model()
+    train(*sides, model=model, config=config, output=tmp_path)
+    return config, tmp_path, model
+
+
+def states(folder):
+    return sorted((folder / "states").glob("step-*"))
+
+
+def test_states_are_folders_with_a_manifest_and_two_are_kept(finished):
+    _, folder, _ = finished
+    assert len(states(folder)) == 2
+    for state in states(folder):
+        manifest = json.loads((state / "manifest.json").read_text())
+        assert manifest["files"]["state.pt"]["size"] == (state / "state.pt").stat().st_size
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
+def test_a_damaged_state_is_passed_over_and_the_run_ends_the_same(
+    name, damage, finished, sides, caplog
+):
+    config, folder, model = finished
+    file = states(folder)[-1] / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    {"delete": file.unlink, "truncate": lambda: file.write_bytes(content[: len(content) // 3]),
+     "flip": lambda: file.write_bytes(content)}[damage]()  # fmt: skip
+    if (name, damage) == ("manifest.json", "flip"):
+        file.write_bytes(b"{}")
+    again = small_model()
+    train(*sides, model=again, config=config, output=folder)
+    assert equal_weights(again, model)
+    assert "is damaged" in caplog.text
+
+
+def test_damage_to_all_states_is_refused_with_every_reason(finished, sides):
+    config, folder, _ = finished
+    for state in states(folder):
+        (state / "state.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"step-.* is damaged.*step-.* is damaged"):
+        train(*sides, model=small_model(), config=config, output=folder)
+
+
+def test_another_number_of_processes_is_refused(finished, sides):
+    config, folder, _ = finished
+    for state in states(folder):
+        file = state / "manifest.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "processes": 2}))
+    with pytest.raises(CheckpointError, match="written by 2 processes, this run has 1"):
+        train(*sides, model=small_model(), config=config, output=folder)
+
+
+def test_leftovers_of_a_killed_save_are_cleared(finished, sides):
+    config, folder, _ = finished
+    stale = folder / "states" / ".step-00000099.abc"
+    stale.mkdir()
+    foreign = folder / ".git"
+    foreign.mkdir()
+    old = folder / ".best.old.xyz"
+    old.mkdir()
+    (folder / "best").rename(old / "replaced")
+    train(*sides, model=small_model(), config=config, output=folder)
+    assert not stale.exists()
+    assert not old.exists()
+    assert foreign.exists()
+    assert load_model(folder / "best")
+
+
+SCRIPT = Path(__file__).parent / "train_small.py"
+
+
+def launch(folder, clips, *, processes=1, **changes):
+    """Start the training script in a process of its own."""
+    table = folder / "clips.json"
+    folder.mkdir(exist_ok=True)
+    rows = [[item.path, item.label, item.speaker] for item in clips]
+    table.write_text(json.dumps({"clips": rows, "changes": changes}))
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command += ["--master_port", "29871"]
+    command += [str(SCRIPT), str(table), str(folder / "run")]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output.decode()[-3000:]
+
+
+def losses(folder):
+    lines = (folder / "run" / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_like_one(clips, tmp_path):
+    for count in (1, 2):
+        finish(launch(tmp_path / str(count), clips, processes=count, dropout=False))
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    difference = np.max(np.abs(np.array(one) - np.array(two)))
+    print(f"two processes against one: largest difference of {len(one)} losses {difference:.1e}")
+    assert difference <= 1e-5
+    assert equal_weights(
+        load_model(tmp_path / "1/run/best"), load_model(tmp_path / "2/run/best"), 1e-4
+    )
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(clips, tmp_path):
+    """A forked child trains, is killed, and is forked again, until one of them finishes."""
+    finish(launch(tmp_path / "whole", clips, epochs=6))
+    began = time.monotonic()
+    process = launch(tmp_path / "killed", clips, epochs=6, kills=24)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output.decode()[-3000:]
+    kills = int(output.decode().split("kills ")[1].split()[0])
+    print(f"{kills} kills in {time.monotonic() - began:.0f} s")
+    assert kills >= 20
+    whole, killed = (load_model(tmp_path / name / "run/best") for name in ("whole", "killed"))
+    assert equal_weights(whole, killed)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_an_interrupt_keeps_the_last_state(clips, tmp_path):
+    process = launch(tmp_path, clips, epochs=200)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not states(tmp_path / "run"):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert states(tmp_path / "run")
