@@ -251,7 +251,8 @@ def _draw_segments(axes: "Axes", part: Timeline, colours: Mapping[str, str], the
         axes.broken_barh(
             [(segment.start, segment.duration)], (0, 1), linewidth=0.8,
             facecolor="none" if plain else colours[segment.label or ""],
-            edgecolor=theme.faint if plain else theme.paper, hatch="////" if segment.kind == "uncertain" else None,
+            edgecolor=theme.faint if plain else theme.paper,
+            hatch="////" if segment.kind == "uncertain" else None,
         )  # fmt: skip
         if segment.duration > part.duration * 0.012 * len(segment.name):
             axes.text(
