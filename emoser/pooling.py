@@ -74,6 +74,7 @@ class AttentiveStatistics(nn.Module):
 
     h = tanh(sap_linear(x)), w = softmax over the valid frames of h @ attention,
     mean = sum(w x), deviation = sqrt(max(sum(w x^2) - mean^2, 1e-5)); both, one after the other.
+    The variance is computed as sum(w (x - mean)^2), which is the same and loses no digits.
     """
 
     def __init__(self, size: int) -> None:
@@ -90,5 +91,5 @@ class AttentiveStatistics(nn.Module):
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = scores.softmax(dim=1)
         mean = (frames * weights).sum(dim=1)
-        variance = (frames.square() * weights).sum(dim=1) - mean.square()
+        variance = ((frames - mean.unsqueeze(1)).square() * weights).sum(dim=1)
         return torch.cat([mean, variance.clamp(min=DEVIATION_FLOOR).sqrt()], dim=1)

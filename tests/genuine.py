@@ -338,7 +338,13 @@ def of_odyssey(names):
             label2id={name: index for index, name in enumerate(names)},
         )
         save_file(model.state_dict(), folder / "model.safetensors")
-        return lambda clip: model(torch.from_numpy((clip - mean) / (deviation + 1e-6))[None])
+        model = model.double()  # the deviation as published subtracts two numbers near each other
+
+        def reference(clip):
+            samples = (clip.astype(np.float64) - mean) / (deviation + 1e-6)
+            return model(torch.from_numpy(samples)[None]).float()
+
+        return reference
 
     return write
 
