@@ -23,7 +23,7 @@ ROOMS = (
     ("model",),
     ("checkpoints",),
     ("runtimes",),
-    ("hearing",),
+    ("hearing", "telling"),
     ("listening",),
     ("classifier",),
     ("streaming", "live", "plots", "bulk"),
