@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import transformers
 from genuine import CASES, LAYER_NORM, of_dense_head, require
 from models import loud_model, pad, random_clips, small_config
+from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig, pipeline
 
@@ -107,6 +109,8 @@ def test_a_converted_checkpoint_gives_the_same_numbers_through_the_pipeline(
     clips = random_clips((16_000, 7_777))
     with torch.inference_mode():
         logits = [model(torch.from_numpy(clip)[None]).logits[0] for clip in clips]
+    if model.config.dimensions and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("this pipeline of transformers puts a softmax over dimensions")
     for theirs, ours in zip(through_pipeline(tmp_path / "model", clips), logits, strict=True):
         expected = ours if model.config.dimensions else ours.softmax(-1)
         for label, value in zip(model.config.raw_labels, expected.tolist(), strict=True):
