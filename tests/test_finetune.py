@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from models import LABELS, random_clips, small_config
+from models import LABELS, random_clips
 from transformers import HubertForSequenceClassification
+from voices import RATE, voice_config, write_voices
 
 from emoser.checkpoints.native import build_model, load_model
 from emoser.configuration import ModelConfig
@@ -20,8 +20,6 @@ from emoser.finetune.evaluation import score_logits
 from emoser.finetune.objective import Objective, build_targets, masked_cross_entropy
 from emoser.model import EmotionOutput
 
-RATE = 16_000
-HERTZ = {"happy": 1900.0, "sad": 240.0}
 CONFIG = FinetuneConfig(
     epochs=2,
     batch_size=4,
@@ -39,38 +37,18 @@ CONFIG = FinetuneConfig(
 
 
 def small_model(**changes):
-    config = small_config(
-        hidden_size=32,
-        num_hidden_layers=1,
-        intermediate_size=32,
-        conv_dim=(16, 16, 16),
-        conv_kernel=(64, 8, 4),
-        conv_stride=(20, 4, 4),
-        num_feat_extract_layers=3,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        mask_time_length=2,
-        **changes,
-    )
-    return build_model(config, ModelConfig(labels=LABELS), seed=0)
+    return build_model(voice_config(**changes), ModelConfig(labels=LABELS), seed=0)
 
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
     """Two emotions, high and low, spoken by four voices in two corpora."""
     folder = tmp_path_factory.mktemp("voices")
-    generator = np.random.default_rng(0)
-    utterances = []
-    for index in range(32):
-        label = "happy" if index % 2 else "sad"
-        time = np.arange(int(generator.uniform(0.3, 0.6) * RATE)) / RATE
-        tone = np.sin(2 * np.pi * HERTZ[label] * generator.uniform(0.95, 1.05) * time)
-        path = folder / f"{index}.flac"
-        soundfile.write(path, 0.3 * tone + 0.01 * generator.standard_normal(len(time)), RATE)
-        voice = index // 2 % 4
-        corpus = "one" if voice < 2 else "two"
-        utterances.append(Utterance(str(path), label, speaker=str(voice), corpus=corpus))
-    return utterances
+    rows = write_voices(folder, 32, num_voices=4, noise=0.01, suffix=".flac")
+    return [
+        Utterance(str(path), label, speaker=str(voice), corpus="one" if voice < 2 else "two")
+        for path, label, voice in rows
+    ]
 
 
 @pytest.fixture(scope="module")

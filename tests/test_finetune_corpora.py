@@ -2,11 +2,15 @@
 
 import csv
 import logging
+import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from emoser.errors import DependencyError
 from emoser.finetune import read_corpus
 from emoser.finetune.corpora import READERS, iemocap
 
@@ -254,6 +258,80 @@ def test_an_audio_folder_of_datasets_is_a_corpus(tmp_path):
     (tmp_path / "test" / "metadata.jsonl").write_text('{"file_name": "b.wav", "label": "sad"}\n')
     found = {(item.label, item.split, item.speaker) for item in read_corpus(tmp_path)}
     assert found == {("angry", "train", "x"), ("sad", "test", None)}
+
+
+def saved_rows(folder):
+    """A clip as bytes and one as a path, with class numbers and a row without a label."""
+    datasets = pytest.importorskip("datasets", reason="the extra datasets")
+    clip = folder / "there.wav"
+    soundfile.write(clip, np.zeros(800), 16_000)
+    rows = {
+        "audio": [
+            {"bytes": clip.read_bytes(), "path": "inside.wav"},
+            {"bytes": None, "path": str(clip)},
+            {"bytes": None, "path": str(clip)},
+        ],
+        "label": [1, 0, -1],
+        "speaker": ["anna", "bert", "bert"],
+        "start": [None, 0.01, None],
+    }
+    features = datasets.Features(
+        {
+            "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            "label": datasets.ClassLabel(names=["anger", "happiness"]),
+            "speaker": datasets.Value("string"),
+            "start": datasets.Value("float64"),
+        }
+    )
+    plain = datasets.Dataset.from_dict(rows, features=features)
+    return datasets, plain.cast_column("audio", datasets.Audio(decode=False)), clip
+
+
+def test_a_saved_dataset_is_a_table_whose_bytes_become_files(tmp_path):
+    _, dataset, clip = saved_rows(tmp_path)
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    inside, there = read_corpus(tmp_path / "saved", root=tmp_path / "audio")
+    assert (inside.label, inside.speaker, inside.start) == ("happy", "anna", None)
+    assert (there.label, there.speaker, there.start) == ("angry", "bert", 0.01)
+    assert Path(inside.path).parent == tmp_path / "audio"
+    assert Path(inside.path).read_bytes() == clip.read_bytes()
+    assert Path(there.path).read_bytes() == clip.read_bytes()
+    before = Path(inside.path).stat().st_mtime_ns
+    again = read_corpus(tmp_path / "saved", root=tmp_path / "audio")
+    assert again == [inside, there]
+    assert Path(inside.path).stat().st_mtime_ns == before
+
+
+def test_the_splits_of_a_saved_dataset_are_those_of_the_table(tmp_path, monkeypatch):
+    datasets, dataset, _ = saved_rows(tmp_path)
+    dataset = dataset.rename_column("audio", "recording")  # any name will do
+    both = datasets.DatasetDict(train=dataset.select([0]), test=dataset.select([1]))
+    both.save_to_disk(str(tmp_path / "saved"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    utterances = read_corpus(tmp_path / "saved")
+    assert [(item.split, item.label) for item in utterances] == [
+        ("train", "happy"),
+        ("test", "angry"),
+    ]
+    assert (tmp_path / "cache" / "emoser" / "recordings") in Path(utterances[0].path).parents
+
+
+def test_a_saved_dataset_may_name_paths(tmp_path):
+    datasets, _, clip = saved_rows(tmp_path)
+    rows = {"path": [str(clip), "there.wav"], "emotion": ["sad", "angry"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
+    utterances = read_corpus(tmp_path / "saved", root=tmp_path)
+    assert [(item.path, item.label) for item in utterances] == [
+        (str(clip), "sad"),
+        (str(clip), "angry"),
+    ]
+
+
+def test_a_saved_dataset_without_the_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "dataset_info.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DependencyError, match=r"emoser\[datasets\]"):
+        read_corpus(tmp_path)
 
 
 @pytest.mark.data

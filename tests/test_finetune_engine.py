@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import pytest
 import soundfile
 import torch
 from models import LABELS, random_clips, small_config
-from transformers import Wav2Vec2Config
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from emoser.checkpoints.native import build_model, load_model
 from emoser.configuration import ModelConfig
-from emoser.errors import CheckpointError, DeviceError
+from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.finetune import FinetuneConfig, Utterance, train
 from emoser.finetune.config import Augmentation
+from emoser.finetune.events import write_events
 from emoser.finetune.freezing import freeze
 from emoser.finetune.inputs import PooledLayers, StoredFeatures, choose_form, run_model
 from emoser.finetune.recordings import Recordings
@@ -84,6 +86,15 @@ def equal_weights(first, second, tolerance=0.0):
         torch.allclose(tensor, other[name], rtol=0, atol=tolerance)
         for name, tensor in first.state_dict().items()
     )
+
+
+@pytest.mark.parametrize(("selection", "epoch"), [("uar", 1), ("accuracy", 1), ("last", 2)])
+def test_of_equal_epochs_the_first_is_kept_unless_the_last_is_asked_for(
+    selection, epoch, sides, tmp_path
+):
+    still = replace(CONFIG, encoder_learning_rate=0.0, head_learning_rate=0.0, selection=selection)
+    result = train(*sides, model=small_model(), config=still, output=tmp_path, device="cpu")
+    assert result.best_epoch == epoch
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
@@ -226,6 +237,100 @@ def test_autocast_trains_in_bfloat16_and_saves_float32(sides, tmp_path):
     }
 
 
+def test_float16_without_a_gpu_is_computed_too(sides, tmp_path):
+    config = replace(CONFIG, precision="float16", mode="entire", epochs=1)
+    result = train(*sides, model=small_model(), config=config, output=tmp_path, device="cpu")
+    assert np.isfinite(result.epochs[0]["loss"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_gpu_learns_what_the_processor_learns(precision, sides, tmp_path):
+    losses = []
+    for device, kind in (("cpu", "float32"), ("cuda", precision)):
+        config = replace(CONFIG, precision=kind, mode="entire", epochs=1)
+        model = small_model(dropout=False)
+        done = train(*sides, model=model, config=config, output=tmp_path / device, device=device)
+        losses.append(done.epochs[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "float32" else 3e-2)
+
+
+def test_recomputing_warns_of_nothing(sides, tmp_path, recwarn):
+    config = replace(CONFIG, recompute=True, epochs=1, mode="entire")
+    train(*sides, model=small_model(), config=config, output=tmp_path)
+    assert not [item for item in recwarn if "checkpointing" in str(item.message)]
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_shows_the_epochs_of_the_log_once_each(sides, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard")
+    config = replace(CONFIG, tensorboard=True, epochs=3, mode="partial")
+    train(*sides, model=small_model(), config=config, output=tmp_path)
+    train(*sides, model=small_model(), config=config, output=tmp_path)
+    found = scalars(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "uar", "accuracy", "training_accuracy"):
+        expected = [(record["step"], pytest.approx(record[name])) for record in records]
+        assert found[name] == expected
+    assert [value for _, value in found["rate/encoder"]] == pytest.approx(
+        [record["rates"]["encoder"] for record in records]
+    )
+    shutil.rmtree(tmp_path / "tensorboard")
+    write_events(tmp_path, records[:2])  # killed before the third epoch was written
+    write_events(tmp_path, records)
+    assert scalars(tmp_path)["loss"] == found["loss"]
+
+
+def test_tensorboard_that_is_missing_is_said_before_the_first_step(sides, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    config = replace(CONFIG, tensorboard=True)
+    with pytest.raises(DependencyError, match=r"emoser\[tensorboard\]"):
+        train(*sides, model=small_model(), config=config, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_looking_at_curves_does_not_make_another_run(sides, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard")
+    config = replace(CONFIG, mode="frozen")
+    first = train(*sides, model=small_model(), config=config, output=tmp_path)
+    config = replace(config, tensorboard=True, save_every_steps=1)
+    assert train(*sides, model=small_model(), config=config, output=tmp_path) == first
+
+
+def test_weights_that_an_epoch_would_overwrite_are_named(sides, tmp_path, caplog):
+    model = small_model()
+    front = model.encoder.feature_extractor.conv_layers[0].conv.weight
+    with torch.no_grad():
+        front.mul_(1e-3)
+    config = replace(CONFIG, mode="entire", epochs=1)
+    train(*sides, model=model, config=config, output=tmp_path / "entire")
+    assert "conv_layers.0.conv.weight are about" in caplog.text
+    assert "mode 'partial'" in caplog.text
+    caplog.clear()
+    config = replace(config, mode="partial")
+    train(*sides, model=small_model(), config=config, output=tmp_path / "partial")
+    assert not caplog.text
+
+
+def test_a_state_holds_only_what_training_can_change(sides, tmp_path):
+    config = replace(CONFIG, mode="frozen", epochs=1)
+    model = small_model()
+    train(*sides, model=model, config=config, output=tmp_path)
+    state = torch.load(states(tmp_path)[-1] / "state.pt", weights_only=True)
+    learning = {name for name, item in model.named_parameters() if item.requires_grad}
+    buffers = {name for name, _ in model.named_buffers()}
+    assert learning <= set(state["model"]) <= learning | buffers
+
+
 def test_newbob_lowers_the_rates_of_a_run(sides, tmp_path):
     config = replace(CONFIG, schedule="newbob", epochs=4, head_learning_rate=0.0, mode="frozen")
     result = train(*sides, model=small_model(), config=config, output=tmp_path)
@@ -317,36 +422,40 @@ def test_leftovers_of_a_killed_save_are_cleared(finished, sides):
 SCRIPT = Path(__file__).parent / "train_small.py"
 
 
+def environment():
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+
 def launch(folder, clips, *, processes=1, **changes):
     """Start the training script in a process of its own."""
     table = folder / "clips.json"
     folder.mkdir(exist_ok=True)
     rows = [[item.path, item.label, item.speaker] for item in clips]
     table.write_text(json.dumps({"clips": rows, "changes": changes}))
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         command += ["--master_port", "29871"]
     command += [str(SCRIPT), str(table), str(folder / "run")]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
 def finish(process):
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output.decode()[-3000:]
+    return output.decode()
 
 
 def losses(folder):
-    lines = (folder / "run" / "log.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return log_losses(folder / "run" / "log.jsonl")
 
 
 @pytest.mark.slow
@@ -360,6 +469,59 @@ def test_two_processes_learn_like_one(clips, tmp_path):
     assert equal_weights(
         load_model(tmp_path / "1/run/best"), load_model(tmp_path / "2/run/best"), 1e-4
     )
+
+
+def accelerate(count, *words):
+    """Run a command of emoser under `accelerate launch` with some processes on the CPU."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+    command += ["--num_processes", str(count), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--cpu"] if count == 1 else ["--multi_gpu", "--main_process_port", "29872"]
+    process = subprocess.Popen(
+        [*command, "-m", "emoser", *words, "--device", "cpu"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return finish(process)
+
+
+def log_losses(file):
+    return [json.loads(line)["loss"] for line in file.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finetune", "reproduce"])
+def test_commands_under_accelerate_launch_learn_like_one_process(name, tmp_path):
+    """Equal losses, one report, one table on the standard output."""
+    (tmp_path / "nemo").mkdir()
+    lengths = np.random.default_rng(1).integers(4_000, 9_000, 48)
+    rows = ["path,label,speaker"]
+    for index, clip in enumerate(random_clips(lengths.tolist())):
+        who = ("EB0", "IC0", "KS0", "MP0")[index // 12]
+        emotion = ("happiness", "sadness")[index % 2]
+        soundfile.write(tmp_path / "nemo" / f"{who}_{emotion}_{index}.wav", clip, 16_000)
+        rows.append(f"nemo/{who}_{emotion}_{index}.wav,{emotion},{who}")
+    (tmp_path / "calls.csv").write_text("\n".join(rows))
+    base = tmp_path / "base"
+    torch.manual_seed(0)
+    Wav2Vec2Model(small_config(Wav2Vec2Config, **STILL)).save_pretrained(base)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(base)
+    words = {
+        "finetune": ["finetune", str(tmp_path / "calls.csv"), "--mode", "frozen", "--epochs", "3"],
+        "reproduce": ["reproduce", "PF-w2v-base", "--corpus", "nemo", "--setting", "groups",
+                      "--root", str(tmp_path / "nemo"), "--folds", "3", "--epochs", "2"],
+    }[name]  # fmt: skip
+    found = []
+    for count in (1, 2):
+        output = tmp_path / str(count)
+        text = accelerate(count, *words, "--base", str(base), "--output", str(output))
+        assert text.count("protocol: " if name == "finetune" else "Protocol: ") == 1
+        found.append(
+            [loss for file in sorted(output.rglob("log.jsonl")) for loss in log_losses(file)]
+        )
+    difference = np.max(np.abs(np.array(found[0]) - np.array(found[1])))
+    print(f"{name}: largest difference of {len(found[0])} losses {difference:.1e}")
+    assert difference <= 1e-5
 
 
 @pytest.mark.slow

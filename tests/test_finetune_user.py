@@ -7,41 +7,31 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from models import random_clips, small_config
+from models import random_clips
 from sklearn.metrics import balanced_accuracy_score
 from transformers import HubertForSequenceClassification, HubertModel, Wav2Vec2FeatureExtractor
+from voices import RATE, voice_config, write_voices
 
 from emoser import EmotionClassifier
+from emoser.checkpoints.location import find_checkpoint
+from emoser.checkpoints.native import load_model
 from emoser.cli import main
 from emoser.errors import CheckpointError
 from emoser.finetune import FinetuneConfig, Utterance, cross_validate, finetune, read_corpus
 from emoser.finetune import experiment as experiments
 from emoser.finetune.calibration import fit_temperature
 from emoser.finetune.config import Augmentation
+from emoser.finetune.contact import describe_contact
 from emoser.finetune.experiment import describe_folds
 from emoser.finetune.report import assess, compare, to_markdown
+from emoser.finetune.setup import build_start, suggest_settings
 from emoser.finetune.tuning import check_classes, choose_split
 from emoser.metrics import accuracy, bootstrap_interval
 
-RATE = 16_000
-HERTZ = {"happy": 1900.0, "sad": 240.0}
-
 
 def encoder_folder(folder):
-    config = small_config(
-        hidden_size=32,
-        num_hidden_layers=1,
-        intermediate_size=32,
-        conv_dim=(16, 16, 16),
-        conv_kernel=(64, 8, 4),
-        conv_stride=(20, 4, 4),
-        num_feat_extract_layers=3,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        mask_time_length=2,
-    )
     torch.manual_seed(1)
-    HubertModel(config).save_pretrained(folder)
+    HubertModel(voice_config()).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
 
@@ -55,16 +45,9 @@ def base(tmp_path_factory):
 def table(tmp_path_factory):
     """Two emotions, high and low, of six voices, in a CSV file; one file is there twice."""
     folder = tmp_path_factory.mktemp("voices")
-    generator = np.random.default_rng(0)
     rows = ["path,label,speaker,sex"]
-    for index in range(72):
-        label = "happy" if index % 2 else "sad"
-        time = np.arange(int(generator.uniform(0.3, 0.6) * RATE)) / RATE
-        tone = np.sin(2 * np.pi * HERTZ[label] * generator.uniform(0.95, 1.05) * time)
-        samples = 0.3 * tone + 0.02 * generator.standard_normal(len(time))
-        soundfile.write(folder / f"{index}.wav", samples, RATE)
-        voice = index // 2 % 6
-        rows.append(f"{index}.wav,{label},{voice},{'fm'[voice % 2]}")
+    for path, label, voice in write_voices(folder, 72, num_voices=6, noise=0.02, suffix=".wav"):
+        rows.append(f"{path.name},{label},{voice},{'fm'[voice % 2]}")
     (folder / "again.wav").write_bytes((folder / "3.wav").read_bytes())
     rows.append("again.wav,happy,1,m")
     (folder / "calls.csv").write_text("\n".join(rows) + "\n")
@@ -130,6 +113,13 @@ def test_the_same_command_again_changes_nothing(run, capsys):
     assert "protocol: speaker-independent" in capsys.readouterr().out
 
 
+def test_low_rank_additions_are_part_of_the_saved_weights(table, base, tmp_path):
+    config = FinetuneConfig(base=str(base), mode="lora", epochs=1, lora_rank=2)
+    result = finetune(read_corpus(table), config=config, output=tmp_path, device="cpu")
+    tensors = load_model(result.folder).state_dict()
+    assert not [name for name in tensors if "lora" in name]
+
+
 def test_evaluate_gives_figures_and_a_paired_comparison(run, table, tmp_path, capsys):
     folder, _ = run
     best = str(folder / "best")
@@ -153,6 +143,39 @@ def test_a_wrong_path_is_found_before_the_first_step(tmp_path, capsys):
     command = ["finetune", str(tmp_path / "calls.csv"), "--output", str(tmp_path / "run")]
     assert main(command) == 3
     assert "none.wav" in capsys.readouterr().err
+
+
+def test_a_kept_head_begins_with_what_the_base_knows(base):
+    config = FinetuneConfig(base="emoser-tiny", keep_head=True)
+    model = build_start(config, ("sad", "bored", "angry"))
+    theirs = load_model(find_checkpoint("emoser-tiny").folder)
+    names = theirs.config.labels
+    for row, label in ((0, "sad"), (2, "angry")):
+        known = theirs.head.classifier.weight[names.index(label)]
+        assert torch.equal(model.head.classifier.weight[row], known)
+    drawn = build_start(replace(config, keep_head=False), ("sad", "bored", "angry"))
+    assert torch.equal(model.head.classifier.weight[1], drawn.head.classifier.weight[1])
+    assert not torch.equal(model.head.classifier.weight[0], drawn.head.classifier.weight[0])
+    plain = build_start(replace(config, base=str(base)), ("sad",))
+    same = build_start(replace(config, base=str(base), keep_head=False), ("sad",))
+    assert torch.equal(plain.head.classifier.weight, same.head.classifier.weight)
+
+
+def test_suggested_settings_fit_the_size_of_the_base_and_the_mode(base):
+    small = suggest_settings(str(base))
+    assert (small.mode, small.keep_head) == ("partial", True)
+    assert small.encoder_learning_rate > FinetuneConfig().encoder_learning_rate
+    assert not suggest_settings(str(base), mode="frozen").varies  # so that layers are kept
+
+
+def test_an_encoder_that_was_trained_on_the_tested_speakers_is_named():
+    items = [replace(item, corpus="nemo", speaker="EB0") for item in people(1)]
+    items += [replace(item, corpus="nemo", speaker="KS0") for item in people(1)]
+    (note,) = describe_contact("emoser-tiny", items)
+    assert "trained on 1 of the 2 tested speakers (nemo)" in note
+    assert "not speaker-independent" in note
+    assert not describe_contact("emoser-tiny", items[6:])
+    assert not describe_contact("emoser-tiny", people(3))
 
 
 def people(number, clips=6, **changes):

@@ -5,11 +5,17 @@ import json
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from emoser.finetune import FinetuneConfig, Utterance
 
 MODES = ("partial", "entire", "frozen", "lora", "last-k")
 
@@ -52,9 +58,9 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name recordings."""
     parser.add_argument(
         "corpus",
-        help="a table (CSV, JSONL), an audio folder with metadata.csv, or with --root the name "
-        "of a corpus: iemocap, ravdess, cremad, emodb, savee, tess, nemo, esd, meld, "
-        "msp-podcast or jl",
+        help="a table (CSV, JSONL), an audio folder with metadata.csv, a folder that `datasets` "
+        "saved, or with --root the name of a corpus: iemocap, ravdess, cremad, emodb, savee, "
+        "tess, nemo, esd, meld, msp-podcast or jl",
     )
     parser.add_argument("--root", type=Path, help="folder of the named corpus, or of the paths")
 
@@ -72,6 +78,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recompute", action="store_true", default=None, help="trade time for memory"
     )
+    parser.add_argument(
+        "--tensorboard", action="store_true", default=None, help="write curves for TensorBoard"
+    )
     parser.add_argument("--seed", type=int, help="makes the split, the order and the model")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
@@ -80,7 +89,7 @@ def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that the command line names."""
     names = (
         "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "precision",
-        "accumulation", "recompute", "seed",
+        "accumulation", "recompute", "tensorboard", "seed",
     )  # fmt: skip
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
@@ -89,6 +98,17 @@ def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
 def is_first_process() -> bool:
     """Whether this process prints; the others of an `accelerate launch` do not."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on where the user interrupts the training inside the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_first_process():
+            print("emoser: interrupted; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def show_warnings() -> None:
@@ -102,21 +122,24 @@ def show_warnings() -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, test and print."""
-    from emoser.finetune import FinetuneConfig, read_corpus
-    from emoser.finetune.tuning import finetune, probe
+    from emoser.finetune import read_corpus
+    from emoser.finetune.setup import suggest_settings
+    from emoser.finetune.tuning import finetune
 
     show_warnings()
-    config = FinetuneConfig(base=options.base, mode=options.mode)
-    config = replace(config, **changed_settings(options))
     utterances = read_corpus(options.corpus, root=options.root)
+    config = suggest_settings(options.base, mode=options.mode)
+    config = replace(config, **changed_settings(options))
     if options.dry_run:
-        learned, accuracy = probe(utterances, config=config, output=options.output / "dry-run")
-        word = "yes" if learned else "no; look at labels, recordings and learning rates"
-        print(f"can the model learn 32 clips by heart? {word} (accuracy {100 * accuracy:.0f} %)")
-        return 0 if learned else 3
-    result = finetune(
-        utterances, config=config, output=options.output, split=options.split, device=options.device
-    )
+        return _check(utterances, config, options)
+    with resumable():
+        result = finetune(
+            utterances,
+            config=config,
+            output=options.output,
+            split=options.split,
+            device=options.device,
+        )
     if not is_first_process():
         return 0
     if options.json:
@@ -130,3 +153,19 @@ def run(options: argparse.Namespace) -> int:
     print(f"UAR {100 * report.uar:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)")
     print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
     return 0
+
+
+def _check(
+    utterances: Sequence["Utterance"], config: "FinetuneConfig", options: argparse.Namespace
+) -> int:
+    """Say whether a few clips can be learned by heart; nothing of the check is kept."""
+    from emoser.finetune.tuning import probe
+
+    with tempfile.TemporaryDirectory() as folder:
+        learned, accuracy = probe(utterances, config=config, output=folder, device=options.device)
+    word = "yes" if learned else "no; look at labels, recordings and learning rates"
+    if options.json:
+        print(json.dumps({"learned": learned, "accuracy": accuracy}))
+    else:
+        print(f"can the model learn 32 clips by heart? {word} (accuracy {100 * accuracy:.0f} %)")
+    return 0 if learned else 3

@@ -10,6 +10,7 @@ from emoser.cli.finetune import (
     add_training_options,
     changed_settings,
     is_first_process,
+    resumable,
     show_warnings,
 )
 
@@ -92,9 +93,10 @@ def run(options: argparse.Namespace) -> int:
         num_seeds=options.seeds,
         num_folds=options.folds,
     )
-    result, table = reproduce(
-        experiment, config=config, output=options.output, device=options.device
-    )
+    with resumable():
+        result, table = reproduce(
+            experiment, config=config, output=options.output, device=options.device
+        )
     if is_first_process():
         print(json.dumps(result.to_dict()) if options.json else table)
     return 0

@@ -11,12 +11,13 @@ MODES = ("entire", "partial", "frozen", "lora", "last-k")
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "constant", "newbob")
 CLIPPINGS = ("joint", "separate")
-SELECTIONS = ("uar", "accuracy")
+SELECTIONS = ("uar", "accuracy", "last")
 SAMPLINGS = ("shuffled", "sorted", "balanced")
 WRAPPERS = ("exact", "paper", "today")
 PRECISIONS = ("float32", "bfloat16", "float16")
 CACHES = ("off", "float32", "bfloat16", "float16")
 HEADS = ("linear", "projector", "attention")
+WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class FinetuneConfig:
         head: What is put on it: "linear" (masked mean, one linear layer), "projector" (256
             features between, as in SUPERB), or "attention" (attentive mean and deviation).
         head_bias: Whether the last linear layer has a bias; the authors' code has none.
+        keep_head: Whether the base's own head, where it has a linear one, gives the rows of the
+            labels that it knows; all other rows, and all without it, are drawn at random.
         output_norm: Whether all frames of a clip pass one layer norm before they are pooled.
         layer_mix: Whether a learned weighted sum of all layers is pooled, not the last.
         masking: Whether the encoder masks pieces of its features in training (SpecAugment).
@@ -104,7 +107,8 @@ class FinetuneConfig:
         warmup: Part of all steps in which the rates rise from zero.
         max_grad_norm: Gradients are shortened to this norm.
         clipping: "joint" (one norm over all weights), or "separate" (encoder and head).
-        selection: The validation figure that the best epoch has: "uar" or "accuracy".
+        selection: The validation figure that the best epoch has: "uar" or "accuracy"; or "last"
+            for the last epoch, so that validation speakers choose nothing.
         mode: What learns of the encoder: "entire", "partial" (all but the convolutions),
             "frozen" (nothing, and without dropout), "last-k" (the last layers), or "lora" (low
             rank additions to the attention, merged when the model is saved). Weights that do
@@ -137,12 +141,20 @@ class FinetuneConfig:
             features of frozen convolutions on disk, the pooled layers of a frozen encoder in
             memory; "off" to compute them every time.
         save_every_steps: How often the state of the run is saved, beside the ends of epochs.
+        tensorboard: Whether the figures of the epochs are written for TensorBoard too.
         seed: Makes the order, the crops, the variations and the dropout.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> config = FinetuneConfig("emoser-tiny", epochs=3)
+        >>> replace(config, mode="frozen").epochs
+        3
     """
 
     base: str = ""
     head: str = "linear"
     head_bias: bool = True
+    keep_head: bool = False
     output_norm: bool = False
     layer_mix: bool = False
     masking: bool = True
@@ -178,6 +190,7 @@ class FinetuneConfig:
     recompute: bool = False
     cache: str = "float32"
     save_every_steps: int = 200
+    tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -204,6 +217,8 @@ class FinetuneConfig:
             faults.append("crop_seconds must be above 0 or None")
         if self.wrapper != "exact" and (self.head != "linear" or self.layer_mix):
             faults.append(f"wrapper {self.wrapper!r} goes with a linear head on the last layer")
+        if self.keep_head and (self.head != "linear" or self.layer_mix or self.output_norm):
+            faults.append("keep_head goes with a linear head on the last layer, without norm")
         if self.layer_mix and self.output_norm:
             faults.append("layer_mix and output_norm exclude each other")
         if self.epoch_clips is not None and self.epoch_clips < 1:
@@ -236,12 +251,32 @@ class FinetuneConfig:
         return self.augmentation != Augmentation.off() or self.crop_seconds is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON.
+
+        Example:
+            >>> FinetuneConfig("emoser-tiny").to_dict()["base"]
+            'emoser-tiny'
+        """
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide which weights a run ends with.
+
+        Example:
+            >>> "epochs" in FinetuneConfig("emoser-tiny").identity()
+            True
+        """
+        return {name: val for name, val in self.to_dict().items() if name not in WITHOUT_EFFECT}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FinetuneConfig":
-        """The configuration that `to_dict` wrote, also after a way through JSON."""
+        """The configuration that `to_dict` wrote, also after a way through JSON.
+
+        Example:
+            >>> config = FinetuneConfig("emoser-tiny", epochs=3)
+            >>> FinetuneConfig.from_dict(config.to_dict()) == config
+            True
+        """
         plain = dict(values)
         augmentation = Augmentation(**plain.pop("augmentation", {}))
         return cls(**plain, augmentation=augmentation)

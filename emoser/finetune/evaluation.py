@@ -100,6 +100,14 @@ def evaluate(
     Raises:
         ValueError: If there are no utterances, or a label is unknown.
         AudioError: If a recording cannot be decoded.
+
+    Example:
+        >>> from emoser.checkpoints.location import find_checkpoint
+        >>> from emoser.checkpoints.native import load_model
+        >>> model = load_model(find_checkpoint("emoser-tiny").folder)
+        >>> report = evaluate(model, [Utterance("examples/audio/plain.wav", "neutral")])
+        >>> report.num_utterances, 0.0 <= report.uar <= 1.0
+        (1, True)
     """
     names = tuple(labels) or model.config.labels
     check_labels(utterances, names)
@@ -121,10 +129,19 @@ def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None
         )
 
 
-def predict_logits(model: EmotionModel, recordings: Recordings) -> NDArray[np.float32]:
-    """Logits of all recordings in their order, (N, C); batches are of like length."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+def predict_logits(
+    model: EmotionModel, recordings: Recordings, *, device: torch.device | None = None
+) -> NDArray[np.float32]:
+    """Logits of all recordings in their order, (N, C); batches are of like length.
+
+    Args:
+        model: Is in eval mode, and on the device, while it is asked.
+        recordings: What it is asked about.
+        device: Where to compute, where the model is unless given.
+    """
+    training, home = model.training, next(model.parameters()).device
+    device = device or home
+    model.to(device).eval()
     logits = np.zeros((len(recordings), len(model.config.labels)), dtype=np.float32)
     try:
         with torch.inference_mode():
@@ -133,7 +150,7 @@ def predict_logits(model: EmotionModel, recordings: Recordings) -> NDArray[np.fl
                 output = model(samples.to(device), lengths.to(device))
                 logits[batch] = output.logits.cpu().numpy()
     finally:
-        model.train(training)
+        model.to(home).train(training)
     return logits
 
 

@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emoser.checkpoints.native import save_model
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.evaluation import predict_logits, score_logits
+from emoser.finetune.contact import describe_contact
+from emoser.finetune.evaluation import predict_logits
+from emoser.finetune.freezing import merge_lora
+from emoser.finetune.origin import describe_training
 from emoser.finetune.processes import Processes
 from emoser.finetune.protocols import Split, build_splits
 from emoser.finetune.recordings import Recordings
 from emoser.finetune.report import Evaluation, assess, write_report
 from emoser.finetune.setup import build_start
 from emoser.finetune.state import STATES
-from emoser.finetune.training import train
+from emoser.finetune.training import BEST, train
 from emoser.finetune.utterance import Utterance
 from emoser.labels import CANONICAL_LABELS
 
@@ -115,6 +119,24 @@ def cross_validate(
     Raises:
         ValueError: If the corpus does not fit the protocol, or a split leaks.
         CheckpointError: If the folder holds another experiment.
+
+    Example:
+        >>> import tempfile
+        >>> calls = [  # thirty pieces of one recording stand in for as many calls
+        ...     Utterance(
+        ...         "examples/audio/slow.ogg",
+        ...         ("sad", "happy")[number % 2],
+        ...         speaker=str(number // 10),
+        ...         start=number / 10,
+        ...         end=number / 10 + 1,
+        ...     )
+        ...     for number in range(30)
+        ... ]
+        >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     result = cross_validate(calls, config=config, setting="speakers", output=place)
+        >>> [fold.name for fold in result.folds]
+        ['speaker 0', 'speaker 1', 'speaker 2']
     """
     folder = Path(output)
     labels = order_labels(utterances)
@@ -123,12 +145,13 @@ def cross_validate(
     )
     done = [_run_split(split, config, labels, folder, device) for split in splits]
     tested = [item for split in splits for item in split.test]
+    notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}"]
     pooled = assess(
         np.concatenate([logits for _, logits in done]),
         tested,
         labels,
         protocol=splits[0].protocol,
-        notes=[f"all {len(splits)} splits together; means over the splits are in {TABLE}"],
+        notes=[*notes, *(describe_contact(config.base, tested) if setting != "sd" else [])],
     )
     result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
     Processes(device).write(lambda: _write_summary(result, folder))
@@ -214,8 +237,14 @@ def _train_and_test(
         device=device,
         share_speakers=True,
     )
-    logits = predict_logits(model, Recordings(split.test))
-    report = score_logits(logits, split.test, labels, labels=labels)
+    logits = predict_logits(model, Recordings(split.test), device=Processes(device).device)
+    evaluation = assess(logits, split.test, labels, protocol=split.protocol)
+    report = evaluation.report
+    model.config = replace(model.config, training=describe_training(config, split, evaluation))
+    name = f"{folder.parent.name}-{folder.name}"
+    Processes(device).write(
+        lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name)
+    )
     fold = FoldResult(
         split.name,
         split.seed,
@@ -250,7 +279,7 @@ def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) 
         [[item.path, item.label, item.start, item.end] for item in side]
         for side in (split.training, split.validation, split.test)
     ]
-    text = json.dumps([sides, split.protocol, config.to_dict(), labels], sort_keys=True)
+    text = json.dumps([sides, split.protocol, config.identity(), labels], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

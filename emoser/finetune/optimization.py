@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from emoser.model import EmotionModel
 AVERAGE_WARMUP = 10  # the average forgets faster in about so many first steps
 NEWBOB_FACTOR = 0.9
 NEWBOB_THRESHOLD = 0.0025
+SMALL = 0.1  # of the size that the weights of an encoder usually have
+OVERWRITTEN = 0.5  # of its size, moved in an epoch
 
 
 def build_optimizer(
@@ -54,6 +57,40 @@ def build_optimizer(
         ],
         betas=config.betas,
         fused=True,
+    )
+
+
+def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: int) -> str | None:
+    """A sentence about encoder weights that an epoch would overwrite, or None.
+
+    A step of Adam moves every weight by about the learning rate, however small the weight is. A
+    front end of long filters, whose weights are far smaller than all others, is gone long before
+    the rest has learned anything.
+
+    Args:
+        model: Its weights before the first step.
+        config: Says how fast they move.
+        epoch_steps: Updates in an epoch.
+    """
+    sizes = {
+        name: float(weight.detach().square().mean().sqrt())
+        for name, weight in model.encoder.named_parameters()
+        if weight.requires_grad and weight.ndim > 1 and "lora_" not in name
+    }
+    usual = float(np.median(list(sizes.values()))) if sizes else 0.0
+    moved = config.encoder_learning_rate * epoch_steps
+    lost = {
+        name: size
+        for name, size in sizes.items()
+        if 0.0 < size < SMALL * usual and moved > OVERWRITTEN * size
+    }
+    if not lost:
+        return None
+    name, size = min(lost.items(), key=lambda item: item[1])
+    return (
+        f"the weights {name} are about {size:.1g}, and an epoch of {epoch_steps} updates at the "
+        f"rate {config.encoder_learning_rate:g} moves them by up to {moved:.1g}: the base was "
+        "made to keep them; take mode 'partial', or a lower rate for the encoder"
     )
 
 

@@ -84,4 +84,9 @@ def _build_recipes() -> dict[str, FinetuneConfig]:
 
 
 RECIPES: Mapping[str, FinetuneConfig] = MappingProxyType(_build_recipes())
-"""Settings by the names of the paper, such as "PF-hbt-large"."""
+"""Settings by the names of the paper: `RECIPES["PF-hbt-large"].base` is the Hub id of its encoder.
+
+Example:
+    >>> RECIPES["PF-hbt-large"].mode, len(RECIPES)
+    ('partial', 21)
+"""

@@ -87,6 +87,7 @@ def reproduce(
         *_describe_data(experiment, kept, len(dropped)),
         *_describe_changes(experiment, config),
     ]
+    beside += [f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]]
     beside.append(_describe_paper(experiment, config))
     table = describe_folds(result, title=title, beside=beside)
     Processes(device).write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))

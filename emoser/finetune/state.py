@@ -47,7 +47,7 @@ def fingerprint(
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip
-    text = json.dumps([plain, model.to_block(), config.to_dict()], sort_keys=True)
+    text = json.dumps([plain, model.to_block(), config.identity()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

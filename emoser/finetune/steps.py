@@ -56,6 +56,14 @@ class LossModule(nn.Module):
         return self.objective(output, targets), (guesses.argmax(dim=1) == targets.labels).sum()
 
 
+def set_recompute(model: EmotionModel, *, active: bool) -> None:
+    """Compute the activations of the layers again for the gradients, or keep them."""
+    backbone: Any = model.encoder.backbone
+    word = "enable" if active else "disable"
+    switch = getattr(backbone, f"activation_checkpointing_{word}", None)  # since transformers 5.23
+    (switch or getattr(backbone, f"gradient_checkpointing_{word}"))()
+
+
 class Stepper:
     """Makes updates; holds the optimiser and how many parts a batch is computed in."""
 

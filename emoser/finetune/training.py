@@ -5,6 +5,7 @@ is killed and started again goes on to the same weights, on any number of proces
 nothing of corpora, of how figures are computed, or of how clips are kept.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -20,10 +21,16 @@ from emoser.checkpoints.native import save_model
 from emoser.finetune.batches import plan_epoch
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.evaluation import Report, check_labels
+from emoser.finetune.events import require_tensorboard, write_events
 from emoser.finetune.freezing import freeze, merge_lora
-from emoser.finetune.inputs import Inputs, build_inputs
+from emoser.finetune.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.objective import Objective, Targets, balance_classes, build_targets
-from emoser.finetune.optimization import WeightAverage, anneal, build_optimizer
+from emoser.finetune.optimization import (
+    WeightAverage,
+    anneal,
+    build_optimizer,
+    find_overwritten,
+)
 from emoser.finetune.processes import Processes
 from emoser.finetune.randomness import seeded
 from emoser.finetune.recordings import Recordings
@@ -36,12 +43,14 @@ from emoser.finetune.state import (
     write_settings,
 )
 from emoser.finetune.statistics import describe_clip, standardize_statistics
-from emoser.finetune.steps import Stepper
+from emoser.finetune.steps import Stepper, set_recompute
 from emoser.finetune.utterance import Utterance
 from emoser.finetune.validation import score_epoch
 from emoser.model import EmotionModel
 
 BEST = "best"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def train(
         model: Begins with these weights and ends with the best ones; on the CPU.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint), `log.jsonl`, `config.json`,
-            `states/`.
+            `states/`, and `tensorboard/` where it is asked for.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         share_speakers: Whether speakers may be on both sides, as in a speaker-dependent split.
 
@@ -97,7 +106,21 @@ def train(
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the folder holds the state of another run, or a damaged one.
         DeviceError: If the device is missing, or too small for a single clip.
+        DependencyError: If a package that the settings need is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from emoser.finetune.setup import build_start
+        >>> calls = [Utterance("examples/audio/plain.wav", "neutral", speaker="anna")]
+        >>> others = [Utterance("examples/audio/slow.ogg", "neutral", speaker="bert")]
+        >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
+        >>> model = build_start(config, ["neutral", "sad"])
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     train(calls, others, model=model, config=config, output=place).best_epoch
+        1
     """
+    if config.tensorboard:
+        require_tensorboard()
     places = {parameter.device.type for parameter in model.parameters()}
     if places != {"cpu"}:
         raise ValueError(f"the model is on {', '.join(places)}; give it to train() on the CPU")
@@ -206,7 +229,10 @@ class _Run:
         self.best_report: Report | None = None
         self.last_error: float | None = None
         if config.recompute:
-            model.encoder.backbone.gradient_checkpointing_enable()  # type: ignore[operator]
+            set_recompute(model, active=True)
+        fragile = find_overwritten(model, config, self.epoch_steps)
+        if fragile and processes.first:
+            logger.warning("%s", fragile)
 
     def train_epoch(self, epoch: int) -> None:
         """The steps of an epoch that are still to do, then validation."""
@@ -226,7 +252,7 @@ class _Run:
             self.validate(epoch, time.monotonic() - began)
         self.epoch, self.losses, self.hits = epoch + 1, [], 0
         self.save()
-        self.processes.write(lambda: write_log(self.folder, self.records))
+        self.processes.write(self._write_logs)
 
     def train_step(self, batch: Sequence[int]) -> None:
         """One update."""
@@ -241,13 +267,15 @@ class _Run:
         report = score_epoch(
             self.model, self.validation_inputs, self.data.validation, self.config, self.processes
         )
-        figure = report.figure(self.config.selection)
-        best = self.best_report
-        if best is None or figure > best.figure(self.config.selection):
+        best, selection = self.best_report, self.config.selection
+        if best is None or selection == "last" or report.figure(selection) > best.figure(selection):
             self.best_report = report
             learning = [item for item in self.model.parameters() if item.requires_grad]
             self.best_weights = [item.detach().clone() for item in learning]
-            self.processes.write(self._save_best)
+            if not isinstance(
+                self.inputs, PooledLayers
+            ):  # there, saving takes longer than all else
+                self.processes.write(self._save_best)
         self.records.append(
             {
                 "epoch": epoch + 1,
@@ -277,7 +305,7 @@ class _Run:
             "hits": self.hits,
             "records": self.records,
             "last_error": self.last_error,
-            "model": self.model.state_dict(),
+            "model": self._changing_tensors(),
             "average": self.average.tensors,
             "best_weights": self.best_weights,
             "best_report": None if report is None else report.to_dict(),
@@ -294,7 +322,7 @@ class _Run:
         """Continue from a saved state."""
         self.epoch, self.step, self.last_error = state["epoch"], state["step"], state["last_error"]
         self.losses, self.records, self.hits = state["losses"], state["records"], state["hits"]
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"], strict=False)
         self.stepper.restore(state)
         self.average.load(state["average"])
         device = self.processes.device
@@ -309,7 +337,7 @@ class _Run:
             for parameter, best in zip(learning, self.best_weights, strict=True):
                 parameter.copy_(best)
         if self.config.recompute:
-            self.model.encoder.backbone.gradient_checkpointing_disable()  # type: ignore[operator]
+            set_recompute(self.model, active=False)
         self.model.to("cpu").eval()
         self.processes.write(self._save_best)
         best_epoch = max(record["epoch"] for record in self.records if record["best"])
@@ -331,6 +359,17 @@ class _Run:
                 smoothing=config.label_smoothing,
                 class_weights=weights,
             ).to(self.processes.device)
+
+    def _changing_tensors(self) -> dict[str, Tensor]:
+        """What training can change of the model: weights that learn, and all buffers."""
+        resting = {name for name, item in self.model.named_parameters() if not item.requires_grad}
+        tensors = self.model.state_dict()
+        return {name: tensor for name, tensor in tensors.items() if name not in resting}
+
+    def _write_logs(self) -> None:
+        write_log(self.folder, self.records)
+        if self.config.tensorboard:
+            write_events(self.folder, self.records)
 
     def _save_best(self) -> None:
         save_model(merge_lora(self.model), self.folder / BEST, overwrite=True)

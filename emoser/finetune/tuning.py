@@ -6,7 +6,7 @@ temperature, tests once, and writes report and card. Knows nothing of command li
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import numpy as np
 
 from emoser.checkpoints.native import save_model
 from emoser.finetune.calibration import fit_temperature
-from emoser.finetune.card import write_card
 from emoser.finetune.config import Augmentation, FinetuneConfig
+from emoser.finetune.contact import describe_contact
 from emoser.finetune.evaluation import predict_logits
 from emoser.finetune.experiment import order_labels
+from emoser.finetune.freezing import merge_lora
+from emoser.finetune.origin import describe_training
 from emoser.finetune.processes import Processes
 from emoser.finetune.protocols import (
     Split,
@@ -87,6 +89,24 @@ def finetune(
             same audio has two labels or speakers.
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the folder holds another run.
+
+    Example:
+        >>> import tempfile
+        >>> calls = [  # thirty pieces of one recording stand in for as many calls
+        ...     Utterance(
+        ...         "examples/audio/slow.ogg",
+        ...         ("sad", "happy")[number % 2],
+        ...         speaker=str(number // 10),
+        ...         start=number / 10,
+        ...         end=number / 10 + 1,
+        ...     )
+        ...     for number in range(30)
+        ... ]
+        >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     result = finetune(calls, config=config, output=f"{place}/run")
+        >>> print(result.evaluation.protocol)
+        speaker-independent: tested on speakers that were neither trained nor validated on
     """
     kept, dropped = drop_duplicates(utterances)
     divided = choose_split(kept, split, seed=config.seed)
@@ -103,15 +123,19 @@ def finetune(
         device=device,
         share_speakers=True,
     )
-    temperature = _fit(model, divided, labels)
+    place = Processes(device).device
+    validation = predict_logits(model, Recordings(divided.validation), device=place)
+    truth = np.array([labels.index(item.label) for item in divided.validation])
+    temperature = fit_temperature(validation, truth)
     notes = [f"{len(dropped)} duplicate recordings were left out"] if dropped else []
-    logits = predict_logits(model, Recordings(divided.test)) / np.float32(temperature)
+    if divided.speaker_independent:
+        notes += describe_contact(config.base, divided.test)
+    logits = predict_logits(model, Recordings(divided.test), device=place) / np.float32(temperature)
     evaluation = assess(logits, divided.test, labels, protocol=divided.protocol, notes=notes)
     result = FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
-    training = _describe_training(config, evaluation)
+    training = describe_training(config, divided, evaluation)
     model.config = replace(model.config, temperature=temperature, training=training)
-    counts = _count(divided.training, labels)
-    Processes(device).write(lambda: _write(model, result, folder, config, counts))
+    Processes(device).write(lambda: _write(model, result, folder))
     return result
 
 
@@ -166,7 +190,11 @@ def check_classes(split: Split, labels: Sequence[str]) -> None:
 
 
 def probe(
-    utterances: Sequence[Utterance], *, config: FinetuneConfig, output: str | Path
+    utterances: Sequence[Utterance],
+    *,
+    config: FinetuneConfig,
+    output: str | Path,
+    device: str = "auto",
 ) -> tuple[bool, float]:
     """Whether the model can learn a few clips by heart, and the accuracy it reaches on them.
 
@@ -176,6 +204,7 @@ def probe(
         utterances: 32 of them are taken, every class alike as far as possible.
         config: The settings to try; epochs, augmentation and speed are those of the check.
         output: Folder for its working files.
+        device: "auto", "cpu" or "cuda".
     """
     by_label = {label: [item for item in utterances if item.label == label]
                 for label in order_labels(utterances)}  # fmt: skip
@@ -194,50 +223,24 @@ def probe(
         selection="accuracy",
     )
     model = build_start(config, order_labels(chosen))
-    result = train(chosen, chosen, model=model, config=config, output=output, share_speakers=True)
+    result = train(
+        chosen,
+        chosen,
+        model=model,
+        config=config,
+        output=output,
+        device=device,
+        share_speakers=True,
+    )
     return result.report.accuracy >= PROBE_LEARNED, result.report.accuracy
 
 
-def _write(
-    model: EmotionModel,
-    result: FinetuneResult,
-    folder: Path,
-    config: FinetuneConfig,
-    counts: Mapping[str, int],
-) -> None:
+def _write(model: EmotionModel, result: FinetuneResult, folder: Path) -> None:
     """Write report, result, and the checkpoint with its card."""
     write_report(result.evaluation, folder, title=folder.name)
     text = json.dumps(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
-    card = write_card(
-        folder.name,
-        base=config.base,
-        evaluation=result.evaluation,
-        settings=config.to_dict(),
-        counts=counts,
-    )
-    save_model(model, folder / BEST, overwrite=True, card=card)
-
-
-def _fit(model: EmotionModel, split: Split, labels: Sequence[str]) -> float:
-    """The temperature of a model on the validation set."""
-    truth = np.array([labels.index(item.label) for item in split.validation])
-    return fit_temperature(predict_logits(model, Recordings(split.validation)), truth)
-
-
-def _count(utterances: Sequence[Utterance], labels: Sequence[str]) -> dict[str, int]:
-    counts = Counter(item.label for item in utterances)
-    return {label: counts[label] for label in labels}
-
-
-def _describe_training(config: FinetuneConfig, evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "protocol": evaluation.protocol,
-        "base": config.base,
-        "mode": config.mode,
-        "uar": evaluation.report.uar,
-        "accuracy": evaluation.report.accuracy,
-    }
+    save_model(merge_lora(model), folder / BEST, overwrite=True, name=folder.name)
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:

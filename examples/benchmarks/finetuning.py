@@ -1,46 +1,66 @@
 """Training throughput, in seconds of audio per second: emoser, the authors' recipe, transformers.
 
-    python examples/benchmarks/finetuning.py [--steps 4] [--only NAME]
+    python examples/benchmarks/finetuning.py [--rounds 3] [--only NAME]
 
-Partial fine-tuning of a base-size wav2vec 2.0 with random weights on batches of 4 clips of 4 s.
-The authors' recipe needs `pip install speechbrain`. What emoser keeps of the frozen convolutions
-is computed before the clock starts, as it is in every epoch but the first. At the end, a frozen
-head is trained with and without what emoser keeps of the encoder.
+A base-size wav2vec 2.0 with random weights learns from batches of 4 clips of 4 s: all but the
+convolutions ("PF"), or everything ("EF"). Every contender makes one update per round, in turn, so
+that a noisy machine disturbs all alike; the first round is not timed, and the median of the
+others counts. The authors' recipe needs `pip install speechbrain`. bfloat16 is left out where the
+processor has no arithmetic for it. At the end a frozen head is trained with and without what
+emoser keeps of the encoder, and the weights of both are compared.
 """
 
 import argparse
+import gc
+import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from transformers import (
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
     Wav2Vec2Model,
+    logging,
 )
 
+from emoser.checkpoints.native import load_model
 from emoser.finetune import RECIPES, Utterance, train
+from emoser.finetune.freezing import freeze
+from emoser.finetune.inputs import build_inputs
+from emoser.finetune.objective import Objective, build_targets
+from emoser.finetune.optimization import build_optimizer
+from emoser.finetune.processes import Processes
+from emoser.finetune.recordings import Recordings
 from emoser.finetune.setup import build_start
+from emoser.finetune.steps import Stepper
 
 RATE, SECONDS, BATCH = 16_000, 4, 4
 LABELS = ("neutral", "happy", "angry", "sad")
-RECIPE = replace(RECIPES["PF-w2v-base"], epochs=2)
+MODES = {"PF": "partial", "EF": "entire"}
+FROZEN_CLIPS, SHORT = 12, 1  # of the frozen head, which encodes each clip in every step
+TOLERANCE = 1e-5
+
+Steps = Iterator[None]
 
 
-def write_clips(folder: Path, count: int) -> list[Utterance]:
+def write_clips(folder: Path, count: int, seconds: int = SECONDS) -> list[Utterance]:
     generator = np.random.default_rng(0)
     utterances = []
     for index in range(count):
-        path = folder / f"{index}.wav"
-        soundfile.write(path, generator.standard_normal(SECONDS * RATE) / 10, RATE)
+        path = folder / f"{seconds}-{index}.wav"
+        soundfile.write(path, generator.standard_normal(seconds * RATE) / 10, RATE)
         utterances.append(Utterance(str(path), LABELS[index % 4]))
     return utterances
 
@@ -52,27 +72,27 @@ def write_encoder(folder: Path) -> Path:
     return folder
 
 
-def run_emoser(encoder: Path, clips: list[Utterance], folder: Path, **changes: object) -> float:
-    """The second epoch of a run; the first one has filled caches of all kinds."""
-    config = replace(RECIPE, base=str(encoder), save_every_steps=10**6, **changes)
-    output = Path(tempfile.mkdtemp(dir=folder))
+def step_emoser(
+    encoder: Path, clips: list[Utterance], folder: Path, recipe: str, **changes: Any
+) -> Steps:
+    """Updates as `emoser.finetune.train` makes them; what is kept is computed before the first."""
+    config = replace(RECIPES[f"{recipe}-w2v-base"], base=str(encoder), **changes)
     model = build_start(config, LABELS)
-    result = train(clips, clips[:1], model=model, config=config, output=output, share_speakers=True)
-    return len(clips) * SECONDS / result.epochs[-1]["seconds"]
+    processes = Processes("auto")
+    freeze(model, config)
+    model.to(processes.device).eval()
+    file = Path(tempfile.mkdtemp(dir=folder)) / "training.features"
+    inputs = build_inputs(model, Recordings(clips), config, file)
+    objective = Objective(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
+    optimizer = build_optimizer(model, objective, config)
+    stepper = Stepper(model, objective, optimizer, config, processes, 1000)
+    targets = build_targets(clips, LABELS, restricted={})
+    for step in range(1000):
+        stepper.update(range(BATCH), inputs, targets, step)
+        yield
 
 
-def time_steps(step: Callable[[torch.Tensor], None], clips: list[Utterance]) -> float:
-    samples = [torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0]) for clip in clips]
-    batches = [torch.stack(samples[at : at + BATCH]) for at in range(0, len(samples), BATCH)]
-    for batch in batches:
-        step(batch)
-    began = time.perf_counter()
-    for batch in batches:
-        step(batch)
-    return len(clips) * SECONDS / (time.perf_counter() - began)
-
-
-def run_speechbrain(encoder: Path, clips: list[Utterance], folder: Path) -> float:
+def step_speechbrain(encoder: Path, clips: list[Utterance], folder: Path, recipe: str) -> Steps:
     """The authors' modules in the order of their recipe."""
     from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
     from speechbrain.nnet.linear import Linear
@@ -80,7 +100,10 @@ def run_speechbrain(encoder: Path, clips: list[Utterance], folder: Path) -> floa
     from speechbrain.nnet.pooling import StatisticsPooling
 
     wrapper = Wav2Vec2(
-        str(encoder), str(folder / "cache"), output_norm=True, freeze_feature_extractor=True
+        str(encoder),
+        str(folder / "cache"),
+        output_norm=True,
+        freeze_feature_extractor=recipe == "PF",
     )
     pooling = StatisticsPooling(return_std=False)
     head = Linear(input_size=768, n_neurons=4, bias=False)
@@ -88,27 +111,50 @@ def run_speechbrain(encoder: Path, clips: list[Utterance], folder: Path) -> floa
         torch.optim.Adam(head.parameters(), lr=1e-4),
         torch.optim.Adam(wrapper.parameters(), lr=1e-5),
     )
-    modules = torch.nn.ModuleList([wrapper, head]).train()
-
-    def step(batch: torch.Tensor) -> None:
-        lengths = torch.ones(len(batch))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    modules = torch.nn.ModuleList([wrapper, head]).to(device).train()
+    samples = [torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0]) for clip in clips]
+    batch = torch.stack(samples[:BATCH]).to(device)
+    lengths, targets = torch.ones(BATCH, device=device), torch.arange(BATCH, device=device) % 4
+    while True:
         frames = pooling(wrapper(batch, lengths), lengths)
         scores = torch.log_softmax(head(frames).squeeze(1), dim=-1)
-        nll_loss(scores, torch.arange(len(batch)) % 4).backward()
+        nll_loss(scores, targets).backward()
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
+        yield
 
-    return time_steps(step, clips)
+
+class Baton(TrainerCallback):
+    """Lets a Trainer in a thread of its own make one update at a time."""
+
+    def __init__(self) -> None:
+        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.last = False
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Wait for the first turn."""
+        self.done.release()
+        self.go.acquire()
+
+    def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
+        """Give the turn back, and wait for the next."""
+        self.done.release()
+        self.go.acquire()
+        control.should_training_stop = self.last
 
 
-def run_trainer(encoder: Path, clips: list[Utterance], folder: Path, *, bf16: bool) -> float:
+def step_trainer(
+    encoder: Path, clips: list[Utterance], folder: Path, recipe: str, *, bf16: bool = False
+) -> Steps:
     """The Trainer of transformers on its own classification model."""
     model = Wav2Vec2ForSequenceClassification.from_pretrained(
         encoder, num_labels=4, classifier_proj_size=768, dtype=torch.float32
     )
-    model.freeze_feature_encoder()
+    if recipe == "PF":
+        model.freeze_feature_encoder()
     model.config.apply_spec_augment = False
     rows = [
         {
@@ -117,10 +163,11 @@ def run_trainer(encoder: Path, clips: list[Utterance], folder: Path, *, bf16: bo
         }
         for index, clip in enumerate(clips)
     ]
+    baton = Baton()
     arguments = TrainingArguments(
         str(folder / "trainer"),
         per_device_train_batch_size=BATCH,
-        num_train_epochs=2,
+        max_steps=1000,
         save_strategy="no",
         report_to=[],
         use_cpu=not torch.cuda.is_available(),
@@ -129,48 +176,136 @@ def run_trainer(encoder: Path, clips: list[Utterance], folder: Path, *, bf16: bo
         logging_strategy="no",
         max_grad_norm=5.0,
     )
-    result = Trainer(model, arguments, train_dataset=rows).train()
-    return 2 * len(clips) * SECONDS / result.metrics["train_runtime"]
+    trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[baton])
+    thread = threading.Thread(target=trainer.train, daemon=True)
+    thread.start()
+    baton.done.acquire()
+    try:
+        while True:
+            baton.go.release()
+            baton.done.acquire()
+            yield
+    finally:
+        baton.last = True
+        baton.go.release()
+        thread.join()
 
 
-def compare_frozen(encoder: Path, clips: list[Utterance], folder: Path) -> None:
+def has_bfloat16() -> bool:
+    """Whether matrix products in bfloat16 are faster here than in float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text(encoding="utf-8") if flags.is_file() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def list_contenders(
+    encoder: Path, clips: list[Utterance], folder: Path
+) -> dict[str, Callable[[], Steps]]:
+    runs: dict[str, Callable[[], Steps]] = {}
+    for name in MODES:
+        runs[f"{name} SpeechBrain float32"] = lambda name=name: step_speechbrain(
+            encoder, clips, folder, name
+        )
+        runs[f"{name} Trainer float32"] = lambda name=name: step_trainer(
+            encoder, clips, folder, name
+        )
+        runs[f"{name} emoser float32"] = lambda name=name: step_emoser(encoder, clips, folder, name)
+    runs["PF emoser float32, nothing kept"] = lambda: step_emoser(
+        encoder, clips, folder, "PF", cache="off"
+    )
+    if has_bfloat16():
+        runs["PF Trainer bfloat16"] = lambda: step_trainer(encoder, clips, folder, "PF", bf16=True)
+        runs["PF emoser bfloat16"] = lambda: step_emoser(
+            encoder, clips, folder, "PF", precision="bfloat16"
+        )
+    else:
+        print("bfloat16: not measured, this processor has no arithmetic for it")
+    return runs
+
+
+def race(runs: dict[str, Callable[[], Steps]], rounds: int) -> dict[str, float]:
+    """Audio seconds per second of every contender, updates made in turn."""
+    steps = {title: run() for title, run in runs.items()}
+    seconds: dict[str, list[float]] = {title: [] for title in runs}
+    for number in range(rounds + 1):
+        for title, contender in steps.items():
+            began = time.perf_counter()
+            next(contender)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number:
+                seconds[title].append(time.perf_counter() - began)
+    for contender in steps.values():
+        contender.close()
+    return {title: BATCH * SECONDS / statistics.median(each) for title, each in seconds.items()}
+
+
+def print_table(speeds: dict[str, float]) -> None:
+    print(
+        f"{'audio seconds per second':32s} {'speed':>7s} {'x SpeechBrain':>14s} {'x Trainer':>10s}"
+    )
+    for title, speed in speeds.items():
+        mode = title[:2]
+        kind = "bfloat16" if "bfloat16" in title else "float32"
+        ratios = [
+            f"{speed / speeds[rival]:.2f}" if rival in speeds else "-"
+            for rival in (f"{mode} SpeechBrain float32", f"{mode} Trainer {kind}")
+        ]
+        print(f"{title:32s} {speed:7.2f} {ratios[0]:>14s} {ratios[1]:>10s}")
+
+
+def compare_frozen(encoder: Path, folder: Path) -> None:
     """An epoch of the SUPERB head with kept layers, and with the encoder in every step."""
-    frozen = {"base": str(encoder), "epochs": 2, "batch_size": BATCH}
-    speeds = {}
-    for cache in ("float32", "off"):
-        config = replace(RECIPES["Frozen-w2v-base"], cache=cache, **frozen)
-        model = build_start(config, LABELS)
+    clips = write_clips(folder, FROZEN_CLIPS, SHORT)
+    seconds, models = {}, {}
+    for cache, epochs in (("float32", 2), ("off", 2)):
+        config = replace(
+            RECIPES["Frozen-w2v-base"], base=str(encoder), batch_size=BATCH, cache=cache,
+            epochs=epochs,
+        )  # fmt: skip
         output = Path(tempfile.mkdtemp(dir=folder))
+        model = build_start(config, LABELS)
         result = train(
             clips, clips[:1], model=model, config=config, output=output, share_speakers=True
         )
-        speeds[cache] = len(clips) * SECONDS / result.epochs[-1]["seconds"]
-    ratio = speeds["float32"] / speeds["off"]
-    print(f"frozen head: kept {speeds['float32']:.0f}, not kept {speeds['off']:.1f}: {ratio:.0f} x")
+        seconds[cache] = min(epoch["seconds"] for epoch in result.epochs)
+        models[cache] = load_model(result.folder).eval()
+    samples = torch.from_numpy(soundfile.read(clips[0].path, dtype="float32")[0])[None]
+    with torch.inference_mode():
+        logits = {cache: model(samples).logits for cache, model in models.items()}
+    difference = float((logits["float32"] - logits["off"]).abs().max())
+    if difference > TOLERANCE:
+        raise SystemExit(f"the frozen head differs by {difference:.1e} with what is kept")
+    ratio = seconds["off"] / seconds["float32"]
+    print(
+        f"frozen head, an epoch of {FROZEN_CLIPS} clips: kept {1000 * seconds['float32']:.1f} ms, "
+        f"not kept {1000 * seconds['off']:.0f} ms: {ratio:.0f} x; logits {difference:.1e} apart"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=4, help="updates that are timed")
-    parser.add_argument("--only", help="part of the name of what to run")
+    parser.add_argument("--rounds", type=int, default=3, help="updates of each that are timed")
+    parser.add_argument("--only", help="part of the name of what to run, such as PF or frozen")
     arguments = parser.parse_args()
+    wanted = arguments.only or ""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         encoder = write_encoder(folder / "encoder")
-        clips = write_clips(folder, arguments.steps * BATCH)
-        runs: dict[str, Callable[[], float]] = {
-            "SpeechBrain float32": lambda: run_speechbrain(encoder, clips, folder),
-            "Trainer float32": lambda: run_trainer(encoder, clips, folder, bf16=False),
-            "Trainer bfloat16": lambda: run_trainer(encoder, clips, folder, bf16=True),
-            "emoser float32": lambda: run_emoser(encoder, clips, folder),
-            "emoser float32, nothing kept": lambda: run_emoser(encoder, clips, folder, cache="off"),
-            "emoser bfloat16": lambda: run_emoser(encoder, clips, folder, precision="bfloat16"),
-        }
-        for title, run in runs.items():
-            if arguments.only is None or arguments.only in title:
-                print(f"{title:32s} {run():6.2f} s of audio per s", flush=True)
-        if arguments.only is None or arguments.only in "frozen":
-            compare_frozen(encoder, clips, folder)
+        clips = write_clips(folder, 2 * BATCH)
+        runs = list_contenders(encoder, clips, folder)
+        for mode in MODES:  # one mode at a time: every contender holds weights and moments
+            chosen = {title: run for title, run in runs.items()
+                      if title.startswith(mode) and wanted in title}  # fmt: skip
+            if chosen:
+                print_table(race(chosen, arguments.rounds))
+                gc.collect()
+        if wanted in "frozen":
+            compare_frozen(encoder, folder)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ READERS: Mapping[str, str] = {
 
 
 def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
-    """Utterances of a known corpus, or of a table of one's own.
+    r"""Utterances of a known corpus, or of a table of one's own.
 
     Args:
         corpus: A name ("iemocap", "ravdess", "cremad", "emodb", "savee", "tess", "nemo", "esd",
@@ -37,6 +37,15 @@ def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[U
     Raises:
         FileNotFoundError: If recordings are missing, all in one message.
         ValueError: If a named corpus comes without its root, or a table is broken.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path("examples/audio/slow.ogg").resolve()
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     table = Path(place, "calls.csv")
+        ...     _ = table.write_text("\n".join(["path,label", f"{file},sad"]))
+        ...     [item.label for item in read_corpus(table)]
+        ['sad']
     """
     if str(corpus) in READERS:
         if root is None:

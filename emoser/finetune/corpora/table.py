@@ -1,4 +1,4 @@
-"""Read a table of recordings (CSV or JSON lines) into utterances.
+"""Read a table of recordings (CSV, JSON lines, or a folder of `datasets`) into utterances.
 
 The columns are path and label (or emotion), and optionally speaker, corpus, sex, split, start,
 end, session, style and sentence. Relative paths count from the folder of the table. A folder is
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from emoser.finetune.corpora.arrow import is_dataset, read_rows
 from emoser.finetune.utterance import Utterance
 from emoser.labels import canonical_label
 
@@ -28,20 +29,24 @@ def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance
 
     Args:
         table: The file; `.jsonl` and `.ndjson` hold one object per line, all else is CSV. A
-            folder is searched for metadata files; one below `train` or `test` has that split.
-        root: Folder that relative paths count from, the table's own unless given.
+            folder is searched for metadata files; one below `train` or `test` has that split. A
+            folder that `datasets` saved is read as such, with its splits.
+        root: Folder that relative paths count from, the table's own unless given; audio that a
+            folder of `datasets` holds as bytes is written there.
 
     Raises:
         FileNotFoundError: If the table is missing, or recordings that it names are; these
             all in one message.
+        DependencyError: If `datasets` is needed and not installed.
         ValueError: If a column is missing or a row is broken; all rows in one message.
     """
     table = Path(table)
-    if table.is_dir():
+    if table.is_dir() and not is_dataset(table):
         return _read_folder(table)
-    folder = table.parent if root is None else Path(root)
+    place = None if root is None else Path(root)
+    folder = place or (table if table.is_dir() else table.parent)
     utterances, faults = [], []
-    for number, row in _rows(table):
+    for number, row in _rows(table, place):
         try:
             utterance = _read_row(row, folder)
         except ValueError as error:
@@ -75,7 +80,12 @@ def _read_folder(folder: Path) -> list[Utterance]:
     ]
 
 
-def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(table: Path, root: Path | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if table.is_dir():
+        for number, row in read_rows(table, root=root):
+            _check_columns(table, set(row))
+            yield number, row
+        return
     with table.open(encoding="utf-8-sig", newline="") as file:
         if table.suffix not in (".jsonl", ".ndjson"):
             reader = csv.DictReader(file)
