@@ -25,8 +25,10 @@ def main() -> None:
     arguments = parser.parse_args()
     _, validation = read_sides(arguments.data)
     logits = predict_logits(load_model(arguments.model), Recordings(validation))
-    for corpus, report in score_corpora(logits, validation).items():
+    for corpus, evaluation in score_corpora(logits, validation).items():
+        report, (low, high) = evaluation.report, evaluation.uar_interval
         print(f"{corpus}: {report}")
+        print(f"95 % interval of the UAR over speakers: {low:.3f} to {high:.3f}")
         print("UAR by speaker:", {name: round(uar, 3) for name, uar in report.per_speaker.items()})
         print()
 

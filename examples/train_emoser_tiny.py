@@ -9,11 +9,16 @@ interrupted continues when the same command is given again.
 The encoder is a small HuBERT. Its first convolution is a fixed bank of Gabor filters, evenly
 spaced in mel: a raw-waveform front-end with random weights learns next to nothing in an hour.
 It is trained on every emotion of the corpora, and on acoustic statistics of each clip as a
-second task; then the classifier is cut to neutral, angry, happy and sad, and calibrated.
+second task. A second stage goes on from the best epoch of the first, with stronger variations
+and a longer average of the weights; a third one with longer pieces and milder variations, nearer
+to what is heard in use. Both take their last epoch, so that no held-out speaker chooses it. The
+weights at the ends of the stages are averaged, the classifier is cut to neutral, angry, happy and
+sad, and calibrated.
 """
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Template
@@ -21,15 +26,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import HubertConfig
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, HubertConfig
 
-from emoser.checkpoints.native import build_model, save_model
+from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_clips, golden_record
+from emoser.checkpoints.native import build_model, load_model, save_model, write_json
 from emoser.configuration import ModelConfig
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus, train
+from emoser.finetune.calibration import fit_temperature
 from emoser.finetune.config import Augmentation
-from emoser.finetune.evaluation import Report, predict_logits, score_logits
+from emoser.finetune.evaluation import predict_logits
 from emoser.finetune.recordings import Recordings
+from emoser.finetune.report import Evaluation, assess
+from emoser.finetune.training import TrainingResult
+from emoser.metrics import expected_calibration_error
 from emoser.model import EmotionModel
 
 SEED = 20
@@ -74,7 +83,7 @@ ENCODER = HubertConfig(
     mask_feature_length=8,
 )
 
-TRAINING = FinetuneConfig(
+FIRST = FinetuneConfig(
     epochs=20,
     batch_size=24,
     epoch_clips=3600,
@@ -96,6 +105,47 @@ TRAINING = FinetuneConfig(
     seed=SEED,
 )
 
+SECOND = replace(
+    FIRST,
+    epochs=15,
+    encoder_learning_rate=1.2e-3,
+    head_learning_rate=1.2e-3,
+    weight_decay=0.04,
+    warmup=0.05,
+    corpus_weights={"ravdess": 0.42, "nemo": 0.42, "cremad": 0.16},
+    label_smoothing=0.05,
+    augmentation=Augmentation(
+        speed_probability=0.8,
+        speed_change=0.15,
+        noise_probability=0.5,
+        tilt_probability=0.7,
+        tilt_decibels=4.0,
+        reverb_probability=0.2,
+        telephone_probability=0.1,
+    ),
+    ema_decay=0.998,
+    selection="last",
+    seed=SEED + 1,
+)
+
+THIRD = replace(
+    SECOND,
+    epochs=8,
+    encoder_learning_rate=6e-4,
+    head_learning_rate=6e-4,
+    crop_seconds=3.0,
+    augmentation=Augmentation(
+        speed_probability=0.6,
+        speed_change=0.12,
+        noise_probability=0.3,
+        tilt_probability=0.6,
+        reverb_probability=0.1,
+    ),
+    seed=SEED + 2,
+)
+
+STAGES = (FIRST, SECOND, THIRD)
+
 
 def read_sides(data: Path) -> Sides:
     """What is trained on, and what is validated on: no speaker is on both sides."""
@@ -105,7 +155,7 @@ def read_sides(data: Path) -> Sides:
         item
         for item in utterances
         if item.voice not in held_out
-        and item.label in TRAINING.restricted_labels.get(item.corpus or "", ALL_LABELS)
+        and item.label in FIRST.restricted_labels.get(item.corpus or "", ALL_LABELS)
     ]
     validation = [item for item in utterances if item.voice in held_out and item.label in LABELS]
     return training, validation
@@ -147,12 +197,31 @@ def install_filters(model: EmotionModel, utterances: list[Utterance]) -> None:
     second.conv.weight.copy_(drawn.repeat_interleave(len(PHASES), dim=1))
 
 
-def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy of softmax(logits / temperature)."""
-    scores, targets = torch.from_numpy(logits), torch.from_numpy(truth)
-    candidates = np.geomspace(0.2, 10.0, 400)
-    losses = [float(cross_entropy(scores / value, targets)) for value in candidates]
-    return float(candidates[int(np.argmin(losses))])
+def train_stages(
+    training: list[Utterance],
+    validation: list[Utterance],
+    output: Path,
+    *,
+    stages: Sequence[FinetuneConfig] = STAGES,
+) -> tuple[EmotionModel, list[TrainingResult]]:
+    """Train from nothing, each stage going on from the one before; the mean of their weights.
+
+    The front-end's first layer learns its norm in the first stage alone.
+    """
+    model = build_model(ENCODER, ModelConfig(labels=ALL_LABELS), seed=stages[0].seed)
+    install_filters(model, training)
+    results, ends = [], []
+    for number, config in enumerate(stages, start=1):
+        first_layer = model.encoder.feature_extractor.conv_layers[0]
+        first_layer.requires_grad_(number == 1)
+        first_layer.conv.requires_grad_(False)
+        folder = output / f"stage{number}"
+        results.append(train(training, validation, model=model, config=config, output=folder))
+        ends.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    model.load_state_dict(
+        {name: torch.stack([end[name] for end in ends]).mean(dim=0) for name in ends[0]}
+    )
+    return model, results
 
 
 @torch.no_grad()
@@ -168,37 +237,88 @@ def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
     return smaller.eval()
 
 
-def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Report]:
-    """A report for each corpus and one for all of them."""
-    reports = {}
-    for corpus in HELD_OUT:
-        rows = [index for index, item in enumerate(utterances) if item.corpus == corpus]
-        members = [utterances[index] for index in rows]
-        reports[corpus] = score_logits(logits[rows], members, LABELS, labels=LABELS)
-    reports["both"] = score_logits(logits, utterances, LABELS, labels=LABELS)
-    return reports
+def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Evaluation]:
+    """Figures and intervals for each corpus and for all of them."""
+    rows = {
+        corpus: [index for index, item in enumerate(utterances) if item.corpus == corpus]
+        for corpus in HELD_OUT
+    }
+    rows["both"] = list(range(len(utterances)))
+    return {
+        name: assess(
+            logits[members],
+            [utterances[index] for index in members],
+            LABELS,
+            protocol="speakers that were not trained on",
+        )
+        for name, members in rows.items()
+    }
 
 
-def write_tables(reports: dict[str, Report]) -> tuple[str, str]:
+def calibrate_speakers(logits: np.ndarray, utterances: list[Utterance]) -> float:
+    """Calibration error where each speaker has the temperature of the other speakers."""
+    voices = sorted({item.voice for item in utterances})
+    rows = [[i for i, item in enumerate(utterances) if item.voice == voice] for voice in voices]
+    truth = index_labels(utterances, LABELS)
+    return cross_calibrate([logits[part] for part in rows], [truth[part] for part in rows])
+
+
+def index_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> np.ndarray:
+    """The class of each utterance, (N,)."""
+    return np.array([labels.index(item.label) for item in utterances])
+
+
+def cross_calibrate(parts: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """Calibration error of all parts together, each with the temperature of the others.
+
+    Args:
+        parts: Logits (N, C) of groups that share no speaker.
+        truths: The classes of each group, (N,).
+    """
+    probabilities = []
+    for index, logits in enumerate(parts):
+        others = [place for place in range(len(parts)) if place != index]
+        temperature = fit_temperature(
+            np.concatenate([parts[place] for place in others]),
+            np.concatenate([truths[place] for place in others]),
+        )
+        powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+        probabilities.append(powers / powers.sum(axis=1, keepdims=True))
+    return expected_calibration_error(np.concatenate(truths), np.concatenate(probabilities))
+
+
+def write_tables(evaluations: dict[str, Evaluation]) -> tuple[str, str]:
     """Figures and confusions of each corpus, in Markdown."""
     figures = [
-        "| held-out speakers of | recordings | UAR | accuracy | macro F1 | calibration error |",
-        "|---|---|---|---|---|---|",
+        "| held-out speakers of | recordings | UAR | 95 % over speakers | accuracy | macro F1 "
+        "| calibration error | women | men |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    confusion = [f"| | | {' | '.join(LABELS)} |", "|---|---|" + "---|" * len(LABELS)]
-    for name, report in reports.items():
-        row = (report.uar, report.accuracy, report.macro_f1, report.calibration_error)
-        cells = " | ".join(f"{value:.3f}" for value in row)
-        figures.append(f"| {name} | {report.num_utterances} | {cells} |")
-        for label, counts in zip(LABELS, report.confusion, strict=True):
-            confusion.append(f"| {name} | {label} | {' | '.join(map(str, counts))} |")
+    head = " | ".join((*LABELS, "recall"))
+    confusion = [f"| | | {head} |", "|---|---|" + "---|" * (len(LABELS) + 1)]
+    for name, evaluation in evaluations.items():
+        report, (low, high) = evaluation.report, evaluation.uar_interval
+        cells = (report.accuracy, report.macro_f1, report.calibration_error)
+        sexes = (report.per_sex.get(sex) for sex in ("f", "m"))
+        row = (
+            f"{name} | {report.num_utterances} | {report.uar:.3f} | {low:.2f} to {high:.2f}",
+            *(f"{value:.3f}" for value in cells),
+            *("-" if value is None else f"{value:.3f}" for value in sexes),
+        )
+        figures.append(f"| {' | '.join(row)} |")
+        for index, (label, counts) in enumerate(zip(LABELS, report.confusion, strict=True)):
+            recall = counts[index] / max(sum(counts), 1)
+            said = " | ".join(map(str, counts))
+            confusion.append(f"| {name} | {label} | {said} | {recall:.2f} |")
     return "\n".join(figures), "\n".join(confusion)
 
 
-def write_card(model: EmotionModel, reports: dict[str, Report], num_training: int) -> str:
+def write_card(
+    model: EmotionModel, evaluations: dict[str, Evaluation], error: float, num_training: int
+) -> str:
     """The README of the checkpoint."""
-    figures, confusion = write_tables(reports)
-    everything = reports["both"]
+    figures, confusion = write_tables(evaluations)
+    per_speaker = evaluations["both"].report.per_speaker
     parameters = sum(parameter.numel() for parameter in model.parameters())
     template = Template(CARD.read_text(encoding="utf-8"))
     return template.substitute(
@@ -206,32 +326,47 @@ def write_card(model: EmotionModel, reports: dict[str, Report], num_training: in
         megabytes=f"{4 * parameters / 1e6:.1f}",
         figures=figures,
         confusion=confusion,
-        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in everything.per_speaker.items()),
-        epochs=TRAINING.epochs,
-        best_epoch=model.config.training["best_epoch"],
-        last_epoch=" and ".join(
-            f"{uar:.3f} ({corpus})"
-            for corpus, uar in model.config.training["last_epoch_uar"].items()
-        ),
+        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
+        best_epoch=model.config.training["epochs"][0],
+        epochs=", ".join(str(config.epochs) for config in STAGES),
         temperature=f"{model.config.temperature:.2f}",
-        num_ravdess=reports["ravdess"].num_utterances,
+        error=f"{error:.3f}",
+        num_ravdess=evaluations["ravdess"].report.num_utterances,
         num_training=f"{num_training:,}",
     )
 
 
 def finish(
     model: EmotionModel, provenance: dict[str, Any], sides: Sides, folder: Path
-) -> dict[str, Report]:
+) -> dict[str, Evaluation]:
     """Cut, calibrate and save the trained model; gives the figures of what was saved."""
     training, validation = sides
     tiny = cut_labels(model, provenance)
     logits = predict_logits(tiny, Recordings(validation))
-    truth = np.array([LABELS.index(item.label) for item in validation])
-    tiny.config = replace(tiny.config, temperature=fit_temperature(logits, truth))
-    reports = score_corpora(logits / tiny.config.temperature, validation)
-    save_model(tiny, folder, overwrite=True, card=write_card(tiny, reports, len(training)))
+    temperature = fit_temperature(logits, index_labels(validation, LABELS))
+    tiny.config = replace(tiny.config, temperature=temperature)
+    evaluations = score_corpora(logits / temperature, validation)
+    error = calibrate_speakers(logits, validation)
+    card = write_card(tiny, evaluations, error, len(training))
+    save_model(tiny, folder, overwrite=True, card=card)
     shutil.copyfile(LICENCE, folder / "LICENSE")
-    return reports
+    write_golden(folder)
+    return evaluations
+
+
+def write_golden(folder: Path) -> None:
+    """Keep transformers' own logits of known clips beside the weights."""
+    theirs = AutoModelForAudioClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    with torch.inference_mode():
+        rows = [
+            theirs(**extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")).logits
+            for clip in golden_clips()
+        ]
+    expected = torch.cat(rows)
+    difference = float((answer_alone(load_model(folder)) - expected).abs().max())
+    source = f"{type(theirs).__name__} of transformers"
+    write_json(folder / GOLDEN, golden_record(expected, source, difference))
 
 
 def main() -> None:
@@ -242,21 +377,18 @@ def main() -> None:
     sides = read_sides(arguments.data)
     training, validation = sides
     print(f"{len(training)} clips to train on, {len(validation)} to validate on")
-    model = build_model(ENCODER, ModelConfig(labels=ALL_LABELS), seed=SEED)
-    install_filters(model, training)
-    result = train(training, validation, model=model, config=TRAINING, output=arguments.output)
+    model, results = train_stages(training, validation, arguments.output)
     provenance = {
-        "protocol": "speaker-independent; epoch and temperature chosen on the held-out speakers",
+        "protocol": "speaker-independent; the first stage's epoch, the averaging of the stages "
+        "and the temperature were chosen on the held-out speakers",
         "held_out": HELD_OUT,
         "targets": list(ALL_LABELS),
-        "best_epoch": result.best_epoch,
-        "last_epoch_uar": result.epochs[-1]["uar_per_corpus"],
-        "config": TRAINING.to_dict(),
+        "epochs": [result.best_epoch for result in results],
+        "configs": [config.to_dict() for config in STAGES],
     }
     folder = arguments.output / "emoser-tiny"
-    reports = finish(model, provenance, sides, folder)
-    for name, report in reports.items():
-        print(f"\n{name}: {report}")
+    for name, evaluation in finish(model, provenance, sides, folder).items():
+        print(f"\n{name}: {evaluation.report}")
     print(f"\nsaved to {folder}")
 
 

@@ -191,7 +191,6 @@ def _count(shapes: Shapes, pattern: str) -> int:
 def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModel
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     kind = str(config["model_type"])
     if config.get("add_adapter"):
@@ -202,6 +201,8 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
     try:
         encoder_config = AutoConfig.for_model(kind, **values)
         if kind == "whisper":
+            from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
             return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
         return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
