@@ -46,10 +46,19 @@ class EmotionClassifier:
     Several threads may share one classifier. Predicting changes no global state.
 
     Example:
+        >>> import tempfile
         >>> classifier = EmotionClassifier.from_pretrained()
-        >>> tone = np.sin(np.arange(16000, dtype=np.float32) / 10) / 4
-        >>> sorted(classifier.predict(tone, sampling_rate=16000).scores)
-        ['angry', 'happy', 'neutral', 'sad']
+        >>> files = ["examples/audio/plain.wav", "examples/audio/telephone.wav"]
+        >>> classifier.predict(files[1]).quality
+        ('narrow-band',)
+        >>> len(classifier.predict_batch(files)), next(classifier.iter_predictions(files)).source
+        (2, 'examples/audio/plain.wav')
+        >>> classifier.embed(files).shape, classifier.labels
+        ((2, 192), ('neutral', 'angry', 'happy', 'sad'))
+        >>> classifier.push_to_hub("someone/emoser-copy", dry_run=True)
+        'https://huggingface.co/someone/emoser-copy'
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     classifier.save_pretrained(f"{place}/copy")
     """
 
     def __init__(
@@ -83,7 +92,8 @@ class EmotionClassifier:
                 `torch.device`.
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
                 checkpoint's choice elsewhere.
-            backend: "torch", or "auto".
+            backend: "torch", "openvino" (extra `openvino`; CPU), "onnx" (ONNX Runtime; extra
+                `onnx`), or "auto": on a CPU OpenVINO where it is installed, else torch.
             labels: None for the checkpoint's own labels, a named set ("ekman", "iemocap4",
                 "valence3"), or a mapping from the checkpoint's labels to yours.
             revision: Branch, tag or commit of a Hub checkpoint.
@@ -303,7 +313,12 @@ class EmotionClassifier:
         copy_model(self._info.path, folder, overwrite=overwrite)
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = False, token: str | bool | None = None
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        dry_run: bool = False,
+        token: str | bool | None = None,
     ) -> str:
         """Upload the checkpoint with its model card; the address of the commit.
 
@@ -311,12 +326,20 @@ class EmotionClassifier:
         with a card that states labels, preprocessing, figures with their protocol, the parity
         with the source, and what the model must not be used for.
 
+        Args:
+            repo_id: Where it goes, as owner/name.
+            private: Make a new repository private.
+            dry_run: Write, prove and check everything, and send nothing; the address is then
+                that of the repository.
+            token: With which the Hub is asked; the one of `hf auth login` when None.
+
         Raises:
-            HubError: If the Hub refuses or cannot be reached.
+            CheckpointError: If the card is not fit to be published.
+            HubError: If the name is none, the Hub refuses, or it cannot be reached.
         """
         from emoser.checkpoints.conversion import publish
 
-        return publish(self._config, self._info, repo_id, private=private, token=token)
+        return publish(self._info, repo_id, private=private, dry_run=dry_run, token=token)
 
     @property
     def _window(self) -> int:

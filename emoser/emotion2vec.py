@@ -134,7 +134,7 @@ class _AudioFront(nn.Module):
         positions = frames
         for layer in list(self.relative_positional_encoder)[1:]:
             positions = _convolve(positions, layer[0], valid)  # type: ignore[index]
-        tokens = self.extra_tokens.expand(len(frames), -1, -1)
+        tokens = self.extra_tokens.expand(frames.shape[0], -1, -1)
         return torch.cat([tokens, frames + positions], dim=1)
 
     def attention_bias(self, length: int, valid: Tensor | None) -> Tensor:
@@ -240,9 +240,9 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + alibi_slopes(2 * power)[0::2][: num_heads - power]
 
 
-def _convolve(frames: Tensor, convolution: nn.Module, valid: Tensor | None) -> Tensor:
+def _convolve(frames: Tensor, convolution: nn.Conv1d, valid: Tensor | None) -> Tensor:
     """One convolution over the valid frames, layer norm without weights, and GELU."""
     if valid is not None:
         frames = frames.masked_fill(~valid[:, :, None], 0.0)
     hidden = convolution(frames.transpose(1, 2))[:, :, : frames.shape[1]].transpose(1, 2)
-    return functional.gelu(functional.layer_norm(hidden, hidden.shape[-1:]))
+    return functional.gelu(functional.layer_norm(hidden, (convolution.out_channels,)))

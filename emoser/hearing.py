@@ -1,13 +1,14 @@
 """From recordings to what a model says about each: read ahead, cut, batch, and gather.
 
 Recordings are decoded in worker threads while the model works, longer ones are cut into
-windows as they are read, windows of several recordings share a batch where the engine likes
-that, and the answers come out in the order of the recordings. Memory stays constant however
-long or many the recordings are. Knows nothing of labels.
+windows as they are read, windows of several recordings share a batch or are heard side by side
+where the engine likes that, and the answers come out in the order of the recordings. Memory
+stays constant however long or many the recordings are. Knows nothing of labels.
 """
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -24,7 +25,8 @@ from emoser.scanning import Loudness, Piece, Scanner, SilentWindow
 from emoser.windows import window_weights
 
 NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
-NUM_AHEAD = 8  # recordings decoded before they are needed
+MAX_THREADS = 8  # likewise, where the model is not on the processor
+AHEAD_PER_THREAD = 4  # recordings decoded before they are needed
 BLOCKS_AHEAD = 4  # half-minute blocks of each that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
 
@@ -42,7 +44,8 @@ class HearingOptions:
         window: Longest piece in samples.
         hop: Samples from one piece to the next; None for pieces that follow one another.
         vad: "energy" or "silero" for pieces without speech to be left out, or None.
-        batch_samples: Samples in one batch, padding included; None for one piece at a time.
+        batch_samples: Samples in one batch, padding included; None for no padding: one piece at a
+            time, or the groups that the engine likes.
         keep_errors: Give the error of a recording in its place instead of raising it.
     """
 
@@ -142,7 +145,10 @@ def hear(
     if single:
         readings: Iterator[_Reading | EmoserError] = map(read, sources)
     else:
-        readings = map_ahead(read, sources, num_threads=NUM_THREADS, num_ahead=NUM_AHEAD)
+        free = runtime.batch_seconds is not None
+        threads = min(MAX_THREADS, os.cpu_count() or 1) if free else NUM_THREADS
+        ahead = AHEAD_PER_THREAD * threads
+        readings = map_ahead(read, sources, num_threads=threads, num_ahead=ahead)
     told: list[Told] = []
     for event in _answer_pieces(readings, runtime, options):
         if isinstance(event, Told):
@@ -270,37 +276,99 @@ def _infer(
     events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
 ) -> Iterator[Told | _Passed]:
     """The same events in the same order, with every piece answered."""
-    waiting: list[Piece | _Passed] = []
-    num_samples = 0
+    if batch_samples is not None or runtime.group_size > 1:
+        yield from _infer_groups(events, runtime, batch_samples)
+        return
     for event in events:
-        waiting.append(event)
-        num_samples += len(event.samples) if isinstance(event, Piece) else 0
-        if batch_samples is None or num_samples >= BATCHES_SORTED * batch_samples:
-            yield from _answer(waiting, runtime, batch_samples or 0)
-            waiting, num_samples = [], 0
-    yield from _answer(waiting, runtime, batch_samples or 0)
+        if isinstance(event, Piece):
+            yield from _tell([event], runtime, None)
+        else:
+            yield event
 
 
-def _answer(
-    events: list[Piece | _Passed], runtime: Runtime, batch_samples: int
+def _infer_groups(
+    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
 ) -> Iterator[Told | _Passed]:
-    pieces = {place: event for place, event in enumerate(events) if isinstance(event, Piece)}
+    """As `_infer`, with groups of pieces heard while the next one is gathered.
+
+    The first piece goes alone and at once; a group is what has come while the one before it
+    was heard, so that nobody waits for a full one.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-hear")
+    heard: _Group | None = None
+    gathered = _Group()
+    try:
+        for event in events:
+            if heard is not None and not gathered.pieces and not isinstance(event, Piece):
+                heard.events.append(event)
+                continue
+            gathered.add(event)
+            if heard is None or heard.is_over() or gathered.is_full(runtime, batch_samples):
+                yield from heard.tell() if heard is not None else ()
+                heard, gathered = gathered, _Group()
+                heard.begin(executor, runtime, batch_samples)
+        if heard is not None:
+            gathered.begin(executor, runtime, batch_samples)
+            yield from heard.tell()
+            yield from gathered.tell()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Group:
+    """Pieces that are heard together, and what lies between and behind them."""
+
+    def __init__(self) -> None:
+        self.events: list[Piece | _Passed] = []
+        self.pieces: list[Piece] = []
+        self.num_samples = 0
+        self.answer: Future[list[Told]] = Future()
+
+    def add(self, event: Piece | _Passed) -> None:
+        self.events.append(event)
+        if isinstance(event, Piece):
+            self.pieces.append(event)
+            self.num_samples += len(event.samples)
+
+    def is_full(self, runtime: Runtime, batch_samples: int | None) -> bool:
+        if batch_samples is None:
+            return len(self.pieces) >= runtime.group_size
+        return self.num_samples >= BATCHES_SORTED * batch_samples
+
+    def is_over(self) -> bool:
+        return self.answer.done()
+
+    def begin(
+        self, executor: ThreadPoolExecutor, runtime: Runtime, batch_samples: int | None
+    ) -> None:
+        self.answer = executor.submit(_tell, self.pieces, runtime, batch_samples)
+
+    def tell(self) -> Iterator[Told | _Passed]:
+        """All events in their order, the pieces answered."""
+        told = iter(self.answer.result())
+        for event in self.events:
+            yield next(told) if isinstance(event, Piece) else event
+
+
+def _tell(pieces: Sequence[Piece], runtime: Runtime, batch_samples: int | None) -> list[Told]:
+    """What the engine says about some pieces, in their order: in batches, or in one call."""
+    lengths = [len(piece.samples) for piece in pieces]
+    batches: Iterable[list[int]] = [list(range(len(pieces)))] if pieces else []
+    if batch_samples is not None:
+        batches = _pack(lengths, batch_samples)
     told: dict[int, Told] = {}
-    for places in _pack(
-        {place: len(piece.samples) for place, piece in pieces.items()}, batch_samples
-    ):
+    for places in batches:
         answer = runtime.infer([pieces[place].samples for place in places])
         for place, logits, embedding in zip(places, *answer, strict=True):
             told[place] = Told(pieces[place].window, logits, embedding)
-    for place, event in enumerate(events):
-        yield told[place] if isinstance(event, Piece) else event
+    return [told[place] for place in range(len(pieces))]
 
 
-def _pack(lengths: dict[int, int], batch_samples: int) -> Iterator[list[int]]:
+def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
     """Batches of places, longest first, that hold at most `batch_samples` with their padding."""
     batch: list[int] = []
     longest = 0
-    for place in sorted(lengths, key=lambda place: -lengths[place]):
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         longest = longest if batch else lengths[place]
         if batch and longest * (len(batch) + 1) > batch_samples:
             yield batch

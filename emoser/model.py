@@ -4,7 +4,6 @@ An encoder, the pooling of its frames, and a head. Knows nothing of files, audio
 what the labels mean.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -88,7 +87,7 @@ class EmotionModel(nn.Module):
             samples: Mono waveforms at the model's rate, (B, T), padded at the end with anything.
             lengths: Valid samples of each, (B,); None when every row is valid to its end.
         """
-        return self.classify(self._encode(samples, lengths))
+        return self.classify(self.encode(samples, lengths))
 
     def classify(self, encoded: EncodedFrames) -> EmotionOutput:
         """Logits and embeddings of encoded frames."""
@@ -109,10 +108,16 @@ class EmotionModel(nn.Module):
             raise ValueError(
                 f"this model pools by {self.config.pooling!r} and has no answer for single frames"
             )
-        encoded = self._encode(samples, lengths)
-        return FrameLogits(self.head(self._finish(encoded)), encoded.num_frames)
+        encoded = self.encode(samples, lengths)
+        return FrameLogits(self.label_frames(encoded), encoded.num_frames)
 
-    def _encode(self, samples: Tensor, lengths: Tensor | None) -> EncodedFrames:
+    def label_frames(self, encoded: EncodedFrames) -> Tensor:
+        """Logits of every encoded frame, (B, L, C)."""
+        logits: Tensor = self.head(self._finish(encoded))
+        return logits
+
+    def encode(self, samples: Tensor, lengths: Tensor | None = None) -> EncodedFrames:
+        """Frames of a batch, which `classify` takes."""
         samples, lengths = self._lengthen(samples, lengths)
         return self.encoder(samples, lengths, all_layers=self.layer_weights is not None)  # type: ignore[no-any-return]
 
@@ -142,7 +147,8 @@ def _mean_probability(logits: Tensor, num_frames: Tensor | None) -> Tensor:
     """The logarithm of the mean probability over the valid frames, (B, L, C) -> (B, C)."""
     log_probabilities = logits.log_softmax(dim=-1)
     if num_frames is None:
-        return log_probabilities.logsumexp(dim=1) - math.log(logits.shape[1])
+        count = torch.ones_like(logits[:, :, :1]).sum(dim=1)  # as a tensor, for exported graphs
+        return log_probabilities.logsumexp(dim=1) - count.log()
     mask = frame_mask(num_frames, logits.shape[1]).unsqueeze(-1)
     summed = log_probabilities.masked_fill(~mask, float("-inf")).logsumexp(dim=1)
     return summed - num_frames.to(summed.dtype).log().unsqueeze(-1)

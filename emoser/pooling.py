@@ -60,7 +60,9 @@ def normalize_frames(frames: Tensor, num_frames: Tensor | None) -> Tensor:
         [-1.0, 1.0]
     """
     if num_frames is None:
-        return nn.functional.layer_norm(frames, frames.shape[1:], eps=LAYER_NORM_EPS)
+        centred = frames - frames.mean(dim=(1, 2), keepdim=True)
+        variance = centred.square().mean(dim=(1, 2), keepdim=True)
+        return centred / torch.sqrt(variance + LAYER_NORM_EPS)
     mask = frame_mask(num_frames, frames.shape[1])[:, :, None]
     count = (num_frames * frames.shape[2]).to(frames.dtype)[:, None, None]
     mean = frames.masked_fill(~mask, 0.0).sum(dim=(1, 2), keepdim=True) / count

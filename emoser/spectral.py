@@ -8,6 +8,7 @@ them. Knows nothing of labels, heads or files.
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,6 +41,8 @@ class LogMelEncoder(SpeechEncoder):
     def _detach_features(self, backbone: nn.Module) -> None:
         """Whisper has no convolutions over samples."""
         self.filters = _whisper_filters(int(backbone.config.num_mel_bins))  # type: ignore[union-attr, arg-type]
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_WINDOW) / WHISPER_WINDOW)
+        self.fourier = _fourier(hann, WHISPER_WINDOW)
 
     @property
     def min_samples(self) -> int:
@@ -62,12 +65,10 @@ class LogMelEncoder(SpeechEncoder):
                 f"Whisper hears {WHISPER_SECONDS} s at once, got {samples.shape[1] / 16_000:.1f} s"
             )
         padded = functional.pad(samples.float(), (0, total - samples.shape[1]))
-        window = torch.hann_window(WHISPER_WINDOW, device=samples.device)
-        spectrum = torch.stft(
-            padded, WHISPER_WINDOW, WHISPER_HOP, window=window, return_complex=True
-        )
-        power = spectrum[..., :-1].abs().square()  # (B, bins, 3000)
-        mel = self.filters.to(samples.device) @ power
+        mirrored = functional.pad(padded, (WHISPER_WINDOW // 2,) * 2, mode="reflect")
+        frames = _cut_frames(mirrored[:, :-WHISPER_HOP], WHISPER_WINDOW, WHISPER_HOP)
+        power = _power(frames, self.fourier).float()  # (B, 3000, frequencies)
+        mel = (power @ self.filters.T.to(samples.device)).transpose(1, 2)
         log_mel = mel.clamp(min=WHISPER_FLOOR).log10()
         loudest = log_mel.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(log_mel, loudest - WHISPER_RANGE) + 4.0) / 4.0).to(self.dtype)
@@ -101,6 +102,8 @@ class FilterBankEncoder(SpeechEncoder):
         """There are no convolutions over samples."""
         num_bins = int(backbone.config.feature_projection_input_dim) // self.stride  # type: ignore[union-attr, arg-type]
         self.filters = _kaldi_filters(num_bins)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(KALDI_WINDOW) / (KALDI_WINDOW - 1))
+        self.fourier = _fourier(hann**0.85, KALDI_FFT)
 
     @property
     def min_samples(self) -> int:
@@ -121,17 +124,24 @@ class FilterBankEncoder(SpeechEncoder):
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Normalised filter banks of samples (B, T), (B, L, bins x 2)."""
-        banks = _kaldi_filter_banks(samples, self.filters.to(samples.device))  # (B, L, bins)
-        counts = [banks.shape[1]] * len(banks)
-        if lengths is not None:
-            counts = ((lengths - KALDI_WINDOW) // KALDI_HOP + 1).tolist()
-        rows = [_normalize_bins(row[:count]) for row, count in zip(banks, counts, strict=True)]
-        longest = max(counts) // self.stride * self.stride
-        padded = torch.stack(
-            [functional.pad(row, (0, 0, 0, longest - len(row)))[:longest] for row in rows]
+        banks = _kaldi_filter_banks(samples, self.fourier, self.filters)  # (B, L, bins)
+        if lengths is None:
+            return self._pair(_normalize_bins(banks)).to(self.dtype)
+        counts = ((lengths - KALDI_WINDOW) // KALDI_HOP + 1).tolist()
+        rows = [
+            _normalize_bins(row[:, :count])
+            for row, count in zip(torch.split(banks, 1), counts, strict=True)
+        ]
+        longest = max(counts)
+        padded = [functional.pad(row, (0, 0, 0, longest - row.shape[1])) for row in rows]
+        return self._pair(torch.cat(padded)).to(self.dtype)
+
+    def _pair(self, banks: Tensor) -> Tensor:
+        """Two frames side by side, (B, L, bins) -> (B, L // 2, 2 bins)."""
+        length = banks.shape[1] // self.stride
+        return banks[:, : length * self.stride].reshape(
+            banks.shape[0], length, self.stride * banks.shape[2]
         )
-        pairs = padded.reshape(len(rows), longest // self.stride, -1)
-        return pairs.to(self.dtype)
 
     def contextualize(
         self, features: Tensor, lengths: Tensor | None, *, all_layers: bool = False
@@ -176,21 +186,51 @@ def _mel_filters(**options: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(filters.T))
 
 
-def _kaldi_filter_banks(samples: Tensor, filters: Tensor) -> Tensor:
+def _fourier(taper: npt.NDArray[np.float64], size: int) -> Tensor:
+    """What makes a spectrum of tapered frames, (window, 2 x frequencies), in double precision.
+
+    Cosines, then sines: one product with a matrix, which every engine computes alike.
+    """
+    steps = np.arange(len(taper))[:, None] * np.arange(size // 2 + 1)[None, :]
+    angles = 2 * np.pi * (steps % size) / size
+    parts = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return torch.from_numpy(parts * taper[:, None])
+
+
+def _cut_frames(samples: Tensor, window: int, hop: int) -> Tensor:
+    """Overlapping frames, (B, T) -> (B, L, window)."""
+    count = (samples.shape[1] - window) // hop + 1
+    starts = torch.arange(count, device=samples.device)[:, None] * hop
+    positions = starts + torch.arange(window, device=samples.device)
+    return samples.index_select(1, positions.flatten()).reshape(samples.shape[0], -1, window)
+
+
+def _power(frames: Tensor, fourier: Tensor) -> Tensor:
+    """Power spectrum of frames, (B, L, window) -> (B, L, frequencies), as precise as can be."""
+    precise = _precision(frames.device)
+    product = frames.to(precise) @ fourier.to(device=frames.device, dtype=precise)
+    cosines, sines = product.chunk(2, dim=-1)
+    return cosines.square() + sines.square()
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """Double, but where there is none (Apple's GPUs)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _kaldi_filter_banks(samples: Tensor, fourier: Tensor, filters: Tensor) -> Tensor:
     """Log mel filter banks, (B, T) -> (B, L, bins), in double precision as transformers does."""
-    frames = (samples.double() * KALDI_SCALE).unfold(1, KALDI_WINDOW, KALDI_HOP)
+    precise = _precision(samples.device)
+    frames = _cut_frames(samples.to(precise) * KALDI_SCALE, KALDI_WINDOW, KALDI_HOP)
     frames = frames - frames.mean(dim=2, keepdim=True)
     previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-    frames = frames - KALDI_PREEMPHASIS * previous
-    steps = torch.arange(KALDI_WINDOW, dtype=torch.float64, device=samples.device)
-    hann = 0.5 - 0.5 * torch.cos(2 * torch.pi * steps / (KALDI_WINDOW - 1))
-    spectrum = torch.fft.rfft(frames * hann.pow(0.85), n=KALDI_FFT)
-    power = spectrum.abs().square()  # (B, L, frequencies)
-    banks: Tensor = (power @ filters.T).clamp(min=KALDI_FLOOR).log().float()
+    power = _power(frames - KALDI_PREEMPHASIS * previous, fourier)  # (B, L, frequencies)
+    mel = power @ filters.T.to(device=samples.device, dtype=precise)
+    banks: Tensor = mel.clamp(min=KALDI_FLOOR).log().float()
     return banks
 
 
-def _normalize_bins(bank: Tensor) -> Tensor:
-    """Zero mean and unit variance of every bin over time, (L, bins)."""
-    variance = bank.var(dim=0, keepdim=True, correction=1)
-    return (bank - bank.mean(dim=0, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()
+def _normalize_bins(banks: Tensor) -> Tensor:
+    """Zero mean and unit variance of every bin over time, (B, L, bins)."""
+    variance = banks.var(dim=1, keepdim=True, correction=1)
+    return (banks - banks.mean(dim=1, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()

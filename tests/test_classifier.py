@@ -87,7 +87,7 @@ def test_a_batch_equals_each_alone_in_any_order(classifier, files, batch_seconds
 
 def test_padded_batches_equal_each_alone(folder, files):
     """The path of a GPU, on the CPU: one padded batch in one forward."""
-    classifier = EmotionClassifier.from_pretrained(folder, device="cpu")
+    classifier = EmotionClassifier.from_pretrained(folder, device="cpu", backend="torch")
     alone = classifier.predict_batch(files)
     runtime = classifier._runtime
     classifier._runtime = type(
@@ -184,7 +184,9 @@ def test_an_absent_gpu_is_named(folder):
 
 
 def test_bfloat16_agrees_roughly(folder, classifier, clips):
-    half = EmotionClassifier.from_pretrained(folder, device="cpu", dtype="bfloat16")
+    half = EmotionClassifier.from_pretrained(
+        folder, device="cpu", dtype="bfloat16", backend="torch"
+    )
     assert half.info.dtype == "bfloat16"
     for clip in clips:
         expected = classifier.predict(clip, sampling_rate=RATE).scores
@@ -206,7 +208,7 @@ def test_labels_are_mapped_and_the_lost_mass_is_stated(folder, classifier, clips
 def test_info_says_what_was_loaded(classifier, folder):
     info = classifier.info
     assert (info.name, info.encoder, info.licence) == ("small", "wav2vec2", "mit")
-    assert (info.device, info.dtype, info.backend) == ("cpu", "float32", "torch")
+    assert (info.device, info.dtype) == ("cpu", "float32")
     assert info.parameters > 10_000
     assert info.raw_labels == LABELS
     assert info.to_dict()["sampling_rate"] == RATE

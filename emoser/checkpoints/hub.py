@@ -38,6 +38,7 @@ TIMEOUT_SECONDS = 10.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 BLOCK_BYTES = 2**20
+WITHOUT_NETWORK = "check the network, or name a folder or the bundled emoser-tiny, which need none"
 UNREACHABLE = ("network", "server", "rate-limited")
 """Reasons for which a copy in the cache is as good as an answer."""
 
@@ -99,6 +100,30 @@ def choose_files(names: Iterable[str]) -> list[str]:
             small = [name for name in SMALL_FILES if name in there]
             return [*small, *itertools.chain.from_iterable(found)]
     return []
+
+
+def check_name(repo_id: str) -> None:
+    """Refuse what no repository can be called; nothing is asked.
+
+    Raises:
+        HubError: If the name is not of the form owner/name.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise _explain(repo_id, None, error) from error
+    if "/" not in repo_id:
+        raise HubError(f"{repo_id} has no owner; name it owner/{repo_id}", reason="not-found")
+
+
+def address_of(repo_id: str) -> str:
+    """Where the page of a repository is."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo_id}"
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool | None) -> str:
@@ -290,7 +315,7 @@ def _explain_connection(name: str, error: Exception) -> HubError:
     )
     for kind, reason, sentence in kinds:
         if isinstance(error, kind):
-            return HubError(f"{name} {sentence}", reason=reason)
+            return HubError(f"{name} {sentence}; {WITHOUT_NETWORK}", reason=reason)
     return HubError(
         f"{name} could not be fetched: what answered is not the Hub, or the file came broken "
         f"({type(error).__name__}: {_telling_line(error)})",

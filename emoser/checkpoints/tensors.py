@@ -5,7 +5,6 @@ read with `weights_only=True`: tensors and plain containers, no code. Every file
 names must lie inside the folder. Knows nothing of layouts or models.
 """
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,14 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from emoser.checkpoints.weights import SPEECHBRAIN, weight_files
 from emoser.errors import CheckpointError
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLE = "pytorch_model.bin"
-PICKLE_INDEX = "pytorch_model.bin.index.json"
-SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
-FUNASR = "model.pt"
 NESTINGS = (
     "model",
     "state_dict",
@@ -56,26 +50,6 @@ def read_shapes(folder: Path) -> Shapes:
         CheckpointError: As `read_tensors`, but for the values of the tensors.
     """
     return {name: tuple(tensor.shape) for name, tensor in _read_files(folder, device="meta")}
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights of a folder, the safest kind that is there.
-
-    Raises:
-        CheckpointError: If there are none, or an index is damaged or points outside.
-    """
-    for whole, index in ((WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)):
-        if (folder / whole).is_file():
-            return (folder / whole,)
-        if (folder / index).is_file():
-            return tuple(folder / name for name in _shards(folder / index))
-    for names in (SPEECHBRAIN, (FUNASR,)):
-        if all((folder / name).is_file() for name in names):
-            return tuple(folder / name for name in names)
-    raise CheckpointError(
-        f"{folder} has no weights that emoser reads: {WEIGHTS} (or its shards), {PICKLE}, "
-        f"{' with '.join(SPEECHBRAIN)}, or {FUNASR}"
-    )
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -181,14 +155,3 @@ def _check_archive(file: Path) -> None:
         raise CheckpointError(
             f"{file} is an archive that would grow to {size:,} bytes; weights are never compressed"
         )
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index} is not a weight index: {error}") from error
-    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-    if outside:
-        raise CheckpointError(f"{index} points outside its folder: {outside}")
-    return names

@@ -69,9 +69,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (%(default)s)"
     )
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a checkpoint runs."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--backend", default="auto", help="auto or torch")
+    parser.add_argument("--backend", default="auto", help="auto, torch, openvino or onnx")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,19 +5,21 @@ of label names or audio formats.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.weights import has_weights
 from emoser.configuration import ModelConfig, ModelInfo
+from emoser.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-BACKENDS = ("auto", "torch")
+BACKENDS = ("auto", "torch", "openvino", "onnx")
 Samples = npt.NDArray[np.float32]
 
 
@@ -38,13 +40,16 @@ class Runtime(Protocol):
 
     Attributes:
         batch_seconds: How much audio the engine likes in one batch, padding included; None
-            where one recording at a time is fastest.
+            where padding does not pay.
+        group_size: How many recordings the engine likes in one call of `infer` where it does
+            not pad: it hears them side by side. 1 where one after another is as fast.
     """
 
     batch_seconds: float | None
+    group_size: int
 
     def infer(self, recordings: Sequence[Samples]) -> Answer:
-        """Logits and embeddings of one batch of mono recordings at the model's rate."""
+        """Logits and embeddings of mono recordings at the model's rate, of any lengths."""
         ...
 
 
@@ -67,6 +72,7 @@ class FrameAnswers:
     def __init__(self, runtime: FrameRuntime) -> None:
         self.runtime = runtime
         self.batch_seconds = runtime.batch_seconds
+        self.group_size = 1
 
     def infer(self, recordings: Sequence[Samples]) -> Answer:
         """Probabilities of the frames of each recording."""
@@ -95,10 +101,41 @@ def open_runtime(
     Raises:
         ValueError: If the backend, device or dtype is none that emoser knows.
         CheckpointError: If the checkpoint does not fit.
+        DependencyError: If the engine is not installed.
         DeviceError: If the device is not there.
     """
+    from emoser.runtimes.choice import choose_backend, require_backend
+
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; use one of {', '.join(BACKENDS)}")
+    if backend != "auto":
+        require_backend(backend)
+        return _open(checkpoint, device, dtype, backend)
+    chosen = choose_backend(checkpoint, device=device, dtype=dtype)
+    if chosen != "openvino" or not has_weights(checkpoint.folder):
+        return _open(checkpoint, device, dtype, chosen)
+    try:
+        return _open(checkpoint, device, dtype, chosen)
+    except CheckpointError as error:  # torch can run what OpenVINO cannot express
+        opened = _open(checkpoint, device, dtype, "torch")
+        notes = (*opened.info.notes, f"run by torch: {error}")
+        return replace(opened, info=replace(opened.info, notes=notes))
+
+
+def _open(
+    checkpoint: Checkpoint, device: "str | torch.device", dtype: str, backend: str
+) -> OpenedModel:
+    """Import an engine and load a checkpoint into it."""
+    if backend == "openvino":
+        from emoser.runtimes.openvino_runtime import open_openvino
+
+        return open_openvino(checkpoint, device=device, dtype=dtype)
+    if backend == "onnx":
+        from emoser.runtimes.onnx_runtime import open_onnx
+
+        return open_onnx(checkpoint, device=device, dtype=dtype)
+    from emoser.runtimes.choice import refuse_graph_alone
     from emoser.runtimes.torch_runtime import open_torch
 
+    refuse_graph_alone(checkpoint)
     return open_torch(checkpoint, device=device, dtype=dtype)

@@ -1,7 +1,8 @@
 """The torch engine: any layout, any device.
 
-On a CPU one recording at a time beats a padded batch; on a GPU a batch is as large as its
-seconds allow. Predicting leaves grad mode, train/eval mode and thread counts alone.
+On a CPU recordings are never padded: several run side by side, each on a thread of its own. On
+a GPU a batch is as large as its seconds allow. How many threads there are is read once, when
+the model is opened; predicting leaves grad mode, train/eval mode and thread counts alone.
 """
 
 from collections.abc import Sequence
@@ -14,32 +15,56 @@ from emoser.checkpoints.configs import read_licence, read_stored_dtype
 from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import Checkpoint
 from emoser.configuration import ModelInfo
+from emoser.convolutions import fold_weight_norms, hasten_convolutions
 from emoser.errors import DeviceError
 from emoser.model import EmotionModel
 from emoser.runtimes import Answer, OpenedModel, Samples
+from emoser.runtimes.threads import Crew, can_work_alone
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
+SMALL_MODEL = 20_000_000  # weights below which threads wait for one another more than they help
+GROUP_ROUNDS = 4  # recordings per thread in a group, so that a long one does not end it alone
+LONG_SAMPLES = 12 * 16_000  # from here on all threads work at one recording of a large model
 
 
 class TorchRuntime:
-    """A model of torch on one device."""
+    """A model of torch on one device, which it takes over: no more training, no more saving."""
 
     def __init__(self, model: EmotionModel, device: torch.device, dtype: torch.dtype) -> None:
+        fold_weight_norms(model)
+        if device.type == "cpu":
+            hasten_convolutions(model.encoder)
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
+        num_threads = torch.get_num_threads() if device.type == "cpu" else 1
+        alone = num_threads > 1 and can_work_alone()
+        self.crew = Crew(num_threads) if alone else None
+        self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
+        self.group_size = GROUP_ROUNDS * num_threads if alone else 1
 
     def infer(self, recordings: Sequence[Samples]) -> Answer:
-        """Logits and embeddings of one batch; on a CPU the recordings run one after another.
+        """Logits and embeddings of recordings; on a CPU they run side by side.
+
+        Long recordings of a large model run one after another: they fill the threads alone, and
+        side by side they would need the memory several times.
 
         Raises:
             DeviceError: If one recording alone does not fit the memory of the device.
         """
-        if self.device.type == "cpu" and len(recordings) > 1:
+        if self.device.type != "cpu":
+            return self.infer_padded(recordings)
+        if self.crew is None or (len(recordings) == 1 and not self.small):
             return _join([self._infer_batch([samples]) for samples in recordings])
-        return self.infer_padded(recordings)
+        order = sorted(range(len(recordings)), key=lambda place: -len(recordings[place]))
+        num_long = 0 if self.small else sum(len(item) >= LONG_SAMPLES for item in recordings)
+        parts = [[recordings[place]] for place in order]
+        answers = [self._infer_batch(part) for part in parts[:num_long]]
+        answers += self.crew.map(self._infer_batch, parts[num_long:])
+        told = dict(zip(order, answers, strict=True))
+        return _join([told[place] for place in range(len(order))])
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them.
@@ -73,12 +98,13 @@ class TorchRuntime:
 
     def _infer_batch(self, recordings: Sequence[Samples]) -> Answer:
         counts = [len(samples) for samples in recordings]
-        padded = np.zeros((len(counts), max(counts)), np.float32)
-        for row, samples in zip(padded, recordings, strict=True):
+        pinned = self.device.type == "cuda"  # such memory is copied while the device works
+        padded = torch.zeros(len(counts), max(counts), pin_memory=pinned)
+        for row, samples in zip(padded.numpy(), recordings, strict=True):
             row[: len(samples)] = samples
         lengths = None if min(counts) == max(counts) else torch.tensor(counts).to(self.device)
         with torch.inference_mode():
-            batch = torch.from_numpy(padded).to(self.device)
+            batch = padded.to(self.device, non_blocking=pinned)
             output = self.model(batch, lengths)
             return Answer(
                 output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
@@ -93,6 +119,7 @@ def open_torch(
     precision = choose_dtype(dtype, chosen, read_stored_dtype(checkpoint.folder))
     loaded = load_checkpoint(checkpoint.folder)
     model = loaded.model
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     info = ModelInfo(
         name=checkpoint.name,
         path=str(checkpoint.folder),
@@ -100,7 +127,7 @@ def open_torch(
         layout=loaded.layout,
         licence=read_licence(checkpoint.folder),
         encoder=model.config.encoder,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
         sampling_rate=model.config.sampling_rate,
         raw_labels=model.config.raw_labels,
         max_seconds=model.config.max_seconds,

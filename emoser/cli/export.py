@@ -1,0 +1,59 @@
+"""`emoser export`: a checkpoint as a folder that runs without torch, numbers proven equal."""
+
+import argparse
+import json
+from typing import Any
+
+from emoser.checkpoints.location import find_checkpoint
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command to a parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="write a checkpoint for ONNX Runtime or OpenVINO",
+        description="Write a checkpoint as a folder that runs without torch. emoser loads it "
+        "like any other (--model FOLDER). Its numbers are compared with the original's before "
+        "the folder appears.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
+    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
+    parser.add_argument("--to", default="onnx", help="onnx (default) or openvino")
+    parser.add_argument(
+        "--int8", action="store_true", help="8-bit integers; needs --calibrate and extra int8"
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FOLDER",
+        help="recordings to compare the numbers on as well; for --int8 at least 100",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export and print what was proved."""
+    checkpoint = find_checkpoint(options.model, revision=options.revision)
+    from emoser.export import export
+
+    done = export(
+        checkpoint,
+        options.folder,
+        to=options.to,
+        int8=options.int8,
+        calibrate=options.calibrate,
+        overwrite=options.overwrite,
+    )
+    if options.json:
+        print(json.dumps(done.to_dict()))
+    else:
+        same = f"{done.parity['agreement']:.1%} of the labels the same, " if options.int8 else ""
+        print(
+            f"{options.model} -> {done.folder} ({done.format}, {done.dtype}, "
+            f"{done.megabytes:.1f} MB); {same}largest difference of a logit "
+            f"{done.parity['max_difference']:.1e} on {done.parity['num_clips']} clips"
+        )
+    return 0

@@ -1,0 +1,171 @@
+"""A checkpoint as a folder that runs without torch: ONNX or OpenVINO, numbers proven equal.
+
+The folder holds the graph, its manifest and the card; `EmotionClassifier.from_pretrained` takes
+it like any checkpoint. It appears whole or not at all, and only after the engine has given the
+numbers of the original.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emoser.audio import load_audio
+from emoser.checkpoints.card import CardFacts, build_card, read_card
+from emoser.checkpoints.configs import CARD
+from emoser.checkpoints.location import Checkpoint, find_checkpoint
+from emoser.checkpoints.saving import new_folder
+from emoser.folders import find_recordings
+from emoser.runtimes import Samples, open_runtime
+from emoser.runtimes.choice import require_backend
+from emoser.runtimes.manifest import FILES, Manifest
+
+LICENCE = "LICENSE"
+MAX_CLIPS = 8  # of the user's, to compare the numbers on
+MAX_INT8_CLIPS = 600  # to calibrate on and to try
+MAX_CLIP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: Where it is.
+        format: "onnx" or "openvino".
+        dtype: Precision of its arithmetic.
+        megabytes: Of the whole folder.
+        parity: What was proved about its numbers, and on what.
+    """
+
+    folder: Path
+    format: str
+    dtype: str
+    megabytes: float
+    parity: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "folder": str(self.folder),
+            "format": self.format,
+            "dtype": self.dtype,
+            "megabytes": self.megabytes,
+            "parity": self.parity,
+        }
+
+
+def export(
+    model: str | os.PathLike[str] | Checkpoint,
+    folder: str | os.PathLike[str],
+    *,
+    to: str = "onnx",
+    int8: bool = False,
+    calibrate: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a checkpoint as a folder that runs without it, and without torch.
+
+    Args:
+        model: A bundled name, a folder, a name of the catalog, a Hub id, or a `Checkpoint`.
+        folder: Where it goes; appears whole or not at all.
+        to: "onnx" or "openvino".
+        int8: Compute in 8-bit integers: about half the time, and other numbers.
+        calibrate: A folder of recordings to compare the numbers on, beside synthetic voices.
+            For int8 at least 100, like those that the model will hear: it is calibrated on
+            half of them and must give 98 % of the labels of the others.
+        overwrite: Replace a folder that is not empty.
+
+    Raises:
+        AudioError: If `calibrate` holds no recording that can be read, or too few for int8.
+        CheckpointError: If the checkpoint does not load or cannot be expressed, or if the engine
+            gives other numbers or int8 other labels: the message says how far apart.
+        DependencyError: If a package of the format is not installed.
+        FileExistsError: If the folder is not empty and `overwrite` is off.
+        ValueError: If the format is unknown, or int8 has nothing to calibrate on.
+    """
+    if to not in FILES:
+        raise ValueError(f"to is {to!r}; use one of {', '.join(FILES)}")
+    if int8 and calibrate is None:
+        raise ValueError("int8 needs recordings to calibrate on; pass calibrate=FOLDER")
+    require_backend(to)
+    checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+    limit = MAX_INT8_CLIPS if int8 else MAX_CLIPS
+    recordings = [] if calibrate is None else list(_load_clips(calibrate, limit))
+    with new_folder(Path(folder), overwrite=overwrite) as target:
+        write = _write_int8 if int8 else _write
+        manifest = write(to, checkpoint, target, recordings)
+        card = _write_card(checkpoint, manifest, Path(folder).absolute().name)
+        (target / CARD).write_text(card, encoding="utf-8")
+        if (checkpoint.folder / LICENCE).is_file():
+            shutil.copyfile(checkpoint.folder / LICENCE, target / LICENCE)
+        size = sum(file.stat().st_size for file in target.iterdir())
+    return Exported(Path(folder), to, manifest.dtype, size / 1e6, dict(manifest.parity))
+
+
+def _write(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples]) -> Manifest:
+    if to == "openvino":
+        from emoser.runtimes.openvino_file import write_openvino
+
+        return write_openvino(checkpoint, folder, clips=clips)
+    from emoser.runtimes.onnx_file import write_onnx
+
+    return write_onnx(checkpoint, folder, clips=clips)
+
+
+def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples]) -> Manifest:
+    """Write the int8 graph of a checkpoint by way of its float32 one, and try it."""
+    from emoser.runtimes.quantization import (
+        measure_agreement,
+        quantize_onnx,
+        quantize_openvino,
+        split_clips,
+    )
+
+    calibration, held_out = split_clips(clips)
+    quantize = quantize_openvino if to == "openvino" else quantize_onnx
+    with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
+        plain = _write(to, checkpoint, Path(place), held_out[:MAX_CLIPS])
+        quantize(Path(place) / plain.file, folder / plain.file, calibration)
+        manifest = replace(plain, dtype="int8", parity={})
+        manifest.write(folder)
+        runtime, reference = (
+            open_runtime(Checkpoint(checkpoint.name, graph), device="cpu", backend=to).runtime
+            for graph in (folder, Path(place))
+        )
+        num_labels = len(plain.config.labels)
+        parity = measure_agreement(runtime, reference, held_out, num_labels)
+    parity["num_calibrated"] = len(calibration)
+    manifest = replace(manifest, parity=parity)
+    manifest.write(folder)
+    return manifest
+
+
+def _write_card(checkpoint: Checkpoint, manifest: Manifest, name: str) -> str:
+    difference = manifest.parity.get("max_difference")
+    proved = "" if difference is None else f" Largest difference of a logit: {difference:.1e}."
+    if "agreement" in manifest.parity:
+        same, count = manifest.parity["agreement"], manifest.parity["num_clips"]
+        proved += f" Labels that stay, of {count} held-out recordings: {same:.1%}."
+    facts = CardFacts(
+        name=name,
+        config=manifest.config,
+        layout=f"{manifest.format} graph",
+        num_weights=manifest.source.parameters,
+        before=read_card(checkpoint.folder),
+        note=f"This folder is a graph ({manifest.format}, {manifest.dtype}) exported from "
+        f"`{checkpoint.name}`: emoser runs it without torch. transformers loads the original, "
+        f"not this folder.{proved}",
+    )
+    return str(build_card(facts))
+
+
+def _load_clips(folder: str | os.PathLike[str], limit: int) -> Iterator[Samples]:
+    """The beginnings of some recordings of a folder, spread over it."""
+    files = find_recordings(folder)
+    for file in files[:: -(-len(files) // limit)]:
+        samples = load_audio(file)
+        yield samples[: round(MAX_CLIP_SECONDS * 16_000)]

@@ -1,0 +1,93 @@
+"""From a checkpoint to `openvino_model.xml`: raw samples in, logits and embedding out.
+
+One graph for any number of recordings of any length, traced as for ONNX, and with its numbers
+proven equal. Needs torch and OpenVINO, and no package of ONNX's.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emoser import __version__
+from emoser.checkpoints.layouts import load_checkpoint
+from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.weights import hash_checkpoint
+from emoser.errors import CheckpointError
+from emoser.runtimes import Samples
+from emoser.runtimes.choice import refuse_graph_alone
+from emoser.runtimes.graph import INPUT, InferenceGraph, build_graph
+from emoser.runtimes.manifest import FILES, Manifest, describe_source
+from emoser.runtimes.openvino_runtime import OpenVinoRuntime, compile_graph, import_openvino
+from emoser.runtimes.parity import prove_parity
+
+TRACED_SAMPLES = 24_000
+
+
+def write_openvino(
+    checkpoint: Checkpoint, folder: Path, *, clips: Sequence[Samples] = ()
+) -> Manifest:
+    """Write the float32 graph of a checkpoint and its manifest, with its numbers proven equal.
+
+    Args:
+        checkpoint: Where the weights are.
+        folder: An empty folder.
+        clips: Recordings to compare on, beside synthetic voices.
+
+    Raises:
+        CheckpointError: If the checkpoint does not load, cannot be expressed in OpenVINO, or if
+            the graph gives other numbers.
+        DependencyError: If OpenVINO does not load.
+    """
+    refuse_graph_alone(checkpoint)
+    openvino = import_openvino()
+    loaded = load_checkpoint(checkpoint.folder)
+    file = folder / FILES["openvino"]
+    converted = convert_graph(build_graph(loaded.model), checkpoint.name)
+    openvino.save_model(converted, file, compress_to_fp16=False)
+    del converted
+    runtime = OpenVinoRuntime(compile_graph(file, "float32"))
+    parity = prove_parity(runtime, loaded.model, "OpenVINO", clips=clips)
+    manifest = Manifest(
+        format="openvino",
+        dtype="float32",
+        config=loaded.model.config,
+        source=describe_source(checkpoint, loaded),
+        weights=hash_checkpoint(checkpoint.folder),
+        versions={
+            "emoser": __version__,
+            "torch": str(torch.__version__),
+            "openvino": str(openvino.__version__),
+        },
+        parity=parity.to_dict(),
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def convert_graph(graph: InferenceGraph, subject: str) -> Any:
+    """A graph as a model of OpenVINO's.
+
+    Raises:
+        CheckpointError: If OpenVINO cannot express it.
+    """
+    openvino = import_openvino()
+    faults = (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
+    example = torch.randn(2, TRACED_SAMPLES, generator=torch.Generator().manual_seed(0)) / 10
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # a trace warns of every branch that it takes
+            traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+            converted = openvino.convert_model(traced, example_input=example)
+    except faults as error:
+        line = str(error).strip().split("\n")[-1]
+        raise CheckpointError(
+            f"OpenVINO cannot express the model of {subject} ({line}); use backend='torch'"
+        ) from error
+    converted.reshape({0: [-1, -1]})
+    converted.inputs[0].get_tensor().set_names({INPUT})
+    for output, name in zip(converted.outputs, graph.outputs, strict=True):
+        output.get_tensor().set_names({name})
+    return converted

@@ -1,0 +1,277 @@
+"""The table of speeds: `python examples/benchmarks/speed.py --all --markdown`.
+
+Parts: single (one clip of 4 s or 30 s, base and large), folder (files of mixed lengths and
+rates), speechbrain, cold (whole processes), decoding, memory, tiny. Any part runs alone
+(`--parts single folder`); what is done is kept in --state and not repeated. Every side runs in a
+process of its own and the sides take turns, so that ratios hold on a machine that is not quite
+quiet. Expected on 2 quiet cores: single 4 min, folder 3 min, speechbrain 1 min, cold 1 min,
+decoding and memory 1 min each, tiny half a minute; `--quick` takes a third. `--int8 FOLDER` adds
+a model that `emoser export --int8` wrote of the base shape (see --models).
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+from cold_start import measure_cold_starts
+from decoding import measure_decoding
+from folder import measure_folder
+from memory_base import measure_memory
+from shapes import count_seconds, write_clips, write_model
+
+from emoser.bench import Worker
+from emoser.bench.gauge import describe_machine
+
+CONTESTANT = (str(Path(__file__).with_name("contestant.py")),)
+PARTS = ("tiny", "single", "speechbrain", "cold", "decoding", "memory", "folder")
+ENGINES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
+TINY = "emoser-tiny"
+TINY_SECONDS = 4.0
+
+
+def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
+    """The engines that are installed, in the precisions that the processor multiplies in.
+
+    ONNX Runtime runs exported graphs: `emoser-tiny` has one, and `prepare` makes that of base.
+    """
+    graph = TINY if model == TINY else f"{model}-onnx"
+    found = [name for name, package in ENGINES.items() if find_spec(package)]
+    if graph != TINY and not Path(graph).is_dir():
+        found = [name for name in found if name != "onnx"]
+    sides = [
+        {"runtime": name, "dtype": "float32", "model": graph if name == "onnx" else str(model)}
+        for name in found
+    ]
+    if describe_machine()["bfloat16"]:
+        quick = [name for name in found if name != "onnx"]
+        sides += [{"runtime": name, "dtype": "bfloat16", "model": str(model)} for name in quick]
+    if int8 is not None:
+        sides.append({"runtime": "auto", "dtype": "auto", "model": int8})
+    return sides
+
+
+@contextmanager
+def starting(sides: list[dict]) -> Iterator[list[Worker]]:
+    """Processes for all sides, each with its model loaded; one that fails is told and left out."""
+    workers = []
+    try:
+        for side in sides:
+            worker = Worker(side, program=CONTESTANT)
+            if worker.error is None:
+                workers.append(worker)
+            else:
+                worker.close()
+                tell(f"{side['runtime']} {side['dtype']} is left out: {worker.error}")
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def race(sides: list[dict], seconds: float, *, rounds: int, repeats: int) -> dict[str, dict]:
+    """Median time of one clip for every side, and the median of its ratios to the first side."""
+    with starting(sides) as workers:
+        taken = [
+            [median(worker.ask(clip=seconds, repeats=repeats)["times"]) for worker in workers]
+            for _ in range(rounds)
+        ]
+        names = [f"{worker.facts['runtime']} {worker.facts['dtype']}" for worker in workers]
+    return {
+        name: {
+            "seconds": median(row[place] for row in taken),
+            "ratio": median(row[0] / row[place] for row in taken),
+        }
+        for place, name in enumerate(names)
+    }
+
+
+def prepare(shape: str, options: argparse.Namespace) -> Path:
+    """A model of a shape, and beside the base one its ONNX graph, where that can be written."""
+    model = write_model(shape, options.models / shape)
+    graph = options.models / f"{shape}-onnx"
+    if shape == "base" and find_spec("onnx") and find_spec("onnxruntime") and not graph.is_dir():
+        tell("exporting the base model to ONNX")
+        words = [sys.executable, "-m", "emoser", "export", str(model), str(graph)]
+        if subprocess.run(words, stdout=subprocess.DEVNULL).returncode:
+            tell("the export failed; ONNX Runtime is left out")
+    return model
+
+
+def run_single(options: argparse.Namespace) -> list[list[str]]:
+    rows = []
+    for shape, lengths in (("base", (4.0, 30.0)), ("large", (4.0, 30.0))):
+        model = prepare(shape, options)
+        peer = {"runtime": "transformers", "dtype": "float32", "model": str(model)}
+        int8 = options.int8 if shape == "base" else None
+        for seconds in lengths:
+            heavy = seconds > 10 or shape == "large"
+            repeats = 1 if heavy and shape == "large" else 3 if heavy else 5
+            tell(f"single, {shape}, {seconds:g} s")
+            sides = [peer, *sides_of(model, int8=int8)]
+            rounds = min(options.rounds, 2) if shape == "large" else options.rounds
+            found = race(sides, seconds, rounds=rounds, repeats=repeats)
+            for name, figures in list(found.items())[1:]:
+                target = {"float32": ">= 2.0 x", "bfloat16": ">= 4.0 x"}.get(name.split()[1])
+                rows.append(
+                    [
+                        f"{shape}, one clip of {seconds:g} s, {name}",
+                        f"{seconds / figures['seconds']:.1f} times real time",
+                        f"{figures['ratio']:.2f} x transformers' pipeline",
+                        target or ">= 6.0 x",
+                    ]
+                )
+    return rows
+
+
+def run_speechbrain(options: argparse.Namespace) -> list[list[str]]:
+    model = prepare("base", options)
+    peer = {"runtime": "speechbrain", "dtype": "float32", "model": str(model)}
+    found = race([peer, *sides_of(model)], 4.0, rounds=options.rounds, repeats=4)
+    if "speechbrain float32" not in found:
+        return []
+    return [
+        [
+            f"base, one clip of 4 s, {name}",
+            f"{4.0 / figures['seconds']:.1f} times real time",
+            f"{figures['ratio']:.2f} x SpeechBrain's classify_batch",
+            ">= 2.0 x",
+        ]
+        for name, figures in list(found.items())[1:]
+        if name.endswith("float32")
+    ]
+
+
+def run_tiny(options: argparse.Namespace) -> list[list[str]]:
+    sides = sides_of(TINY)
+    rows = []
+    clips = options.models / "tiny-clips"
+    audio = count_seconds(write_clips(clips, 120))
+    with starting(sides) as workers:
+        task = {"folder": str(clips), "count": 120, "batch": 1}
+        taken = [
+            [
+                (
+                    median(worker.ask(clip=TINY_SECONDS, repeats=20)["times"]),
+                    worker.ask(**task)["times"][0],
+                )
+                for worker in workers
+            ]
+            for _ in range(options.rounds)
+        ]
+        for place, worker in enumerate(workers):
+            alone = TINY_SECONDS / median(row[place][0] for row in taken)
+            files = audio / median(row[place][1] for row in taken)
+            name = f"{worker.facts['runtime']} {worker.facts['dtype']}"
+            rows.append(
+                [
+                    f"emoser-tiny, {name}",
+                    f"{alone:.0f} times real time (4-s clip)",
+                    f"{files:.0f} times real time (files, decoded)",
+                    ">= 300 times",
+                ]
+            )
+    return rows
+
+
+def run_folder(options: argparse.Namespace) -> list[list[str]]:
+    model = prepare("base", options)
+    return measure_folder(
+        sides_of(model, int8=options.int8), options.models / "clips", options.clips, starting, tell
+    )
+
+
+def run_cold(options: argparse.Namespace) -> list[list[str]]:
+    return measure_cold_starts(rounds=options.rounds)
+
+
+def run_decoding(options: argparse.Namespace) -> list[list[str]]:
+    model = prepare("base", options)
+    return measure_decoding(sides_of(model, int8=options.int8), starting, rounds=options.rounds)
+
+
+def run_memory(options: argparse.Namespace) -> list[list[str]]:
+    model = prepare("base", options)
+    models = {
+        side["runtime"]: Path(side["model"])
+        for side in sides_of(model)
+        if side["dtype"] == "float32"
+    }
+    return measure_memory(models, minutes=(2, 10))
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
+    "tiny": run_tiny,
+    "single": run_single,
+    "speechbrain": run_speechbrain,
+    "cold": run_cold,
+    "decoding": run_decoding,
+    "memory": run_memory,
+    "folder": run_folder,
+}
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_table(state: dict, *, markdown: bool) -> None:
+    """What has been measured so far, with what was promised beside it."""
+    machine = state["machine"]
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, bfloat16 "
+        f"{'yes' if machine['bfloat16'] else 'not native: left out'}, int8 "
+        f"{'yes' if machine['int8'] else 'not native'}; Python {platform.python_version()}\n"
+    )
+    rows = [row for part in PARTS for row in state["parts"].get(part, [])]
+    heads = ["what", "speed", "against", "promised"]
+    if markdown:
+        for row in [heads, ["---"] * 4, *rows]:
+            print(f"| {' | '.join(row)} |")
+        return
+    for row in [heads, *rows]:
+        print(f"{row[0]:<48} {row[1]:<34} {row[2]:<38} {row[3]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="every part")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one round, and a fifth of the clips")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=500, help="files of the folder")
+    parser.add_argument("--int8", help="a folder of `emoser export --int8`, of the base shape")
+    place = Path(tempfile.gettempdir()) / "emoser-speed"
+    parser.add_argument("--models", type=Path, default=place, help="%(default)s")
+    parser.add_argument("--state", type=Path, help="figures so far; MODELS/state.json")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is in the state")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.clips = 1, options.clips // 5
+    options.models.mkdir(parents=True, exist_ok=True)
+    file = options.state or options.models / "state.json"
+    state = {"machine": describe_machine(), "parts": {}}
+    if file.is_file() and not options.fresh:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    for part in PARTS if options.all else options.parts:
+        if part in state["parts"]:
+            tell(f"{part}: measured before")
+            continue
+        began = time.perf_counter()
+        state["parts"][part] = RUNS[part](options)
+        file.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        tell(f"{part}: {time.perf_counter() - began:.0f} s")
+    print_table(state, markdown=options.markdown)
+
+
+if __name__ == "__main__":
+    main()
