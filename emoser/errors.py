@@ -9,7 +9,16 @@ from typing import ClassVar
 
 
 class EmoserError(Exception):
-    """Anything that went wrong with a recording, a checkpoint, the Hub or the environment."""
+    """Anything that went wrong with a recording, a checkpoint, the Hub or the environment.
+
+    Example:
+        >>> from emoser import load_audio
+        >>> try:
+        ...     load_audio(b"no sound")
+        ... except EmoserError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        AudioError 3
+    """
 
     exit_code: ClassVar[int] = 1
 

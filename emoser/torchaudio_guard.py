@@ -19,6 +19,12 @@ except Exception as error:
     fault = error
     if not isinstance(error, ModuleNotFoundError):
         sys.modules["torchaudio"] = None  # type: ignore[assignment]
+        # A transformers that was imported before has remembered another answer.
+        _asked = sys.modules.get("transformers.utils.import_utils")
+        for _name in ("is_torchaudio_available", "is_speech_available"):
+            _forget = getattr(getattr(_asked, _name, None), "cache_clear", None)
+            if _forget is not None:
+                _forget()
 
 
 def require_torchaudio(feature: str) -> None:

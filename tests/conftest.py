@@ -13,6 +13,18 @@ settings.register_profile("emoser", deadline=None, suppress_health_check=[Health
 settings.load_profile("emoser")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Converted graphs of this session alone, for the processes that tests start too."""
+    before = os.environ.get("EMOSER_CACHE")
+    os.environ["EMOSER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["EMOSER_CACHE"]
+    else:
+        os.environ["EMOSER_CACHE"] = before
+
+
 @pytest.fixture(scope="session")
 def speech_data() -> Path:
     """The folder with real speech and its manifest.csv; the test is skipped without it."""

@@ -13,6 +13,7 @@ class FormulaRuntime:
     """Logits that depend on every sample of a recording, and on nothing else."""
 
     batch_seconds = None
+    group_size = 1
 
     def __init__(self) -> None:
         self.num_heard = 0

@@ -67,3 +67,19 @@ def test_what_needs_torchaudio_says_why_it_cannot_be_had(broken):
     assert "SpecAugment needs torchaudio" in done.stdout
     assert "libcudart.so.13" in done.stdout
     assert "pip install" in done.stdout
+
+
+def test_a_transformers_that_came_first_is_told_of_it(broken, tmp_path):
+    folder = save_model(loud_model(small_config()), tmp_path / "model")
+    done = run(f"import transformers\n{PREDICT}", broken, folder)
+    assert done.stdout.strip() in ("neutral", "happy", "angry", "sad"), done.stderr
+
+
+def test_the_doctor_examines_the_checkpoint_and_says_what_is_wrong_with_torchaudio(broken):
+    code = "import sys; from emoser.cli import main; sys.exit(main(['doctor']))"
+    done = run(code, broken)
+    assert done.returncode == 0, done.stderr
+    assert "verdict      sound" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("torchaudio")]
+    assert "libcudart.so.13" in line
+    assert "prediction works without it" in line

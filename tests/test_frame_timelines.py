@@ -34,6 +34,7 @@ class LoudFrames:
     """Frames whose probabilities follow how loud they and their piece are."""
 
     batch_seconds = None
+    group_size = 1
 
     def infer_frames(self, samples):
         count = max(1, (len(samples) - 80) // STEP)
@@ -166,6 +167,7 @@ def test_frames_tell_turns_apart_that_one_window_mixes():
 def test_an_engine_without_frames_gives_whole_windows():
     class Whole:
         batch_seconds = None
+        group_size = 1
         infer = staticmethod(LoudFrames().infer)
 
     timeline = frame_classifier(Whole()).timeline(voice_and_pauses([(5, 0.1)]), sampling_rate=RATE)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -243,6 +244,8 @@ def test_a_new_card_states_labels_figures_with_protocol_and_misuse(hub, tmp_path
     from dataclasses import replace
 
     from emoser.checkpoints.card import build_card
+    from emoser.checkpoints.conversion import describe_checkpoint
+    from emoser.checkpoints.location import Checkpoint
 
     classifier = EmotionClassifier.from_pretrained(
         NAME, cache_dir=tmp_path / "cache", backend="torch"
@@ -258,8 +261,11 @@ def test_a_new_card_states_labels_figures_with_protocol_and_misuse(hub, tmp_path
             {"dataset": "secret", "uar": 0.99},
         ]
     }
-    config = replace(classifier._config, training=training)
-    card = build_card(tmp_path, "someone/mine", config, classifier.info)
+    info = classifier.info
+    facts = describe_checkpoint(Checkpoint(info.name, Path(info.path), info.revision))
+    training["converted_from"] = {"name": info.name, "revision": info.revision, "layout": "x"}
+    config = replace(facts.config, training=training)
+    card = build_card(replace(facts, name="someone/mine", config=config))
     again = ModelCard(str(card))
     assert [result.metric_value for result in again.data.eval_results] == [0.7, 0.6]
     assert "leave one session out" in again.content

@@ -17,7 +17,7 @@ ROOMS = (
     ("silero", "timeline", "segmentation", "rows"),
     ("scanning",),
     ("torchaudio_guard",),
-    ("pooling", "heads"),
+    ("pooling", "heads", "convolutions"),
     ("encoder",),
     ("spectral", "emotion2vec"),
     ("model",),
@@ -26,13 +26,21 @@ ROOMS = (
     ("hearing", "telling"),
     ("listening",),
     ("classifier",),
-    ("streaming", "live", "plots", "bulk"),
-    ("finetune",),
+    ("streaming", "live", "plots", "bulk", "export", "bench"),
+    ("finetune", "demo"),
     ("cli",),
 )
 """Each room may import from those above it in this list, and from its own."""
 
-TORCH_ROOMS = {"torchaudio_guard", "pooling", "heads", "encoder", "model", "finetune"}
+TORCH_ROOMS = {
+    "torchaudio_guard",
+    "pooling",
+    "heads",
+    "convolutions",
+    "encoder",
+    "model",
+    "finetune",
+}
 TORCH_ROOMS |= {"spectral", "emotion2vec"}
 HEAVY = {"torch", "torchaudio", "transformers"}
 RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}

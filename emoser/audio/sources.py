@@ -109,15 +109,30 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
             f"{name} is a URL and nothing is fetched from the network; "
             "download it first and pass the file or its bytes"
         )
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        shown = name or "an empty path"
+        raise _explained(error, f"{shown} does not exist; check the path") from error
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        fault = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise _explained(fault, f"{name} is a folder; pass its files, or use emoser.bulk")
     if not stat.S_ISREG(mode):
         raise AudioError(
             f"{name} is a pipe, a socket or a device, not a regular file; "
             "open it yourself and pass the file object if it is meant to be read"
         )
-    return open(path, "rb")
+    try:
+        return open(path, "rb")
+    except PermissionError as error:
+        raise _explained(error, f"{name} may not be read; change its permissions") from error
+
+
+def _explained(error: OSError, sentence: str) -> OSError:
+    """An error of the same class and number that prints as a sentence."""
+    explained = type(error)(sentence)
+    explained.errno = error.errno
+    return explained
 
 
 @contextmanager

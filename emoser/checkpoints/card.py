@@ -1,163 +1,218 @@
-"""The model card of a checkpoint: what the Hub reads, and what people must know.
+"""The model card of a checkpoint: what the Hub reads, and what a stranger needs to use it.
 
-Takes what a folder says about itself and gives a `huggingface_hub.ModelCard`. Figures come with
-the protocol under which they were measured; those without a protocol are not shown. A card that
-the folder already has is kept, its metadata completed.
+Takes what a folder says about itself and gives a `huggingface_hub.ModelCard`. A card that was
+written for emoser is kept, its metadata completed; of any other the licence and language are
+taken over and its text is quoted. Nothing is fetched.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.configs import CARD, read_licence
+from emoser.checkpoints.card_text import METRICS, compose_text, stated_evaluations
+from emoser.checkpoints.configs import CARD
 from emoser.checkpoints.golden import GOLDEN
-from emoser.configuration import ModelConfig, ModelInfo
+from emoser.configuration import ModelConfig
+from emoser.errors import CheckpointError
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 TAGS = ("speech-emotion-recognition", "emotion-recognition", "audio", "speech", "emoser")
-METRIC_NAMES: Mapping[str, tuple[str, str]] = {
-    "uar": ("recall", "Unweighted average recall"),
-    "accuracy": ("accuracy", "Accuracy"),
-    "macro_f1": ("f1", "Macro F1"),
-}
-MISUSE = (
-    "Not for decisions about people: no hiring, policing, insurance, credit or medical inference, "
-    "and no monitoring of people who have not agreed. An emotion label is a guess about how an "
-    "utterance sounds, not about what its speaker feels. The EU AI Act (Art. 5(1)(f)) prohibits "
-    "inferring emotions at work and in education except for medical or safety reasons."
-)
+KEPT = ("license", "license_name", "license_link", "language", "datasets", "base_model")
+"""What a foreign card says that stays true of the same weights in another layout."""
+OWN = ("library_name", "model_name", "eval_results", "tags")
+"""What emoser knows better than the card that was there."""
+FRONT = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
+OURS = "from emoser import"
+NAMED = re.compile(r'(from_pretrained\(|"audio-classification", )"[^"\n]*"')
 
 
-def build_card(folder: Path, repo_id: str, config: ModelConfig, info: ModelInfo) -> "ModelCard":
-    """The card of a folder that is about to be uploaded.
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from.
+
+    Attributes:
+        name: What the snippets call the model: a Hub id, or the name of its folder.
+        config: What stands around the encoder, with the training and where it came from.
+        layout: How the folder is written: "transformers", "emoser", or another.
+        num_weights: How many weights the model has.
+        before: The text of the card that was there, "" without any.
+        max_difference: Largest difference of a logit to the source of a conversion, else None.
+        note: What must be read before everything else, such as that the folder holds a graph.
+    """
+
+    name: str
+    config: ModelConfig
+    layout: str
+    num_weights: int
+    before: str = field(default="", repr=False)
+    max_difference: float | None = None
+    note: str = ""
+
+
+def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
+    """The card of a checkpoint.
 
     Args:
-        folder: In emoser's layout, as `save_pretrained` wrote it.
-        repo_id: Where it goes.
-        config: What stands around the encoder.
-        info: Where the checkpoint came from.
+        facts: What is known of it.
+        fresh: Write the text anew also where the card before was written for emoser.
     """
-    from huggingface_hub import ModelCard
+    stated = read_metadata(facts.before)
+    data = _metadata(facts, stated)
+    if OURS in facts.before and not fresh:
+        body = _rename(_body(facts.before), facts.name)
+        return _join(_complete(data, stated), _put_note(body, facts.note))
+    quoted = "" if OURS in facts.before else _body(facts.before).strip()
+    text = compose_text(
+        facts.name,
+        facts.config,
+        layout=facts.layout,
+        num_weights=facts.num_weights,
+        licence=str(data.get("license_name") or data.get("license")),
+        max_difference=facts.max_difference,
+    )
+    if quoted:
+        text += f"\n## The card of the source, as its authors wrote it\n\n{_lower(quoted)}\n"
+    return _join(data, _put_note(text, facts.note))
 
+
+def read_max_difference(folder: Path) -> float | None:
+    """How far the logits of a converted folder were from those of its source; None unknown."""
+    file = folder / GOLDEN
+    if not file.is_file():
+        return None
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["max_difference"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+
+
+def read_card(folder: Path) -> str:
+    """The text of the card in a folder, "" without any."""
     file = folder / CARD
-    data = _metadata(folder, repo_id, config, info)
-    if file.is_file():
-        card = ModelCard(file.read_text(encoding="utf-8"))
-        for key, value in vars(data).items():
-            if value is not None and card.data.get(key) is None:
-                setattr(card.data, key, value)
-        return card
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(folder, repo_id, config, info)}")
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
-def _metadata(folder: Path, repo_id: str, config: ModelConfig, info: ModelInfo) -> "ModelCardData":
+def read_metadata(text: str) -> dict[str, Any]:
+    """The front matter of a card; empty where there is none, or none that can be read."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    if FRONT.match(text) is None:
+        return {}
+    try:
+        return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
+    except (ValueError, TypeError, YAMLError):
+        return {}
+
+
+def check_card(text: str) -> list[str]:
+    """What is wrong with a card, one sentence each; nothing is asked of the Hub.
+
+    Example:
+        >>> check_card("# A model")
+        ['it has no front matter between two lines of ---']
+    """
+    if FRONT.match(text) is None:
+        return ["it has no front matter between two lines of ---"]
+    data = read_metadata(text)
+    faults = [
+        f"its front matter has no {key}"
+        for key in ("license", "library_name", "pipeline_tag", "tags")
+        if not data.get(key)
+    ]
+    if OURS not in text:
+        faults.append("it does not show how emoser loads the model")
+    if re.search(r"\bLABEL_\d", text):
+        faults.append("it calls a label LABEL_n; name what it means")
+    if "AI Act" not in text and "2024/1689" not in text:
+        faults.append("it does not say what the model must not be used for")
+    return faults
+
+
+def _metadata(facts: CardFacts, stated: Mapping[str, Any]) -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
-    results = _results(config.training)
+    training = facts.config.training
+    results = _results(facts)
+    values: dict[str, Any] = {key: training.get(key) for key in ("language", "datasets")}
+    values |= {"license": training.get("licence"), "base_model": _base(training)}
+    values |= {key: stated[key] for key in KEPT if stated.get(key)}
+    if not values["license"]:
+        values |= {"license": "other", "license_name": "not-stated"}
     return ModelCardData(
-        language=config.training.get("language"),
-        license=read_licence(folder) or info.licence or "other",
-        license_name=None if read_licence(folder) or info.licence else "unknown",
-        library_name="transformers",
+        **{key: value for key, value in values.items() if value},
+        library_name="transformers" if facts.layout == "transformers" else "emoser",
         pipeline_tag="audio-classification",
-        base_model=config.training.get("base_model"),
         metrics=sorted({result.metric_type for result in results}) or None,
-        tags=[*TAGS, config.encoder],
-        model_name=repo_id.split("/")[-1],
+        tags=list(dict.fromkeys([*TAGS, facts.config.encoder, *(stated.get("tags") or ())])),
+        model_name=facts.name.split("/")[-1],
         eval_results=results or None,
     )
 
 
-def _results(training: Mapping[str, Any]) -> list["EvalResult"]:
-    """The figures of a training that states its protocol."""
+def _base(training: Mapping[str, Any]) -> str | None:
+    """The Hub id of the encoder, where the training began with one."""
+    base = str(training.get("base_model") or training.get("base") or "")
+    return base if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
+
+
+def _results(facts: CardFacts) -> list["EvalResult"]:
+    """The figures that state their protocol."""
     from huggingface_hub import EvalResult
 
-    evaluations: Sequence[Any] = training.get("evaluations") or ()
     return [
         EvalResult(
             task_type="audio-classification",
             task_name="Speech Emotion Recognition",
-            dataset_type=str(found.get("dataset", "custom")),
+            dataset_type=re.sub(r"\W+", "-", str(found.get("dataset", "custom"))).strip("-"),
             dataset_name=f"{found.get('dataset', 'custom')}, {found['protocol']}",
-            metric_type=METRIC_NAMES[name][0],
-            metric_name=METRIC_NAMES[name][1],
-            metric_value=float(found[name]),
+            metric_type=kind,
+            metric_name=name,
+            metric_value=float(found[key]),
         )
-        for found in evaluations
-        if isinstance(found, Mapping) and found.get("protocol")
-        for name in METRIC_NAMES
-        if name in found
+        for found in stated_evaluations(facts.config.training)
+        for key, (kind, name) in METRICS.items()
+        if kind and key in found
     ]
 
 
-def _text(folder: Path, repo_id: str, config: ModelConfig, info: ModelInfo) -> str:
-    raw = dict(zip(config.outputs, config.raw_labels, strict=True))
-    labels = "\n".join(
-        f"{index}. {name}" + ("" if raw[name] == name else f" (in the checkpoint: `{raw[name]}`)")
-        for index, name in enumerate(config.outputs)
-    )
-    figures = "\n".join(
-        f"- {found.metric_name}: {found.metric_value:.4f} ({found.dataset_name})"
-        for found in _results(config.training)
-    )
-    return f"""# {repo_id.split("/")[-1]}
-
-Speech emotion recognition: {info.encoder}, {info.parameters:,} weights.
-
-```python
-from emoser import EmotionClassifier
-
-classifier = EmotionClassifier.from_pretrained("{repo_id}")
-print(classifier.predict("call.wav"))
-```
-
-## Outputs
-
-{labels}
-
-## Preprocessing
-
-{_preprocessing(config)}
-
-## Provenance
-
-Written by emoser from `{info.name}`{_revision(info)}, layout {info.layout}. {_parity(folder)}
-
-## Results
-
-{figures or "None stated: a figure needs its protocol beside it."}
-
-## What it must not be used for
-
-{MISUSE}
-"""
+def _body(text: str) -> str:
+    return FRONT.sub("", text, count=1)
 
 
-def _preprocessing(config: ModelConfig) -> str:
-    ways = {
-        "none": "as they are",
-        "clip": "with zero mean and unit variance over each recording",
-        "layer": "with zero mean and unit variance over each recording (layer norm)",
-        "centre": "with zero mean over each recording",
-        "corpus": f"scaled by the training corpus (mean {config.input_mean:g}, "
-        f"deviation {config.input_std:g})",
-    }
-    return (
-        f"Mono at {config.sampling_rate} Hz, samples {ways[config.normalization]}; recordings "
-        f"longer than {config.max_seconds:g} s are heard in pieces."
-    )
+def _lower(text: str) -> str:
+    """Headings two levels further down, so that they stay below that of the quotation."""
+    return re.sub(r"^(#{1,4}) ", r"##\1 ", text, flags=re.MULTILINE)
 
 
-def _revision(info: ModelInfo) -> str:
-    return "" if info.revision is None else f" at commit `{info.revision}`"
+def _put_note(text: str, note: str) -> str:
+    """The text with a note below its first heading."""
+    if not note:
+        return text
+    head, _, rest = text.lstrip().partition("\n")
+    return f"{head}\n\n> {note}\n{rest}"
 
 
-def _parity(folder: Path) -> str:
-    file = folder / GOLDEN
-    if not file.is_file():
-        return ""
-    difference = json.loads(file.read_text(encoding="utf-8")).get("max_difference", 0.0)
-    return f"Largest difference to the source's logits: {difference:.1e}."
+def _rename(text: str, name: str) -> str:
+    """The same snippets, for the model under another name."""
+    return NAMED.sub(lambda match: f'{match[1]}"{name}"', text)
+
+
+def _complete(data: "ModelCardData", stated: Mapping[str, Any]) -> "ModelCardData":
+    """What a card written for emoser states, and what it left out."""
+    for key, value in stated.items():
+        if value and key not in OWN:
+            setattr(data, key, value)
+    data.eval_results = data.eval_results or stated.get("eval_results")
+    return data
+
+
+def _join(data: "ModelCardData", body: str) -> "ModelCard":
+    from huggingface_hub import ModelCard
+
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n")

@@ -9,15 +9,21 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emoser.checkpoints.card import build_card
+from emoser.checkpoints.card import (
+    CardFacts,
+    build_card,
+    check_card,
+    read_card,
+    read_max_difference,
+)
 from emoser.checkpoints.configs import CARD
 from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_record
-from emoser.checkpoints.hub import push_folder
+from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.layouts import LoadedModel, load_checkpoint
 from emoser.checkpoints.location import Checkpoint
-from emoser.checkpoints.native import save_model, write_json
+from emoser.checkpoints.native import describe_model, save_model, write_json
 from emoser.checkpoints.saving import new_folder
-from emoser.configuration import ACTIVATIONS, ModelConfig, ModelInfo
+from emoser.configuration import ACTIVATIONS, ModelInfo
 from emoser.errors import CheckpointError
 from emoser.heads import ACTIVATIONS as MODULES
 from emoser.heads import DenseHead
@@ -49,6 +55,7 @@ def convert_checkpoint(
     *,
     overwrite: bool = False,
     activation: str | None = None,
+    name: str = "",
 ) -> Conversion:
     """Write a checkpoint of any layout as a folder of emoser's.
 
@@ -58,6 +65,7 @@ def convert_checkpoint(
         overwrite: Replace a folder that is not empty.
         activation: For layouts that leave the activation inside the head open (ehcalabres):
             "none", "tanh" or "relu".
+        name: What the card calls the model; the name of the folder where it is empty.
 
     Raises:
         CheckpointError: If it does not load, or the numbers change.
@@ -68,7 +76,7 @@ def convert_checkpoint(
     model = loaded.model if activation is None else _activate(loaded, activation)
     model.config = replace(model.config, training=_provenance(checkpoint, loaded))
     expected = answer_alone(model)
-    card = checkpoint.folder / CARD
+    name = name or Path(folder).absolute().name
     with new_folder(Path(folder), overwrite=overwrite) as target:
         inner = Path(tempfile.mkdtemp(dir=target)) / "model"
         save_model(model, inner)
@@ -83,30 +91,56 @@ def convert_checkpoint(
         inner.rmdir()
         inner.parent.rmdir()
         write_json(target / GOLDEN, golden_record(expected, checkpoint.name, difference))
-        if card.is_file():
-            (target / CARD).write_bytes(card.read_bytes())
+        facts = describe_model(model, name, card=read_card(checkpoint.folder))
+        card = build_card(replace(facts, max_difference=difference))
+        (target / CARD).write_text(str(card), encoding="utf-8")
     return Conversion(Path(folder), loaded.layout, written.layout, difference)
 
 
+def describe_checkpoint(checkpoint: Checkpoint) -> CardFacts:
+    """What the card of a checkpoint of any layout is written from.
+
+    Raises:
+        CheckpointError: If it does not load.
+    """
+    loaded = load_checkpoint(checkpoint.folder)
+    facts = describe_model(loaded.model, checkpoint.name, card=read_card(checkpoint.folder))
+    return replace(
+        facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint.folder)
+    )
+
+
 def publish(
-    config: ModelConfig,
     info: ModelInfo,
     repo_id: str,
     *,
     private: bool = False,
+    dry_run: bool = False,
     token: str | bool | None = None,
 ) -> str:
     """Convert a loaded checkpoint, write its card, and upload both; the address of the commit.
 
+    Args:
+        info: Of the loaded checkpoint.
+        repo_id: Where it goes, as owner/name.
+        private: Make a new repository private.
+        dry_run: Do everything but send; the address is then that of the repository.
+        token: With which the Hub is asked.
+
     Raises:
-        HubError: If the Hub refuses or cannot be reached.
+        CheckpointError: If the card is not fit to be published.
+        HubError: If the name is none, the Hub refuses, or it cannot be reached.
     """
+    check_name(repo_id)
     source = Checkpoint(info.name, Path(info.path), info.revision)
     with tempfile.TemporaryDirectory(prefix="emoser-") as place:
         folder = Path(place) / "model"
-        convert_checkpoint(source, folder)
-        card = build_card(folder, repo_id, config, info)
-        (folder / CARD).write_text(str(card), encoding="utf-8")
+        convert_checkpoint(source, folder, name=repo_id)
+        faults = check_card(read_card(folder))
+        if faults:
+            raise CheckpointError(f"the card of {info.name} cannot be published: {faults[0]}")
+        if dry_run:
+            return address_of(repo_id)
         return push_folder(folder, repo_id, private=private, token=token)
 
 

@@ -13,7 +13,8 @@ from emoser.checkpoints.assignment import place_names
 from emoser.checkpoints.configs import read_licence
 from emoser.checkpoints.golden import answer_alone, answer_batched, read_golden
 from emoser.checkpoints.layouts import identify, load_checkpoint
-from emoser.checkpoints.tensors import read_shapes, weight_files
+from emoser.checkpoints.tensors import read_shapes
+from emoser.checkpoints.weights import weight_files
 
 EXACT = 1e-5  # of the largest logit
 

@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 
 from emoser.checkpoints.assignment import Tensors
 from emoser.checkpoints.backbones import FAMILIES
+from emoser.checkpoints.card import CardFacts, build_card, read_card
 from emoser.checkpoints.configs import CARD, CONFIG, PREPROCESSOR
 from emoser.checkpoints.layouts import load_checkpoint
-from emoser.checkpoints.own import to_own
+from emoser.checkpoints.own import MODEL_TYPE, to_own
 from emoser.checkpoints.saving import new_folder
 from emoser.checkpoints.sequence_classification import is_native, to_native
-from emoser.checkpoints.tensors import WEIGHTS
+from emoser.checkpoints.weights import WEIGHTS
 from emoser.configuration import ModelConfig
 from emoser.model import EmotionModel
 
@@ -67,12 +68,20 @@ def save_model(
     folder: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    card: str | None = None,
+    card: str = "",
+    name: str = "",
 ) -> Path:
     """Write a folder that emoser and, where it has the class, transformers load with equal numbers.
 
     The folder appears whole or not at all. A temperature is folded into the classifier where
     transformers shall read it, so that a plain softmax gives the calibrated probabilities.
+
+    Args:
+        model: What is written.
+        folder: Where it goes.
+        overwrite: Replace a folder that is not empty.
+        card: The text of the card that the model had; see `checkpoints.card`.
+        name: What the card calls the model; the name of the folder where it is empty.
 
     Raises:
         FileExistsError: If the folder is not empty and `overwrite` is off.
@@ -84,9 +93,20 @@ def save_model(
         _write_tensors(tensors, target / WEIGHTS)
         write_json(target / CONFIG, config)
         write_json(target / PREPROCESSOR, _preprocessor(model))
-        if card is not None:
-            (target / CARD).write_text(card, encoding="utf-8")
+        facts = describe_model(model, name or Path(folder).absolute().name, card=card)
+        (target / CARD).write_text(str(build_card(facts)), encoding="utf-8")
     return Path(folder)
+
+
+def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFacts:
+    """What the card of a model is written from, once it is in a folder of emoser's."""
+    return CardFacts(
+        name=name,
+        config=model.config,
+        layout="transformers" if is_native(model) else MODEL_TYPE,
+        num_weights=sum(parameter.numel() for parameter in model.parameters()),
+        before=card,
+    )
 
 
 def copy_model(
@@ -99,9 +119,8 @@ def copy_model(
         NotADirectoryError: If the path is a file.
         CheckpointError: If the source does not load.
     """
-    card = Path(source) / CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else None
-    return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=text)
+    card = read_card(Path(source))
+    return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=card)
 
 
 def native_config(model: EmotionModel) -> dict[str, Any]:

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 
 from emoser import __version__
 from emoser.cli import (
+    bench,
+    card,
     convert,
+    demo,
     doctor,
     evaluate,
+    export,
     finetune,
     listen,
     models,
@@ -32,9 +36,13 @@ COMMANDS = (
     models,
     doctor,
     convert,
+    export,
+    card,
     finetune,
     evaluate,
     reproduce,
+    bench,
+    demo,
 )
 
 
@@ -44,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after `emoser`; those of the process when None.
     """
+    if arguments is None:
+        # The process is ours alone. Threads of torch that wait for one another sleep meanwhile:
+        # spinning, they take the core from the very thread that all wait for when it is shared.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -79,8 +91,15 @@ def build_parser() -> argparse.ArgumentParser:
 def _report(error: Exception, code: int, *, debug: bool) -> int:
     if debug:
         raise error
-    print(f"emoser: {error}", file=sys.stderr)
+    print(f"emoser: {_explain(error)}", file=sys.stderr)
     return code
+
+
+def _explain(error: Exception) -> str:
+    """The sentence of an error; the system's own begin with a number and end with the file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}; check the path"
+    return str(error)
 
 
 def _silence_stdout() -> None:

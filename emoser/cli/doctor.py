@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from importlib import import_module, metadata
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
@@ -40,7 +41,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Examine and print; the exit code tells whether all is well."""
-    packages = examine_packages()
+    # Before transformers: a broken torchaudio would take it down.
+    from emoser import torchaudio_guard
+
+    hidden = {"torchaudio": torchaudio_guard.fault}
+    packages = examine_packages(hidden)
     broken = [name for name in REQUIRED if packages[name]["fault"]]
     if broken:
         _print_packages(packages, as_json=options.json)
@@ -63,12 +68,20 @@ def run(options: argparse.Namespace) -> int:
     return 0 if found.sound else CheckpointError.exit_code
 
 
-def examine_packages() -> dict[str, dict[str, str | None]]:
-    """Version, fault and mend of every package that emoser can use."""
-    return {name: _examine(name) for name in (*REQUIRED, *OPTIONAL)}
+def examine_packages(
+    hidden: Mapping[str, BaseException | None],
+) -> dict[str, dict[str, str | None]]:
+    """Version, fault and mend of every package that emoser can use.
+
+    Args:
+        hidden: Faults of packages that were put aside when they did not load.
+    """
+    return {name: _examine(name, hidden.get(name)) for name in (*REQUIRED, *OPTIONAL)}
 
 
-def _examine(name: str) -> dict[str, str | None]:
+def _examine(name: str, hidden: BaseException | None) -> dict[str, str | None]:
+    from importlib import metadata
+
     mend = OPTIONAL.get(name, f"pip install --force-reinstall {name}")
     try:
         version = metadata.version(name)
@@ -78,7 +91,7 @@ def _examine(name: str) -> dict[str, str | None]:
         import_module(name)
     # A broken binary package raises nearly anything: ImportError, OSError, RuntimeError.
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        first = (str(error).splitlines() or [""])[0]
+        first = (str(hidden or error).splitlines() or [""])[0]
         return {"version": version, "fault": f"broken: {first}", "mend": mend}
     return {"version": version, "fault": None, "mend": None}
 

@@ -1,0 +1,10 @@
+"""A Space of the Hub: the page of `emoser demo`. `python app.py` shows it on this machine, too."""
+
+from emoser.demo import DemoOptions, serve
+
+OPTIONS = DemoOptions(
+    models=("emoser-tiny", "superb/hubert-base-superb-er"), host="0.0.0.0", max_megabytes=100
+)
+
+if __name__ == "__main__":
+    serve(OPTIONS, announce=print)
