@@ -3,8 +3,16 @@
 Importing emoser costs next to nothing: each public name is loaded when it is first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# pip refuses an older Python; a copy of the source would fail there with a riddle.
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(
+        f"emoser needs Python 3.11 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}; "
+        "make a virtual environment with a newer Python and install emoser there"
+    )
 
 if TYPE_CHECKING:
     from emoser.audio import load_audio

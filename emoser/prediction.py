@@ -61,6 +61,10 @@ class Prediction:
 
         Raises:
             ValueError: If `scores` is empty and no dimensions are given.
+
+        Example:
+            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).label
+            'sad'
         """
         if not scores and not facts.get("dimensions"):
             raise ValueError("a prediction needs scores or dimensions; both are empty")
@@ -69,7 +73,12 @@ class Prediction:
         return cls(label=label, score=score, scores=dict(scores), duration=duration, **facts)
 
     def top(self, count: int | None = None) -> list[tuple[str, float]]:
-        """The `count` most probable (label, probability) pairs, best first; all by default."""
+        """The `count` most probable (label, probability) pairs, best first; all by default.
+
+        Example:
+            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).top(1)
+            [('sad', 0.75)]
+        """
         ranked = sorted(self.scores.items(), key=lambda item: -item[1])
         return ranked[:count]
 

@@ -103,7 +103,12 @@ class Segment:
         return self.end - self.start
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON.
+
+        Example:
+            >>> Segment(1.0, 2.5, "silence").to_dict()["end"]
+            2.5
+        """
         return {
             "start": round(self.start, TIME_DIGITS),
             "end": round(self.end, TIME_DIGITS),
@@ -124,14 +129,14 @@ class Segment:
         return f"{times}{channel}  {self.name}{score}"
 
 
-def choose_step(duration: float) -> int:
-    """Seconds between the marks of a time axis, at most twelve of them, at round times.
+def choose_step(duration: float, *, max_marks: int = MAX_MARKS) -> int:
+    """Seconds between the marks of a time axis, at most so many of them, at round times.
 
     Example:
         >>> choose_step(38.0), choose_step(3600.0)
         (5, 300)
     """
-    return next((step for step in STEPS if duration / step <= MAX_MARKS), STEPS[-1])
+    return next((step for step in STEPS if duration / step <= max_marks), STEPS[-1])
 
 
 def clock(seconds: float) -> str:

@@ -101,6 +101,12 @@ class EmotionStream:
             AudioError: If it holds NaN or infinity.
             TypeError: If it holds no real numbers.
             ValueError: If it has another shape, or the stream has ended.
+
+        Example:
+            >>> from emoser import EmotionClassifier
+            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
+            >>> stream.push(np.zeros(16000, np.float32))  # nothing has ended yet
+            []
         """
         if self._ended:
             raise ValueError("this stream has ended; make an EmotionStream per stream")
@@ -116,6 +122,14 @@ class EmotionStream:
 
         Raises:
             ValueError: If the stream has ended already.
+
+        Example:
+            >>> from emoser import EmotionClassifier
+            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
+            >>> stream.push(np.zeros(16000, np.float32))
+            []
+            >>> print(*stream.flush())
+            0:00.00 - 0:01.00  silence
         """
         if self._ended:
             raise ValueError("this stream has ended already")
@@ -127,7 +141,15 @@ class EmotionStream:
         return segments
 
     def iterate(self, blocks: Iterable[Any]) -> Iterator[Segment]:
-        """Push every block, then flush; each segment as soon as it has ended."""
+        """Push every block, then flush; each segment as soon as it has ended.
+
+        Example:
+            >>> from emoser import EmotionClassifier
+            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
+            >>> for segment in stream.iterate([np.zeros(8000, np.float32)] * 4):
+            ...     print(segment)
+            0:00.00 - 0:02.00  silence
+        """
         for block in blocks:
             yield from self.push(block)
         yield from self.flush()

@@ -70,7 +70,13 @@ class Timeline:
     dimensions: tuple[str, ...] = ()
 
     def per_channel(self) -> "list[Timeline]":
-        """One timeline for each channel that was heard for itself; else only this one."""
+        """One timeline for each channel that was heard for itself; else only this one.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> timeline.per_channel() == [timeline]  # the channels were mixed
+            True
+        """
         if not self.channels:
             return [self]
         return [
@@ -85,7 +91,13 @@ class Timeline:
         ]
 
     def shares(self) -> Mapping[str, float]:
-        """The share of the time that each emotion, silence and "uncertain" fill; sums to 1."""
+        """The share of the time that each emotion, silence and "uncertain" fill; sums to 1.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> timeline.shares()
+            {'sad': 1.0}
+        """
         total: dict[str, float] = {}
         for segment in self.segments:
             total[segment.name] = total.get(segment.name, 0.0) + segment.duration
@@ -94,7 +106,13 @@ class Timeline:
         return {name: seconds / whole for name, seconds in ranked if whole}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> timeline.to_dict()["segments"][0]["label"]
+            'sad'
+        """
         return {
             "source": self.source,
             "duration": round(self.duration, TIME_DIGITS),
@@ -110,27 +128,65 @@ class Timeline:
         }
 
     def to_csv(self) -> str:
-        """The segments as a table with one column per label and dimension."""
+        """The segments as a table with one column per label and dimension.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_csv().splitlines()[0])
+            start,end,channel,kind,label,score,sad
+        """
         return write_csv(self.segments, labels=self.labels, dimensions=self.dimensions)
 
     def to_srt(self) -> str:
-        """The segments as SubRip subtitles; silence has none."""
+        """The segments as SubRip subtitles; silence has none.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_srt().strip())
+            1
+            00:00:00,000 --> 00:00:02,000
+            sad 75 %
+        """
         return write_srt(self.segments)
 
     def to_webvtt(self) -> str:
-        """The segments as WebVTT subtitles; silence has none."""
+        """The segments as WebVTT subtitles; silence has none.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_webvtt().splitlines()[0])
+            WEBVTT
+        """
         return write_webvtt(self.segments)
 
     def to_rttm(self) -> str:
-        """The segments as RTTM, the emotion in the place of the speaker; silence has no line."""
+        """The segments as RTTM, the emotion in the place of the speaker; silence has no line.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_rttm().split()[7])
+            sad
+        """
         return write_rttm(self.segments, name=PurePath(self.source).stem or NO_NAME)
 
     def to_textgrid(self) -> str:
-        """The segments as a Praat TextGrid with one tier per channel."""
+        """The segments as a Praat TextGrid with one tier per channel.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_textgrid().splitlines()[1])
+            Object class = "TextGrid"
+        """
         return write_textgrid(self.segments, duration=self.duration)
 
     def to_audacity(self) -> str:
-        """The segments as a label track of Audacity."""
+        """The segments as a label track of Audacity.
+
+        Example:
+            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
+            >>> print(timeline.to_audacity().split()[2])
+            sad
+        """
         return write_audacity(self.segments)
 
     def plot(self, path: str | os.PathLike[str], *, theme: str = "light") -> None:
@@ -143,6 +199,13 @@ class Timeline:
         Raises:
             DependencyError: If matplotlib is not installed.
             ValueError: If the theme or the suffix is none that is known.
+
+        Example:
+            >>> import tempfile
+            >>> from emoser import EmotionClassifier
+            >>> timeline = EmotionClassifier.from_pretrained().timeline("examples/audio/loud.flac")
+            >>> with tempfile.TemporaryDirectory() as place:
+            ...     timeline.plot(f"{place}/picture.svg", theme="dark")
         """
         # Drawing is above results; only who asks for a picture pays for it.
         from emoser.plots import plot_timeline, save_figure

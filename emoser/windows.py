@@ -100,7 +100,8 @@ def window_weights(windows: Sequence[slice]) -> npt.NDArray[np.float64]:
     """
     if not windows:
         return np.zeros(0)
-    edges = np.unique([edge for window in windows for edge in (window.start, window.stop)])
+    # A set is as good as numpy.unique, which imports numpy.ma at its first call.
+    edges = np.array(sorted({edge for item in windows for edge in (item.start, item.stop)}))
     widths = np.diff(edges).astype(np.float64)  # (E,) pieces between neighbouring edges
     first = np.searchsorted(edges, [window.start for window in windows])
     last = np.searchsorted(edges, [window.stop for window in windows])
