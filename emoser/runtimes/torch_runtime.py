@@ -18,6 +18,7 @@ from emoser.configuration import ModelInfo
 from emoser.convolutions import fold_weight_norms, hasten_convolutions
 from emoser.errors import DeviceError
 from emoser.model import EmotionModel
+from emoser.products import hasten_transformer
 from emoser.runtimes import Answer, OpenedModel, Samples
 from emoser.runtimes.threads import Crew, can_work_alone
 
@@ -36,6 +37,8 @@ class TorchRuntime:
         if device.type == "cpu":
             hasten_convolutions(model.encoder)
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if device.type == "cpu":
+            hasten_transformer(model.encoder.backbone)
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS

@@ -1,0 +1,133 @@
+"""The linear layers of a transformer for inference on a CPU, laid out for its processor.
+
+Frames (B, L, D) in and out, the same modules' places and the same numbers. In bfloat16, where
+the processor multiplies in it, weights are reordered once instead of at every call, which the
+matrix unit (AMX) would otherwise spend a third of its time on. Query, key and value of stock
+attention come from one product, and activations overwrite what nobody reads again. Knows
+nothing of training, convolutions or audio.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STOCK_ATTENTION = frozenset({"Wav2Vec2Attention", "HubertAttention", "Data2VecAudioAttention"})
+STOCK_FEED_FORWARD = frozenset(
+    {"Wav2Vec2FeedForward", "HubertFeedForward", "Data2VecAudioFeedForward"}
+)
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+TYPICAL_FRAMES = 256  # 5 s; the layout serves every number of frames, and this one best
+
+
+class PackedLinear(nn.Module):
+    """A linear layer in bfloat16 whose weight lies as the processor's matrix unit reads it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Lay a weight (D', D) out; the bias is (D',)."""
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TYPICAL_FRAMES)
+        self.bias = bias
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Products of frames (B, L, D), (B, L, D')."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            frames, self.packed, self.bias, "none", [], ""
+        )
+        return product
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedLinear, (self.packed.to_dense(), self.bias)
+
+
+class JointAttention(nn.Module):
+    """Self-attention of transformers' speech encoders, its three projections in one product."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        """Take over the weights of an attention that `is_stock_attention` has approved of."""
+        super().__init__()
+        self.num_heads = int(attention.num_heads)  # type: ignore[arg-type]
+        self.scaling = float(attention.scaling)  # type: ignore[arg-type]
+        parts: list[nn.Linear] = [getattr(attention, name) for name in PROJECTIONS]
+        weight = torch.cat([part.weight.data for part in parts])
+        biases = [part.bias.data for part in parts if part.bias is not None]
+        self.projections = lay_out(weight, torch.cat(biases) if biases else None)
+        out: nn.Linear = attention.out_proj  # type: ignore[assignment]
+        self.out_proj = lay_out(out.weight.data, None if out.bias is None else out.bias.data)
+
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **unused: object
+    ) -> tuple[Tensor, None]:
+        """Attended frames (B, L, D), and None where transformers has attention weights.
+
+        Args:
+            hidden_states: Frames (B, L, D).
+            attention_mask: What transformers hands to `scaled_dot_product_attention`.
+            unused: What else it hands around.
+        """
+        joint = self.projections(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = joint.permute(2, 0, 3, 1, 4)  # (B, H, L, D / H) each
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=self.scaling
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+class OverwritingGelu(nn.Module):
+    """The exact GELU, in the place of its input."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The input itself, activated."""
+        activated: Tensor = torch.ops.aten.gelu_(frames)
+        return activated
+
+
+def hasten_transformer(backbone: nn.Module) -> None:
+    """Replace the linear layers of stock attention and feed-forward parts by quicker ones.
+
+    The backbone must be on the CPU, in the precision that it will compute in.
+    """
+    for part in list(backbone.modules()):
+        for name, child in list(part.named_children()):
+            if is_stock_attention(child):
+                setattr(part, name, JointAttention(child))
+        if type(part).__name__ in STOCK_FEED_FORWARD:
+            _hasten_feed_forward(part)
+
+
+def is_stock_attention(module: nn.Module) -> bool:
+    """Whether a module is plain self-attention of a wav2vec 2.0 encoder, so that it can go."""
+    if type(module).__name__ not in STOCK_ATTENTION:
+        return False
+    parts = [getattr(module, name, None) for name in (*PROJECTIONS, "out_proj")]
+    if not all(type(part) is nn.Linear for part in parts):
+        return False
+    return len({part.bias is None for part in parts[:3]}) == 1  # type: ignore[union-attr]
+
+
+def is_exact_gelu(activation: nn.Module) -> bool:
+    """Whether an activation is the GELU of the error function, not one of its approximations."""
+    if type(activation) is nn.GELU:
+        return activation.approximate == "none"
+    stock = type(activation).__name__ == "GELUActivation"
+    return stock and getattr(activation, "act", None) is functional.gelu
+
+
+def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A linear layer of a weight (D', D) that is as quick as it can be on this processor."""
+    if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return PackedLinear(weight, bias)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def _hasten_feed_forward(part: nn.Module) -> None:
+    for name, child in list(part.named_children()):
+        if type(child) is nn.Linear:
+            bias = None if child.bias is None else child.bias.data
+            setattr(part, name, lay_out(child.weight.data, bias))
+        elif is_exact_gelu(child):
+            setattr(part, name, OverwritingGelu())
