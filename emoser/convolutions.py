@@ -25,7 +25,7 @@ CHUNK_FRAMES = 128  # features that are computed at once, 2.6 s: 13 MB in the fi
 _desks = threading.local()  # memory that a thread writes on again and again
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """One convolution, its weight with the taps side by side: (D, K * C)."""
 
     weight: Tensor
@@ -50,7 +50,7 @@ class FastConvolutions(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, D, L) of samples (B, T)."""
-        layers = [_read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+        layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         rows = [_extract(row[:, None], layers) for row in samples.unbind()]
         return torch.stack(rows).transpose(1, 2)
 
@@ -98,23 +98,24 @@ def _is_stock(layer: nn.Module, *, first: bool) -> bool:
     return norm is None or type(norm) is nn.LayerNorm
 
 
-def _read_layer(layer: nn.Module) -> _Layer:
+def read_layer(layer: nn.Module) -> Layer:
+    """A layer of a feature encoder that `are_stock` has approved of."""
     convolution: nn.Conv1d = layer.conv  # type: ignore[assignment]
     norm: nn.Module | None = getattr(layer, "layer_norm", None)
     activation: nn.Module = layer.activation  # type: ignore[assignment]
     weight = convolution.weight.permute(0, 2, 1).flatten(1)
     kernel, stride = convolution.kernel_size[0], convolution.stride[0]
-    return _Layer(weight, convolution.bias, kernel, stride, norm, activation)
+    return Layer(weight, convolution.bias, kernel, stride, norm, activation)
 
 
-def _extract(samples: Tensor, layers: Sequence[_Layer]) -> Tensor:
+def _extract(samples: Tensor, layers: Sequence[Layer]) -> Tensor:
     """Features (L, D) of the samples (T, 1) of one recording."""
     samples = samples.contiguous()
     first, *others = layers
     if isinstance(first.norm, nn.GroupNorm):
         first = _fold_group_norm(first, first.norm, samples)
     chain = [first, *others]
-    num_frames, stride, field = _measure(chain, len(samples))
+    num_frames, stride, field = measure_layers(chain, len(samples))
     features = samples.new_empty(num_frames, len(chain[-1].weight))
     desks = _take_desks(chain, min(CHUNK_FRAMES, num_frames), samples.dtype)
     for begin in range(0, num_frames, CHUNK_FRAMES):
@@ -126,7 +127,7 @@ def _extract(samples: Tensor, layers: Sequence[_Layer]) -> Tensor:
     return features
 
 
-def _take_desks(chain: Sequence[_Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:
+def _take_desks(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:
     """Two stretches of memory of this thread for the outputs of the layers, by turns.
 
     Memory that is handed back to the system and asked for again at every layer costs a
@@ -145,7 +146,7 @@ def _take_desks(chain: Sequence[_Layer], num_frames: int, dtype: torch.dtype) ->
     return desks
 
 
-def _measure(layers: Sequence[_Layer], num_samples: int) -> tuple[int, int, int]:
+def measure_layers(layers: Sequence[Layer], num_samples: int) -> tuple[int, int, int]:
     """Frames of so many samples, samples from one frame to the next, and those of one frame."""
     field, step = 1, 1
     for layer in layers:
@@ -155,7 +156,7 @@ def _measure(layers: Sequence[_Layer], num_samples: int) -> tuple[int, int, int]
     return num_samples, step, field
 
 
-def _apply(layer: _Layer, frames: Tensor, desk: Tensor) -> Tensor:
+def _apply(layer: Layer, frames: Tensor, desk: Tensor) -> Tensor:
     """One convolution with norm and activation, (L, C) -> (L', D), on a thread's own memory."""
     num_out = (len(frames) - layer.kernel) // layer.stride + 1
     hidden = desk[: num_out * len(layer.weight)].view(num_out, len(layer.weight))
@@ -167,7 +168,7 @@ def _apply(layer: _Layer, frames: Tensor, desk: Tensor) -> Tensor:
     return activated
 
 
-def _convolve(frames: Tensor, layer: _Layer, hidden: Tensor) -> None:
+def _convolve(frames: Tensor, layer: Layer, hidden: Tensor) -> None:
     """One convolution as matrix products over taps that do not overlap, (L, C) -> (L', D)."""
     num_channels = frames.shape[1]
     for tap in range(0, layer.kernel, layer.stride):
@@ -184,7 +185,7 @@ def _convolve(frames: Tensor, layer: _Layer, hidden: Tensor) -> None:
             torch.mm(taken, part, out=hidden)
 
 
-def _fold_group_norm(layer: _Layer, norm: nn.GroupNorm, samples: Tensor) -> _Layer:
+def _fold_group_norm(layer: Layer, norm: nn.GroupNorm, samples: Tensor) -> Layer:
     """The first convolution with its norm over this recording inside, in double precision.
 
     Each output is a weighted sum of K samples, so its mean over the recording is that sum of

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from emoser.convolutions import fold_weight_norms
 from emoser.model import EmotionModel
+from emoser.runtimes.graph_features import replace_convolutions
 
 INPUT = "samples"
 OUTPUTS = ("logits", "embedding", "frames")
@@ -57,6 +58,7 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     fold_weight_norms(copied)
+    replace_convolutions(copied.encoder)
     return InferenceGraph(copied)
 
 
