@@ -23,6 +23,7 @@ from emoser.checkpoints.weights import hash_checkpoint
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
+RECIPE = 2  # how graphs are written; another number where they would come out different
 SETTLED_SECONDS = 2.0  # a file younger than this may change again within one tick of its clock
 
 Stamp = list[list[str | int]]
@@ -67,7 +68,9 @@ def make_key(folder: Path, parts: Mapping[str, str]) -> str:
     Raises:
         CheckpointError: If the folder has no weights, or lacks some.
     """
-    text = json.dumps({"weights": hash_weights(folder), "emoser": __version__, **parts})
+    text = json.dumps(
+        {"weights": hash_weights(folder), "recipe": RECIPE, "emoser": __version__, **parts}
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -56,15 +56,16 @@ class GraphConvolutions(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the norm of the first convolution multiplies by and adds, (B, 1, D) each."""
         patches = _take_patches(frames, layer)  # (B, L, K)
-        means = functional.linear(patches.mean(dim=1), layer.weight, layer.bias)  # (B, D)
+        centre = patches.mean(dim=1, keepdim=True)
+        centred = patches - centre  # before the product, which would cancel badly behind it
+        means = functional.linear(centre[:, 0], layer.weight, layer.bias)  # (B, D)
         length = patches.shape[1]
         squares = torch.zeros_like(means)
         for place in range(self.num_parts):
             begin, end = length * place // self.num_parts, length * (place + 1) // self.num_parts
-            part = functional.linear(patches[:, begin:end], layer.weight, layer.bias)
+            part = functional.linear(centred[:, begin:end], layer.weight)
             squares = squares + torch.linalg.vector_norm(part, dim=1).square()
-        count = torch.ones_like(patches[:1, :, 0]).sum()
-        variances = (squares / count - means.square()).clamp(min=0.0)
+        variances = squares / torch.ones_like(patches[:1, :, 0]).sum()
         scale = norm.weight / torch.sqrt(variances + norm.eps)
         return scale[:, None], (norm.bias - means * scale)[:, None]
 
