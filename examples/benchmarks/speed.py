@@ -34,6 +34,7 @@ from emoser.bench.gauge import describe_machine
 CONTESTANT = (str(Path(__file__).with_name("contestant.py")),)
 PARTS = ("tiny", "single", "speechbrain", "cold", "decoding", "memory", "folder")
 ENGINES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
+SHAPES = ("base", "large")
 TINY = "emoser-tiny"
 TINY_SECONDS = 4.0
 
@@ -108,11 +109,11 @@ def prepare(shape: str, options: argparse.Namespace) -> Path:
 
 def run_single(options: argparse.Namespace) -> list[list[str]]:
     rows = []
-    for shape, lengths in (("base", (4.0, 30.0)), ("large", (4.0, 30.0))):
+    for shape in options.shapes:
         model = prepare(shape, options)
         peer = {"runtime": "transformers", "dtype": "float32", "model": str(model)}
         int8 = options.int8 if shape == "base" else None
-        for seconds in lengths:
+        for seconds in options.lengths:
             heavy = seconds > 10 or shape == "large"
             repeats = 1 if heavy and shape == "large" else 3 if heavy else 5
             tell(f"single, {shape}, {seconds:g} s")
@@ -249,6 +250,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, and a fifth of the clips")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=500, help="files of the folder")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of single")
+    parser.add_argument("--lengths", nargs="+", type=float, default=[4.0, 30.0], help="of single")
     parser.add_argument("--int8", help="a folder of `emoser export --int8`, of the base shape")
     place = Path(tempfile.gettempdir()) / "emoser-speed"
     parser.add_argument("--models", type=Path, default=place, help="%(default)s")
