@@ -26,6 +26,9 @@ def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
     """
     for part in resting_parts(model, config):
         part.requires_grad_(False)
+    if not config.recompute:
+        # transformers asks for the gradient of the waveform, which only recomputation needs
+        setattr(model.encoder.feature_extractor, "_requires_grad", False)  # noqa: B010
     if config.mode == "lora":
         _add_lora(model, config)
     if not config.head_bias:
