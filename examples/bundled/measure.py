@@ -1,16 +1,18 @@
 """Measure the recipe of emoser-tiny, and eGeMAPS with an SVM, on the same unseen speakers.
 
-    python examples/measure_emoser_tiny.py ravdess --data PATH --output DIR
-    python examples/measure_emoser_tiny.py nemo --data PATH --output DIR
-    python examples/measure_emoser_tiny.py cross --data PATH --output DIR
-    python examples/measure_emoser_tiny.py speed --data PATH --output DIR
-    python examples/measure_emoser_tiny.py table --data PATH --output DIR
+    python examples/bundled/measure.py folds --data PATH --output DIR
+    python examples/bundled/measure.py cross --data PATH --output DIR
+    python examples/bundled/measure.py speed --data PATH --output DIR
+    python examples/bundled/measure.py table --data PATH --output DIR
 
-`ravdess` tests five folds of actors, four and eight classes, with the other corpora beside the
-training actors; `nemo` leaves one speaker out; `cross` trains on one corpus and tests on the
-other, whose emotion labels are not used. Each trains the whole recipe of `train_emoser_tiny.py`
-once per split and seed (`--seeds`) and trains the SVM beside it. No test speaker chooses
-anything: the last epoch is taken, and the temperature of a split is fitted on the other splits.
+DIR/network.pt is the encoder that `pretrain.py` wrote; it heard none of the tested speakers.
+`folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
+speakers of nEMO, and tests it on all of them, so that every speaker is tested once. `cross`
+trains on one corpus and tests on the other, whose emotion labels are not used. CREMA-D's happy
+and sad clips are learned from in all of them. The SVM learns beside each network from the same
+speakers, of the tested corpus alone in `folds`, where more of them lower its figures. No test
+speaker chooses anything: the last epoch is taken, and the temperature of a split is fitted on the
+other splits.
 
 What is measured stays in DIR: the same command goes on where it was stopped, and `table` prints
 what there is. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe: give
@@ -19,30 +21,24 @@ it a DIR of its own.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import egemaps_svm
 import numpy as np
 import torch
+from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
-from train_emoser_tiny import (
-    ALL_LABELS,
-    LABELS,
-    STAGES,
-    cross_calibrate,
-    index_labels,
-    train_stages,
-)
+from recipe import CONFIG, read_speech, train_network
 
 from emoser import EmotionClassifier
-from emoser.finetune import FinetuneConfig, Utterance, read_corpus
+from emoser.finetune import Utterance
+from emoser.finetune.calibration import fit_temperature
 from emoser.finetune.evaluation import predict_logits
-from emoser.finetune.protocols import drop_duplicates
 from emoser.finetune.recordings import Recordings
-from emoser.finetune.report import assess
-from emoser.metrics import unweighted_average_recall
+from emoser.finetune.report import Evaluation, assess
+from emoser.metrics import expected_calibration_error, unweighted_average_recall
 
 NUM_FOLDS = 5
 SEEDS = (20, 21, 22)
@@ -54,68 +50,42 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Split:
-    """Who is learned from and who is tested; the speakers of the two differ.
-
-    Attributes:
-        name: Which one.
-        training: For the network.
-        single: For the SVM: no corpus beside the one that the row is about, since more of them
-            lower its figures.
-        test: What is scored once.
-    """
+    """Who is learned from and who is tested; the speakers of the two differ."""
 
     name: str
     training: list[Utterance]
-    single: list[Utterance]
     test: list[Utterance]
 
 
-def read_speech(data: Path) -> list[Utterance]:
-    """All labelled recordings that the recipe trains on, without copies."""
-    restricted = STAGES[0].restricted_labels
-    utterances = [
-        item
-        for item in read_corpus(data / "manifest.csv")
-        if item.label in restricted.get(item.corpus or "", ALL_LABELS)
-    ]
-    return drop_duplicates(utterances)[0]
-
-
-def split_voices(
-    name: str, speech: list[Utterance], corpus: str, tested: Callable[[str], bool]
-) -> Split:
-    """Test some speakers of a corpus, with all other corpora beside its other speakers."""
-    test = [item for item in speech if item.corpus == corpus and tested(item.speaker or "")]
-    voices = {item.voice for item in test}
-    training = [item for item in speech if item.voice not in voices]
-    return Split(name, training, [item for item in training if item.corpus == corpus], test)
-
-
-def split_ravdess(speech: list[Utterance]) -> list[Split]:
-    """Test fold k: the actors whose number minus 1 is k modulo 5."""
-    return [
-        split_voices(
-            f"fold {fold}", speech, "ravdess", lambda name, k=fold: (int(name) - 1) % NUM_FOLDS == k
-        )
-        for fold in range(NUM_FOLDS)
-    ]
-
-
-def split_nemo(speech: list[Utterance]) -> list[Split]:
-    """Test each speaker of nEMO."""
+def split_folds(speech: list[Utterance]) -> list[Split]:
+    """Test fold k: the actors whose number minus 1 is k modulo 5, and every fifth of nEMO."""
     names = sorted({item.speaker or "" for item in speech if item.corpus == "nemo"})
-    return [split_voices(name, speech, "nemo", lambda who, one=name: who == one) for name in names]
+    folds = {("nemo", name): index % NUM_FOLDS for index, name in enumerate(names)}
+    for item in speech:
+        if item.corpus == "ravdess":
+            folds["ravdess", item.speaker or ""] = (int(item.speaker or "") - 1) % NUM_FOLDS
+    splits = []
+    for fold in range(NUM_FOLDS):
+        tested = {voice for voice, number in folds.items() if number == fold}
+        training = [item for item in speech if item.voice not in tested]
+        test = [item for item in speech if item.voice in tested]
+        splits.append(Split(f"fold {fold}", training, test))
+    return splits
 
 
 def split_corpora(speech: list[Utterance]) -> list[Split]:
     """RAVDESS without nEMO's labels, tested on nEMO, and the other way round."""
-    splits = []
-    for learned, tested in (("ravdess", "nemo"), ("nemo", "ravdess")):
-        training = [item for item in speech if item.corpus != tested]
-        single = [item for item in speech if item.corpus == learned]
-        test = [item for item in speech if item.corpus == tested]
-        splits.append(Split(f"{learned} to {tested}", training, single, test))
-    return splits
+    return [
+        Split(
+            f"{learned} to {tested}",
+            [item for item in speech if item.corpus != tested],
+            [item for item in speech if item.corpus == tested],
+        )
+        for learned, tested in (("ravdess", "nemo"), ("nemo", "ravdess"))
+    ]
+
+
+PLANS = {"folds": split_folds, "cross": split_corpora}
 
 
 @dataclass(frozen=True)
@@ -123,75 +93,71 @@ class Row:
     """A row of the table of goals.
 
     Attributes:
-        build: Makes its splits.
-        label_sets: The sets of labels that are decided between.
-        together: Whether the splits are one figure, or one each.
+        title: What it says first.
+        plan: Which networks it is about.
+        splits: Which of their splits.
+        corpus: Whose recordings are scored.
+        labels: What is decided between.
+        by_speaker: Whether the mean runs over speakers, not over splits.
     """
 
-    build: Callable[[list[Utterance]], list[Split]]
-    label_sets: tuple[tuple[str, ...], ...] = (LABELS,)
-    together: bool = True
+    title: str
+    plan: str
+    splits: slice
+    corpus: str
+    labels: tuple[str, ...] = LABELS
+    by_speaker: bool = False
 
 
-ROWS = {
-    "ravdess": Row(split_ravdess, (LABELS, ALL_LABELS)),
-    "nemo": Row(split_nemo),
-    "cross": Row(split_corpora, together=False),
-}
+EVERY = slice(None)
+ROWS = (
+    Row("RAVDESS, 4 classes, 5 folds", "folds", EVERY, "ravdess"),
+    Row("RAVDESS, 8 classes, 5 folds", "folds", EVERY, "ravdess", ALL_LABELS),
+    Row("nEMO, 4 classes, mean of 9 speakers", "folds", EVERY, "nemo", by_speaker=True),
+    Row("RAVDESS to nEMO, 4 classes", "cross", slice(0, 1), "nemo"),
+    Row("nEMO to RAVDESS, 4 classes", "cross", slice(1, 2), "ravdess"),
+)
 
 
-def run_network(split: Split, folder: Path, *, seed: int, part: float) -> Logits:
-    """Train the recipe on a split; logits of its test recordings, (N, all labels)."""
-    corpora = {item.corpus or "" for item in split.training}
-    stages = [fit_config(config, corpora, seed=seed, part=part) for config in STAGES]
-    model, _ = train_stages(split.training, split.test, folder, stages=stages)
-    return predict_logits(model, Recordings(split.test))
-
-
-def fit_config(
-    config: FinetuneConfig, corpora: set[str], *, seed: int, part: float
-) -> FinetuneConfig:
-    """A stage for these corpora and this seed, which takes the last epoch."""
-    return replace(
-        config,
-        epochs=max(round(config.epochs * part), 1),
-        corpus_weights={k: v for k, v in config.corpus_weights.items() if k in corpora},
-        restricted_labels={k: v for k, v in config.restricted_labels.items() if k in corpora},
-        evaluation_labels=ALL_LABELS,
-        selection="last",
-        seed=100 * seed + config.seed,
-    )
-
-
-def measure_network(row: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """Train and store what is missing of a row."""
+def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
+    """Train and store what is missing of a plan."""
+    epochs = max(round(CONFIG.epochs * arguments.part), 1)
     for seed in arguments.seeds:
         for split in splits:
-            file = arguments.output / row / f"{NETWORK}-{seed}" / f"{split.name}.npz"
-            if not file.is_file():
-                folder = arguments.output / "runs" / row / f"{split.name}-{seed}"
-                logits = run_network(split, folder, seed=seed, part=arguments.part)
-                store(file, logits, ALL_LABELS)
+            file = arguments.output / plan / f"{NETWORK}-{seed}" / f"{split.name}.npz"
+            if file.is_file():
+                continue
+            model = train_network(
+                split.training,
+                split.test,
+                arguments.output / "runs" / plan / f"{split.name}-{seed}",
+                start=arguments.output / "network.pt",
+                config=replace(CONFIG, epochs=epochs, seed=seed),
+            )
+            store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
 
 
-def measure_svm(row: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """Compute and store what is missing of a row; says so when openSMILE is missing."""
+def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
+    """Compute and store what is missing of a plan; says so when openSMILE is missing."""
     if not egemaps_svm.has_opensmile():
         print("eGeMAPS + SVM is left out: it needs `pip install opensmile`")
         return
-    for split in splits:
-        for labels in ROWS[row].label_sets:
-            file = arguments.output / row / svm_name(labels) / f"{split.name}.npz"
-            if not file.is_file():
-                clips = split.single + split.test
-                features = egemaps_svm.describe(clips, arguments.output / "egemaps.npz")
-                said = egemaps_svm.recognise(split.single, split.test, features, labels)
-                store(file, said, labels)
+    for row in (row for row in ROWS if row.plan == plan):
+        for split in splits[row.splits]:
+            file = svm_folder(row, arguments.output) / f"{split.name}.npz"
+            if file.is_file():
+                continue
+            alone = [item for item in split.training if item.corpus == row.corpus]
+            others = [item for item in split.training if item.corpus != "cremad"]
+            clips = (alone or others) + split.test
+            features = egemaps_svm.describe(clips, arguments.output / "egemaps.npz")
+            said = egemaps_svm.recognise(alone or others, split.test, features, row.labels)
+            store(file, said, row.labels)
 
 
-def svm_name(labels: Sequence[str]) -> str:
-    """Folder of the SVM between so many labels."""
-    return f"{SVM} {len(labels)}"
+def svm_folder(row: Row, output: Path) -> Path:
+    """Where the SVM's answers for a row stand."""
+    return output / row.plan / f"{SVM} {row.corpus} {len(row.labels)}"
 
 
 def store(file: Path, logits: Logits, labels: Sequence[str]) -> None:
@@ -203,83 +169,106 @@ def store(file: Path, logits: Logits, labels: Sequence[str]) -> None:
 
 
 def recall(
-    folder: Path, splits: Sequence[Split], labels: Sequence[str]
+    folder: Path, splits: Sequence[Split], corpora: Sequence[str], labels: Sequence[str]
 ) -> list[tuple[Logits, list[Utterance]]]:
-    """What was stored of each split, cut to the recordings and columns of the labels."""
+    """What was stored of each split, cut to the recordings of the corpora and to the labels."""
     found = []
     for split in splits:
         file = folder / f"{split.name}.npz"
         if file.is_file():
             with np.load(file) as stored:
                 columns = [stored["labels"].tolist().index(label) for label in labels]
-                rows = [row for row, item in enumerate(split.test) if item.label in labels]
+                rows = [
+                    row
+                    for row, item in enumerate(split.test)
+                    if item.label in labels and item.corpus in corpora
+                ]
                 logits = stored["logits"][np.ix_(rows, columns)]
             found.append((logits, [split.test[row] for row in rows]))
     return found
 
 
+def index_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The class of each utterance, (N,)."""
+    return np.array([labels.index(item.label) for item in utterances])
+
+
+def cross_calibrate(parts: Sequence[Logits], truths: Sequence[NDArray[np.int64]]) -> float:
+    """Calibration error of all parts together, each with the temperature of the others.
+
+    Args:
+        parts: Logits (N, C) of groups that share no speaker.
+        truths: The classes of each group, (N,).
+    """
+    probabilities = []
+    for index, logits in enumerate(parts):
+        others = [place for place in range(len(parts)) if place != index]
+        temperature = fit_temperature(
+            np.concatenate([parts[place] for place in others]),
+            np.concatenate([truths[place] for place in others]),
+        )
+        powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+        probabilities.append(powers / powers.sum(axis=1, keepdims=True))
+    return expected_calibration_error(np.concatenate(truths), np.concatenate(probabilities))
+
+
 @dataclass(frozen=True)
 class Score:
-    """One method with one seed on the splits of a row.
+    """One method with one seed on the recordings of a row.
 
     Attributes:
-        uar: Averaged over the splits that were measured.
-        interval: 95 % over speakers, of all recordings together.
+        uar: Averaged over the splits or speakers that were measured.
+        evaluation: Of all recordings together, with intervals over speakers.
         calibration_error: With the temperature of the other splits; None with one split.
         num_splits: How many were measured.
     """
 
     uar: float
-    interval: tuple[float, float]
+    evaluation: Evaluation
     calibration_error: float | None
     num_splits: int
 
 
-def score(
-    folder: Path, splits: Sequence[Split], labels: Sequence[str], *, calibrated: bool
-) -> Score | None:
+def score(folder: Path, row: Row, splits: Sequence[Split]) -> Score | None:
     """Figures of what a folder holds, None when it holds nothing."""
-    found = recall(folder, splits, labels)
+    found = recall(folder, splits[row.splits], (row.corpus,), row.labels)
     if not found:
         return None
-    truths = [index_labels(test, labels) for _, test in found]
+    logits = np.concatenate([part for part, _ in found])
+    test = [item for _, items in found for item in items]
+    truth = index_labels(test, row.labels)
+    units = [number for number, (_, items) in enumerate(found) for _ in items]
+    if row.by_speaker:
+        units = [item.speaker for item in test]
     uars = [
-        unweighted_average_recall(truth, logits.argmax(axis=1))
-        for truth, (logits, _) in zip(truths, found, strict=True)
+        unweighted_average_recall(truth[mine], logits[mine].argmax(axis=1))
+        for mine in (np.array([unit == one for unit in units]) for one in sorted(set(units)))
     ]
-    pooled = assess(
-        np.concatenate([logits for logits, _ in found]),
-        [item for _, test in found for item in test],
-        labels,
-        protocol="unseen speakers",
-    )
     error = None
-    if calibrated and len(found) > 1:
-        error = cross_calibrate([logits for logits, _ in found], truths)
-    return Score(float(np.mean(uars)), pooled.uar_interval, error, len(found))
+    if len(found) > 1:
+        truths = [index_labels(items, row.labels) for _, items in found]
+        error = cross_calibrate([part for part, _ in found], truths)
+    evaluation = assess(logits, test, row.labels, protocol="unseen speakers")
+    return Score(float(np.mean(uars)), evaluation, error, len(found))
 
 
-def tabulate(name: str, output: Path, speech: list[Utterance]) -> Iterator[str]:
-    """Lines of the table for a row: what was measured, and of how many splits."""
-    row, folder = ROWS[name], output / name
-    splits = row.build(speech)
-    seeds = sorted(folder.glob(f"{NETWORK}-*"))
-    for group in [splits] if row.together else [[split] for split in splits]:
-        title = name if row.together else group[0].name
-        for labels in row.label_sets:
-            network = [score(place, group, labels, calibrated=True) for place in seeds]
-            svm = [score(folder / svm_name(labels), group, labels, calibrated=False)]
-            for method, scores in ((NETWORK, network), (SVM, svm)):
-                found = [item for item in scores if item is not None]
-                if found:
-                    yield write_line(f"{title}, {len(labels)} classes", method, found, len(group))
+def tabulate(output: Path, speech: list[Utterance]) -> Iterator[str]:
+    """Lines of the table: what was measured, and of how many splits."""
+    for row in ROWS:
+        splits = PLANS[row.plan](speech)
+        seeds = sorted((output / row.plan).glob(f"{NETWORK}-*"))
+        for method, folders in ((NETWORK, seeds), (SVM, [svm_folder(row, output)])):
+            found = [item for item in (score(one, row, splits) for one in folders) if item]
+            if found:
+                yield write_line(row.title, method, found, len(splits[row.splits]))
 
 
 def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int) -> str:
     """One line of the table: mean and deviation over the seeds."""
     uars = [item.uar for item in scores]
-    low, high = np.mean([item.interval for item in scores], axis=0)
+    low, high = np.mean([item.evaluation.uar_interval for item in scores], axis=0)
     errors = [item.calibration_error for item in scores if item.calibration_error is not None]
+    calibrated = method == NETWORK and errors
     cells = (
         name,
         method,
@@ -288,7 +277,7 @@ def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int)
         f"{np.mean(uars):.3f}",
         f"{np.std(uars, ddof=1):.3f}" if len(uars) > 1 else "-",
         f"{low:.3f} to {high:.3f}",
-        f"{np.mean(errors):.3f}" if errors else "-",
+        f"{np.mean(errors):.3f}" if calibrated else "-",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -319,27 +308,25 @@ def measure_speed(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("row", choices=[*ROWS, "speed", "table"])
+    parser.add_argument("what", choices=[*PLANS, "speed", "table"])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="what is measured stays here")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")
     arguments = parser.parse_args()
-    if arguments.row == "speed":
+    if arguments.what == "speed":
         measure_speed(arguments)
         return
     speech = read_speech(arguments.data)
-    rows = tuple(ROWS) if arguments.row == "table" else (arguments.row,)
-    if arguments.row != "table":
-        splits = ROWS[arguments.row].build(speech)
+    if arguments.what in PLANS:
+        splits = PLANS[arguments.what](speech)
         for method in arguments.method:
-            METHODS[method](arguments.row, splits, arguments)
+            METHODS[method](arguments.what, splits, arguments)
     print("| row | method | seeds | splits | UAR | deviation | 95 % over speakers | ECE |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in rows:
-        for line in tabulate(name, arguments.output, speech):
-            print(line)
+    for line in tabulate(arguments.output, speech):
+        print(line)
 
 
 if __name__ == "__main__":
