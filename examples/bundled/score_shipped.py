@@ -1,14 +1,14 @@
 """Print how well the bundled checkpoint does on the speakers that it was not trained on.
 
-    python examples/evaluate_emoser_tiny.py --data PATH
+    python examples/bundled/score_shipped.py --data PATH
 
-PATH holds RAVDESS and nEMO with the table `manifest.csv` that `train_emoser_tiny.py` reads.
+PATH holds RAVDESS and nEMO with the table `manifest.csv` that `train.py` reads.
 """
 
 import argparse
 from pathlib import Path
 
-from train_emoser_tiny import read_sides, score_corpora
+from train import read_sides, score_corpora
 
 import emoser
 from emoser.checkpoints.native import load_model

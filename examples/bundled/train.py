@@ -1,0 +1,198 @@
+"""Train emoser-tiny, the checkpoint inside the package, from nothing but speech.
+
+    python examples/bundled/train.py --data PATH --output DIR
+
+PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus: ravdess, nemo
+or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
+interrupted continues when the same command is given again.
+
+The recipe is "shipped" of `recipe.py`; then the classifier is cut to neutral, angry, happy and
+sad, and calibrated.
+"""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+from measure import cross_calibrate, index_labels
+from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
+from recipe import RECIPES, read_speech, train_stages
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_clips, golden_record
+from emoser.checkpoints.native import build_model, load_model, save_model, write_json
+from emoser.finetune import Utterance
+from emoser.finetune.calibration import fit_temperature
+from emoser.finetune.evaluation import predict_logits
+from emoser.finetune.recordings import Recordings
+from emoser.finetune.report import Evaluation, assess
+from emoser.model import EmotionModel
+
+HELD_OUT = {"ravdess": ("16", "17", "18"), "nemo": ("KS0", "KD0")}
+STAGES = RECIPES["shipped"].stages
+CARD = Path(__file__).with_name("card.md")
+LICENCE = Path(__file__).with_name("licence.txt")
+
+Sides = tuple[list[Utterance], list[Utterance]]
+
+
+def read_sides(data: Path) -> Sides:
+    """What is trained on, and what is validated on: no speaker is on both sides."""
+    held_out = {(corpus, name) for corpus, names in HELD_OUT.items() for name in names}
+    speech = read_speech(data)
+    training = [item for item in speech if item.voice not in held_out]
+    validation = [item for item in speech if item.voice in held_out and item.label in LABELS]
+    return training, validation
+
+
+@torch.no_grad()
+def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
+    """The same model with the classifier's rows of the four labels alone."""
+    config = replace(model.config, labels=LABELS, raw_labels=LABELS, training=provenance)
+    smaller = build_model(ENCODER, config, seed=SEED)
+    weights = model.state_dict()
+    rows = [model.config.labels.index(label) for label in LABELS]
+    for name in ("head.classifier.weight", "head.classifier.bias"):
+        weights[name] = weights[name][rows]
+    smaller.load_state_dict(weights)
+    return smaller.eval()
+
+
+def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Evaluation]:
+    """Figures and intervals for each corpus and for all of them."""
+    rows = {
+        corpus: [index for index, item in enumerate(utterances) if item.corpus == corpus]
+        for corpus in HELD_OUT
+    }
+    rows["both"] = list(range(len(utterances)))
+    return {
+        name: assess(
+            logits[members],
+            [utterances[index] for index in members],
+            LABELS,
+            protocol="speakers that were not trained on",
+        )
+        for name, members in rows.items()
+    }
+
+
+def calibrate_speakers(logits: np.ndarray, utterances: list[Utterance]) -> float:
+    """Calibration error where each speaker has the temperature of the other speakers."""
+    voices = sorted({item.voice for item in utterances})
+    rows = [[i for i, item in enumerate(utterances) if item.voice == voice] for voice in voices]
+    truth = index_labels(utterances, LABELS)
+    return cross_calibrate([logits[part] for part in rows], [truth[part] for part in rows])
+
+
+def write_tables(evaluations: dict[str, Evaluation]) -> tuple[str, str]:
+    """Figures and confusions of each corpus, in Markdown."""
+    figures = [
+        "| held-out speakers of | recordings | UAR | 95 % over speakers | accuracy | macro F1 "
+        "| calibration error | women | men |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    head = " | ".join((*LABELS, "recall"))
+    confusion = [f"| | | {head} |", "|---|---|" + "---|" * (len(LABELS) + 1)]
+    for name, evaluation in evaluations.items():
+        report, (low, high) = evaluation.report, evaluation.uar_interval
+        cells = (report.accuracy, report.macro_f1, report.calibration_error)
+        sexes = (report.per_sex.get(sex) for sex in ("f", "m"))
+        row = (
+            f"{name} | {report.num_utterances} | {report.uar:.3f} | {low:.2f} to {high:.2f}",
+            *(f"{value:.3f}" for value in cells),
+            *("-" if value is None else f"{value:.3f}" for value in sexes),
+        )
+        figures.append(f"| {' | '.join(row)} |")
+        for index, (label, counts) in enumerate(zip(LABELS, report.confusion, strict=True)):
+            recall = counts[index] / max(sum(counts), 1)
+            said = " | ".join(map(str, counts))
+            confusion.append(f"| {name} | {label} | {said} | {recall:.2f} |")
+    return "\n".join(figures), "\n".join(confusion)
+
+
+def write_card(
+    model: EmotionModel, evaluations: dict[str, Evaluation], error: float, num_training: int
+) -> str:
+    """The README of the checkpoint."""
+    figures, confusion = write_tables(evaluations)
+    per_speaker = evaluations["both"].report.per_speaker
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    template = Template(CARD.read_text(encoding="utf-8"))
+    return template.substitute(
+        parameters=f"{parameters:,}",
+        megabytes=f"{4 * parameters / 1e6:.1f}",
+        figures=figures,
+        confusion=confusion,
+        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
+        best_epoch=model.config.training["epochs"][0],
+        epochs=", ".join(str(config.epochs) for config in STAGES),
+        temperature=f"{model.config.temperature:.2f}",
+        error=f"{error:.3f}",
+        num_ravdess=evaluations["ravdess"].report.num_utterances,
+        num_training=f"{num_training:,}",
+    )
+
+
+def finish(
+    model: EmotionModel, provenance: dict[str, Any], sides: Sides, folder: Path
+) -> dict[str, Evaluation]:
+    """Cut, calibrate and save the trained model; gives the figures of what was saved."""
+    training, validation = sides
+    tiny = cut_labels(model, provenance)
+    logits = predict_logits(tiny, Recordings(validation))
+    temperature = fit_temperature(logits, index_labels(validation, LABELS))
+    tiny.config = replace(tiny.config, temperature=temperature)
+    evaluations = score_corpora(logits / temperature, validation)
+    error = calibrate_speakers(logits, validation)
+    card = write_card(tiny, evaluations, error, len(training))
+    save_model(tiny, folder, overwrite=True, card=card)
+    shutil.copyfile(LICENCE, folder / "LICENSE")
+    write_golden(folder)
+    return evaluations
+
+
+def write_golden(folder: Path) -> None:
+    """Keep transformers' own logits of known clips beside the weights."""
+    theirs = AutoModelForAudioClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    with torch.inference_mode():
+        rows = [
+            theirs(**extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")).logits
+            for clip in golden_clips()
+        ]
+    expected = torch.cat(rows)
+    difference = float((answer_alone(load_model(folder)) - expected).abs().max())
+    source = f"{type(theirs).__name__} of transformers"
+    write_json(folder / GOLDEN, golden_record(expected, source, difference))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    arguments = parser.parse_args()
+    sides = read_sides(arguments.data)
+    training, validation = sides
+    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
+    model, results = train_stages(training, validation, arguments.output, stages=STAGES)
+    provenance = {
+        "protocol": "speaker-independent; the first stage's epoch, the averaging of the stages "
+        "and the temperature were chosen on the held-out speakers",
+        "held_out": HELD_OUT,
+        "targets": list(ALL_LABELS),
+        "epochs": [result.best_epoch for result in results],
+        "configs": [config.to_dict() for config in STAGES],
+    }
+    folder = arguments.output / "emoser-tiny"
+    for name, evaluation in finish(model, provenance, sides, folder).items():
+        print(f"\n{name}: {evaluation.report}")
+    print(f"\nsaved to {folder}")
+
+
+if __name__ == "__main__":
+    main()
