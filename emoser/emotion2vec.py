@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emoser.encoder import EncodedFrames, SpeechEncoder
+from emoser.encoder import EncodedFrames, EncoderParts, SpeechEncoder
 from emoser.pooling import frame_mask
 
 
@@ -70,6 +70,16 @@ class Emotion2VecEncoder(SpeechEncoder):
 
     def _detach_features(self, backbone: nn.Module) -> None:
         """The convolutions stay where the published names have them."""
+
+    def parts(self) -> EncoderParts:
+        """Its modules; the blocks of the prenet are the first layers."""
+        front: _AudioFront = self.backbone.modality_encoders["AUDIO"]  # type: ignore[index, assignment]
+        prenet = front.context_encoder
+        return EncoderParts(
+            [front.local_encoder],
+            [front.project_features, front.relative_positional_encoder, prenet.norm],
+            [*prenet.blocks, *self.backbone.blocks],  # type: ignore[misc]
+        )
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Convolutional features of normalised samples, (B, T) -> (B, D, L)."""

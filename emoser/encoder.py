@@ -44,6 +44,20 @@ class EncodedFrames(NamedTuple):
     hidden_states: tuple[Tensor, ...]
 
 
+class EncoderParts(NamedTuple):
+    """The modules of an encoder in the order in which it hears, for freezing some of them.
+
+    Attributes:
+        convolutions: Over samples or the spectrogram; none where only fixed filters hear it.
+        stem: What stands between them and the first layer.
+        layers: The transformer layers; what follows them is in no part.
+    """
+
+    convolutions: list[nn.Module]
+    stem: list[nn.Module]
+    layers: list[nn.Module]
+
+
 class PrecomputedFeatures(nn.Module):
     """Stands where transformers has its convolutions, which have already run."""
 
@@ -87,6 +101,16 @@ class SpeechEncoder(nn.Module):
     def _detach_features(self, backbone: nn.Module) -> None:
         self.feature_extractor: nn.Module = backbone.feature_extractor  # type: ignore[assignment]
         backbone.feature_extractor = PrecomputedFeatures()
+
+    def parts(self) -> EncoderParts:
+        """Its modules, by what they do."""
+        inner: nn.Module = self.backbone.encoder  # type: ignore[assignment]
+        stem = [
+            child for name, child in inner.named_children() if name not in ("layers", "layer_norm")
+        ]
+        stem.append(self.backbone.feature_projection)  # type: ignore[arg-type]
+        extractor = getattr(self, "feature_extractor", None)
+        return EncoderParts([] if extractor is None else [extractor], stem, [*inner.layers])  # type: ignore[misc]
 
     @property
     def hidden_size(self) -> int:

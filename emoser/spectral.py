@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emoser.encoder import EncodedFrames, SpeechEncoder
+from emoser.encoder import EncodedFrames, EncoderParts, SpeechEncoder
 
 MEL_HIGHEST = 8_000.0  # Hz
 WHISPER_WINDOW = 400  # samples
@@ -43,6 +43,13 @@ class LogMelEncoder(SpeechEncoder):
         self.filters = _whisper_filters(int(backbone.config.num_mel_bins))  # type: ignore[union-attr, arg-type]
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_WINDOW) / WHISPER_WINDOW)
         self.fourier = _fourier(hann, WHISPER_WINDOW)
+
+    def parts(self) -> EncoderParts:
+        """Its modules; the convolutions run over the spectrogram."""
+        whisper: Any = self.backbone
+        return EncoderParts(
+            [whisper.conv1, whisper.conv2], [whisper.embed_positions], [*whisper.layers]
+        )
 
     @property
     def min_samples(self) -> int:

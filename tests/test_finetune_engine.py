@@ -65,6 +65,21 @@ def write_clips(folder, lengths):
     return utterances
 
 
+def test_the_gradient_of_the_waveform_is_left_out_and_all_others_stay():
+    gradients, asked = [], []
+    for recompute in (True, False):  # with and without the gradient that transformers asks for
+        model = small_model(dropout=False)
+        freeze(model, replace(CONFIG, mode="entire", recompute=recompute))
+        first = model.encoder.feature_extractor.conv_layers[0].conv
+        first.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0].requires_grad))
+        model.train()
+        model(torch.from_numpy(np.stack(random_clips([8_000, 8_000])))).logits.sum().backward()
+        gradients.append([item.grad for item in model.parameters() if item.grad is not None])
+    assert asked == [True, False]
+    for theirs, ours in zip(*gradients, strict=True):
+        assert torch.equal(theirs, ours)
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Clips of many lengths, one shorter than the encoder's view."""

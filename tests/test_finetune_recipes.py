@@ -6,31 +6,38 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from genuine import bert_config, whisper_config
 from models import LABELS, pad, random_clips, small_config
 from transformers import (
     AutoModel,
     HubertConfig,
     HubertForCTC,
     HubertModel,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForPreTraining,
     Wav2Vec2Model,
 )
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from emoser.checkpoints.native import build_model
 from emoser.checkpoints.pretrained import start_model
 from emoser.configuration import ModelConfig
+from emoser.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
 from emoser.errors import CheckpointError
 from emoser.finetune import RECIPES, FinetuneConfig, Utterance, train
 from emoser.finetune.batches import plan_epoch
 from emoser.finetune.freezing import freeze, merge_lora, set_training
+from emoser.finetune.inputs import choose_form
 from emoser.finetune.optimization import anneal, build_optimizer
 from emoser.finetune.recipes import ENCODERS, PAPER
 from emoser.finetune.recordings import Recordings
 from emoser.finetune.setup import build_start
 from emoser.finetune.steps import Stepper
 from emoser.finetune.wrapper import forward_batch
+from emoser.model import EmotionModel
+from emoser.spectral import FilterBankEncoder, LogMelEncoder
 
 STILL = {
     "hidden_dropout": 0.0,
@@ -159,6 +166,31 @@ def test_a_mode_frees_and_rests_what_it_says(mode, learning, resting):
     if mode == "frozen":
         assert not any(module.training for module in model.encoder.modules())
     assert model.head.training
+
+
+@pytest.mark.parametrize("mode", ["entire", "partial", "last-k"])
+@pytest.mark.parametrize("kind", ["whisper", "wav2vec2-bert", "emotion2vec"])
+def test_every_kind_of_encoder_learns_in_every_mode(kind, mode):
+    """Of transformers and of emoser's own: the last layer learns, what rests has no gradient."""
+    encoder = {
+        "whisper": lambda: LogMelEncoder(WhisperEncoder(whisper_config()())),
+        "wav2vec2-bert": lambda: FilterBankEncoder(Wav2Vec2BertModel(bert_config())),
+        "emotion2vec": lambda: Emotion2VecEncoder(
+            Emotion2VecConfig(hidden_size=64, num_heads=4, mlp_size=128, depth=2, prenet_depth=1)
+        ),
+    }[kind]()
+    model = EmotionModel(ModelConfig(labels=LABELS), encoder)
+    config = FinetuneConfig(mode=mode, last_layers=1)
+    freeze(model, config)
+    set_training(model, config)
+    assert choose_form(model, config) == "waveforms"
+    samples = torch.from_numpy(np.stack(random_clips([16_000, 16_000])))
+    model(samples).logits.square().sum().backward()
+    parts = encoder.parts()
+    learned = [any(item.grad is not None for item in layer.parameters()) for layer in parts.layers]
+    assert learned == [mode != "last-k"] * (len(parts.layers) - 1) + [True]
+    heard = [item for part in parts.convolutions for item in part.parameters()]
+    assert all((item.grad is not None) == (mode == "entire") for item in heard)
 
 
 def test_merged_lora_is_the_same_model_in_plain_weights():

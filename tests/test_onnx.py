@@ -155,7 +155,7 @@ def test_real_speech_gets_the_numbers_of_torch(engines, speech_data):
 
 
 def test_the_bundled_graph_is_of_the_bundled_weights():
-    """After a training: python examples/export_emoser_tiny.py."""
+    """After a training: python examples/bundled/export_graph.py."""
     manifest = read_graph(TINY)
     assert manifest is not None
     assert manifest.config == load_checkpoint(TINY).model.config

@@ -26,6 +26,10 @@ def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
     """
     for part in resting_parts(model, config):
         part.requires_grad_(False)
+    extractor = getattr(model.encoder, "feature_extractor", None)
+    if extractor is not None and not config.recompute:
+        # transformers asks for the gradient of the waveform, which only recomputation needs
+        extractor._requires_grad = False
     if config.mode == "lora":
         _add_lora(model, config)
     if not config.head_bias:
@@ -52,20 +56,17 @@ def resting_parts(model: EmotionModel, config: FinetuneConfig) -> list[nn.Module
     encoder = model.encoder
     if config.mode == "entire":
         return []
-    if config.mode == "partial":
-        return [encoder.feature_extractor]
-    if config.mode != "last-k":
+    if config.mode not in ("partial", "last-k"):
         return [encoder]
-    inner: nn.Module = encoder.backbone.encoder  # type: ignore[assignment]
-    layers = list(inner.layers)  # type: ignore[arg-type]
-    if config.last_layers > len(layers):
-        raise ValueError(f"last_layers is {config.last_layers}, the encoder has {len(layers)}")
-    below = layers[: len(layers) - config.last_layers]
-    others = [
-        child for name, child in inner.named_children() if name not in ("layers", "layer_norm")
-    ]
-    projection: nn.Module = encoder.backbone.feature_projection  # type: ignore[assignment]
-    return [encoder.feature_extractor, projection, *others, *below]
+    parts = encoder.parts()
+    if config.mode == "partial":
+        return parts.convolutions
+    if config.last_layers > len(parts.layers):
+        raise ValueError(
+            f"last_layers is {config.last_layers}, the encoder has {len(parts.layers)}"
+        )
+    below = parts.layers[: len(parts.layers) - config.last_layers]
+    return [*parts.convolutions, *parts.stem, *below]
 
 
 def merge_lora(model: EmotionModel) -> EmotionModel:

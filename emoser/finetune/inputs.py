@@ -184,7 +184,8 @@ def build_inputs(
 
 def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     """The form of the clips: "pooled", "features" or "waveforms"."""
-    frozen = not any(item.requires_grad for item in model.encoder.feature_extractor.parameters())
+    convolutions = model.encoder.parts().convolutions
+    frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
     kept = config.cache != "off" and not config.varies and config.wrapper == "exact"
     if (
         not kept

@@ -32,11 +32,8 @@ def describe_clip(samples: NDArray[np.float32]) -> Vector:
         >>> round(float(np.exp2(describe_clip(tone)[0])))  # median pitch
         200
     """
-    frames = _cut_frames(samples) * np.hanning(FRAME)  # (L, FRAME)
-    power = np.abs(np.fft.rfft(frames, FFT)) ** 2 + FLOOR  # (L, FFT / 2 + 1)
-    level = 10.0 * np.log10(power.sum(axis=1))
+    power, level, pitch, periodicity = _analyze(samples)
     loud = level > level.max() - 35.0
-    pitch, periodicity = _track_pitch(power)
     voiced = (periodicity > VOICED) & loud
     statistics = [
         _spread(pitch[voiced]),
@@ -47,6 +44,21 @@ def describe_clip(samples: NDArray[np.float32]) -> Vector:
         _describe_spectrum(power[loud]),
     ]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in statistics])
+
+
+def track_voice(samples: NDArray[np.float32]) -> Vector:
+    """Pitch, periodicity and level of every 10 ms of a clip, (L, 3); frame i begins at i * HOP.
+
+    The pitch is in octaves above 1 Hz (where there is none: of the strongest period), the
+    periodicity between 0 and 1, the level in dB below the loudest frame.
+
+    Example:
+        >>> tone = np.sin(2 * np.pi * 200 / 16000 * np.arange(16000)).astype(np.float32)
+        >>> [round(float(value), 1) for value in track_voice(tone)[40]]
+        [7.6, 1.0, -0.0]
+    """
+    _, level, pitch, periodicity = _analyze(samples)
+    return np.stack([pitch, periodicity, level - level.max()], axis=1)
 
 
 def standardize_statistics(statistics: Vector, voices: Sequence[Hashable]) -> NDArray[np.float32]:
@@ -65,6 +77,13 @@ def standardize_statistics(statistics: Vector, voices: Sequence[Hashable]) -> ND
     targets = np.concatenate([_standardize(statistics), own], axis=1)
     clipped: NDArray[np.float32] = np.clip(targets, -CLIPPED, CLIPPED).astype(np.float32)
     return clipped
+
+
+def _analyze(samples: NDArray[np.float32]) -> tuple[Vector, Vector, Vector, Vector]:
+    """Power (L, FFT / 2 + 1), level in dB, pitch in octaves and periodicity of every frame."""
+    frames = _cut_frames(samples) * np.hanning(FRAME)  # (L, FRAME)
+    power = np.abs(np.fft.rfft(frames, FFT)) ** 2 + FLOOR
+    return power, 10.0 * np.log10(power.sum(axis=1)), *_track_pitch(power)
 
 
 def _standardize(rows: Vector) -> Vector:

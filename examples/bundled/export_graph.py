@@ -1,6 +1,6 @@
 """Make the graph of the bundled checkpoint again, after its weights have changed.
 
-    python examples/export_emoser_tiny.py
+    python examples/bundled/export_graph.py
 
 Writes `model.onnx` and `emoser_runtime.json` beside the weights in the package, when ONNX Runtime
 gives torch's numbers. Needs the extra `onnx`.
@@ -18,7 +18,7 @@ from emoser.runtimes.manifest import FILES
 def main() -> None:
     checkpoint = find_checkpoint(DEFAULT_MODEL)
     with tempfile.TemporaryDirectory() as place:
-        done = export(checkpoint, Path(place) / "graph", calibrate=Path(__file__).parent / "audio")
+        done = export(checkpoint, Path(place) / "graph", calibrate=Path(__file__).parents[1] / "audio")
         for name in (FILES["onnx"], GRAPH_MANIFEST):
             (checkpoint.folder / name).write_bytes((done.folder / name).read_bytes())
     print(f"{checkpoint.folder / FILES['onnx']}: {done.parity}")

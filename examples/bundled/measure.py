@@ -1,0 +1,333 @@
+"""Measure the recipe of emoser-tiny, and eGeMAPS with an SVM, on the same unseen speakers.
+
+    python examples/bundled/measure.py folds --data PATH --output DIR
+    python examples/bundled/measure.py cross --data PATH --output DIR
+    python examples/bundled/measure.py speed --data PATH --output DIR
+    python examples/bundled/measure.py table --data PATH --output DIR
+
+DIR/network.pt is the encoder that `pretrain.py` wrote; it heard none of the tested speakers.
+`folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
+speakers of nEMO, and tests it on all of them, so that every speaker is tested once. `cross`
+trains on one corpus and tests on the other, whose emotion labels are not used. CREMA-D's happy
+and sad clips are learned from in all of them. The SVM learns beside each network from the same
+speakers, of the tested corpus alone in `folds`, where more of them lower its figures. No test
+speaker chooses anything: the last epoch is taken, and the temperature of a split is fitted on the
+other splits.
+
+What is measured stays in DIR: the same command goes on where it was stopped, and `table` prints
+what there is. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe: give
+it a DIR of its own.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import egemaps_svm
+import numpy as np
+import torch
+from network import ALL_LABELS, LABELS
+from numpy.typing import NDArray
+from recipe import CONFIG, read_speech, train_network
+
+from emoser import EmotionClassifier
+from emoser.finetune import Utterance
+from emoser.finetune.calibration import fit_temperature
+from emoser.finetune.evaluation import predict_logits
+from emoser.finetune.recordings import Recordings
+from emoser.finetune.report import Evaluation, assess
+from emoser.metrics import expected_calibration_error, unweighted_average_recall
+
+NUM_FOLDS = 5
+SEEDS = (20, 21, 22)
+NETWORK, SVM = "network", "eGeMAPS + SVM"
+SPEED_CLIPS, SPEED_ROUNDS = 60, 3
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is learned from and who is tested; the speakers of the two differ."""
+
+    name: str
+    training: list[Utterance]
+    test: list[Utterance]
+
+
+def split_folds(speech: list[Utterance]) -> list[Split]:
+    """Test fold k: the actors whose number minus 1 is k modulo 5, and every fifth of nEMO."""
+    names = sorted({item.speaker or "" for item in speech if item.corpus == "nemo"})
+    folds = {("nemo", name): index % NUM_FOLDS for index, name in enumerate(names)}
+    for item in speech:
+        if item.corpus == "ravdess":
+            folds["ravdess", item.speaker or ""] = (int(item.speaker or "") - 1) % NUM_FOLDS
+    splits = []
+    for fold in range(NUM_FOLDS):
+        tested = {voice for voice, number in folds.items() if number == fold}
+        training = [item for item in speech if item.voice not in tested]
+        test = [item for item in speech if item.voice in tested]
+        splits.append(Split(f"fold {fold}", training, test))
+    return splits
+
+
+def split_corpora(speech: list[Utterance]) -> list[Split]:
+    """RAVDESS without nEMO's labels, tested on nEMO, and the other way round."""
+    return [
+        Split(
+            f"{learned} to {tested}",
+            [item for item in speech if item.corpus != tested],
+            [item for item in speech if item.corpus == tested],
+        )
+        for learned, tested in (("ravdess", "nemo"), ("nemo", "ravdess"))
+    ]
+
+
+PLANS = {"folds": split_folds, "cross": split_corpora}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of goals.
+
+    Attributes:
+        title: What it says first.
+        plan: Which networks it is about.
+        splits: Which of their splits.
+        corpus: Whose recordings are scored.
+        labels: What is decided between.
+        by_speaker: Whether the mean runs over speakers, not over splits.
+    """
+
+    title: str
+    plan: str
+    splits: slice
+    corpus: str
+    labels: tuple[str, ...] = LABELS
+    by_speaker: bool = False
+
+
+EVERY = slice(None)
+ROWS = (
+    Row("RAVDESS, 4 classes, 5 folds", "folds", EVERY, "ravdess"),
+    Row("RAVDESS, 8 classes, 5 folds", "folds", EVERY, "ravdess", ALL_LABELS),
+    Row("nEMO, 4 classes, mean of 9 speakers", "folds", EVERY, "nemo", by_speaker=True),
+    Row("RAVDESS to nEMO, 4 classes", "cross", slice(0, 1), "nemo"),
+    Row("nEMO to RAVDESS, 4 classes", "cross", slice(1, 2), "ravdess"),
+)
+
+
+def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
+    """Train and store what is missing of a plan."""
+    epochs = max(round(CONFIG.epochs * arguments.part), 1)
+    for seed in arguments.seeds:
+        for split in splits:
+            file = arguments.output / plan / f"{NETWORK}-{seed}" / f"{split.name}.npz"
+            if file.is_file():
+                continue
+            model = train_network(
+                split.training,
+                split.test,
+                arguments.output / "runs" / plan / f"{split.name}-{seed}",
+                start=arguments.output / "network.pt",
+                config=replace(CONFIG, epochs=epochs, seed=seed),
+            )
+            store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
+
+
+def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
+    """Compute and store what is missing of a plan; says so when openSMILE is missing."""
+    if not egemaps_svm.has_opensmile():
+        print("eGeMAPS + SVM is left out: it needs `pip install opensmile`")
+        return
+    for row in (row for row in ROWS if row.plan == plan):
+        for split in splits[row.splits]:
+            file = svm_folder(row, arguments.output) / f"{split.name}.npz"
+            if file.is_file():
+                continue
+            alone = [item for item in split.training if item.corpus == row.corpus]
+            others = [item for item in split.training if item.corpus != "cremad"]
+            clips = (alone or others) + split.test
+            features = egemaps_svm.describe(clips, arguments.output / "egemaps.npz")
+            said = egemaps_svm.recognise(alone or others, split.test, features, row.labels)
+            store(file, said, row.labels)
+
+
+def svm_folder(row: Row, output: Path) -> Path:
+    """Where the SVM's answers for a row stand."""
+    return output / row.plan / f"{SVM} {row.corpus} {len(row.labels)}"
+
+
+def store(file: Path, logits: Logits, labels: Sequence[str]) -> None:
+    """Write what was said of the test recordings of a split, at once or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name("unfinished.npz")
+    np.savez(temporary, logits=logits, labels=np.array(labels))
+    temporary.replace(file)
+
+
+def recall(
+    folder: Path, splits: Sequence[Split], corpora: Sequence[str], labels: Sequence[str]
+) -> list[tuple[Logits, list[Utterance]]]:
+    """What was stored of each split, cut to the recordings of the corpora and to the labels."""
+    found = []
+    for split in splits:
+        file = folder / f"{split.name}.npz"
+        if file.is_file():
+            with np.load(file) as stored:
+                columns = [stored["labels"].tolist().index(label) for label in labels]
+                rows = [
+                    row
+                    for row, item in enumerate(split.test)
+                    if item.label in labels and item.corpus in corpora
+                ]
+                logits = stored["logits"][np.ix_(rows, columns)]
+            found.append((logits, [split.test[row] for row in rows]))
+    return found
+
+
+def index_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The class of each utterance, (N,)."""
+    return np.array([labels.index(item.label) for item in utterances])
+
+
+def cross_calibrate(parts: Sequence[Logits], truths: Sequence[NDArray[np.int64]]) -> float:
+    """Calibration error of all parts together, each with the temperature of the others.
+
+    Args:
+        parts: Logits (N, C) of groups that share no speaker.
+        truths: The classes of each group, (N,).
+    """
+    probabilities = []
+    for index, logits in enumerate(parts):
+        others = [place for place in range(len(parts)) if place != index]
+        temperature = fit_temperature(
+            np.concatenate([parts[place] for place in others]),
+            np.concatenate([truths[place] for place in others]),
+        )
+        powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+        probabilities.append(powers / powers.sum(axis=1, keepdims=True))
+    return expected_calibration_error(np.concatenate(truths), np.concatenate(probabilities))
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method with one seed on the recordings of a row.
+
+    Attributes:
+        uar: Averaged over the splits or speakers that were measured.
+        evaluation: Of all recordings together, with intervals over speakers.
+        calibration_error: With the temperature of the other splits; None with one split.
+        num_splits: How many were measured.
+    """
+
+    uar: float
+    evaluation: Evaluation
+    calibration_error: float | None
+    num_splits: int
+
+
+def score(folder: Path, row: Row, splits: Sequence[Split]) -> Score | None:
+    """Figures of what a folder holds, None when it holds nothing."""
+    found = recall(folder, splits[row.splits], (row.corpus,), row.labels)
+    if not found:
+        return None
+    logits = np.concatenate([part for part, _ in found])
+    test = [item for _, items in found for item in items]
+    truth = index_labels(test, row.labels)
+    units = [number for number, (_, items) in enumerate(found) for _ in items]
+    if row.by_speaker:
+        units = [item.speaker for item in test]
+    uars = [
+        unweighted_average_recall(truth[mine], logits[mine].argmax(axis=1))
+        for mine in (np.array([unit == one for unit in units]) for one in sorted(set(units)))
+    ]
+    error = None
+    if len(found) > 1:
+        truths = [index_labels(items, row.labels) for _, items in found]
+        error = cross_calibrate([part for part, _ in found], truths)
+    evaluation = assess(logits, test, row.labels, protocol="unseen speakers")
+    return Score(float(np.mean(uars)), evaluation, error, len(found))
+
+
+def tabulate(output: Path, speech: list[Utterance]) -> Iterator[str]:
+    """Lines of the table: what was measured, and of how many splits."""
+    for row in ROWS:
+        splits = PLANS[row.plan](speech)
+        seeds = sorted((output / row.plan).glob(f"{NETWORK}-*"))
+        for method, folders in ((NETWORK, seeds), (SVM, [svm_folder(row, output)])):
+            found = [item for item in (score(one, row, splits) for one in folders) if item]
+            if found:
+                yield write_line(row.title, method, found, len(splits[row.splits]))
+
+
+def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int) -> str:
+    """One line of the table: mean and deviation over the seeds."""
+    uars = [item.uar for item in scores]
+    low, high = np.mean([item.evaluation.uar_interval for item in scores], axis=0)
+    errors = [item.calibration_error for item in scores if item.calibration_error is not None]
+    calibrated = method == NETWORK and errors
+    cells = (
+        name,
+        method,
+        str(len(scores)),
+        f"{min(item.num_splits for item in scores)} of {num_splits}",
+        f"{np.mean(uars):.3f}",
+        f"{np.std(uars, ddof=1):.3f}" if len(uars) > 1 else "-",
+        f"{low:.3f} to {high:.3f}",
+        f"{np.mean(errors):.3f}" if calibrated else "-",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+METHODS = {"svm": measure_svm, "network": measure_network}
+
+
+def measure_speed(arguments: argparse.Namespace) -> None:
+    """Size on disk, and seconds of audio per second, of the bundled checkpoint on this machine."""
+    classifier = EmotionClassifier.from_pretrained(device="cpu", dtype="float32")
+    speech = [item for item in read_speech(arguments.data) if item.corpus == "ravdess"]
+    chosen = speech[:: len(speech) // SPEED_CLIPS]
+    clips = [Recordings([item])[0] for item in chosen]
+    seconds = sum(map(len, clips)) / egemaps_svm.SAMPLING_RATE
+    rates = []
+    for _ in range(SPEED_ROUNDS):
+        began = time.perf_counter()
+        classifier.predict_batch(clips, sampling_rate=egemaps_svm.SAMPLING_RATE)
+        rates.append(seconds / (time.perf_counter() - began))
+    size = sum(file.stat().st_size for file in Path(classifier.info.path).glob("*.safetensors"))
+    print(f"weights: {size / 1e6:.1f} MB")
+    print(
+        f"{len(clips)} clips of {seconds / len(clips):.1f} s, decoded before: "
+        f"{max(rates):.0f} times real time (best of {SPEED_ROUNDS}), "
+        f"{torch.get_num_threads()} threads, {classifier.info.backend}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=[*PLANS, "speed", "table"])
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
+    parser.add_argument("--output", type=Path, required=True, help="what is measured stays here")
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")
+    arguments = parser.parse_args()
+    if arguments.what == "speed":
+        measure_speed(arguments)
+        return
+    speech = read_speech(arguments.data)
+    if arguments.what in PLANS:
+        splits = PLANS[arguments.what](speech)
+        for method in arguments.method:
+            METHODS[method](arguments.what, splits, arguments)
+    print("| row | method | seeds | splits | UAR | deviation | 95 % over speakers | ECE |")
+    print("|---|---|---|---|---|---|---|---|")
+    for line in tabulate(arguments.output, speech):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
