@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from voices import write_voices
 
+from emoser.checkpoints.native import load_model
 from emoser.finetune import Utterance
 
 SCRIPTS = Path(__file__).parent.parent / "examples" / "bundled"
@@ -68,13 +70,14 @@ def test_across_corpora_no_label_of_the_tested_corpus_is_learned(measure, speech
         assert tested not in {item.corpus for item in split.training}
 
 
-def test_settings_name_only_corpora_that_are_there_and_choose_no_epoch(measure, speech):
+@pytest.mark.parametrize("name", ["shipped", "quick"])
+def test_settings_name_only_corpora_that_are_there(measure, speech, name):
     recipe = sys.modules["recipe"]
     alone = [item for item in speech if item.corpus == "nemo"]
-    fitted = recipe.fit_config(recipe.CONFIG, alone)
-    assert set(fitted.corpus_weights) == {"nemo"}
-    assert not fitted.restricted_labels
-    assert fitted.selection == "last"
+    for config in recipe.RECIPES[name].stages:
+        fitted = recipe.fit_config(config, alone)
+        assert set(fitted.corpus_weights) == {"nemo"}
+        assert not fitted.restricted_labels
 
 
 def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
@@ -85,15 +88,15 @@ def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
             said = "neutral" if item.label == "sad" else item.label
             row[measure.ALL_LABELS.index(said)] = 1.0
         measure.store(
-            tmp_path / "folds" / "network-1" / f"{split.name}.npz", logits, measure.ALL_LABELS
+            tmp_path / "folds" / "quick-1" / f"{split.name}.npz", logits, measure.ALL_LABELS
         )
     lines = [
         [cell.strip() for cell in line.split("|")] for line in measure.tabulate(tmp_path, speech)
     ]
     assert [cells[2:6] for cells in lines] == [
-        ["network", "1", "2 of 5", "0.500"],  # RAVDESS, neutral and sad of four classes
-        ["network", "1", "2 of 5", "0.667"],  # fear of eight classes beside them
-        ["network", "1", "2 of 5", "0.500"],  # nEMO
+        ["quick", "1", "2 of 5", "0.500"],  # RAVDESS, neutral and sad of four classes
+        ["quick", "1", "2 of 5", "0.667"],  # fear of eight classes beside them
+        ["quick", "1", "2 of 5", "0.500"],  # nEMO
     ]
 
 
@@ -129,16 +132,29 @@ def test_a_batch_says_of_each_frame_what_was_there(pretrain, monkeypatch):
     assert 0.3 < float(batch.masked.float().mean()) < 0.7
 
 
-def test_the_mean_of_networks_is_the_mean_of_their_weights(measure, tmp_path):
-    train, network = importlib.import_module("train"), sys.modules["network"]
-    config = train.replace(network.ModelConfig(labels=network.ALL_LABELS))
-    models = [network.build_model(network.ENCODER, config, seed=seed) for seed in (1, 2)]
-    for number, model in enumerate(models):
-        train.save_model(model, tmp_path / str(number))
-    mean = train.average_networks([tmp_path / "0", tmp_path / "1"]).state_dict()
-    first, second = (model.state_dict() for model in models)
-    for name, value in mean.items():
-        assert torch.allclose(value, (first[name] + second[name]) / 2, atol=1e-6)
+def test_stages_go_on_from_one_another_and_end_as_the_mean_of_their_weights(pretrain, tmp_path):
+    recipe = sys.modules["recipe"]
+    rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
+    clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
+    training = [item for item in clips if item.speaker != "2"]
+    test = [item for item in clips if item.speaker == "2"]
+    start = tmp_path / "network.pt"
+    guesser = pretrain.build_guesser(training)
+    torch.save(guesser.encoder.state_dict(), start)
+    brief = {"epochs": 1, "epoch_clips": 4, "batch_size": 2, "ema_decay": 0.0}
+    stages = [recipe.replace(recipe.QUICK, **brief, seed=seed) for seed in (1, 2)]
+    mean, results = recipe.train_stages(
+        training, test, tmp_path / "run", stages=stages, start=start
+    )
+    ends = [load_model(result.folder).state_dict() for result in results]
+    for name, value in mean.state_dict().items():
+        assert torch.allclose(value, (ends[0][name] + ends[1][name]) / 2, atol=1e-6)
+    moved = "encoder.backbone.encoder.layers.0.feed_forward.output_dense.weight"
+    first = guesser.encoder.state_dict()[moved.removeprefix("encoder.")]
+    assert not torch.equal(first, ends[0][moved])
+    assert not torch.equal(ends[0][moved], ends[1][moved])
+    bank = "encoder.feature_extractor.conv_layers.0.conv.weight"
+    assert torch.equal(ends[1][bank], guesser.encoder.state_dict()[bank.removeprefix("encoder.")])
 
 
 def test_a_temperature_never_comes_from_the_speakers_that_it_is_scored_on(measure):

@@ -18,7 +18,8 @@ from emoser.runtimes.manifest import FILES
 def main() -> None:
     checkpoint = find_checkpoint(DEFAULT_MODEL)
     with tempfile.TemporaryDirectory() as place:
-        done = export(checkpoint, Path(place) / "graph", calibrate=Path(__file__).parents[1] / "audio")
+        clips = Path(__file__).parents[1] / "audio"
+        done = export(checkpoint, Path(place) / "graph", calibrate=clips)
         for name in (FILES["onnx"], GRAPH_MANIFEST):
             (checkpoint.folder / name).write_bytes((done.folder / name).read_bytes())
     print(f"{checkpoint.folder / FILES['onnx']}: {done.parity}")

@@ -5,7 +5,6 @@
     python examples/bundled/measure.py speed --data PATH --output DIR
     python examples/bundled/measure.py table --data PATH --output DIR
 
-DIR/network.pt is the encoder that `pretrain.py` wrote; it heard none of the tested speakers.
 `folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
 speakers of nEMO, and tests it on all of them, so that every speaker is tested once. `cross`
 trains on one corpus and tests on the other, whose emotion labels are not used. CREMA-D's happy
@@ -14,9 +13,11 @@ speakers, of the tested corpus alone in `folds`, where more of them lower its fi
 speaker chooses anything: the last epoch is taken, and the temperature of a split is fitted on the
 other splits.
 
-What is measured stays in DIR: the same command goes on where it was stopped, and `table` prints
-what there is. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe: give
-it a DIR of its own.
+The recipe is "shipped", that of the bundled weights, or, with `--recipe quick`, the one that
+begins with DIR/network.pt, the encoder that `pretrain.py` wrote; it heard none of the tested
+speakers. What is measured stays in DIR: the same command goes on where it was stopped, and `table`
+prints what there is. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe:
+give it a DIR of its own.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
-from recipe import CONFIG, read_speech, train_network
+from recipe import RECIPES, read_speech, train_stages
 
 from emoser import EmotionClassifier
 from emoser.finetune import Utterance
@@ -42,7 +43,8 @@ from emoser.metrics import expected_calibration_error, unweighted_average_recall
 
 NUM_FOLDS = 5
 SEEDS = (20, 21, 22)
-NETWORK, SVM = "network", "eGeMAPS + SVM"
+SVM = "eGeMAPS + SVM"
+WATCHED = 25  # every so many test clips are scored after each epoch, for the log alone
 SPEED_CLIPS, SPEED_ROUNDS = 60, 3
 
 Logits = NDArray[np.float32]
@@ -121,20 +123,26 @@ ROWS = (
 
 def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Train and store what is missing of a plan."""
-    epochs = max(round(CONFIG.epochs * arguments.part), 1)
+    recipe = RECIPES[arguments.recipe]
+    start = arguments.output / "network.pt" if recipe.pretrained else None
     for seed in arguments.seeds:
-        for split in splits:
-            file = arguments.output / plan / f"{NETWORK}-{seed}" / f"{split.name}.npz"
-            if file.is_file():
-                continue
-            model = train_network(
-                split.training,
-                split.test,
-                arguments.output / "runs" / plan / f"{split.name}-{seed}",
-                start=arguments.output / "network.pt",
-                config=replace(CONFIG, epochs=epochs, seed=seed),
+        stages = [
+            replace(
+                config,
+                epochs=max(round(config.epochs * arguments.part), 1),
+                evaluation_labels=ALL_LABELS,
+                selection="last",
+                seed=seed + 100 * number,
             )
-            store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
+            for number, config in enumerate(recipe.stages)
+        ]
+        for split in splits:
+            file = arguments.output / plan / f"{arguments.recipe}-{seed}" / f"{split.name}.npz"
+            if not file.is_file():
+                run = arguments.output / "runs" / plan / f"{split.name}-{arguments.recipe}-{seed}"
+                watched = split.test[::WATCHED]
+                model, _ = train_stages(split.training, watched, run, stages=stages, start=start)
+                store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
 
 
 def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
@@ -256,9 +264,9 @@ def tabulate(output: Path, speech: list[Utterance]) -> Iterator[str]:
     """Lines of the table: what was measured, and of how many splits."""
     for row in ROWS:
         splits = PLANS[row.plan](speech)
-        seeds = sorted((output / row.plan).glob(f"{NETWORK}-*"))
-        for method, folders in ((NETWORK, seeds), (SVM, [svm_folder(row, output)])):
-            found = [item for item in (score(one, row, splits) for one in folders) if item]
+        folders = {name: sorted((output / row.plan).glob(f"{name}-*")) for name in RECIPES}
+        for method, places in {**folders, SVM: [svm_folder(row, output)]}.items():
+            found = [item for item in (score(one, row, splits) for one in places) if item]
             if found:
                 yield write_line(row.title, method, found, len(splits[row.splits]))
 
@@ -268,7 +276,7 @@ def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int)
     uars = [item.uar for item in scores]
     low, high = np.mean([item.evaluation.uar_interval for item in scores], axis=0)
     errors = [item.calibration_error for item in scores if item.calibration_error is not None]
-    calibrated = method == NETWORK and errors
+    calibrated = method != SVM and errors
     cells = (
         name,
         method,
@@ -312,6 +320,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="what is measured stays here")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--recipe", choices=list(RECIPES), default="shipped")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")
     arguments = parser.parse_args()

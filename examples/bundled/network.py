@@ -87,7 +87,9 @@ def install_filters(model: EmotionModel, utterances: list[Utterance]) -> None:
     """Put the filters into the first convolution, every band equally loud on speech."""
     first, second = list(model.encoder.feature_extractor.conv_layers)[:2]
     first.conv.weight.copy_(build_filters())
-    chosen = np.random.default_rng(SEED).choice(len(utterances), CALIBRATION_CLIPS, replace=False)
+    chosen = np.random.default_rng(SEED).choice(
+        len(utterances), min(CALIBRATION_CLIPS, len(utterances)), replace=False
+    )
     clips = Recordings([utterances[index] for index in chosen])
     power = torch.zeros(len(first.conv.weight))
     for clip in (torch.from_numpy(clips[index])[None] for index in range(len(clips))):

@@ -1,10 +1,10 @@
-"""Let the network of emoser-tiny hear plain speech before it learns any emotion.
+"""Let the network of emoser-tiny hear plain speech before it learns emotions.
 
     python examples/bundled/pretrain.py --data PATH --output DIR
 
-PATH holds the corpora with a table `manifest.csv`. DIR/network.pt is the encoder that `measure.py`
-and `train.py` begin with. A run that was interrupted continues when the same command is given
-again.
+PATH holds the corpora with a table `manifest.csv`. DIR/network.pt is the encoder that the recipe
+"quick" of `recipe.py` begins with. A run that was interrupted continues when the same command is
+given again.
 
 The task is that of HuBERT (arXiv 2106.07447): half of the frames are masked, and the network says
 which cluster of sounds they belong to. There are two sets of clusters, of MFCCs with their

@@ -1,19 +1,17 @@
-"""Make emoser-tiny, the checkpoint inside the package, of the networks that `measure.py` tested.
+"""Train emoser-tiny, the checkpoint inside the package, from nothing but speech.
 
-    python examples/bundled/pretrain.py --data PATH --output DIR
-    python examples/bundled/measure.py folds --data PATH --output DIR
-    python examples/bundled/measure.py cross --data PATH --output DIR
     python examples/bundled/train.py --data PATH --output DIR
 
-The networks of the five folds begin with the same encoder and learn from other speakers each;
-the mean of their weights has learned from all of them. The classifier is cut to neutral, angry,
-happy and sad, and calibrated on what each network said of the speakers that it never heard, which
-the card reports too. DIR/emoser-tiny is the finished checkpoint.
+PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus: ravdess, nemo
+or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
+interrupted continues when the same command is given again.
+
+The recipe is "shipped" of `recipe.py`; then the classifier is cut to neutral, angry, happy and
+sad, and calibrated.
 """
 
 import argparse
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Template
@@ -21,37 +19,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import NETWORK, PLANS, ROWS, index_labels, recall, score, tabulate
+from measure import cross_calibrate, index_labels
 from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
-from numpy.typing import NDArray
-from recipe import CONFIG, read_speech
+from recipe import RECIPES, read_speech, train_stages
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_clips, golden_record
 from emoser.checkpoints.native import build_model, load_model, save_model, write_json
 from emoser.finetune import Utterance
 from emoser.finetune.calibration import fit_temperature
-from emoser.finetune.report import Evaluation
+from emoser.finetune.evaluation import predict_logits
+from emoser.finetune.recordings import Recordings
+from emoser.finetune.report import Evaluation, assess
 from emoser.model import EmotionModel
 
+HELD_OUT = {"ravdess": ("16", "17", "18"), "nemo": ("KS0", "KD0")}
+STAGES = RECIPES["shipped"].stages
 CARD = Path(__file__).with_name("card.md")
 LICENCE = Path(__file__).with_name("licence.txt")
-TESTED = ("ravdess", "nemo")
+
+Sides = tuple[list[Utterance], list[Utterance]]
 
 
-def average_networks(folders: Sequence[Path]) -> EmotionModel:
-    """A network whose weights are the mean of those in the folders.
-
-    Raises:
-        FileNotFoundError: If there are none.
-    """
-    if not folders:
-        raise FileNotFoundError("no finished network; run measure.py folds first")
-    models = [load_model(folder) for folder in folders]
-    parts = [model.state_dict() for model in models]
-    mean = {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
-    models[0].load_state_dict(mean)
-    return models[0].eval()
+def read_sides(data: Path) -> Sides:
+    """What is trained on, and what is validated on: no speaker is on both sides."""
+    held_out = {(corpus, name) for corpus, names in HELD_OUT.items() for name in names}
+    speech = read_speech(data)
+    training = [item for item in speech if item.voice not in held_out]
+    validation = [item for item in speech if item.voice in held_out and item.label in LABELS]
+    return training, validation
 
 
 @torch.no_grad()
@@ -67,58 +63,97 @@ def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
     return smaller.eval()
 
 
-def fit_folds(output: Path, speech: list[Utterance]) -> float:
-    """The temperature of what the networks of the folds said of speakers new to them."""
-    logits: list[NDArray[np.float32]] = []
-    truth: list[NDArray[np.int64]] = []
-    for folder in sorted((output / "folds").glob(f"{NETWORK}-*")):
-        for part, items in recall(folder, PLANS["folds"](speech), TESTED, LABELS):
-            logits.append(part)
-            truth.append(index_labels(items, LABELS))
-    return fit_temperature(np.concatenate(logits), np.concatenate(truth))
+def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Evaluation]:
+    """Figures and intervals for each corpus and for all of them."""
+    rows = {
+        corpus: [index for index, item in enumerate(utterances) if item.corpus == corpus]
+        for corpus in HELD_OUT
+    }
+    rows["both"] = list(range(len(utterances)))
+    return {
+        name: assess(
+            logits[members],
+            [utterances[index] for index in members],
+            LABELS,
+            protocol="speakers that were not trained on",
+        )
+        for name, members in rows.items()
+    }
 
 
-def tell(evaluations: dict[str, Evaluation]) -> tuple[str, str]:
-    """Figures by emotion and sex, and confusions, in Markdown."""
-    recalls = [
-        f"| unseen speakers of | recordings | accuracy | macro F1 | {' | '.join(LABELS)} | women "
-        "| men |",
-        f"|---|---|---|---|{'---|' * (len(LABELS) + 2)}",
+def calibrate_speakers(logits: np.ndarray, utterances: list[Utterance]) -> float:
+    """Calibration error where each speaker has the temperature of the other speakers."""
+    voices = sorted({item.voice for item in utterances})
+    rows = [[i for i, item in enumerate(utterances) if item.voice == voice] for voice in voices]
+    truth = index_labels(utterances, LABELS)
+    return cross_calibrate([logits[part] for part in rows], [truth[part] for part in rows])
+
+
+def write_tables(evaluations: dict[str, Evaluation]) -> tuple[str, str]:
+    """Figures and confusions of each corpus, in Markdown."""
+    figures = [
+        "| held-out speakers of | recordings | UAR | 95 % over speakers | accuracy | macro F1 "
+        "| calibration error | women | men |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    head = " | ".join(LABELS)
-    confusion = [f"| | | {head} |", "|---|---|" + "---|" * len(LABELS)]
+    head = " | ".join((*LABELS, "recall"))
+    confusion = [f"| | | {head} |", "|---|---|" + "---|" * (len(LABELS) + 1)]
     for name, evaluation in evaluations.items():
-        report = evaluation.report
-        counts = np.array(report.confusion)
-        cells = [report.accuracy, report.macro_f1, *(counts.diagonal() / counts.sum(axis=1))]
-        cells += [report.per_sex[sex] for sex in ("f", "m")]
-        shown = " | ".join(f"{value:.2f}" for value in cells)
-        recalls.append(f"| {name} | {report.num_utterances} | {shown} |")
-        for label, row in zip(LABELS, counts, strict=True):
-            confusion.append(f"| {name} | {label} | {' | '.join(map(str, row))} |")
-    return "\n".join(recalls), "\n".join(confusion)
+        report, (low, high) = evaluation.report, evaluation.uar_interval
+        cells = (report.accuracy, report.macro_f1, report.calibration_error)
+        sexes = (report.per_sex.get(sex) for sex in ("f", "m"))
+        row = (
+            f"{name} | {report.num_utterances} | {report.uar:.3f} | {low:.2f} to {high:.2f}",
+            *(f"{value:.3f}" for value in cells),
+            *("-" if value is None else f"{value:.3f}" for value in sexes),
+        )
+        figures.append(f"| {' | '.join(row)} |")
+        for index, (label, counts) in enumerate(zip(LABELS, report.confusion, strict=True)):
+            recall = counts[index] / max(sum(counts), 1)
+            said = " | ".join(map(str, counts))
+            confusion.append(f"| {name} | {label} | {said} | {recall:.2f} |")
+    return "\n".join(figures), "\n".join(confusion)
 
 
-def write_card(model: EmotionModel, output: Path, speech: list[Utterance]) -> str:
-    """The README of the checkpoint, with the figures of the networks that it is the mean of."""
-    seeds = sorted((output / "folds").glob(f"{NETWORK}-*"))
-    splits = PLANS["folds"](speech)
-    rows = {row.corpus: row for row in ROWS if row.plan == "folds" and row.labels == LABELS}
-    scores = {name: score(seeds[0], row, splits) for name, row in rows.items()}
-    evaluations = {name: found.evaluation for name, found in scores.items() if found is not None}
-    recalls, confusion = tell(evaluations)
+def write_card(
+    model: EmotionModel, evaluations: dict[str, Evaluation], error: float, num_training: int
+) -> str:
+    """The README of the checkpoint."""
+    figures, confusion = write_tables(evaluations)
+    per_speaker = evaluations["both"].report.per_speaker
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Template(CARD.read_text(encoding="utf-8")).substitute(
+    template = Template(CARD.read_text(encoding="utf-8"))
+    return template.substitute(
         parameters=f"{parameters:,}",
         megabytes=f"{4 * parameters / 1e6:.1f}",
-        figures="\n".join(tabulate(output, speech)),
-        recalls=recalls,
+        figures=figures,
         confusion=confusion,
-        num_networks=5 * len(seeds),
-        epochs=CONFIG.epochs,
+        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
+        best_epoch=model.config.training["epochs"][0],
+        epochs=", ".join(str(config.epochs) for config in STAGES),
         temperature=f"{model.config.temperature:.2f}",
-        num_training=f"{len(speech):,}",
+        error=f"{error:.3f}",
+        num_ravdess=evaluations["ravdess"].report.num_utterances,
+        num_training=f"{num_training:,}",
     )
+
+
+def finish(
+    model: EmotionModel, provenance: dict[str, Any], sides: Sides, folder: Path
+) -> dict[str, Evaluation]:
+    """Cut, calibrate and save the trained model; gives the figures of what was saved."""
+    training, validation = sides
+    tiny = cut_labels(model, provenance)
+    logits = predict_logits(tiny, Recordings(validation))
+    temperature = fit_temperature(logits, index_labels(validation, LABELS))
+    tiny.config = replace(tiny.config, temperature=temperature)
+    evaluations = score_corpora(logits / temperature, validation)
+    error = calibrate_speakers(logits, validation)
+    card = write_card(tiny, evaluations, error, len(training))
+    save_model(tiny, folder, overwrite=True, card=card)
+    shutil.copyfile(LICENCE, folder / "LICENSE")
+    write_golden(folder)
+    return evaluations
 
 
 def write_golden(folder: Path) -> None:
@@ -139,25 +174,24 @@ def write_golden(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     arguments = parser.parse_args()
-    output: Path = arguments.output
-    speech = read_speech(arguments.data)
-    runs = sorted((output / "runs" / "folds").glob("*/best"))
+    sides = read_sides(arguments.data)
+    training, validation = sides
+    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
+    model, results = train_stages(training, validation, arguments.output, stages=STAGES)
     provenance = {
-        "protocol": "mean of the networks of a cross-validation over speakers; no speaker chose "
-        "an epoch",
+        "protocol": "speaker-independent; the first stage's epoch, the averaging of the stages "
+        "and the temperature were chosen on the held-out speakers",
+        "held_out": HELD_OUT,
         "targets": list(ALL_LABELS),
-        "networks": len(runs),
-        "config": CONFIG.to_dict(),
+        "epochs": [result.best_epoch for result in results],
+        "configs": [config.to_dict() for config in STAGES],
     }
-    model = cut_labels(average_networks(runs), provenance)
-    model.config = replace(model.config, temperature=fit_folds(output, speech))
-    folder = output / "emoser-tiny"
-    save_model(model, folder, overwrite=True, card=write_card(model, output, speech))
-    shutil.copyfile(LICENCE, folder / "LICENSE")
-    write_golden(folder)
-    print(f"the mean of {len(runs)} networks is in {folder}")
+    folder = arguments.output / "emoser-tiny"
+    for name, evaluation in finish(model, provenance, sides, folder).items():
+        print(f"\n{name}: {evaluation.report}")
+    print(f"\nsaved to {folder}")
 
 
 if __name__ == "__main__":
