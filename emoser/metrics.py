@@ -151,6 +151,16 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def drawn_units(num_speakers: int | None) -> str:
+    """What `bootstrap_interval` draws where so many speakers are known, or None if it is unknown.
+
+    Example:
+        >>> drawn_units(12), drawn_units(1)
+        ('speakers', 'recordings')
+    """
+    return "speakers" if num_speakers is None or num_speakers > 1 else "recordings"
+
+
 def draw_groups(groups: Sequence[Hashable], num_draws: int, seed: int) -> list[NDArray[np.int64]]:
     """Rows of whole groups, drawn with replacement; as many groups as there are."""
     members: dict[Hashable, list[int]] = {}

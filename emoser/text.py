@@ -1,4 +1,4 @@
-"""Text that can harm neither a terminal nor a spreadsheet.
+"""Text that can harm neither a terminal nor a spreadsheet, and counts in good grammar.
 
 Knows nothing of what the text says.
 """
@@ -18,6 +18,16 @@ def printable(text: str) -> str:
     """
     text = text.encode("utf-8", "backslashreplace").decode()
     return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "speaker"), counted(2_000, "recording")
+        ('1 speaker', '2,000 recordings')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def guard_cell(text: str) -> str:

@@ -9,6 +9,8 @@ from pathlib import PurePath
 from typing import Any
 
 from emoser.configuration import ModelConfig
+from emoser.metrics import drawn_units
+from emoser.text import counted
 
 METRICS: Mapping[str, tuple[str, str]] = {
     "uar": ("recall", "Unweighted average recall"),
@@ -145,14 +147,15 @@ def _figures(training: Mapping[str, Any]) -> str:
 def _describe(found: Mapping[str, Any]) -> Iterator[str]:
     """One evaluation: its protocol first."""
     counts = [
-        f"{found[key]:,} {word}"
-        for key, word in (("num_utterances", "recordings"), ("num_speakers", "known speakers"))
+        counted(found[key], word)
+        for key, word in (("num_utterances", "recording"), ("num_speakers", "known speaker"))
         if found.get(key)
     ]
     size = f" ({' of '.join(counts)})" if counts else ""
     yield f"Protocol: {found['protocol']}. Tested on {found.get('dataset', 'custom')}{size}."
     yield from (f"- {note}" for note in found.get("notes", ()))
-    yield from ("", "| figure | value | 95 % interval over speakers |", "|---|---|---|")
+    drawn = drawn_units(found.get("num_speakers"))
+    yield from ("", f"| figure | value | 95 % interval over {drawn} |", "|---|---|---|")
     for key, (_, name) in METRICS.items():
         if key in found:
             interval = found.get(f"{key}_interval")

@@ -60,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     for note in evaluation.notes:
         print(note)
     print(evaluation.report)
-    print(f"95 % interval of the UAR over speakers: {100 * low:.1f} to {100 * high:.1f} %")
+    print(
+        f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
+    )
     if comparison is not None:
         print(comparison)
     return 0

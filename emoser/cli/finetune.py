@@ -147,10 +147,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     report = result.evaluation.report
     low, high = result.evaluation.uar_interval
+    sure = f"95 % interval over {result.evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
     print(f"protocol: {result.evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
     print(report)
-    print(f"UAR {100 * report.uar:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %)")
+    print(f"UAR {100 * report.uar:.1f} % ({sure})")
     print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
     return 0
 

@@ -24,6 +24,7 @@ from emoser.metrics import (
     unweighted_average_recall,
 )
 from emoser.model import EmotionModel
+from emoser.text import counted
 
 CORNER = "true / said"
 
@@ -59,6 +60,12 @@ class Report:
     per_speaker: Mapping[str, float]
 
     @property
+    def size(self) -> str:
+        """How many recordings of how many known speakers, in words."""
+        recordings = counted(self.num_utterances, "recording")
+        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}"
+
+    @property
     def mean_corpus_uar(self) -> float:
         """UAR averaged over the corpora, large and small alike."""
         return float(np.mean(list(self.per_corpus.values())))
@@ -80,9 +87,8 @@ class Report:
             for label, row in zip(self.labels, self.confusion, strict=True)
         ]
         figures = (
-            f"{self.num_utterances} recordings of {self.num_speakers} speakers: "
-            f"UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, macro F1 {self.macro_f1:.3f}, "
-            f"calibration error {self.calibration_error:.3f}"
+            f"{self.size}: UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, "
+            f"macro F1 {self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
         )
         return "\n".join([figures, head, *rows])
 

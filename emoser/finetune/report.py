@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from emoser.errors import missing_extra
 from emoser.finetune.evaluation import Report, score_logits
 from emoser.finetune.utterance import Utterance
-from emoser.metrics import accuracy, bootstrap_interval, draw_groups, unweighted_average_recall
+from emoser.metrics import (
+    accuracy,
+    bootstrap_interval,
+    draw_groups,
+    drawn_units,
+    unweighted_average_recall,
+)
+from emoser.text import counted
 
 NUM_DRAWS = 1000
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
@@ -30,8 +37,8 @@ class Evaluation:
     Attributes:
         protocol: The sentence that belongs beside every figure.
         report: The figures.
-        accuracy_interval: 95 % interval of the accuracy over speakers.
-        uar_interval: 95 % interval of the UAR over speakers.
+        accuracy_interval: 95 % interval of the accuracy over what `drawn` says.
+        uar_interval: 95 % interval of the UAR over the same.
         notes: What else a reader must know, such as recordings that were left out.
     """
 
@@ -40,6 +47,11 @@ class Evaluation:
     accuracy_interval: tuple[float, float]
     uar_interval: tuple[float, float]
     notes: tuple[str, ...] = ()
+
+    @property
+    def drawn(self) -> str:
+        """What the intervals are over: "speakers", or "recordings" where there is one speaker."""
+        return drawn_units(self.report.num_speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -54,7 +66,8 @@ class Comparison:
         names: What the two are called.
         uars: UAR of each.
         difference: UAR of the first minus that of the second.
-        interval: 95 % interval of the difference over speakers.
+        interval: 95 % interval of the difference.
+        drawn: What it is over: "speakers", or "recordings" where there is one speaker.
         only_first: Recordings that only the first one recognised.
         only_second: Recordings that only the second one recognised.
         p_value: Exact McNemar test of these two counts.
@@ -64,6 +77,7 @@ class Comparison:
     uars: tuple[float, float]
     difference: float
     interval: tuple[float, float]
+    drawn: str
     only_first: int
     only_second: int
     p_value: float
@@ -78,9 +92,10 @@ class Comparison:
         low, high = self.interval
         return (
             f"UAR {100 * self.uars[0]:.1f} % ({first}) against {100 * self.uars[1]:.1f} % "
-            f"({second}): {100 * self.difference:+.1f} points, 95 % interval over speakers "
-            f"{100 * low:+.1f} to {100 * high:+.1f}; {self.only_first} recordings only {first} "
-            f"recognised, {self.only_second} only {second} (McNemar p = {self.p_value:.3g})"
+            f"({second}): {100 * self.difference:+.1f} points, 95 % interval over {self.drawn} "
+            f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
+            f"{first} recognised, {self.only_second} only {second} "
+            f"(McNemar p = {self.p_value:.3g})"
         )
 
 
@@ -142,6 +157,7 @@ def compare(
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
+        drawn_units(len({item.voice for item in utterances} - {None})),
         only_first,
         only_second,
         mcnemar(only_first, only_second),
@@ -166,9 +182,9 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
     lines = [f"# {title}", "", f"Protocol: {evaluation.protocol}.", ""]
     lines += [f"- {note}" for note in evaluation.notes] + [""] * bool(evaluation.notes)
     lines += [
-        f"{report.num_utterances} recordings of {report.num_speakers} known speakers.",
+        f"{report.size}.",
         "",
-        "| figure | value | 95 % interval over speakers |",
+        f"| figure | value | 95 % interval over {evaluation.drawn} |",
         "|---|---|---|",
         f"| accuracy (WA) | {_percent(report.accuracy)} | {_range(evaluation.accuracy_interval)} |",
         f"| recall averaged over classes (UA, UAR) | {_percent(report.uar)} | "

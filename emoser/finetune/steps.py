@@ -25,6 +25,7 @@ from emoser.finetune.objective import Objective, Targets
 from emoser.finetune.optimization import clip_gradients, rate_factor, set_rates
 from emoser.finetune.processes import Processes
 from emoser.finetune.randomness import seeded
+from emoser.finetune.shortcuts import quick_math
 from emoser.model import EmotionModel
 
 logger = logging.getLogger(__name__)
@@ -179,8 +180,8 @@ class Stepper:
         size = -(-count // min(self.parts, count))
         starts = range(0, count, size)
         loss, hits = torch.zeros((), device=device), torch.zeros((), device=device)
-        rank = self.processes.rank
-        with seeded(self.config.seed, step + 1, rank=rank, device=device):
+        random = seeded(self.config.seed, step + 1, rank=self.processes.rank, device=device)
+        with random, quick_math(device, self.config):
             for start in starts:
                 end = min(start + size, count)
                 part = batch.select(start, end).to(device)
