@@ -3,10 +3,15 @@
 The models are written by the classes of transformers themselves, into a folder of the caller's.
 """
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from emoser.checkpoints.location import find_checkpoint
+from emoser.checkpoints.weights import GRAPH_MANIFEST
 
 RATE = 16_000
 LABELS = ("neutral", "happy", "angry", "sad")
@@ -21,6 +26,7 @@ LARGE = {
 }
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000)
 SUFFIXES = ("wav", "flac")
+CALIBRATION_CLIPS = 8
 
 
 def write_model(shape: str, folder: Path) -> Path:
@@ -46,6 +52,25 @@ def write_model(shape: str, folder: Path) -> Path:
     transformers.Wav2Vec2FeatureExtractor(
         do_normalize=True, return_attention_mask=shape == "large"
     ).save_pretrained(folder)
+    return folder
+
+
+def write_int8(model: Path, folder: Path) -> Path:
+    """The int8 graph of a model for OpenVINO, unless it is there.
+
+    Without the proof of labels that `emoser export --int8` asks for: random weights have none.
+    """
+    if (folder / GRAPH_MANIFEST).is_file():
+        return folder
+    from emoser.runtimes.openvino_file import write_openvino
+    from emoser.runtimes.quantization import quantize_openvino
+
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = [make_clip(2.0 + seed % 3, seed=seed) for seed in range(CALIBRATION_CLIPS)]
+    with tempfile.TemporaryDirectory() as place:
+        plain = write_openvino(find_checkpoint(str(model)), Path(place), clips=[])
+        quantize_openvino(Path(place) / plain.file, folder / plain.file, clips)
+    replace(plain, dtype="int8", parity={}).write(folder)
     return folder
 
 

@@ -5,8 +5,8 @@ rates), speechbrain, cold (whole processes), decoding, memory, tiny. Any part ru
 (`--parts single folder`); what is done is kept in --state and not repeated. Every side runs in a
 process of its own and the sides take turns, so that ratios hold on a machine that is not quite
 quiet. Expected on 2 quiet cores: single 4 min, folder 3 min, speechbrain 1 min, cold 1 min,
-decoding and memory 1 min each, tiny half a minute; `--quick` takes a third. `--int8 FOLDER` adds
-a model that `emoser export --int8` wrote of the base shape (see --models).
+decoding and memory 1 min each, tiny half a minute; `--quick` takes a third. `--int8` adds
+the int8 graph of the base model.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from cold_start import measure_cold_starts
 from decoding import measure_decoding
 from folder import measure_folder
 from memory_base import measure_memory
-from shapes import count_seconds, write_clips, write_model
+from shapes import count_seconds, write_clips, write_int8, write_model
 
 from emoser.bench import Worker
 from emoser.bench.gauge import describe_machine
@@ -252,7 +252,13 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=500, help="files of the folder")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of single")
     parser.add_argument("--lengths", nargs="+", type=float, default=[4.0, 30.0], help="of single")
-    parser.add_argument("--int8", help="a folder of `emoser export --int8`, of the base shape")
+    parser.add_argument(
+        "--int8",
+        nargs="?",
+        const="",
+        help="int8 beside them: a folder of `emoser export --int8`, of the base shape, or one that "
+        "is made here of random weights, which have no labels to prove",
+    )
     place = Path(tempfile.gettempdir()) / "emoser-speed"
     parser.add_argument("--models", type=Path, default=place, help="%(default)s")
     parser.add_argument("--state", type=Path, help="figures so far; MODELS/state.json")
@@ -265,6 +271,8 @@ def main() -> None:
     state = {"machine": describe_machine(), "parts": {}}
     if file.is_file() and not options.fresh:
         state = json.loads(file.read_text(encoding="utf-8"))
+    if options.int8 == "":
+        options.int8 = str(write_int8(prepare("base", options), options.models / "base-int8"))
     for part in PARTS if options.all else options.parts:
         if part in state["parts"]:
             tell(f"{part}: measured before")
