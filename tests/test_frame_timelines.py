@@ -111,7 +111,7 @@ def test_cells_are_the_mean_of_the_frames_that_the_model_gives(frame_model):
         chosen = frames[place][(middles >= left) & (middles < right)]
         assert len(chosen) in (8, 9, 10, 11)
         np.testing.assert_allclose(
-            list(window.scores.values()), chosen.mean(axis=0), atol=1e-6, rtol=0
+            list(window.scores.values()), chosen.mean(axis=0), atol=1e-5, rtol=0
         )
     lengths = [window.end - window.start for window in timeline.windows]
     assert lengths == pytest.approx([CELL_SECONDS] * len(lengths), rel=0.15)
