@@ -7,8 +7,9 @@ import pytest
 import soundfile
 from models import random_clips
 
+from emoser.audio import load_audio
 from emoser.errors import AudioError, DependencyError
-from emoser.finetune import FinetuneConfig, Utterance, read_corpus
+from emoser.finetune import FinetuneConfig, Utterance, read_corpus, recordings
 from emoser.finetune import augment as variations
 from emoser.finetune.batches import plan_epoch
 from emoser.finetune.config import Augmentation
@@ -82,6 +83,27 @@ def test_a_piece_holds_exactly_its_samples(tmp_path):
     piece = Utterance(str(tmp_path / "a.wav"), "sad", start=0.25, end=0.5)
     decoded = Recordings([piece])[0]
     assert np.abs(decoded - samples[4000:8000]).max() <= 0.5 / 32768
+
+
+def test_what_somebody_holds_is_decoded_once_unless_the_file_changes(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        recordings, "load_audio", lambda path: decoded.append(path) or load_audio(path)
+    )
+    calls = []
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", random_clips([RATE])[0], RATE)
+        calls.append(Utterance(str(tmp_path / f"{name}.wav"), "sad"))
+    held = Recordings(calls)
+    again = Recordings(calls[:1])
+    assert len(decoded) == 2
+    assert np.array_equal(again[0], held[0])
+    assert np.array_equal(again.describe()[0], describe_clip(held[0]))
+    soundfile.write(tmp_path / "a.wav", random_clips([RATE // 2])[0], RATE)
+    assert Recordings(calls[:1]).num_samples == [RATE // 2]
+    del held, again
+    Recordings(calls[1:])
+    assert len(decoded) == 4
 
 
 def test_a_piece_behind_the_end_is_refused(tmp_path):

@@ -25,8 +25,9 @@ from emoser.finetune.config import Augmentation
 from emoser.finetune.events import write_events
 from emoser.finetune.freezing import freeze
 from emoser.finetune.inputs import PooledLayers, StoredFeatures, choose_form, run_model
+from emoser.finetune.optimization import build_optimizer
 from emoser.finetune.recordings import Recordings
-from emoser.finetune.steps import LossModule
+from emoser.finetune.steps import LossModule, Stepper
 
 STILL = {
     "hidden_dropout": 0.0,
@@ -344,6 +345,59 @@ def test_a_state_holds_only_what_training_can_change(sides, tmp_path):
     learning = {name for name, item in model.named_parameters() if item.requires_grad}
     buffers = {name for name, _ in model.named_buffers()}
     assert learning <= set(state["model"]) <= learning | buffers
+
+
+def test_muon_moves_the_matrices_of_the_encoder_and_adamw_the_rest():
+    """A step of each, beside torch's own optimizers on the same gradients."""
+    config = replace(CONFIG, optimizer="muon", mode="entire", weight_decay=0.1)
+    ours, theirs = small_model(dropout=False), small_model(dropout=False)
+    samples = torch.from_numpy(np.stack(random_clips([8_000, 8_000])))
+    for model in (ours, theirs):
+        model(samples).logits.square().sum().backward()
+    inner = dict(theirs.encoder.named_parameters())
+    matrices = [item for item in inner.values() if item.ndim == 2]
+    chosen = {id(item) for item in matrices}
+    rest = [item for item in theirs.parameters() if id(item) not in chosen]
+    rate, decay = CONFIG.encoder_learning_rate, config.weight_decay
+    parts = (
+        torch.optim.Muon(
+            matrices, lr=2.5 * rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            [
+                {"params": [item for item in rest if item.ndim > 1], "weight_decay": decay},
+                {"params": [item for item in rest if item.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=rate,
+            betas=config.betas,
+        ),
+    )
+    build_optimizer(ours, torch.nn.Identity(), config).step()
+    for part in parts:
+        part.step()
+    assert equal_weights(ours, theirs, tolerance=1e-6)
+    assert not equal_weights(ours, small_model(dropout=False), tolerance=1e-4)
+
+
+def test_a_run_with_muon_that_is_broken_off_ends_the_same(sides, tmp_path, monkeypatch):
+    config = replace(CONFIG, optimizer="muon", save_every_steps=3)
+    whole, broken = small_model(), small_model()
+    train(*sides, model=whole, config=config, output=tmp_path / "whole")
+    update, calls = Stepper.update, []
+
+    def break_off(self, *arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "update", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            train(*sides, model=broken, config=config, output=tmp_path / "broken")
+    again = small_model()
+    train(*sides, model=again, config=config, output=tmp_path / "broken")
+    assert equal_weights(again, whole)
 
 
 def test_newbob_lowers_the_rates_of_a_run(sides, tmp_path):

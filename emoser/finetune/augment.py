@@ -4,6 +4,8 @@ Each variation is a pure function; `augment` draws which ones from an explicit g
 Knows nothing of models, labels or files.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -79,23 +81,23 @@ def add_noise(samples: Samples, decibels: float, generator: np.random.Generator)
 
     The colour is drawn too, from white (flat) to brown (6 dB less per octave).
     """
-    noise = generator.standard_normal(len(samples), dtype=np.float32)
-    noise = tilt_spectrum(noise, -6.02 * generator.random())
+    octaves = _octaves(_fast_length(len(samples)))
+    drawn = generator.standard_normal(2 * len(octaves), dtype=np.float32).view(np.complex64)
+    noise = _sound(drawn * np.exp2(octaves * np.float32(-generator.random())), len(samples))
     level = _root_mean_square(samples) * 10.0 ** (-decibels / 20.0)
     return samples + noise * np.float32(level / max(_root_mean_square(noise), SILENCE))
 
 
 def tilt_spectrum(samples: Samples, decibels_per_octave: float) -> Samples:
     """The clip with a straight line added to its spectrum in decibels over octaves."""
-    frequencies = np.maximum(_frequencies(samples), LOWEST_HERTZ)
-    gains = (frequencies / REFERENCE_HERTZ) ** (decibels_per_octave / 6.0206)
-    return _filter(samples, gains)
+    octaves = _octaves(_fast_length(len(samples)))
+    return _filter(samples, np.exp2(octaves * np.float32(decibels_per_octave / 6.0206)))
 
 
 def limit_band(samples: Samples, low: float, high: float) -> Samples:
     """The clip without what lies below `low` or above `high` Hz."""
-    frequencies = _frequencies(samples)
-    return _filter(samples, ((frequencies >= low) & (frequencies <= high)).astype(np.float64))
+    frequencies = np.fft.rfftfreq(_fast_length(len(samples)), 1.0 / SAMPLING_RATE)
+    return _filter(samples, ((frequencies >= low) & (frequencies <= high)).astype(np.float32))
 
 
 def simulate_telephone(samples: Samples) -> Samples:
@@ -122,30 +124,38 @@ def add_reverb(samples: Samples, seconds: float, generator: np.random.Generator)
         generator: Makes the room.
     """
     size = max(int(seconds * SAMPLING_RATE), 1)
-    decay = 10.0 ** (-3.0 * np.arange(size) / size)
-    room = generator.standard_normal(size) * decay
+    decay = np.exp2(np.linspace(0.0, -3.0 * np.log2(10.0), size, dtype=np.float32))
+    room = generator.standard_normal(size, dtype=np.float32) * decay
     room /= max(float(np.sqrt(np.square(room).sum())), SILENCE)
     room[0] += 1.0
     length = _fast_length(len(samples) + size - 1)
-    spectrum = np.fft.rfft(samples, length) * np.fft.rfft(room, length)
-    return np.fft.irfft(spectrum, length)[: len(samples)].astype(np.float32)
+    return _sound(np.fft.rfft(samples, length) * np.fft.rfft(room, length), len(samples))
 
 
 def _root_mean_square(samples: Samples) -> float:
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
 
 
-def _frequencies(samples: Samples) -> NDArray[np.float64]:
-    return np.fft.rfftfreq(_fast_length(len(samples)), 1.0 / SAMPLING_RATE).astype(np.float64)
+@lru_cache(maxsize=64)
+def _octaves(length: int) -> Samples:
+    """Where the frequencies of a spectrum lie, in octaves above 1 kHz."""
+    frequencies = np.fft.rfftfreq(length, 1.0 / SAMPLING_RATE)
+    octaves = np.log2(np.maximum(frequencies, LOWEST_HERTZ) / REFERENCE_HERTZ)
+    octaves = octaves.astype(np.float32)
+    octaves.flags.writeable = False
+    return octaves
 
 
-def _filter(samples: Samples, gains: NDArray[np.float64]) -> Samples:
-    length = _fast_length(len(samples))
-    spectrum = np.fft.rfft(samples, length) * gains.astype(np.float32)
-    return np.fft.irfft(spectrum, length)[: len(samples)].astype(np.float32, copy=False)
+def _filter(samples: Samples, gains: Samples) -> Samples:
+    return _sound(np.fft.rfft(samples, _fast_length(len(samples))) * gains, len(samples))
+
+
+def _sound(spectrum: NDArray[np.complex64], size: int) -> Samples:
+    """The first samples of what has a spectrum, whose length `_fast_length` made even."""
+    return np.fft.irfft(spectrum)[:size].astype(np.float32, copy=False)
 
 
 def _fast_length(length: int) -> int:
-    """The next multiple of a power of two near the length, for which the FFT is fast."""
-    step = 1 << max(length.bit_length() - 4, 0)
-    return max(-(-length // step) * step, 1)
+    """The next multiple of a power of two near the length, even, for which the FFT is fast."""
+    step = 2 << max(length.bit_length() - 5, 0)
+    return max(-(-length // step) * step, 2)

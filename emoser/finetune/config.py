@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MODES = ("entire", "partial", "frozen", "lora", "last-k")
-OPTIMIZERS = ("adamw", "adam")
+OPTIMIZERS = ("adamw", "adam", "muon")
 SCHEDULES = ("cosine", "constant", "newbob")
 CLIPPINGS = ("joint", "separate")
 SELECTIONS = ("uar", "accuracy", "last")
@@ -98,8 +98,10 @@ class FinetuneConfig:
         epoch_clips: Clips in an epoch where that is not the size of the training set.
         encoder_learning_rate: Highest rate of the encoder's weights.
         head_learning_rate: Highest rate of all other weights.
-        optimizer: "adamw", or "adam" without decay as in the paper.
-        weight_decay: Of AdamW, on matrices alone.
+        optimizer: "adamw", "adam" without decay as in the paper, or "muon" for encoders that
+            learn from nothing: orthogonal steps for the encoder's matrices, 2.5 times as fast,
+            and AdamW for all else.
+        weight_decay: Of AdamW and Muon, on matrices alone.
         betas: Of the optimizer.
         schedule: "cosine" (to zero at the end) or "constant", both after the warm-up, or
             "newbob" (times 0.9 after an epoch whose validation error is not at least 0.25 %

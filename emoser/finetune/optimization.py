@@ -6,6 +6,7 @@ Works on a model and its configuration; knows nothing of audio or of epochs.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,45 +20,78 @@ NEWBOB_FACTOR = 0.9
 NEWBOB_THRESHOLD = 0.0025
 SMALL = 0.1  # of the size that the weights of an encoder usually have
 OVERWRITTEN = 0.5  # of its size, moved in an epoch
+MATRIX_RATE = 2.5  # by which Muon's matrices move faster than what AdamW moves beside them
+
+
+class OptimizerPair(torch.optim.Optimizer):
+    """Two optimizers of different weights that step as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        """Join them; their groups become the groups of the pair.
+
+        Args:
+            parts: Optimizers that share no weight.
+        """
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+
+    def step(self, closure: Any = None) -> None:
+        """One step of each."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from saved states."""
+        for part, saved in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(saved)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizer(
     model: EmotionModel, objective: nn.Module, config: FinetuneConfig
 ) -> torch.optim.Optimizer:
-    """AdamW or Adam with two rates, encoder and rest, and no decay of biases and norms.
+    """AdamW, Adam or Muon with two rates, encoder and rest, and no decay of biases and norms.
 
-    Adam treats every weight apart, so that one of them with two rates is the paper's two.
+    Adam treats every weight apart, so that one of them with two rates is the paper's two. Muon
+    moves the matrices of the encoder, and AdamW all other weights beside it.
 
     Raises:
         ValueError: If no weight of the model requires a gradient.
     """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     for parameter in [*model.parameters(), *objective.parameters()]:
         if not parameter.requires_grad:
             continue
         inside = id(parameter) in encoder
-        decays = config.optimizer == "adamw" and parameter.ndim > 1
+        matrix = config.optimizer == "muon" and inside and parameter.ndim == 2
+        decays = config.optimizer != "adam" and parameter.ndim > 1
         decay = config.weight_decay if decays else 0.0
-        groups.setdefault((inside, decay), []).append(parameter)
+        groups.setdefault((matrix, inside, decay), []).append(parameter)
     if not groups:
         raise ValueError("no weight of the model requires a gradient; there is nothing to train")
     rates = {True: config.encoder_learning_rate, False: config.head_learning_rate}
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        [
+    split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for (matrix, inside, decay), parameters in groups.items():
+        rate = rates[inside] * (MATRIX_RATE if matrix else 1.0)
+        split[matrix].append(
             {
                 "params": parameters,
-                "lr": rates[inside],
-                "highest": rates[inside],
+                "lr": rate,
+                "highest": rate,
                 "encoder": inside,
                 "weight_decay": decay,
             }
-            for (inside, decay), parameters in groups.items()
-        ],
-        betas=config.betas,
-        fused=True,
-    )
+        )
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    adam = kind(split[False], betas=config.betas, fused=True) if split[False] else None
+    muon = torch.optim.Muon(split[True], adjust_lr_fn="match_rms_adamw") if split[True] else None
+    parts = [part for part in (adam, muon) if part is not None]
+    return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
 
 
 def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: int) -> str | None:

@@ -42,7 +42,7 @@ from emoser.finetune.state import (
     write_log,
     write_settings,
 )
-from emoser.finetune.statistics import describe_clip, standardize_statistics
+from emoser.finetune.statistics import standardize_statistics
 from emoser.finetune.steps import Stepper, set_recompute
 from emoser.finetune.utterance import Utterance
 from emoser.finetune.validation import score_epoch
@@ -188,9 +188,8 @@ def _decode(
     terminal = sys.stderr.isatty()
     recordings = Recordings(utterances, progress=terminal)
     if config.statistics_weight > 0.0:
-        rows = np.stack([describe_clip(recordings[index]) for index in range(len(recordings))])
         voices = [item.voice or item.corpus for item in utterances]
-        statistics = torch.from_numpy(standardize_statistics(rows, voices))
+        statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
         targets = targets._replace(statistics=statistics)
     held_out = Recordings(validation, progress=terminal)
     return _Data(utterances, validation, recordings, held_out, targets)
