@@ -9,7 +9,8 @@ import pytest
 import torch
 from voices import write_voices
 
-from emoser.checkpoints.native import load_model
+from emoser.checkpoints.native import build_model
+from emoser.configuration import ModelConfig
 from emoser.finetune import Utterance
 
 SCRIPTS = Path(__file__).parent.parent / "examples" / "bundled"
@@ -70,14 +71,12 @@ def test_across_corpora_no_label_of_the_tested_corpus_is_learned(measure, speech
         assert tested not in {item.corpus for item in split.training}
 
 
-@pytest.mark.parametrize("name", ["shipped", "quick"])
-def test_settings_name_only_corpora_that_are_there(measure, speech, name):
+def test_settings_name_only_corpora_that_are_there(measure, speech):
     recipe = sys.modules["recipe"]
     alone = [item for item in speech if item.corpus == "nemo"]
-    for config in recipe.RECIPES[name].stages:
-        fitted = recipe.fit_config(config, alone)
-        assert set(fitted.corpus_weights) == {"nemo"}
-        assert not fitted.restricted_labels
+    fitted = recipe.fit_config(recipe.RECIPE, alone)
+    assert set(fitted.corpus_weights) == {"nemo"}
+    assert not fitted.restricted_labels
 
 
 def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
@@ -88,15 +87,15 @@ def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
             said = "neutral" if item.label == "sad" else item.label
             row[measure.ALL_LABELS.index(said)] = 1.0
         measure.store(
-            tmp_path / "folds" / "quick-1" / f"{split.name}.npz", logits, measure.ALL_LABELS
+            tmp_path / "folds" / "emoser-tiny-1" / f"{split.name}.npz", logits, measure.ALL_LABELS
         )
     lines = [
         [cell.strip() for cell in line.split("|")] for line in measure.tabulate(tmp_path, speech)
     ]
-    assert [cells[2:6] for cells in lines] == [
-        ["quick", "1", "2 of 5", "0.500"],  # RAVDESS, neutral and sad of four classes
-        ["quick", "1", "2 of 5", "0.667"],  # fear of eight classes beside them
-        ["quick", "1", "2 of 5", "0.500"],  # nEMO
+    assert [cells[2:6] for cells in lines[2:]] == [
+        ["emoser-tiny", "1", "2 of 5", "0.500"],  # RAVDESS, neutral and sad of four classes
+        ["emoser-tiny", "1", "2 of 5", "0.667"],  # fear of eight classes beside them
+        ["emoser-tiny", "1", "2 of 5", "0.500"],  # nEMO
     ]
 
 
@@ -105,56 +104,71 @@ def pretrain(measure):
     return importlib.import_module("pretrain")
 
 
-def test_a_described_frame_is_where_the_encoder_hears_it(pretrain):
-    """A click in the middle of frame 40 of the encoder is loudest in row 40."""
+def test_the_parts_of_a_frame_are_described_where_the_encoder_hears_them(pretrain):
+    """A click in the middle of part 2 of frame 9 is loudest in row 4 x 9 + 2."""
     samples = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 1e-3
-    centre = 40 * pretrain.HOP + pretrain.FIELD // 2
+    parts = pretrain.PARTS
+    centre = 9 * pretrain.HOP + pretrain.FIELD // 2 + pretrain.PART_HOP // 2  # of part 2 of 0 to 3
     samples[centre - 8 : centre + 8] += 0.5
     sound, voice = pretrain.cut_rows(
         [pretrain.describe_sounds(samples), pretrain.describe_voice(samples)], samples
     )
     num_frames = (len(samples) - pretrain.FIELD) // pretrain.HOP + 1
-    assert len(sound) == len(voice) == num_frames
-    assert sound[:, 0].argmax() == voice[:, 2].argmax() == 40
+    assert len(sound) == len(voice) == parts * num_frames
+    assert sound[:, 0].argmax() == voice[:, 2].argmax() == parts * 9 + 2
+
+
+def test_the_field_of_a_frame_is_that_of_the_encoder(pretrain):
+    model = build_model(pretrain.ENCODER, ModelConfig(labels=("neutral", "sad")), seed=0)
+    lengths = torch.tensor([pretrain.FIELD, pretrain.FIELD + pretrain.HOP])
+    assert model.encoder.min_samples == pretrain.FIELD
+    assert model.encoder.count_frames(lengths).tolist() == [1, 2]
 
 
 def test_a_batch_says_of_each_frame_what_was_there(pretrain, monkeypatch):
     """Clips whose samples tell the number of their frame, without variations."""
     monkeypatch.setattr(pretrain, "augment", lambda samples, *_: samples)
     count = 400
+    names = np.arange(count)[:, None, None]
     clip = pretrain.Clip(
         np.repeat(np.arange(count, dtype=np.int16), pretrain.HOP),
-        np.stack([np.arange(count), np.arange(count)], axis=1),
+        np.broadcast_to(names, (count, pretrain.PARTS, 2)),
     )
     batch = pretrain.draw_batch([clip], step=3)
-    heard = (batch.samples[:, :: pretrain.HOP] * 32768).round().long()
-    assert bool((heard[:, : pretrain.CROP_FRAMES] == batch.clusters[..., 0]).all())
+    heard = (batch.samples[:, :: pretrain.HOP] * 32768).round().long()[:, : pretrain.CROP_FRAMES]
+    assert bool((heard[..., None, None] == batch.clusters).all())
     assert 0.3 < float(batch.masked.float().mean()) < 0.7
 
 
-def test_stages_go_on_from_one_another_and_end_as_the_mean_of_their_weights(pretrain, tmp_path):
+def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, tmp_path):
     recipe = sys.modules["recipe"]
     rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
     clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
     training = [item for item in clips if item.speaker != "2"]
     test = [item for item in clips if item.speaker == "2"]
     start = tmp_path / "network.pt"
-    guesser = pretrain.build_guesser(training)
-    torch.save(guesser.encoder.state_dict(), start)
-    brief = {"epochs": 1, "epoch_clips": 4, "batch_size": 2, "ema_decay": 0.0}
-    stages = [recipe.replace(recipe.QUICK, **brief, seed=seed) for seed in (1, 2)]
-    mean, results = recipe.train_stages(
-        training, test, tmp_path / "run", stages=stages, start=start
+    first = pretrain.build_guesser(training).model.encoder.state_dict()
+    torch.save(first, start)
+    still = recipe.replace(
+        recipe.RECIPE,
+        epochs=1,
+        epoch_clips=4,
+        batch_size=2,
+        ema_decay=0.0,
+        weight_decay=0.0,
+        encoder_learning_rate=0.0,
     )
-    ends = [load_model(result.folder).state_dict() for result in results]
-    for name, value in mean.state_dict().items():
-        assert torch.allclose(value, (ends[0][name] + ends[1][name]) / 2, atol=1e-6)
-    moved = "encoder.backbone.encoder.layers.0.feed_forward.output_dense.weight"
-    first = guesser.encoder.state_dict()[moved.removeprefix("encoder.")]
-    assert not torch.equal(first, ends[0][moved])
-    assert not torch.equal(ends[0][moved], ends[1][moved])
-    bank = "encoder.feature_extractor.conv_layers.0.conv.weight"
-    assert torch.equal(ends[1][bank], guesser.encoder.state_dict()[bank.removeprefix("encoder.")])
+    moving = recipe.replace(still, encoder_learning_rate=1e-3)
+    ends = [
+        recipe.train_network(training, test, tmp_path / name, config=config, start=start)
+        for name, config in (("still", still), ("moving", moving))
+    ]
+    weights = [model.encoder.state_dict() for model in ends]
+    assert all(torch.equal(weights[0][name], value) for name, value in first.items())
+    bank = "feature_extractor.conv_layers.0.conv.weight"
+    moved = "backbone.encoder.layers.0.feed_forward.output_dense.weight"
+    assert torch.equal(weights[1][bank], first[bank])
+    assert not torch.equal(weights[1][moved], first[moved])
 
 
 def test_a_temperature_never_comes_from_the_speakers_that_it_is_scored_on(measure):

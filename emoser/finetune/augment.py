@@ -5,6 +5,7 @@ Knows nothing of models, labels or files.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import soxr
@@ -147,12 +148,14 @@ def _octaves(length: int) -> Samples:
 
 
 def _filter(samples: Samples, gains: Samples) -> Samples:
-    return _sound(np.fft.rfft(samples, _fast_length(len(samples))) * gains, len(samples))
+    spectrum = np.fft.rfft(samples, _fast_length(len(samples)))
+    return _sound(spectrum * gains, len(samples))
 
 
-def _sound(spectrum: NDArray[np.complex64], size: int) -> Samples:
+def _sound(spectrum: NDArray[Any], size: int) -> Samples:
     """The first samples of what has a spectrum, whose length `_fast_length` made even."""
-    return np.fft.irfft(spectrum)[:size].astype(np.float32, copy=False)
+    samples: Samples = np.fft.irfft(spectrum)[:size].astype(np.float32, copy=False)
+    return samples
 
 
 def _fast_length(length: int) -> int:

@@ -35,7 +35,7 @@ class OptimizerPair(torch.optim.Optimizer):
         super().__init__([group for part in parts for group in part.param_groups], {})
         self.parts = parts
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step of each."""
         for part in self.parts:
             part.step()

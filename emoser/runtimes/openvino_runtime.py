@@ -33,7 +33,7 @@ SLOW_BFLOAT16 = (
     "this processor has no bfloat16 arithmetic, and imitating it is many times slower than "
     "float32, in which the model runs"
 )
-WARM_SAMPLES = 4_800
+WARM_SAMPLES = 16_000
 ONE_LENGTH = frozenset({"whisper"})  # encoders whose frames are always equally many
 
 

@@ -2,16 +2,15 @@
 
     python examples/bundled/pretrain.py --data PATH --output DIR
 
-PATH holds the corpora with a table `manifest.csv`. DIR/network.pt is the encoder that the recipe
-"quick" of `recipe.py` begins with. A run that was interrupted continues when the same command is
-given again.
+PATH holds the corpora with a table `manifest.csv`. DIR/network.pt is the encoder that the recipe of
+`recipe.py` begins with. A run that was interrupted continues when the same command is given again.
 
 The task is that of HuBERT (arXiv 2106.07447): half of the frames are masked, and the network says
-which cluster of sounds they belong to. There are two sets of clusters, of MFCCs with their
-derivatives, and of pitch, periodicity and level, which MFCCs tell little of. As in WavLM (arXiv
-2110.13900) the clusters are those of the clean clip, while the network hears it in rooms, through
-noise, telephones and other microphones. Neither RAVDESS nor nEMO is heard: whoever is tested in
-`measure.py` is new to the network.
+which cluster of sounds each quarter of them belongs to. There are two sets of clusters, of MFCCs
+with their derivatives, and of pitch, periodicity and level, which MFCCs tell little of. As in
+WavLM (arXiv 2110.13900) the clusters are those of the clean clip, while the network hears it in
+rooms, through noise, telephones and other microphones. Neither RAVDESS nor nEMO is heard: whoever
+is tested in `measure.py` is new to the network.
 """
 
 import argparse
@@ -33,26 +32,33 @@ from torchaudio.functional import compute_deltas
 from torchaudio.transforms import MFCC
 from tqdm import tqdm
 
-from emoser.finetune import Utterance
+from emoser.finetune import FinetuneConfig, Utterance
 from emoser.finetune.augment import augment, change_speed
 from emoser.finetune.config import Augmentation
+from emoser.finetune.optimization import build_optimizer, rate_factor, set_rates
 from emoser.finetune.recordings import Recordings
+from emoser.finetune.shortcuts import quick_math
 from emoser.finetune.statistics import track_voice
 from emoser.model import EmotionModel
 
 CORPORA = ("cremad", "librispeech", "picovoice")
 SPEEDS = (0.9, 1.0, 1.1)
-HOP, FIELD = 320, 992  # samples: from frame to frame of the encoder, and heard by one
-MFCC_WINDOW, VOICE_WINDOW, VOICE_HOP = 512, 512, 160
+HOP = math.prod(ENCODER.conv_stride)  # samples from frame to frame of the encoder
+FIELD = 5312  # samples that one frame hears
+PARTS = 4  # of a frame, which are named one by one
+PART_HOP = HOP // PARTS
+FIRST_CENTRE = (FIELD - HOP + PART_HOP) // 2  # sample in the middle of the first part
+WINDOW, VOICE_HOP = 512, 160  # samples that a description of sound or voice is made of
 SOUND_CLUSTERS, VOICE_CLUSTERS = 100, 50
-CLUSTERED_FRAMES = 150_000
-STEPS, WARMUP = 3000, 0.06
-BATCH, CROP_FRAMES = 24, 150  # 3 s
+CLUSTERED_ROWS = 150_000
+SHORTEST_FRAMES = 6  # of a clip that is learned from
+STEPS = 2600
+BATCH, CROP_FRAMES = 24, 37  # 3 s
 SPARE_FRAMES = -(-(FIELD - HOP) // HOP)  # that the last frame hears beyond its hop
-MASK_STARTS, MASK_FRAMES = 0.065, 10  # about half of all frames
+MASK_STARTS, MASK_FRAMES = 0.2, 3  # about half of all frames
 HEARD_WEIGHT = 0.2  # of frames that are not masked
-LEARNING_RATE, WEIGHT_DECAY, BETAS = 1.5e-3, 0.02, (0.9, 0.98)
 SAVE_EVERY, LOG_EVERY = 200, 25
+DEVICE = torch.device("cpu")
 
 AUGMENTATION = Augmentation(
     speed_probability=0.0,
@@ -64,13 +70,23 @@ AUGMENTATION = Augmentation(
     telephone_probability=0.1,
 )
 
+CONFIG = FinetuneConfig(
+    optimizer="muon",
+    encoder_learning_rate=1.5e-3,
+    head_learning_rate=1.5e-3,
+    weight_decay=0.02,
+    warmup=0.06,
+    mode="entire",
+    precision="bfloat16",
+)
+
 
 class Clip(NamedTuple):
     """Speech and the clusters of its frames.
 
     Attributes:
         samples: At 16 kHz, 16 bit, (T,).
-        clusters: Of sound and of voice, (L, 2).
+        clusters: Of sound and of voice in each part of a frame, (L, P, 2).
     """
 
     samples: NDArray[np.int16]
@@ -83,7 +99,7 @@ class Batch:
 
     Attributes:
         samples: What is heard, (B, T).
-        clusters: What is to be said of each frame, (B, L, 2).
+        clusters: What is to be said of the parts of each frame, (B, L, P, 2).
         masked: Which frames are hidden, (B, L).
     """
 
@@ -93,28 +109,32 @@ class Batch:
 
 
 class Guesser(nn.Module):
-    """The encoder, and two linear layers that name the clusters of its frames."""
+    """The encoder, and two linear layers that name the clusters of the parts of its frames."""
 
     def __init__(self, model: EmotionModel) -> None:
         super().__init__()
-        self.encoder = model.encoder
-        self.sound = nn.Linear(ENCODER.hidden_size, SOUND_CLUSTERS)
-        self.voice = nn.Linear(ENCODER.hidden_size, VOICE_CLUSTERS)
+        self.model = model
+        counts = (SOUND_CLUSTERS, VOICE_CLUSTERS)
+        self.heads = nn.ModuleList(
+            nn.Linear(ENCODER.hidden_size, PARTS * count) for count in counts
+        )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and how many masked frames have the right sound."""
-        heard = self.encoder.normalize(batch.samples, None)
-        features = self.encoder.extract_features(heard, None)
-        frames = self.encoder.backbone(features, mask_time_indices=batch.masked)[0]
-        weights = torch.where(batch.masked, 1.0, HEARD_WEIGHT).flatten()
-        weights = weights / weights.sum()
-        said = [self.sound(frames).flatten(0, 1), self.voice(frames).flatten(0, 1)]
+        encoder = self.model.encoder
+        features = encoder.extract_features(encoder.normalize(batch.samples, None), None)
+        frames = encoder.backbone(features, mask_time_indices=batch.masked)[0]
+        weights = torch.where(batch.masked, 1.0, HEARD_WEIGHT)
+        weights = (weights / weights.sum() / PARTS).repeat_interleave(PARTS)
+        said = [
+            layer(frames).float().flatten().unflatten(0, (len(weights), -1)) for layer in self.heads
+        ]
         losses = [
-            functional.cross_entropy(logits.float(), truth, reduction="none")
-            for logits, truth in zip(said, batch.clusters.flatten(0, 1).unbind(1), strict=True)
+            functional.cross_entropy(logits, truth, reduction="none")
+            for logits, truth in zip(said, batch.clusters.flatten(0, 2).unbind(1), strict=True)
         ]
         right = said[0].argmax(dim=1) == batch.clusters[..., 0].flatten()
-        hits = right[batch.masked.flatten()].float().mean()
+        hits = right[batch.masked.repeat_interleave(PARTS)].float().mean()
         return ((losses[0] + losses[1]) * weights).sum(), hits
 
 
@@ -126,24 +146,23 @@ def read_speech(data: Path) -> list[Utterance]:
 
 
 def describe_sounds(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """MFCCs of the encoder's frames with two derivatives, (L, 39)."""
+    """MFCCs of the parts of the encoder's frames with two derivatives, (L, 39)."""
     analysis = MFCC(
         SAMPLING_RATE,
         n_mfcc=13,
-        melkwargs={"n_fft": MFCC_WINDOW, "hop_length": HOP, "n_mels": 40, "center": False},
+        melkwargs={"n_fft": WINDOW, "hop_length": PART_HOP, "n_mels": 40, "center": False},
     )
-    centred = torch.from_numpy(samples[(FIELD - MFCC_WINDOW) // 2 :])
+    centred = torch.from_numpy(samples[FIRST_CENTRE - WINDOW // 2 :])
     first = analysis(centred / centred.std().clamp(min=1e-4))  # (13, L)
     second = compute_deltas(first)
     return torch.cat([first, second, compute_deltas(second)]).T.numpy()
 
 
 def describe_voice(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pitch, periodicity and level of the encoder's frames with one derivative, (L, 6)."""
-    shift = (FIELD - VOICE_WINDOW) // 2  # 1.5 hops: the mean of two frames
-    tracks = track_voice(samples[shift - VOICE_HOP // 2 :])
+    """Pitch, periodicity and level of the same with one derivative, (L, 6)."""
+    ratio = PART_HOP // VOICE_HOP  # a part is the mean of so many frames
+    tracks = track_voice(samples[FIRST_CENTRE - WINDOW // 2 - (ratio - 1) * VOICE_HOP // 2 :])
     tracks = np.column_stack([tracks[:, 0] * tracks[:, 1], tracks[:, 1], tracks[:, 2] / 20.0])
-    ratio = HOP // VOICE_HOP
     size = len(tracks) // ratio
     slow = tracks[: size * ratio].reshape(size, ratio, -1).mean(axis=1)
     steps = np.gradient(slow, axis=0)
@@ -154,7 +173,7 @@ def cut_rows(
     descriptions: list[NDArray[np.float32]], samples: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
     """The rows that belong to frames of the encoder."""
-    size = (len(samples) - FIELD) // HOP + 1
+    size = PARTS * ((len(samples) - FIELD) // HOP + 1)
     return [rows[:size] for rows in descriptions]
 
 
@@ -163,7 +182,7 @@ def cluster(rows: list[NDArray[np.float32]], count: int) -> list[NDArray[np.int6
     everything = np.concatenate(rows)
     mean, deviation = everything.mean(axis=0), everything.std(axis=0) + 1e-6
     chosen = np.random.default_rng(SEED).choice(
-        len(everything), min(CLUSTERED_FRAMES, len(everything)), replace=False
+        len(everything), min(CLUSTERED_ROWS, len(everything)), replace=False
     )
     means = MiniBatchKMeans(count, batch_size=4096, n_init=3, random_state=SEED)
     means.fit((everything[chosen] - mean) / deviation)
@@ -177,17 +196,20 @@ def prepare(utterances: list[Utterance]) -> list[Clip]:
     for index in tqdm(range(len(recordings)), "clusters"):
         for speed in SPEEDS:
             samples = change_speed(recordings[index], speed)
-            if len(samples) < FIELD + HOP * 25:
+            if len(samples) < FIELD + HOP * SHORTEST_FRAMES:
                 continue
             sound, voice = cut_rows([describe_sounds(samples), describe_voice(samples)], samples)
-            size = min(len(sound), len(voice))
+            size = min(len(sound), len(voice)) // PARTS * PARTS
             sounds.append(sound[:size])
             voices.append(voice[:size])
             clips.append(np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16))
     named = zip(
         clips, cluster(sounds, SOUND_CLUSTERS), cluster(voices, VOICE_CLUSTERS), strict=True
     )
-    return [Clip(samples, np.stack([sound, voice], axis=1)) for samples, sound, voice in named]
+    return [
+        Clip(samples, np.stack([sound, voice], axis=1).reshape(-1, PARTS, 2))
+        for samples, sound, voice in named
+    ]
 
 
 def draw_batch(clips: list[Clip], step: int) -> Batch:
@@ -197,13 +219,13 @@ def draw_batch(clips: list[Clip], step: int) -> Batch:
     weights = np.array([len(clip.clusters) for clip in clips], dtype=np.float64)
     chosen = generator.choice(len(clips), BATCH, p=weights / weights.sum())
     samples = np.zeros((BATCH, size), np.float32)
-    clusters = np.zeros((BATCH, CROP_FRAMES, 2), np.int64)
+    clusters = np.zeros((BATCH, CROP_FRAMES, PARTS, 2), np.int64)
     for row, index in enumerate(chosen):
         clip = clips[index]
         # A short clip is said again and again: its frames stay where they are.
         repeats = -(-(CROP_FRAMES + SPARE_FRAMES) // len(clip.clusters))
         whole = np.tile(clip.samples[: len(clip.clusters) * HOP], repeats)
-        names = np.tile(clip.clusters, (repeats, 1))
+        names = np.tile(clip.clusters, (repeats, 1, 1))
         start = int(generator.integers(len(names) - CROP_FRAMES - SPARE_FRAMES + 1))
         piece = whole[start * HOP : start * HOP + size].astype(np.float32) / 32768.0
         varied = augment(piece, AUGMENTATION, generator)
@@ -216,14 +238,6 @@ def draw_batch(clips: list[Clip], step: int) -> Batch:
     return Batch(*(torch.from_numpy(part) for part in (samples, clusters, hidden)))
 
 
-def rate(step: int) -> float:
-    """Part of the learning rate in a step: a warm-up, then a cosine to zero."""
-    done = step / STEPS
-    if done < WARMUP:
-        return done / WARMUP
-    return 0.5 * (1.0 + math.cos(math.pi * (done - WARMUP) / (1.0 - WARMUP)))
-
-
 def build_guesser(utterances: list[Utterance]) -> Guesser:
     """The network with its two layers, the filter bank held."""
     torch.manual_seed(SEED)
@@ -231,18 +245,13 @@ def build_guesser(utterances: list[Utterance]) -> Guesser:
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0  # the masks are enough
-    model.encoder.backbone.set_attn_implementation("eager")  # quicker in bfloat16 on a CPU
     return Guesser(model)
 
 
 def learn(guesser: Guesser, clips: list[Clip], output: Path) -> None:
     """Train, or go on where the state in the folder stands; writes `network.pt`."""
     learning = [item for item in guesser.parameters() if item.requires_grad]
-    groups = [
-        {"params": [item for item in learning if item.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [item for item in learning if item.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, fused=True)
+    optimizer = build_optimizer(guesser.model, guesser.heads, CONFIG)
     state, first = output / "state.pt", 0
     if state.is_file():
         saved = torch.load(state, weights_only=True)
@@ -252,11 +261,10 @@ def learn(guesser: Guesser, clips: list[Clip], output: Path) -> None:
     guesser.train()
     began = time.monotonic()
     for step in range(first, STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate(step)
+        set_rates(optimizer, rate_factor(step, STEPS, CONFIG))
         torch.manual_seed(step)
         np.random.seed(step)  # transformers draws its feature masks there
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with quick_math(DEVICE, CONFIG), torch.autocast("cpu", dtype=torch.bfloat16):
             loss, hits = guesser(draw_batch(clips, step))
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -274,7 +282,7 @@ def learn(guesser: Guesser, clips: list[Clip], output: Path) -> None:
                 },
                 state,
             )
-    write(guesser.encoder.state_dict(), output / "network.pt")
+    write(guesser.model.encoder.state_dict(), output / "network.pt")
 
 
 def write(content: object, file: Path) -> None:
