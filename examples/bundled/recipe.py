@@ -21,7 +21,7 @@ from emoser.model import EmotionModel
 CORPORA = ("ravdess", "nemo", "cremad")
 
 RECIPE = FinetuneConfig(
-    epochs=10,
+    epochs=12,
     batch_size=24,
     epoch_clips=2400,
     optimizer="muon",
@@ -31,7 +31,7 @@ RECIPE = FinetuneConfig(
     warmup=0.06,
     mode="entire",
     sampling="balanced",
-    corpus_weights={"ravdess": 0.40, "nemo": 0.45, "cremad": 0.15},
+    corpus_weights={"ravdess": 0.32, "nemo": 0.55, "cremad": 0.13},
     restricted_labels={"cremad": ("happy", "sad")},
     statistics_weight=1.0,
     label_smoothing=0.05,
