@@ -75,6 +75,19 @@ def test_under_half_a_second_is_short():
     assert flags(babble(16_000)[:8_000]) == ()
 
 
+@pytest.mark.parametrize("step", [1_000, 7_001, 96_000])
+def test_plateaus_count_wherever_the_peak_lies(step):
+    """What is near the peak so far is counted; only a later, higher peak makes it void."""
+    clipped = np.clip(5 * babble(48_000), -0.5, 0.5)
+    for first, second in ((clipped, 1.8 * babble(48_000)), (babble(48_000) * 0.1, clipped)):
+        meter = QualityMeter(48_000)
+        joined = np.concatenate([first, second]).astype(np.float32)
+        for start in range(0, len(joined), step):
+            meter.update(joined[start : start + step])
+        meter.update_resampled(joined[::3])
+        assert ("clipped" in meter.flags()) is (second is clipped)
+
+
 def test_flags_come_in_a_fixed_order():
     meter = QualityMeter(8_000)
     meter.update(np.full(100, 0.5, np.float32))

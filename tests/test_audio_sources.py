@@ -16,6 +16,7 @@ import soxr
 from audio_files import babble, encode
 
 from emoser.audio import AudioLimits, describe_source, load_audio, open_blocks, read_recording
+from emoser.audio.reader import ByteReader
 from emoser.errors import AudioError
 
 FILE = encode(babble(16_000), 16_000, "WAV", "FLOAT")
@@ -175,6 +176,22 @@ def test_urls_are_refused(url):
 def test_other_things_are_no_source(source):
     with pytest.raises(TypeError, match="a path, bytes, a binary file object"):
         load_audio(source)
+
+
+def test_decoders_read_a_whole_file_of_ours_without_calling_back(tmp_path):
+    (tmp_path / "clip").write_bytes(b"0123456789")
+    with (tmp_path / "clip").open("rb") as file:
+        assert ByteReader(file).take_descriptor() is None
+        assert ByteReader(file, start=1, own=True).take_descriptor() is None
+        reader = ByteReader(file, own=True)
+        assert reader.read_at(4, 2) == b"45"
+        if os.name == "posix":
+            assert os.read(reader.take_descriptor(), 3) == b"012"
+        reader.patch(1, b"ab")
+        assert reader.take_descriptor() is None
+        target = bytearray(4)
+        assert reader.seek(0) == 0
+        assert (reader.readinto(target), bytes(target)) == (4, b"0ab3")
 
 
 def test_threads_read_at_the_same_time(tmp_path):

@@ -12,6 +12,7 @@ from emoser.products import (
     JointAttention,
     OverwritingGelu,
     PackedLinear,
+    can_pack,
     hasten_transformer,
     is_exact_gelu,
     is_stock_attention,
@@ -29,14 +30,19 @@ needs_bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 arithmetic here"
 )
 
+needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="no oneDNN beside MKL here")
+
 
 def run(backbone, frames, mask=None):
     with torch.inference_mode():
         return backbone.encoder(frames, attention_mask=mask).last_hidden_state
 
 
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_hastened_transformer_gives_the_frames_of_transformers(name):
+def test_a_hastened_transformer_gives_the_frames_of_transformers(name, packing, monkeypatch):
+    if not packing:
+        monkeypatch.setattr("emoser.products.can_pack", lambda dtype: False)
     backbone = loud_model(CONFIGS[name]).encoder.backbone
     size = CONFIGS[name].hidden_size
     frames = torch.randn(2, 37, size, generator=torch.Generator().manual_seed(0))
@@ -45,7 +51,8 @@ def test_a_hastened_transformer_gives_the_frames_of_transformers(name):
     before = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
     hasten_transformer(backbone)
     kinds = {type(part) for part in backbone.modules()}
-    assert {JointAttention, OverwritingGelu} <= kinds
+    packed = packing and can_pack(torch.float32)
+    assert {JointAttention, PackedLinear if packed else OverwritingGelu} <= kinds
     after = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
     for one, other in zip(after, before, strict=True):
         assert (one - other).abs().max() <= 2e-5 * other.abs().max()
@@ -67,20 +74,31 @@ def test_only_the_exact_gelu_is_overwritten(activation, exact):
     assert is_exact_gelu(activation) is exact
 
 
-@needs_bfloat16
-def test_a_packed_layer_is_the_product_rounded_once_and_survives_pickling():
+@pytest.mark.parametrize(
+    ("dtype", "rounding"),
+    [
+        pytest.param(torch.bfloat16, 2**-8, marks=needs_bfloat16),
+        pytest.param(torch.float32, 2**-20, marks=needs_packing),
+    ],
+    ids=["bfloat16", "float32"],
+)
+def test_a_packed_layer_is_the_product_rounded_once_and_survives_pickling(dtype, rounding):
     generator = torch.Generator().manual_seed(0)
-    weight = (torch.randn(48, 32, generator=generator) / 6).bfloat16()
-    bias = torch.randn(48, generator=generator).bfloat16()
-    frames = torch.randn(1, 11, 32, generator=generator).bfloat16()
+    weight = (torch.randn(48, 32, generator=generator) / 6).to(dtype)
+    bias = torch.randn(48, generator=generator).to(dtype)
+    frames = torch.randn(1, 11, 32, generator=generator).to(dtype)
     layer = lay_out(weight, bias)
     assert isinstance(layer, PackedLinear)
-    expected = frames.double() @ weight.double().t() + bias.double()
-    for one in (layer, pickle.loads(pickle.dumps(layer))):
-        assert (one(frames).double() - expected).abs().max() <= 2**-8 * expected.abs().max()
+    plain = frames.double() @ weight.double().t() + bias.double()
+    for activation in ("none", "relu", "gelu"):
+        layer.activation = activation
+        expected = plain if activation == "none" else getattr(nn.functional, activation)(plain)
+        for one in (layer, pickle.loads(pickle.dumps(layer))):
+            assert (one(frames).double() - expected).abs().max() <= rounding * plain.abs().max()
 
 
-def test_in_float32_a_layer_stays_what_it_was():
+def test_where_onednn_is_not_the_quickest_a_layer_stays_what_it_was(monkeypatch):
+    monkeypatch.setattr("emoser.products.can_pack", lambda dtype: False)
     weight = torch.randn(3, 2)
     layer = lay_out(weight, None)
     assert type(layer) is nn.Linear

@@ -23,7 +23,7 @@ from emoser.runtimes.torch_runtime import TorchRuntime
 
 RATE = 16_000
 LENGTHS = (64_000, 400, 41_360, 41_361, 16_789)
-"""41,360 samples are just under the 128 frames that pass through the layers together."""
+"""41,360 samples are twice the 64 frames that pass through the layers together, and one more."""
 CONFIGS = {
     "group": base_config(Wav2Vec2Config, 1),
     "layer": large_config(HubertConfig, 1),
@@ -45,13 +45,17 @@ def on_cpu(model, dtype=torch.float32):
     return TorchRuntime(model, torch.device("cpu"), dtype)
 
 
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_fast_convolutions_give_the_features_of_transformers(name):
+def test_fast_convolutions_give_the_features_of_transformers(name, packing):
     extractor = loud_model(CONFIGS[name]).encoder.feature_extractor
     batch = torch.from_numpy(np.stack(random_clips([41_361, 41_361], seed=3)))
     with torch.inference_mode():
         expected = extractor(batch)
-        found = FastConvolutions(extractor)(batch)
+        quick = FastConvolutions(extractor)
+        if packing:
+            quick.lay_out()
+        found = quick(batch)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 

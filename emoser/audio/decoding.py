@@ -12,7 +12,6 @@ import soundfile
 
 from emoser.audio.declared import settle_declared_size
 from emoser.audio.limits import (
-    MAX_BLOCK_VALUES,
     AudioLimits,
     FloatArray,
     NativeAudio,
@@ -29,6 +28,8 @@ _SUBTYPES = {
     *("IMA_ADPCM", "MS_ADPCM", "GSM610"),
     *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
 }
+# Frames times channels decoded at a time: few calls, and what becomes of them stays in the cache.
+READ_VALUES = 96_000
 # After a decoder error, steps in frames with which the last good samples are fetched.
 _RECOVERY_STEPS = (256, 16, 1)
 
@@ -48,7 +49,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is u
 def open_sound_file(
     reader: ByteReader, container: Container, limits: AudioLimits, name: str
 ) -> Iterator[NativeAudio]:
-    """A recording that libsndfile decodes, in blocks of a second or less.
+    """A recording that libsndfile decodes, in blocks of `READ_VALUES` or less.
 
     Raises:
         AudioError: If it cannot be opened, or its rate, channels or coding are not accepted.
@@ -69,7 +70,10 @@ def open_sound_file(
 
 def _open(reader: ByteReader, container: Container, name: str) -> _ForwardFile:
     reader.seek(0)
+    descriptor = reader.take_descriptor()
     try:
+        if descriptor is not None:
+            return _ForwardFile(descriptor, closefd=False)
         return _ForwardFile(reader)
     except soundfile.LibsndfileError as error:
         reader.raise_failure()
@@ -87,7 +91,7 @@ def _read_blocks(
     name: str,
 ) -> Iterator[FloatArray]:
     """Blocks until the data end or the decoder fails; sets `native.truncated`."""
-    step = max(1, min(native.sampling_rate, MAX_BLOCK_VALUES // native.num_channels))
+    step = max(1, READ_VALUES // native.num_channels)
     num_frames = 0
     try:
         while len(block := _read(file, step)):

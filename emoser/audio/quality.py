@@ -34,10 +34,13 @@ SHORT_SECONDS = 0.5
 
 _FRAME = 512  # samples at 16 kHz, 32 ms
 _BIN_RATIO = 1.005  # levels of plateaus are counted in steps of half a per cent
+# What lies two steps below the plateaus that count is not looked at: the peak can only grow.
+_COUNTED_PEAK_RATIO = PLATEAU_PEAK_RATIO / _BIN_RATIO**2
 _MAX_LEVEL = 16.0
 _NUM_BINS = int(np.log(_MAX_LEVEL / MIN_CLIPPED_PEAK) / np.log(_BIN_RATIO)) + 2
 _LOW_BAND = slice(300 * _FRAME // SAMPLING_RATE, 3400 * _FRAME // SAMPLING_RATE)
 _HIGH_BAND = slice(4500 * _FRAME // SAMPLING_RATE, 7500 * _FRAME // SAMPLING_RATE)
+_WINDOW = np.hanning(_FRAME).astype(np.float32).astype(np.float64)
 
 
 class QualityMeter:
@@ -107,16 +110,20 @@ class _PlateauCounter:
         if not len(samples):
             return
         self._num_samples += len(samples)
-        samples = np.clip(samples, -_MAX_LEVEL, _MAX_LEVEL)  # absurd values would overflow
-        self._peak = max(self._peak, float(np.abs(samples).max()))
         joined = np.concatenate([self._tail, samples])
+        levels = np.abs(joined)
+        if (peak := float(levels.max())) > _MAX_LEVEL:  # absurd values would overflow
+            joined, levels = joined.clip(-_MAX_LEVEL, _MAX_LEVEL), levels.clip(max=_MAX_LEVEL)
+        self._peak = max(self._peak, min(peak, _MAX_LEVEL))
         self._tail = joined[-2 * self._lag :].copy()
-        if len(joined) <= 2 * self._lag:
+        lowest = max(MIN_CLIPPED_PEAK, self._peak * _COUNTED_PEAK_RATIO)
+        places = self._lag + np.flatnonzero(levels[self._lag : -self._lag] >= lowest)
+        if not len(places):  # as in most seconds: few samples are near the peak
             return
-        still = np.abs(joined[self._lag :] - joined[: -self._lag]) <= PLATEAU_STEP
-        levels = np.abs(joined[self._lag : -self._lag])
-        on_plateau = still[self._lag :] & still[: -self._lag] & (levels >= MIN_CLIPPED_PEAK)
-        self._counts += np.bincount(_level_bins(levels[on_plateau]), minlength=_NUM_BINS)
+        centres = joined[places]
+        still = np.abs(centres - joined[places - self._lag]) <= PLATEAU_STEP
+        still &= np.abs(joined[places + self._lag] - centres) <= PLATEAU_STEP
+        self._counts += np.bincount(_level_bins(levels[places[still]]), minlength=_NUM_BINS)
 
     def share(self) -> float:
         """Samples on plateaus near the peak, as a share of all."""
@@ -136,7 +143,6 @@ class _FrameMeter:
     """Keeps the loudest frame, and the loudest frame in each of two bands, at 16 kHz."""
 
     def __init__(self) -> None:
-        self._window = np.hanning(_FRAME).astype(np.float32)
         self._tail = np.empty(0, np.float32)
         self._seen_frame = False
         self._loudest = 0.0
@@ -163,13 +169,13 @@ class _FrameMeter:
     def _measure(self, frames: FloatArray) -> None:
         """Frames of shape (n, 512)."""
         self._seen_frame = True
-        around_mean = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
-        variances = np.einsum("ij,ij->i", around_mean, around_mean) / _FRAME
-        self._loudest = max(self._loudest, float(variances.max()))
-        spectrum = np.fft.rfft(around_mean * self._window, axis=1)  # (n, 257)
-        power = spectrum.real**2 + spectrum.imag**2
-        self._low = max(self._low, float(power[:, _LOW_BAND].sum(axis=1).max()))
-        self._high = max(self._high, float(power[:, _HIGH_BAND].sum(axis=1).max()))
+        centred = frames.astype(np.float64)
+        centred -= centred.mean(axis=1, keepdims=True)
+        self._loudest = max(self._loudest, float(_sum_squares(centred).max()) / _FRAME)
+        centred *= _WINDOW
+        spectrum = np.fft.rfft(centred, axis=1)  # (n, 257)
+        self._low = max(self._low, _peak_power(spectrum[:, _LOW_BAND]))
+        self._high = max(self._high, _peak_power(spectrum[:, _HIGH_BAND]))
 
     def _measure_lone_tail(self) -> None:
         """A recording shorter than one frame is one frame, filled up with its mean."""
@@ -177,3 +183,13 @@ class _FrameMeter:
             frame = np.full(_FRAME, self._tail.mean(), np.float32)
             frame[: len(self._tail)] = self._tail
             self._measure(frame[np.newaxis])
+
+
+def _sum_squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    sums: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows)
+    return sums
+
+
+def _peak_power(spectrum: NDArray[np.complex128]) -> float:
+    """Power of the strongest frame, of a band of each, (n, bins)."""
+    return float(_sum_squares(spectrum.view(np.float64)).max())

@@ -4,7 +4,7 @@ Knows neither paths nor formats.
 """
 
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 class ByteReader:
@@ -17,10 +17,12 @@ class ByteReader:
     Args:
         file: Open for reading and seekable; it is not closed.
         start: Position in the file at which the view begins.
+        own: Whether nobody else reads from the open file meanwhile.
     """
 
-    def __init__(self, file: BinaryIO, *, start: int = 0) -> None:
+    def __init__(self, file: BinaryIO, *, start: int = 0, own: bool = False) -> None:
         self._file = file
+        self._own = own
         self._start = start  # of the file's part, in the file
         self._head = b""  # what stands before the file's part
         self._position = 0
@@ -38,6 +40,19 @@ class ByteReader:
         self.size += len(data) - num_bytes
         self._head = data
         self._position = 0
+
+    def take_descriptor(self) -> int | None:
+        """The descriptor of the file, at its start, where the view is that file as it is.
+
+        A C library reads from it without calling back. None where bytes were replaced, where the
+        file is the caller's, and on Windows, whose libraries do not share descriptors.
+        """
+        if not self._own or self._start or self._head or self._patches or os.name != "posix":
+            return None
+        self._file.seek(0)
+        descriptor = self._file.fileno()
+        os.lseek(descriptor, 0, os.SEEK_SET)  # a buffered file stands behind what it gave
+        return descriptor
 
     def raise_failure(self) -> None:
         """Raise the OSError that ended the data early, if there was one."""
@@ -59,6 +74,26 @@ class ByteReader:
         data = self._patched(data)
         self._position += len(data)
         return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer from the position on; how many bytes there were for it.
+
+        What soundfile calls for every 8 KiB, so without a copy where nothing was replaced.
+        """
+        target = memoryview(buffer)
+        if self._patches or self._head:
+            data = self.read(len(target))
+            target[: len(data)] = data
+            return len(data)
+        left = max(0, self.size - self._position)
+        try:
+            self._file.seek(self._start + self._position)
+            count = int(self._file.readinto(target[:left]))  # type: ignore[attr-defined]
+        except OSError as error:
+            self._failure = error
+            return 0
+        self._position += count
+        return count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move as a file does; positions before the start become the start."""

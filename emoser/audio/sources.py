@@ -90,7 +90,7 @@ def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
     name = describe_source(source)
     if isinstance(source, str | os.PathLike):
         with _open_path(source, name) as file:
-            yield _checked(ByteReader(file), limits, name)
+            yield _checked(ByteReader(file, own=True), limits, name)
     elif isinstance(source, _BYTES):
         yield _checked(ByteReader(io.BytesIO(source)), limits, name)
     elif callable(getattr(source, "read", None)):
@@ -123,7 +123,7 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
             "open it yourself and pass the file object if it is meant to be read"
         )
     try:
-        return open(path, "rb")
+        return open(path, "rb", buffering=0)  # decoders read in pieces of their own
     except PermissionError as error:
         raise _explained(error, f"{name} may not be read; change its permissions") from error
 

@@ -127,6 +127,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
     options.intra_op_num_threads = count_threads()
+    options.enable_mem_pattern = False  # a plan for each length that ever came, all held at once
     try:
         session = onnxruntime.InferenceSession(file, options, providers=providers)
     except _faults() as error:

@@ -15,7 +15,7 @@ from emoser.checkpoints.configs import read_licence, read_stored_dtype
 from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import Checkpoint
 from emoser.configuration import ModelInfo
-from emoser.convolutions import fold_weight_norms, hasten_convolutions
+from emoser.convolutions import FastConvolutions, fold_weight_norms, hasten_convolutions
 from emoser.errors import DeviceError
 from emoser.model import EmotionModel
 from emoser.products import hasten_transformer
@@ -39,6 +39,8 @@ class TorchRuntime:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if device.type == "cpu":
             hasten_transformer(model.encoder.backbone)
+            if isinstance(model.encoder.feature_extractor, FastConvolutions):
+                model.encoder.feature_extractor.lay_out()
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
