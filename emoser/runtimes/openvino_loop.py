@@ -19,7 +19,7 @@ from emoser.runtimes.graph import InferenceGraph, lengthen
 from emoser.runtimes.graph_features import GraphConvolutions, pass_layers
 from emoser.runtimes.openvino_runtime import import_openvino
 
-STRETCH_FRAMES = 64  # at most, 1.3 s; 17 MB in the first layer
+STRETCH_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
 SIZE_STEP = 4  # sizes of stretches are multiples of it, so that there are few
 TRACED_FRAMES = 20
 
