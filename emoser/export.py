@@ -106,11 +106,13 @@ def export(
     return Exported(Path(folder), to, manifest.dtype, size / 1e6, dict(manifest.parity))
 
 
-def _write(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples]) -> Manifest:
+def _write(
+    to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples], *, looped: bool = True
+) -> Manifest:
     if to == "openvino":
         from emoser.runtimes.openvino_file import write_openvino
 
-        return write_openvino(checkpoint, folder, clips=clips)
+        return write_openvino(checkpoint, folder, clips=clips, looped=looped)
     from emoser.runtimes.onnx_file import write_onnx
 
     return write_onnx(checkpoint, folder, clips=clips)
@@ -128,7 +130,7 @@ def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Sampl
     calibration, held_out = split_clips(clips)
     quantize = quantize_openvino if to == "openvino" else quantize_onnx
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
-        plain = _write(to, checkpoint, Path(place), held_out[:MAX_CLIPS])
+        plain = _write(to, checkpoint, Path(place), held_out[:MAX_CLIPS], looped=False)
         quantize(Path(place) / plain.file, folder / plain.file, calibration)
         manifest = replace(plain, dtype="int8", parity={})
         manifest.write(folder)

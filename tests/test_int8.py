@@ -15,7 +15,7 @@ from emoser.errors import AudioError, CheckpointError
 from emoser.export import export
 from emoser.runtimes import Answer
 from emoser.runtimes.manifest import read_manifest
-from emoser.runtimes.quantization import measure_agreement, split_clips
+from emoser.runtimes.quantization import find_kept, measure_agreement, split_clips
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -59,6 +59,21 @@ def test_under_98_percent_is_refused_with_the_figure():
 def test_a_model_without_labels_is_refused():
     with pytest.raises(ValueError, match="dimensions only"):
         measure_agreement(Told([]), Told([]), [], 0)
+
+
+def test_only_what_reads_raw_samples_and_grouped_convolutions_keep_their_precision():
+    from openvino import Model
+    from openvino import opset13 as op
+
+    weights = op.constant(np.ones((4, 4), np.float32))
+    samples = op.parameter([1, 4], np.float32)
+    first = op.matmul(op.relu(samples), weights, False, False, name="first")
+    second = op.matmul(op.relu(first), weights, False, False, name="second")
+    kernel = op.constant(np.ones((2, 1, 1, 1), np.float32))
+    rows = op.reshape(second, op.constant(np.array([1, 2, 2])), special_zero=False)
+    grouped = op.group_convolution(rows, kernel, [1], [0], [0], [1], name="grouped")
+    kept = find_kept(Model([grouped], [samples]).get_ordered_ops())
+    assert kept == ["first", "grouped"]
 
 
 def test_half_of_the_recordings_are_held_out():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from genuine import CASES, require
 from models import loud_model, random_clips, small_config
+from torch import from_numpy, inference_mode
 from transformers import Wav2Vec2Config
 
 from emoser import EmotionClassifier
@@ -23,9 +24,15 @@ from emoser.errors import CheckpointError
 from emoser.export import export
 from emoser.runtimes import Answer, cache, open_runtime, openvino_runtime
 from emoser.runtimes.cache import cache_folder, hash_weights, make_key, open_entry
+from emoser.runtimes.graph import build_graph
 from emoser.runtimes.openvino_runtime import OpenVinoRuntime, compile_graph
 
 pytest.importorskip("openvino")
+
+from openvino import Core
+
+from emoser.runtimes.openvino_file import convert_graph
+from emoser.runtimes.openvino_loop import STRETCH_FRAMES, fits_loop
 
 LENGTHS = (1, 16_000, 399, 401, 5_000, 30_000)
 TOLERANCE = 1e-4
@@ -370,3 +377,44 @@ def test_a_model_of_base_shape_agrees(tmp_path):
         for backend in ("torch", "openvino")
     )
     assert np.abs(torch - openvino).max() <= TOLERANCE * max(1.0, np.abs(torch).max())
+
+
+LOOP_KINDS = {
+    "group norm": Wav2Vec2Config(num_hidden_layers=1),
+    "layer norm": Wav2Vec2Config(num_hidden_layers=1, feat_extract_norm="layer", conv_bias=True),
+}
+
+
+@pytest.mark.parametrize("kind", LOOP_KINDS)
+def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
+    """Of one frame, of one stretch, of a frame more, and of several stretches."""
+    model = loud_model(LOOP_KINDS[kind])
+    graph = build_graph(model)
+    assert fits_loop(graph)
+    converted = convert_graph(graph, kind)
+    assert [op.get_type_name() for op in converted.get_ordered_ops()].count("Loop") == 1
+    compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    runtime = OpenVinoRuntime(compiled)
+    for frames in (1, 3, STRETCH_FRAMES, STRETCH_FRAMES + 1, 3 * STRETCH_FRAMES - 5):
+        for spare in (0, 319):  # samples behind the last frame
+            (clip,) = random_clips((400 + 320 * (frames - 1) + spare,))
+            with inference_mode():
+                expected = model(from_numpy(clip)[None])
+            for ours, theirs in zip(runtime.infer([clip]), expected, strict=True):
+                scale = max(1.0, float(theirs.abs().max()))
+                assert np.abs(ours - theirs.numpy()).max() <= TOLERANCE * scale
+
+
+def test_rows_of_one_batch_pass_the_loop_as_each_alone():
+    converted = convert_graph(build_graph(loud_model(LOOP_KINDS["group norm"])), "base")
+    compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    rows = np.stack(random_clips((30_000, 30_000)))
+    together = compiled([rows])[0]
+    alone = np.concatenate([compiled([row[None]])[0] for row in rows])
+    np.testing.assert_allclose(together, alone, atol=TOLERANCE)
+
+
+def test_narrow_convolutions_and_graphs_to_quantise_have_no_loop():
+    assert not fits_loop(build_graph(loud_model(small_config())))
+    plain = convert_graph(build_graph(loud_model(LOOP_KINDS["group norm"])), "base", looped=False)
+    assert "Loop" not in {op.get_type_name() for op in plain.get_ordered_ops()}

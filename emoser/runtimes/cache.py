@@ -23,7 +23,7 @@ from emoser.checkpoints.weights import hash_checkpoint
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
-RECIPE = 2  # how graphs are written; another number where they would come out different
+RECIPE = 3  # how graphs are written; another number where they would come out different
 SETTLED_SECONDS = 2.0  # a file younger than this may change again within one tick of its clock
 
 Stamp = list[list[str | int]]

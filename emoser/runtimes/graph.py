@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emoser.convolutions import fold_weight_norms
+from emoser.encoder import EncodedFrames
 from emoser.model import EmotionModel
 from emoser.runtimes.graph_features import replace_convolutions
 
@@ -39,7 +40,10 @@ class InferenceGraph(nn.Module):
         Args:
             samples: Mono waveforms at the model's rate, all valid to their end, (B, T), float32.
         """
-        encoded = self.model.encode(lengthen(samples, self.model.encoder.min_samples))
+        return self.finish(self.model.encode(lengthen(samples, self.model.encoder.min_samples)))
+
+    def finish(self, encoded: EncodedFrames) -> tuple[Tensor, ...]:
+        """What `forward` gives, from encoded frames."""
         output = self.model.classify(encoded)
         if not self.by_frame:
             return output.logits, output.embedding

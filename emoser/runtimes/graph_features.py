@@ -31,31 +31,39 @@ class GraphConvolutions(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, D, L) of samples (B, T)."""
-        layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+        layers = self.layers
         frames = samples[..., None]
-        affine = None
-        if isinstance(layers[0].norm, nn.GroupNorm):
-            affine = self._measure_group_norm(frames, layers[0], layers[0].norm)
+        affine = self.measure_group_norm(samples)
         num_frames, stride, field = measure_layers(layers, samples.shape[1])
         if self.num_parts == 1:
-            return _pass(frames, layers, affine).transpose(1, 2)
+            return pass_layers(frames, layers, affine).transpose(1, 2)
         size = (num_frames + self.num_parts - 1) // self.num_parts
         parts = []
         for place in range(self.num_parts):
             begin = _smaller(place * size, num_frames - size) * stride
             part = frames[:, begin : begin + (size - 1) * stride + field]
-            parts.append(_pass(part, layers, affine))
+            parts.append(pass_layers(part, layers, affine))
         wanted = torch.arange(num_frames, device=samples.device)
         part_of = wanted // size
         begins = torch.minimum(part_of * size, torch.zeros_like(wanted) + (num_frames - size))
         places = part_of * size + wanted - begins  # the last parts overlap where L is no multiple
         return torch.cat(parts, dim=1).index_select(1, places).transpose(1, 2)
 
-    def _measure_group_norm(
-        self, frames: Tensor, layer: Layer, norm: nn.GroupNorm
-    ) -> tuple[Tensor, Tensor]:
-        """What the norm of the first convolution multiplies by and adds, (B, 1, D) each."""
-        patches = _take_patches(frames, layer)  # (B, L, K)
+    @property
+    def layers(self) -> list[Layer]:
+        """The convolutions in their order."""
+        return [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+
+    def measure_group_norm(self, samples: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the norm of the first convolution multiplies by and adds, (B, 1, D) each.
+
+        None where that convolution has no group norm.
+        """
+        layer = self.layers[0]
+        norm = layer.norm
+        if not isinstance(norm, nn.GroupNorm):
+            return None
+        patches = _take_patches(samples[..., None], layer)  # (B, L, K)
         centre = patches.mean(dim=1, keepdim=True)
         centred = patches - centre  # before the product, which would cancel badly behind it
         means = functional.linear(centre[:, 0], layer.weight, layer.bias)  # (B, D)
@@ -87,7 +95,9 @@ def _count_first_frames(layers: Sequence[Layer]) -> int:
     return field
 
 
-def _pass(frames: Tensor, layers: Sequence[Layer], affine: tuple[Tensor, Tensor] | None) -> Tensor:
+def pass_layers(
+    frames: Tensor, layers: Sequence[Layer], affine: tuple[Tensor, Tensor] | None
+) -> Tensor:
     """Frames (B, L, C) through all layers, (B, L', D)."""
     for layer in layers:
         hidden = functional.linear(_take_patches(frames, layer), layer.weight, layer.bias)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from emoser import __version__
 from emoser.checkpoints.layouts import load_checkpoint
@@ -20,6 +21,7 @@ from emoser.runtimes import Samples
 from emoser.runtimes.choice import refuse_graph_alone
 from emoser.runtimes.graph import INPUT, InferenceGraph, build_graph
 from emoser.runtimes.manifest import FILES, Manifest, describe_source
+from emoser.runtimes.openvino_loop import fits_loop, join_loop
 from emoser.runtimes.openvino_runtime import OpenVinoRuntime, compile_graph, import_openvino
 from emoser.runtimes.parity import prove_parity
 
@@ -27,7 +29,11 @@ TRACED_SAMPLES = 24_000
 
 
 def write_openvino(
-    checkpoint: Checkpoint, folder: Path, *, clips: Sequence[Samples] = ()
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    clips: Sequence[Samples] = (),
+    looped: bool = True,
 ) -> Manifest:
     """Write the float32 graph of a checkpoint and its manifest, with its numbers proven equal.
 
@@ -35,6 +41,7 @@ def write_openvino(
         checkpoint: Where the weights are.
         folder: An empty folder.
         clips: Recordings to compare on, beside synthetic voices.
+        looped: Whether wide convolutions may run in a loop, into which quantising does not reach.
 
     Raises:
         CheckpointError: If the checkpoint does not load, cannot be expressed in OpenVINO, or if
@@ -45,7 +52,7 @@ def write_openvino(
     openvino = import_openvino()
     loaded = load_checkpoint(checkpoint.folder)
     file = folder / FILES["openvino"]
-    converted = convert_graph(build_graph(loaded.model), checkpoint.name)
+    converted = convert_graph(build_graph(loaded.model), checkpoint.name, looped=looped)
     openvino.save_model(converted, file, compress_to_fp16=False)
     del converted
     runtime = OpenVinoRuntime(compile_graph(file, "float32"))
@@ -67,8 +74,13 @@ def write_openvino(
     return manifest
 
 
-def convert_graph(graph: InferenceGraph, subject: str) -> Any:
+def convert_graph(graph: InferenceGraph, subject: str, *, looped: bool = True) -> Any:
     """A graph as a model of OpenVINO's.
+
+    Args:
+        graph: The graph.
+        subject: What the message calls the model.
+        looped: As in `write_openvino`.
 
     Raises:
         CheckpointError: If OpenVINO cannot express it.
@@ -77,10 +89,10 @@ def convert_graph(graph: InferenceGraph, subject: str) -> Any:
     faults = (RuntimeError, openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure)
     example = torch.randn(2, TRACED_SAMPLES, generator=torch.Generator().manual_seed(0)) / 10
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # a trace warns of every branch that it takes
-            traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
-            converted = openvino.convert_model(traced, example_input=example)
+        if looped and fits_loop(graph):
+            converted = join_loop(graph, _convert, example)
+        else:
+            converted = _convert(graph, (example,))
     except faults as error:
         line = str(error).strip().split("\n")[-1]
         raise CheckpointError(
@@ -91,3 +103,11 @@ def convert_graph(graph: InferenceGraph, subject: str) -> Any:
     for output, name in zip(converted.outputs, graph.outputs, strict=True):
         output.get_tensor().set_names({name})
     return converted
+
+
+def _convert(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
+    """A module as a model of OpenVINO's, by a trace."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # a trace warns of every branch that it takes
+        traced = torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        return import_openvino().convert_model(traced, example_input=examples)

@@ -68,7 +68,7 @@ def write_int8(model: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     clips = [make_clip(2.0 + seed % 3, seed=seed) for seed in range(CALIBRATION_CLIPS)]
     with tempfile.TemporaryDirectory() as place:
-        plain = write_openvino(find_checkpoint(str(model)), Path(place), clips=[])
+        plain = write_openvino(find_checkpoint(str(model)), Path(place), looped=False)
         quantize_openvino(Path(place) / plain.file, folder / plain.file, clips)
     replace(plain, dtype="int8", parity={}).write(folder)
     return folder
