@@ -141,8 +141,8 @@ def _root_mean_square(samples: Samples) -> float:
 def _octaves(length: int) -> Samples:
     """Where the frequencies of a spectrum lie, in octaves above 1 kHz."""
     frequencies = np.fft.rfftfreq(length, 1.0 / SAMPLING_RATE)
-    octaves = np.log2(np.maximum(frequencies, LOWEST_HERTZ) / REFERENCE_HERTZ)
-    octaves = octaves.astype(np.float32)
+    ratios = np.maximum(frequencies, LOWEST_HERTZ) / REFERENCE_HERTZ
+    octaves: Samples = np.log2(ratios).astype(np.float32)
     octaves.flags.writeable = False
     return octaves
 
