@@ -58,7 +58,7 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
         >>> from emoser.checkpoints.native import load_model
         >>> graph = build_graph(load_model(find_checkpoint().folder))
         >>> [tuple(output.shape) for output in graph(torch.zeros(2, 16_000))]
-        [(2, 4), (2, 192)]
+        [(2, 4), (2, 240)]
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     fold_weight_norms(copied)

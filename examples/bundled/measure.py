@@ -126,9 +126,9 @@ def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Name
     held: Recordings | None = None
     for seed in arguments.seeds:
         config = replace(RECIPE, epochs=epochs, evaluation_labels=ALL_LABELS, seed=seed)
-        for split in splits:
+        for place, split in enumerate(splits):
             file = arguments.output / plan / f"{TINY}-{seed}" / f"{split.name}.npz"
-            if file.is_file():
+            if file.is_file() or place not in (arguments.only or range(len(splits))):
                 continue
             if held is None:  # as long as somebody holds it, nothing is decoded twice
                 held = Recordings([*split.training, *split.test])
@@ -322,6 +322,7 @@ def main() -> None:
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")
+    parser.add_argument("--only", nargs="+", type=int, help="splits of networks; 0 is the first")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -21,7 +21,7 @@ from emoser.model import EmotionModel
 CORPORA = ("ravdess", "nemo", "cremad")
 
 RECIPE = FinetuneConfig(
-    epochs=12,
+    epochs=24,
     batch_size=24,
     epoch_clips=2400,
     optimizer="muon",
