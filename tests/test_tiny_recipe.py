@@ -9,7 +9,7 @@ import pytest
 import torch
 from voices import write_voices
 
-from emoser.checkpoints.native import build_model
+from emoser.checkpoints.native import build_model, load_model
 from emoser.configuration import ModelConfig
 from emoser.finetune import Utterance
 
@@ -160,7 +160,7 @@ def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, tmp_path)
     )
     moving = recipe.replace(still, encoder_learning_rate=1e-3)
     ends = [
-        recipe.train_network(training, test, tmp_path / name, config=config, start=start)
+        recipe.train_network(training, test, tmp_path / name, stages=(config,), start=start)
         for name, config in (("still", still), ("moving", moving))
     ]
     weights = [model.encoder.state_dict() for model in ends]
@@ -169,6 +169,24 @@ def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, tmp_path)
     moved = "backbone.encoder.layers.0.feed_forward.output_dense.weight"
     assert torch.equal(weights[1][bank], first[bank])
     assert not torch.equal(weights[1][moved], first[moved])
+
+
+def test_stages_end_as_the_mean_of_their_weights(pretrain, tmp_path):
+    recipe = sys.modules["recipe"]
+    rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
+    clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
+    training = [item for item in clips if item.speaker != "2"]
+    test = [item for item in clips if item.speaker == "2"]
+    start = tmp_path / "network.pt"
+    torch.save(pretrain.build_guesser(training).model.encoder.state_dict(), start)
+    brief = {"epochs": 1, "epoch_clips": 4, "batch_size": 2, "ema_decay": 0.0}
+    stages = [recipe.replace(stage, **brief) for stage in recipe.SHIPPED[:2]]
+    mean = recipe.train_network(training, test, tmp_path / "run", stages=stages, start=start)
+    ends = [load_model(tmp_path / f"run/stage{n}/best").state_dict() for n in (1, 2)]
+    for name, value in mean.state_dict().items():
+        assert torch.allclose(value, (ends[0][name] + ends[1][name]) / 2, atol=1e-6)
+    moved = "encoder.backbone.encoder.layers.0.feed_forward.output_dense.weight"
+    assert not torch.equal(ends[0][moved], ends[1][moved])
 
 
 def test_a_temperature_never_comes_from_the_speakers_that_it_is_scored_on(measure):

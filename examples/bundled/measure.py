@@ -130,14 +130,14 @@ def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Name
             file = arguments.output / plan / f"{TINY}-{seed}" / f"{split.name}.npz"
             if file.is_file() or place not in (arguments.only or range(len(splits))):
                 continue
-            if held is None:  # as long as somebody holds it, nothing is decoded twice
+            if held is None:  # while they are held, nothing is decoded twice
                 held = Recordings([*split.training, *split.test])
             run = arguments.output / "runs" / plan / f"{split.name}-{seed}"
             model = train_network(
                 split.training,
                 split.test[::WATCHED],
                 run,
-                config=config,
+                stages=(config,),
                 start=arguments.output / "network.pt",
             )
             store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
