@@ -18,6 +18,7 @@ from transformers import (
 from emoser import EmotionClassifier
 from emoser.checkpoints.native import save_model
 from emoser.convolutions import FastConvolutions, are_stock, hasten_convolutions
+from emoser.runtimes import torch_runtime
 from emoser.runtimes.threads import Crew, can_work_alone, work_alone
 from emoser.runtimes.torch_runtime import TorchRuntime
 
@@ -113,6 +114,15 @@ def test_side_by_side_is_the_same_as_one_after_another():
     together = runtime.infer(clips)
     alone = np.concatenate([runtime.infer([clip]).logits for clip in clips])
     np.testing.assert_allclose(together.logits, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_model_stays_as_large_as_it_was_when_its_weights_are_laid_out(dtype, monkeypatch):
+    """A large model hears a single recording on all threads; laid out weights are no parameters."""
+    model = loud_model(small_config())
+    count = sum(item.numel() for item in model.parameters())
+    monkeypatch.setattr(torch_runtime, "SMALL_MODEL", count)
+    assert not TorchRuntime(model, torch.device("cpu"), dtype).small
 
 
 def test_saving_writes_what_was_loaded(tmp_path):

@@ -33,6 +33,8 @@ class TorchRuntime:
     """A model of torch on one device, which it takes over: no more training, no more saving."""
 
     def __init__(self, model: EmotionModel, device: torch.device, dtype: torch.dtype) -> None:
+        # Counted before the weights are laid out anew, which are no parameters then.
+        self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
         fold_weight_norms(model)
         if device.type == "cpu":
             hasten_convolutions(model.encoder)
@@ -47,7 +49,6 @@ class TorchRuntime:
         num_threads = torch.get_num_threads() if device.type == "cpu" else 1
         alone = num_threads > 1 and can_work_alone()
         self.crew = Crew(num_threads) if alone else None
-        self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
         self.group_size = GROUP_ROUNDS * num_threads if alone else 1
 
     def infer(self, recordings: Sequence[Samples]) -> Answer:
