@@ -140,12 +140,18 @@ def test_a_batch_says_of_each_frame_what_was_there(pretrain, monkeypatch):
     assert 0.3 < float(batch.masked.float().mean()) < 0.7
 
 
-def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, tmp_path):
-    recipe = sys.modules["recipe"]
+@pytest.fixture
+def sides(tmp_path):
+    """Some clips of two speakers, and of a third."""
     rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
     clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
     training = [item for item in clips if item.speaker != "2"]
-    test = [item for item in clips if item.speaker == "2"]
+    return training, [item for item in clips if item.speaker == "2"]
+
+
+def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, sides, tmp_path):
+    recipe = sys.modules["recipe"]
+    training, test = sides
     start = tmp_path / "network.pt"
     first = pretrain.build_guesser(training).model.encoder.state_dict()
     torch.save(first, start)
@@ -171,12 +177,9 @@ def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, tmp_path)
     assert not torch.equal(weights[1][moved], first[moved])
 
 
-def test_stages_end_as_the_mean_of_their_weights(pretrain, tmp_path):
+def test_stages_end_as_the_mean_of_their_weights(pretrain, sides, tmp_path):
     recipe = sys.modules["recipe"]
-    rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
-    clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
-    training = [item for item in clips if item.speaker != "2"]
-    test = [item for item in clips if item.speaker == "2"]
+    training, test = sides
     start = tmp_path / "network.pt"
     torch.save(pretrain.build_guesser(training).model.encoder.state_dict(), start)
     brief = {"epochs": 1, "epoch_clips": 4, "batch_size": 2, "ema_decay": 0.0}
