@@ -14,7 +14,7 @@ import torch
 from genuine import CASES, require
 from models import loud_model, random_clips, small_config
 
-from emoser import EmotionClassifier, EmotionStream
+from emoser import EmotionClassifier, EmotionStream, load_audio
 from emoser.checkpoints.layouts import load_checkpoint
 from emoser.checkpoints.location import BUNDLED, Checkpoint, find_checkpoint
 from emoser.checkpoints.native import save_model
@@ -156,10 +156,17 @@ def test_real_speech_gets_the_numbers_of_torch(engines, speech_data):
 
 def test_the_bundled_graph_is_of_the_bundled_weights():
     """After a training: python examples/bundled/export_graph.py."""
-    manifest = read_graph(TINY)
+    manifest, model = read_graph(TINY), load_checkpoint(TINY).model
     assert manifest is not None
-    assert manifest.config == load_checkpoint(TINY).model.config
-    assert manifest.parity["max_difference"] <= 1e-4
+    assert manifest.config == model.config
+    # Clips of 25 ms, most of whose frames are padding, round otherwise in every engine.
+    assert manifest.parity["max_difference"] <= TOLERANCE * manifest.parity["largest_logit"]
+    runtime = open_runtime(Checkpoint("tiny", TINY), backend="onnx").runtime
+    for path in sorted(AUDIO.iterdir()):
+        clip = load_audio(path)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(clip)[None]).logits.numpy()
+        np.testing.assert_allclose(runtime.infer([clip]).logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["bundled", "exported"])
@@ -244,7 +251,7 @@ def test_other_numbers_are_refused_and_leave_no_folder(monkeypatch, tmp_path):
         return answer._replace(logits=answer.logits + 2e-3)
 
     monkeypatch.setattr(OnnxRuntime, "infer", infer_wrongly)
-    with pytest.raises(CheckpointError, match=r"other logits than torch, up to 2\.0e-03 apart"):
+    with pytest.raises(CheckpointError, match=r"other logits than torch, up to 2\.\de-03 apart"):
         export("emoser-tiny", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -311,7 +318,7 @@ def test_the_command_says_what_was_proved(tmp_path, capsys):
     assert main(["export", "emoser-tiny", str(tmp_path / "a"), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["format"] == "onnx"
-    assert row["parity"]["max_difference"] <= 1e-4
+    assert row["parity"]["max_difference"] <= TOLERANCE * row["parity"]["largest_logit"]
     assert main(["predict", str(AUDIO / "plain.wav"), "--model", row["folder"]]) == 0
     assert main(["export", "emoser-tiny", str(tmp_path / "a")]) == 3
     assert "pass overwrite=True" in capsys.readouterr().err

@@ -41,8 +41,9 @@ class TorchRuntime:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if device.type == "cpu":
             hasten_transformer(model.encoder.backbone)
-            if isinstance(model.encoder.feature_extractor, FastConvolutions):
-                model.encoder.feature_extractor.lay_out()
+            convolutions = getattr(model.encoder, "feature_extractor", None)
+            if isinstance(convolutions, FastConvolutions):
+                convolutions.lay_out()
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
