@@ -347,21 +347,29 @@ def test_a_state_holds_only_what_training_can_change(sides, tmp_path):
     assert learning <= set(state["model"]) <= learning | buffers
 
 
-def test_muon_moves_the_matrices_of_the_encoder_and_adamw_the_rest():
+def test_muon_moves_matrices_and_kernels_of_the_encoder_and_adamw_the_rest():
     """A step of each, beside torch's own optimizers on the same gradients."""
     config = replace(CONFIG, optimizer="muon", mode="entire", weight_decay=0.1)
     ours, theirs = small_model(dropout=False), small_model(dropout=False)
     samples = torch.from_numpy(np.stack(random_clips([8_000, 8_000])))
     for model in (ours, theirs):
         model(samples).logits.square().sum().backward()
-    inner = dict(theirs.encoder.named_parameters())
-    matrices = [item for item in inner.values() if item.ndim == 2]
-    chosen = {id(item) for item in matrices}
+    inner = [item for item in theirs.encoder.parameters() if item.ndim == 2]
+    kernels = [
+        part.weight
+        for part in theirs.encoder.modules()
+        if isinstance(part, torch.nn.Conv1d) and "weight" in part._parameters
+    ]
+    assert all(item.ndim == 3 for item in kernels)
+    flat = [torch.nn.Parameter(item.detach().flatten(1).clone()) for item in kernels]
+    for matrix, kernel in zip(flat, kernels, strict=True):
+        matrix.grad = kernel.grad.flatten(1)
+    chosen = {id(item) for item in [*inner, *kernels]}
     rest = [item for item in theirs.parameters() if id(item) not in chosen]
     rate, decay = CONFIG.encoder_learning_rate, config.weight_decay
     parts = (
         torch.optim.Muon(
-            matrices, lr=2.5 * rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            [*inner, *flat], lr=2.5 * rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(
             [
@@ -375,6 +383,8 @@ def test_muon_moves_the_matrices_of_the_encoder_and_adamw_the_rest():
     build_optimizer(ours, torch.nn.Identity(), config).step()
     for part in parts:
         part.step()
+    for matrix, kernel in zip(flat, kernels, strict=True):
+        kernel.data = matrix.data.view_as(kernel)
     assert equal_weights(ours, theirs, tolerance=1e-6)
     assert not equal_weights(ours, small_model(dropout=False), tolerance=1e-4)
 

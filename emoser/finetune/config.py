@@ -99,9 +99,9 @@ class FinetuneConfig:
         encoder_learning_rate: Highest rate of the encoder's weights.
         head_learning_rate: Highest rate of all other weights.
         optimizer: "adamw", "adam" without decay as in the paper, or "muon" for encoders that
-            learn from nothing: orthogonal steps for the encoder's matrices, 2.5 times as fast,
-            and AdamW for all else.
-        weight_decay: Of AdamW and Muon, on matrices alone.
+            learn from nothing: orthogonal steps for the encoder's matrices and convolution kernels,
+            2.5 times as fast, and AdamW for all else.
+        weight_decay: Of AdamW and Muon, on matrices and kernels alone.
         betas: Of the optimizer.
         schedule: "cosine" (to zero at the end) or "constant", both after the warm-up, or
             "newbob" (times 0.9 after an epoch whose validation error is not at least 0.25 %

@@ -4,7 +4,7 @@ Works on a model and its configuration; knows nothing of audio or of epochs.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,24 +51,61 @@ class OptimizerPair(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
+class KernelMuon(torch.optim.Muon):
+    """Muon that also moves convolution kernels, each as a matrix of one row per filter."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        """Take groups of matrices (O, I) and of kernels (O, I, K)."""
+        with see_matrices(weight for group in groups for weight in group["params"]):
+            super().__init__(groups, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of all."""
+        with see_matrices(weight for group in self.param_groups for weight in group["params"]):
+            super().step()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def see_matrices(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let weights (O, ...) and their gradients look like matrices (O, ...) for a while."""
+    shapes = [(weight, weight.shape) for weight in weights if weight.ndim > 2]
+    try:
+        for weight, _ in shapes:
+            reshape(weight, torch.Size([len(weight), weight[0].numel()]))
+        yield
+    finally:
+        for weight, shape in shapes:
+            reshape(weight, shape)
+
+
+def reshape(weight: nn.Parameter, shape: torch.Size) -> None:
+    """Give a weight and its gradient another shape, in place."""
+    gradient, weight.grad = weight.grad, None
+    weight.data = weight.data.reshape(shape)
+    weight.grad = None if gradient is None else gradient.reshape(shape)
+
+
 def build_optimizer(
     model: EmotionModel, objective: nn.Module, config: FinetuneConfig
 ) -> torch.optim.Optimizer:
     """AdamW, Adam or Muon with two rates, encoder and rest, and no decay of biases and norms.
 
     Adam treats every weight apart, so that one of them with two rates is the paper's two. Muon
-    moves the matrices of the encoder, and AdamW all other weights beside it.
+    moves the matrices and the convolution kernels of the encoder, and AdamW all other weights
+    beside it, kernels that are a product of length and direction (weight norm) among them.
 
     Raises:
         ValueError: If no weight of the model requires a gradient.
     """
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    kernels = {id(part.weight) for part in model.encoder.modules() if isinstance(part, nn.Conv1d)}
     for parameter in [*model.parameters(), *objective.parameters()]:
         if not parameter.requires_grad:
             continue
         inside = id(parameter) in encoder
-        matrix = config.optimizer == "muon" and inside and parameter.ndim == 2
+        rows = parameter.ndim == 2 or id(parameter) in kernels
+        matrix = config.optimizer == "muon" and inside and rows
         decays = config.optimizer != "adam" and parameter.ndim > 1
         decay = config.weight_decay if decays else 0.0
         groups.setdefault((matrix, inside, decay), []).append(parameter)
@@ -89,7 +126,7 @@ def build_optimizer(
         )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     adam = kind(split[False], betas=config.betas, fused=True) if split[False] else None
-    muon = torch.optim.Muon(split[True], adjust_lr_fn="match_rms_adamw") if split[True] else None
+    muon = KernelMuon(split[True]) if split[True] else None
     parts = [part for part in (adam, muon) if part is not None]
     return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
 
