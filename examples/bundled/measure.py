@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
-from recipe import RECIPE, read_speech, train_network
+from recipe import STAGES, read_speech, train_network
 
 from emoser import EmotionClassifier
 from emoser.finetune import Utterance
@@ -122,10 +122,17 @@ ROWS = (
 
 def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Train and store what is missing of a plan."""
-    epochs = max(round(RECIPE.epochs * arguments.part), 1)
     held: Recordings | None = None
     for seed in arguments.seeds:
-        config = replace(RECIPE, epochs=epochs, evaluation_labels=ALL_LABELS, seed=seed)
+        stages = [
+            replace(
+                stage,
+                epochs=max(round(stage.epochs * arguments.part), 1),
+                evaluation_labels=ALL_LABELS,
+                seed=seed * len(STAGES) + number,
+            )
+            for number, stage in enumerate(STAGES)
+        ]
         for place, split in enumerate(splits):
             file = arguments.output / plan / f"{TINY}-{seed}" / f"{split.name}.npz"
             if file.is_file() or place not in (arguments.only or range(len(splits))):
@@ -137,7 +144,7 @@ def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Name
                 split.training,
                 split.test[::WATCHED],
                 run,
-                stages=(config,),
+                stages=stages,
                 start=arguments.output / "network.pt",
             )
             store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)

@@ -7,8 +7,8 @@ PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus
 or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
 interrupted continues when the same command is given again.
 
-The recipe is that of `recipe.py`, which `measure.py` measures by folds, for three times as long and
-in two more stages; then the classifier is cut to neutral, angry, happy and sad, and calibrated.
+The recipe is that of `recipe.py`, whose shorter stages `measure.py` measures by folds, four times
+as long; then the classifier is cut to neutral, angry, happy and sad, and calibrated.
 """
 
 import argparse
