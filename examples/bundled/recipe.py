@@ -132,11 +132,10 @@ def train_network(
     stages: Sequence[FinetuneConfig],
     start: Path,
 ) -> EmotionModel:
-    """Train in stages that go on from one another; the mean of the weights at their ends.
+    """Train in stages that go on from one another, and go on where a run was interrupted.
 
-    The end of the first stage counts only where it is the last.
-
-    A run goes on where it was interrupted.
+    What comes of it is the mean of the weights at the ends of all stages but the first; of a single
+    stage, its end.
 
     Args:
         training: What is learned from.
