@@ -11,7 +11,8 @@ trains on one corpus and tests on the other, whose emotion labels are not used. 
 and sad clips are learned from in all of them. The SVM learns beside each network from the same
 speakers, of the tested corpus alone in `folds`, where more of them lower its figures. No test
 speaker chooses anything in a run: the last epoch is taken, and the temperature of a split is fitted
-on the other splits. The settings of the recipe were tried out on the first folds.
+on the other splits. The settings of the recipe were tried out on the first folds, the number of
+stages on all of them.
 
 All networks begin with DIR/network.pt, the encoder that `pretrain.py` wrote; it heard none of the
 tested speakers. What is measured stays in DIR: the same command goes on where it was stopped, and
@@ -129,7 +130,7 @@ def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Name
                 stage,
                 epochs=max(round(stage.epochs * arguments.part), 1),
                 evaluation_labels=ALL_LABELS,
-                seed=seed * len(STAGES) + number,
+                seed=3 * seed + number,
             )
             for number, stage in enumerate(STAGES)
         ]
