@@ -211,14 +211,15 @@ def test_the_command_measures_this_machine():
     assert "round 1 of 1" in done.stderr
 
 
-def test_the_command_lets_its_own_threads_sleep_and_the_library_touches_nothing(monkeypatch):
+def test_the_command_sets_its_own_process_up_and_the_library_touches_nothing(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     code = (
-        "import os, sys; from emoser.cli import main; sys.argv = ['emoser', 'models']; "
-        "main(['models']); before = dict(os.environ); main(); "
-        "print(before.get('OMP_WAIT_POLICY'), os.environ['OMP_WAIT_POLICY'], file=sys.stderr)"
+        "import gc, os, sys; stock = gc.get_threshold(); from emoser.cli import main; "
+        "tell = lambda: print(os.environ.get('OMP_WAIT_POLICY'), gc.get_threshold() == stock, "
+        "file=sys.stderr); sys.argv = ['emoser', 'models']; "
+        "main(['models']); tell(); main(); tell()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TREE
     )
-    assert done.stderr.split() == ["None", "PASSIVE"]
+    assert done.stderr.split() == ["None", "True", "PASSIVE", "False"]

@@ -5,6 +5,8 @@ an exit code: 0 fine, 2 usage, 3 bad input, 4 model, 5 environment, 130 interrup
 """
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ from emoser.errors import EmoserError
 
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
+NEW_OBJECTS = 100_000  # between two looks of Python for reference cycles
 COMMANDS = (
     predict,
     timeline,
@@ -53,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `emoser`; those of the process when None.
     """
     if arguments is None:
-        # The process is ours alone. Threads of torch that wait for one another sleep meanwhile:
-        # spinning, they take the core from the very thread that all wait for when it is shared.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        _set_up_process()
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -71,6 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error, 2, debug=options.debug)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _set_up_process() -> None:
+    """What the command may do to its process, which is its alone."""
+    # Threads of torch that wait for one another sleep meanwhile: spinning, they take the core from
+    # the very thread that all wait for when it is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Importing torch and transformers makes 400,000 objects that stay. Looking among them for
+    # reference cycles again and again, and once more at the end, took a quarter of a first answer.
+    gc.set_threshold(NEW_OBJECTS)
+    atexit.register(gc.freeze)
 
 
 def build_parser() -> argparse.ArgumentParser:
