@@ -255,9 +255,34 @@ def test_a_room_lets_a_click_decay_by_sixty_decibels():
     assert np.abs(answer[8000:]).max() < 1e-5
 
 
+def test_the_quiet_at_the_ends_goes_and_pauses_stay():
+    hiss = 0.001 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    voice = tone(300.0)[: RATE // 4]
+    clip = np.concatenate([hiss, voice, hiss, 0.2 * voice, hiss])
+    trimmed = variations.trim_ends(clip)
+    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * variations.LEVEL_SAMPLES)
+    assert np.array_equal(trimmed[:1000], clip[RATE : RATE + 1000])
+    longer = variations.trim_ends(clip, before=0.25, behind=0.5)
+    assert len(longer) == len(trimmed) + 0.75 * RATE
+    assert np.array_equal(variations.trim_ends(np.zeros(900, np.float32)), np.zeros(900))
+
+
+def test_clips_are_trimmed_as_often_as_they_should_be():
+    clip = np.concatenate([np.zeros(RATE, np.float32), tone(300.0), np.zeros(RATE, np.float32)])
+    generator = np.random.default_rng(0)
+    half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
+    sizes = np.array([len(variations.shorten(clip, half, generator)) for _ in range(400)])
+    assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
+    assert sizes.min() >= RATE - variations.LEVEL_SAMPLES
+    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * variations.LEVEL_SAMPLES
+    with pytest.raises(ValueError, match="trim_seconds is -1"):
+        Augmentation(trim_seconds=-1.0)
+
+
 def test_nothing_changes_when_every_variation_is_off():
     clip = random_clips([5000])[0]
-    same = variations.augment(clip, Augmentation.off(), np.random.default_rng(0))
+    shorter = variations.shorten(clip, Augmentation.off(), np.random.default_rng(0))
+    same = variations.augment(shorter, Augmentation.off(), np.random.default_rng(0))
     assert np.array_equal(same, clip)
 
 

@@ -36,6 +36,9 @@ class Augmentation:
             needs torchaudio.
         reverb_probability: How often the clip is put into a synthetic room.
         reverb_seconds: Shortest and longest decay by 60 dB of such a room.
+        trim_probability: How often the quiet before and behind the voice is cut off. Corpora
+            differ in how much of it they leave, and a network takes that for a part of the emotion.
+        trim_seconds: At most so much of it stays at either end, another part each time.
     """
 
     gain_decibels: float = 6.0
@@ -48,6 +51,8 @@ class Augmentation:
     telephone_probability: float = 0.0
     reverb_probability: float = 0.0
     reverb_seconds: tuple[float, float] = (0.1, 0.5)
+    trim_probability: float = 0.0
+    trim_seconds: float = 0.25
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn.
@@ -69,6 +74,8 @@ class Augmentation:
             faults.append(f"speed_change is {self.speed_change}, allowed is 0 to below 1")
         if self.gain_decibels < 0.0 or self.tilt_decibels < 0.0 or self.reverb_seconds[0] <= 0.0:
             faults.append("gain_decibels and tilt_decibels are at least 0, reverb_seconds above 0")
+        if self.trim_seconds < 0.0:
+            faults.append(f"trim_seconds is {self.trim_seconds}, at least 0 is allowed")
         if faults:
             raise ValueError("; ".join(faults))
 

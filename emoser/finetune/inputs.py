@@ -21,7 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from emoser.encoder import SpeechEncoder
-from emoser.finetune.augment import augment
+from emoser.finetune.augment import augment, shorten
 from emoser.finetune.batches import collate, crop, length_batches
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.recordings import SAMPLING_RATE, Recordings
@@ -86,9 +86,10 @@ class Waveforms:
     ) -> NDArray[np.float32]:
         """A crop, augmented; cropped before, for speed, and after."""
         config = self.config
+        if config.augmentation == Augmentation.off() and config.crop_seconds is None:
+            return clip
+        clip = shorten(clip, config.augmentation, generator)
         if config.crop_seconds is None:
-            if config.augmentation == Augmentation.off():
-                return clip
             return augment(clip, config.augmentation, generator)
         size = int(config.crop_seconds * SAMPLING_RATE)
         wide = int(size * (1.0 + config.augmentation.speed_change)) + 1
