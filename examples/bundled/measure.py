@@ -11,8 +11,8 @@ trains on one corpus and tests on the other, whose emotion labels are not used. 
 and sad clips are learned from in all of them. The SVM learns beside each network from the same
 speakers, of the tested corpus alone in `folds`, where more of them lower its figures. No test
 speaker chooses anything in a run: the last epoch is taken, and the temperature of a split is fitted
-on the other splits. The settings of the recipe were tried out on the first folds, the number of
-stages on all of them.
+on the other splits. The settings of the recipe were tried out on the first folds and across
+corpora, the number of stages on all folds.
 
 All networks begin with DIR/network.pt, the encoder that `pretrain.py` wrote; it heard none of the
 tested speakers. What is measured stays in DIR: the same command goes on where it was stopped, and

@@ -7,8 +7,8 @@ PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus
 or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
 interrupted continues when the same command is given again.
 
-The recipe is that of `recipe.py`, whose shorter stages `measure.py` measures by folds, three times
-as long; then the classifier is cut to neutral, angry, happy and sad, and calibrated.
+The recipe is that of `recipe.py`, nearly three times as long as what `measure.py` measures by
+folds; then the classifier is cut to neutral, angry, happy and sad, and calibrated.
 """
 
 import argparse
