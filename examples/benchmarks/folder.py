@@ -57,7 +57,7 @@ def measure_folder(
                 f"base, {part} files of mixed lengths and rates, {name_of(worker)}",
                 f"{median(row[place][0] for row in rounds):.1f} times real time",
                 f"{median(row[place][1] for row in rounds):.2f} x transformers' pipeline "
-                f"(batches of {batch})"
+                f"(batches of {batch}) "
                 + tell_share([row[place][0] * gflop for row in rounds], limits, worker),
                 TARGETS.get(worker.facts["dtype"], ">= 6.0 x"),
             ]
@@ -66,7 +66,7 @@ def measure_folder(
         best = max(range(len(ours)), key=lambda place: rounds[-1][place][0])
         spent = ours[best].ask(folder=str(folder), count=count, batch=1)["times"][0]
         speed = count_seconds(paths) / spent
-        share = tell_share([speed * gflop], limits, ours[best]).removeprefix(", ")
+        share = tell_share([speed * gflop], limits, ours[best])
         name = f"base, all {count} files, {name_of(ours[best])}"
         return [*rows, [name, f"{speed:.1f} times real time", share, ""]]
 
@@ -74,7 +74,7 @@ def measure_folder(
 def tell_share(rates: list[float], limits: list[dict[str, float]], worker: Worker) -> str:
     """Which part of the machine's products of matrices a side reached, where that is known."""
     known = [limit[worker.facts["dtype"]] for limit in limits if worker.facts["dtype"] in limit]
-    return f", {median(rates) / median(known):.0%} of the limit" if known else ""
+    return f"{median(rates) / median(known):.0%} of the limit" if known else ""
 
 
 def name_of(worker: Worker) -> str:

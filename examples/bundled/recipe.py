@@ -64,7 +64,7 @@ AGAIN = replace(
 STAGES = (RECIPE, *(replace(AGAIN, seed=SEED + number) for number in range(1, 5)))
 
 
-# The bundled weights: the same, with a first stage five times as long and more data to go on.
+# The bundled weights: the same, the first stage five times as long and the others by a third.
 SHIPPED = (
     replace(RECIPE, epochs=36),
     *(replace(AGAIN, epochs=4, seed=SEED + number) for number in range(1, 5)),

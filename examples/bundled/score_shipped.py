@@ -8,7 +8,6 @@ leave is anyone's guess, so the same clips are also heard cut to 0.1 s of it, an
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from train import read_sides, score_corpora
 
 import emoser
 from emoser import EmotionClassifier
-from emoser.checkpoints.native import load_model
+from emoser.finetune import Utterance
 from emoser.finetune.augment import trim_ends
-from emoser.finetune.evaluation import predict_logits
 from emoser.finetune.recordings import Recordings
+from emoser.finetune.report import Evaluation
 
 BUNDLED = Path(emoser.__file__).parent / "bundled" / "emoser-tiny"
 KEPT_SECONDS = 0.1
@@ -45,6 +44,15 @@ def add_ends(samples: Samples) -> Samples:
     return np.concatenate([ends[0], samples, ends[1]])
 
 
+def score_clips(
+    classifier: EmotionClassifier, clips: list[Samples], utterances: list[Utterance]
+) -> dict[str, Evaluation]:
+    """Figures of each corpus for the clips of some utterances, changed or not."""
+    answers = classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
+    logits = np.log([[answer.scores[label] for label in LABELS] for answer in answers])
+    return score_corpora(logits, utterances)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
@@ -52,20 +60,16 @@ def main() -> None:
     arguments = parser.parse_args()
     _, validation = read_sides(arguments.data)
     recordings = Recordings(validation)
-    logits = predict_logits(load_model(arguments.model), recordings)
-    for corpus, evaluation in score_corpora(logits, validation).items():
+    clips = [recordings[index] for index in range(len(recordings))]
+    classifier = EmotionClassifier.from_pretrained(arguments.model, device="cpu", backend="torch")
+    for corpus, evaluation in score_clips(classifier, clips, validation).items():
         report, (low, high) = evaluation.report, evaluation.uar_interval
         print(f"{corpus}: {report}")
         print(f"95 % interval of the UAR over speakers: {low:.3f} to {high:.3f}")
         print("UAR by speaker:", {name: round(uar, 3) for name, uar in report.per_speaker.items()})
         print()
-    classifier = EmotionClassifier.from_pretrained(arguments.model, device="cpu", backend="torch")
-    changes: dict[str, Callable[[Samples], Samples]] = {"cut": cut_ends, "added": add_ends}
-    for name, change in changes.items():
-        clips = [change(recordings[index]) for index in range(len(recordings))]
-        answers = classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
-        told = np.log([[answer.scores[label] for label in LABELS] for answer in answers])
-        found = score_corpora(told, validation)
+    for name, change in (("cut", cut_ends), ("added", add_ends)):
+        found = score_clips(classifier, [change(clip) for clip in clips], validation)
         uars = {corpus: round(evaluation.report.uar, 3) for corpus, evaluation in found.items()}
         print(f"UAR with quiet ends {name}: {uars}")
 
