@@ -2,8 +2,9 @@
 
 DATA is a folder of acted speech with a `manifest.csv` (columns corpus, path, speaker, emotion).
 Clips of one speaker are joined: neutral, angry, four seconds of silence, sad. The silence at the
-ends of the clips is cut off, so that the truth holds at every moment. Prints the truth, the
-timeline and the share of time that the timeline names right, speaker by speaker.
+ends of the clips is cut off, so that the truth holds at every moment. Prints the truth and the
+timeline of the first recording, and the share of time that timelines name right, as the mean over
+`--draws` recordings of each speaker.
 """
 
 import argparse
@@ -30,11 +31,11 @@ def trim(samples: np.ndarray) -> np.ndarray:
     return samples[loud[0] : loud[-1] + 1]
 
 
-def compose(data: Path, corpus: str, speaker: str) -> tuple[np.ndarray, list]:
-    """Samples, and the truth as (start, end, name) in seconds."""
+def compose(data: Path, corpus: str, speaker: str, draw: int = 0) -> tuple[np.ndarray, list]:
+    """Samples, and the truth as (start, end, name) in seconds; each draw takes other clips."""
     with (data / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["corpus"] == corpus]
-    generator = np.random.default_rng(int(speaker) if speaker.isdigit() else 0)
+    generator = np.random.default_rng([*speaker.encode(), draw])
     parts, truth, position = [], [], 0
     for name, count in PLAN:
         if name == "silence":
@@ -60,7 +61,7 @@ def share_right(timeline: Timeline, truth: list) -> tuple[float, float]:
     return float(right.mean()), float(right[np.array(true) == "silence"].mean())
 
 
-def draw(timeline: Timeline, truth: list, path: Path) -> None:
+def draw_figure(timeline: Timeline, truth: list, path: Path) -> None:
     """The timeline, with the truth as coloured areas behind the waveform."""
     figure = plot_timeline(timeline)
     colours = {**colours_of(timeline.labels), "silence": "#ffffff"}
@@ -79,6 +80,7 @@ def main() -> int:
     parser.add_argument("--model", default="emoser-tiny")
     parser.add_argument("--corpus", default="ravdess")
     parser.add_argument("--speakers", default="03,04,16,17,18", help="comma-separated")
+    parser.add_argument("--draws", type=int, default=10, help="recordings of each speaker")
     parser.add_argument("--labels", default=None)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -86,18 +88,20 @@ def main() -> int:
         options.model, device="cpu", labels=options.labels
     )
     shares = []
-    for place, speaker in enumerate(options.speakers.split(",")):
-        samples, truth = compose(options.data, options.corpus, speaker)
-        timeline = classifier.timeline(samples, sampling_rate=RATE)
-        if not place:
-            print("\n".join(f"{start:6.2f} {end:6.2f}  {name}" for start, end, name in truth))
-            print(timeline)
-            if options.plot:
-                draw(timeline, truth, options.plot)
-        shares.append(share_right(timeline, truth))
-        print(f"speaker {speaker}: {shares[-1][0]:.0%} of the time right, "
-              f"{shares[-1][1]:.0%} of the silence")  # fmt: skip
-    print(f"mean over {len(shares)} speakers: {np.mean([share for share, _ in shares]):.0%}")
+    for speaker in options.speakers.split(","):
+        for draw in range(options.draws):
+            samples, truth = compose(options.data, options.corpus, speaker, draw)
+            timeline = classifier.timeline(samples, sampling_rate=RATE)
+            if not shares:
+                print("\n".join(f"{start:6.2f} {end:6.2f}  {name}" for start, end, name in truth))
+                print(timeline)
+                if options.plot:
+                    draw_figure(timeline, truth, options.plot)
+            shares.append(share_right(timeline, truth))
+        right, silence = np.mean(shares[-options.draws :], axis=0)
+        print(f"speaker {speaker}: {right:.0%} of the time right, {silence:.0%} of the silence")
+    right, silence = np.mean(shares, axis=0)
+    print(f"mean over {len(shares)} recordings: {right:.0%}, of the silence {silence:.0%}")
     return 0
 
 
