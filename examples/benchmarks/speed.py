@@ -7,11 +7,15 @@ process of its own and the sides take turns, so that ratios hold on a machine th
 quiet. Expected on 2 quiet cores: single 4 min, folder 3 min, speechbrain 1 min, cold 1 min,
 decoding and memory 1 min each, tiny half a minute; `--quick` takes a third. `--int8` adds
 the int8 graph of the base model.
+
+For medians of several runs, give each a file of its own and merge them: `--state 1.json`, `--state
+2.json`, `--state 3.json`, then `--merge 1.json 2.json 3.json`.
 """
 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,6 +41,7 @@ ENGINES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 SHAPES = ("base", "large")
 TINY = "emoser-tiny"
 TINY_SECONDS = 4.0
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
@@ -224,6 +229,28 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def merge_states(states: list[dict]) -> dict:
+    """The rows that all runs have, every number in them the median of the runs."""
+    parts = {}
+    for part, rows in states[0]["parts"].items():
+        runs = [{row[0]: row for row in state["parts"].get(part, [])} for state in states]
+        parts[part] = [
+            [row[0], *(merge_cells([run[row[0]][place] for run in runs]) for place in (1, 2, 3))]
+            for row in rows
+            if all(row[0] in run for run in runs)
+        ]
+    return {**states[0], "parts": parts}
+
+
+def merge_cells(cells: list[str]) -> str:
+    """A text whose numbers are the medians of those in like texts."""
+    columns = zip(*(NUMBER.findall(cell) for cell in cells), strict=True)
+    medians = [
+        f"{median(map(float, column)):.{len(column[0].partition('.')[2])}f}" for column in columns
+    ]
+    return NUMBER.sub(lambda _: medians.pop(0), cells[0])
+
+
 def print_table(state: dict, *, markdown: bool) -> None:
     """What has been measured so far, with what was promised beside it."""
     machine = state["machine"]
@@ -263,7 +290,12 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=place, help="%(default)s")
     parser.add_argument("--state", type=Path, help="figures so far; MODELS/state.json")
     parser.add_argument("--fresh", action="store_true", help="measure again what is in the state")
+    parser.add_argument("--merge", type=Path, nargs="+", help="files of --state: their medians")
     options = parser.parse_args()
+    if options.merge:
+        runs = [json.loads(file.read_text(encoding="utf-8")) for file in options.merge]
+        print_table(merge_states(runs), markdown=options.markdown)
+        return
     if options.quick:
         options.rounds, options.clips = 1, options.clips // 5
     options.models.mkdir(parents=True, exist_ok=True)
