@@ -18,6 +18,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 CACHES = ("off", "float32", "bfloat16", "float16")
 HEADS = ("linear", "projector", "attention")
 WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
+TEACHING = ("distillation_weight", "distillation_temperature")  # of effect with teachers alone
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class FinetuneConfig:
         label_smoothing: Part of the target that is spread over the labels.
         statistics_weight: Weight of a second task, dropped after the training: to predict the
             acoustic statistics of the clip from the embedding.
+        distillation_weight: Where `train` is given teachers: part of the loss that follows their
+            answers; the rest follows the labels.
+        distillation_temperature: Of the teachers' answers and of the model's beside them.
         crop_seconds: Longest clip in training; of longer ones a piece drawn at random. None
             for whole clips.
         augmentation: How clips are varied.
@@ -190,6 +194,8 @@ class FinetuneConfig:
     class_weights: bool = False
     label_smoothing: float = 0.0
     statistics_weight: float = 0.0
+    distillation_weight: float = 0.7
+    distillation_temperature: float = 2.0
     crop_seconds: float | None = 8.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluation_labels: tuple[str, ...] = ()
@@ -211,7 +217,7 @@ class FinetuneConfig:
         faults = self._faults_of_choices()
         positive = (
             "epochs", "batch_size", "max_grad_norm", "save_every_steps", "accumulation",
-            "last_layers", "lora_rank",
+            "last_layers", "lora_rank", "distillation_temperature",
         )  # fmt: skip
         faults += [f"{name} must be above 0" for name in positive if not getattr(self, name) > 0]
         parts = ("warmup", "ema_decay", "label_smoothing")
@@ -222,6 +228,8 @@ class FinetuneConfig:
         ]
         rates = ("encoder_learning_rate", "head_learning_rate", "weight_decay", "statistics_weight")
         faults += [f"{name} must be at least 0" for name in rates if not getattr(self, name) >= 0]
+        if not 0.0 <= self.distillation_weight <= 1.0:
+            faults.append("distillation_weight must be between 0 and 1")
         if self.crop_seconds is not None and not self.crop_seconds > 0:
             faults.append("crop_seconds must be above 0 or None")
         if self.wrapper != "exact" and (self.head != "linear" or self.layer_mix):
@@ -269,13 +277,23 @@ class FinetuneConfig:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """The values that decide which weights a run ends with.
+        """The values that decide which weights a run without teachers ends with.
 
         Example:
             >>> "epochs" in FinetuneConfig("emoser-tiny").identity()
             True
         """
-        return {name: val for name, val in self.to_dict().items() if name not in WITHOUT_EFFECT}
+        others = (*WITHOUT_EFFECT, *TEACHING)
+        return {name: val for name, val in self.to_dict().items() if name not in others}
+
+    def teaching(self) -> dict[str, Any]:
+        """The values that decide how teachers are followed.
+
+        Example:
+            >>> FinetuneConfig("emoser-tiny").teaching()["distillation_temperature"]
+            2.0
+        """
+        return {name: getattr(self, name) for name in TEACHING}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FinetuneConfig":

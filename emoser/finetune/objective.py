@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy, and beside it a regression of clip statistics.
+"""What training minimises: cross-entropy, with labels or teachers, and clip statistics beside it.
 
 A corpus that has only some of the labels is scored among these alone, so that the model does
 not learn "sounds like this corpus, so one of its labels". Works on tensors; knows nothing of
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emoser.finetune.distillation import distillation_loss
 from emoser.finetune.utterance import Utterance
 from emoser.model import EmotionOutput
 
@@ -50,6 +51,8 @@ class Objective(nn.Module):
         statistics_weight: float,
         smoothing: float,
         class_weights: Tensor | None = None,
+        distillation_weight: float = 0.0,
+        distillation_temperature: float = 1.0,
     ) -> None:
         """Build it.
 
@@ -59,16 +62,23 @@ class Objective(nn.Module):
             statistics_weight: Weight of that task.
             smoothing: Part of the target spread over the allowed labels.
             class_weights: How much each class counts, (C,), None for all alike.
+            distillation_weight: Part of the loss that follows the teachers, where there are any;
+                the rest follows the labels.
+            distillation_temperature: That of the teachers' probabilities.
         """
         super().__init__()
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
         self.statistics_weight = statistics_weight
         self.smoothing = smoothing
+        self.distillation_weight = distillation_weight
+        self.distillation_temperature = distillation_temperature
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, output: EmotionOutput, targets: Targets) -> Tensor:
-        """The loss of a batch, a scalar."""
+    def forward(
+        self, output: EmotionOutput, targets: Targets, taught: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch, a scalar; `taught` is what the teachers answered, (B, C)."""
         loss = masked_cross_entropy(
             output.logits.float(),
             targets.labels,
@@ -76,6 +86,11 @@ class Objective(nn.Module):
             smoothing=self.smoothing,
             weights=self.class_weights,
         )
+        if taught is not None:
+            following = distillation_loss(
+                output.logits, taught, targets.allowed, temperature=self.distillation_temperature
+            )
+            loss = torch.lerp(loss, following, self.distillation_weight)
         if self.regressor is None:
             return loss
         guess = self.regressor(output.embedding).float()

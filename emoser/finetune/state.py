@@ -40,14 +40,25 @@ def fingerprint(
     validation: Sequence[Utterance],
     model: ModelConfig,
     config: FinetuneConfig,
+    *,
+    teaching: Mapping[str, Any] | None = None,
 ) -> str:
-    """A short name for exactly this run; recordings count by their order and labels."""
+    """A short name for exactly this run; recordings count by their order and labels.
+
+    Args:
+        utterances: The training set.
+        validation: What is scored after each epoch.
+        model: Of the model that learns.
+        config: All settings.
+        teaching: What the teachers are and how they are followed; None without any.
+    """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip
-    text = json.dumps([plain, model.to_block(), config.identity()], sort_keys=True)
+    settings = [plain, model.to_block(), config.identity(), *([teaching] if teaching else [])]
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

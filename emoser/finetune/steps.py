@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from emoser.errors import DeviceError
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.distillation import Teachers
 from emoser.finetune.freezing import set_training
 from emoser.finetune.inputs import DTYPES, Batch, Inputs, run_model
 from emoser.finetune.objective import Objective, Targets
@@ -46,15 +47,24 @@ class Update(NamedTuple):
 class LossModule(nn.Module):
     """Model and objective as one module, whose forward pass several processes can share."""
 
-    def __init__(self, model: EmotionModel, objective: Objective, wrapper: str) -> None:
+    def __init__(
+        self,
+        model: EmotionModel,
+        objective: Objective,
+        wrapper: str,
+        teachers: Teachers | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.objective, self.wrapper = model, objective, wrapper
+        self.teachers = teachers
 
     def forward(self, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
         """Mean loss of some clips, and how many were recognised."""
         output = run_model(self.model, batch, wrapper=self.wrapper)
         guesses = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
-        return self.objective(output, targets), (guesses.argmax(dim=1) == targets.labels).sum()
+        taught = None if self.teachers is None else self.teachers.answer(batch, targets.allowed)
+        loss = self.objective(output, targets, taught)
+        return loss, (guesses.argmax(dim=1) == targets.labels).sum()
 
 
 def set_recompute(model: EmotionModel, *, active: bool) -> None:
@@ -76,6 +86,7 @@ class Stepper:
         config: FinetuneConfig,
         processes: Processes,
         num_steps: int,
+        teachers: Teachers | None = None,
     ) -> None:
         """Prepare the module for all processes.
 
@@ -86,10 +97,11 @@ class Stepper:
             config: All settings.
             processes: Who shares the run.
             num_steps: Updates in the whole run, for the schedule.
+            teachers: On the device too.
         """
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.config, self.processes, self.num_steps = config, processes, num_steps
-        self.module = processes.wrap(LossModule(model, objective, config.wrapper))
+        self.module = processes.wrap(LossModule(model, objective, config.wrapper, teachers))
         self.parts = config.accumulation
         kind = processes.device.type
         self.scaler = torch.amp.GradScaler(kind, enabled=config.precision == "float16")

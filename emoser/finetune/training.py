@@ -20,6 +20,7 @@ from torch import Tensor
 from emoser.checkpoints.native import save_model
 from emoser.finetune.batches import plan_epoch
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.distillation import Teachers
 from emoser.finetune.evaluation import Report, check_labels
 from emoser.finetune.events import require_tensorboard, write_events
 from emoser.finetune.freezing import freeze, merge_lora
@@ -75,7 +76,7 @@ class TrainingResult:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-def train(
+def train(  # noqa: PLR0913  # the public signature of the project
     utterances: Sequence[Utterance],
     validation: Sequence[Utterance],
     *,
@@ -84,6 +85,7 @@ def train(
     output: str | Path,
     device: str = "auto",
     share_speakers: bool = False,
+    teachers: Sequence[EmotionModel] = (),
 ) -> TrainingResult:
     """Train, or continue a run that was interrupted; the best epoch is saved and left in `model`.
 
@@ -99,10 +101,13 @@ def train(
             `states/`, and `tensorboard/` where it is asked for.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         share_speakers: Whether speakers may be on both sides, as in a speaker-dependent split.
+        teachers: Trained models with the labels of `model`, whose mean it is taught to follow;
+            they end on the CPU, in eval mode. None of them may have heard the validation speakers,
+            or the figures do not hold.
 
     Raises:
-        ValueError: If a speaker is on both sides, a label is unknown, or the model is not on
-            the CPU.
+        ValueError: If a speaker is on both sides, a label is unknown, a teacher has other labels,
+            or the model is not on the CPU.
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the folder holds the state of another run, or a damaged one.
         DeviceError: If the device is missing, or too small for a single clip.
@@ -127,15 +132,21 @@ def train(
     check_sides(utterances, validation, share_speakers=share_speakers)
     check_labels(validation, config.evaluation_labels or model.config.labels)
     targets = build_targets(utterances, model.config.labels, restricted=config.restricted_labels)
+    guides = None
+    if teachers:
+        guides = Teachers(
+            teachers, model.config.labels, temperature=config.distillation_temperature
+        )
     processes = Processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(utterances, validation, model.config, config)
+    teaching = {"teachers": guides.digest(), **config.teaching()} if guides else None
+    name = fingerprint(utterances, validation, model.config, config, teaching=teaching)
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
     processes.write(lambda: write_settings(folder, config))
     data = _decode(utterances, validation, targets, config)
-    run = _Run(model, data, config, folder, name, processes)
+    run = _Run(model, data, config, folder, name, processes, guides)
     if saved is not None:
         run.restore(saved)
     for epoch in range(run.epoch, config.epochs):
@@ -206,19 +217,22 @@ class _Run:
         folder: Path,
         name: str,
         processes: Processes,
+        teachers: Teachers | None,
     ) -> None:
         self.model, self.data, self.config = model, data, config
         self.folder, self.name, self.processes = folder, name, processes
         freeze(model, config)
         model.to(processes.device).eval()
+        self.teachers = teachers and teachers.to(processes.device)
         self.inputs, self.validation_inputs = self._build_inputs()
         objective = self._build_objective()
         num_clips = config.epoch_clips or len(data.utterances)
         self.epoch_steps = -(-num_clips // config.batch_size)
         optimizer = build_optimizer(model, objective, config)
         self.average = WeightAverage(model, config.ema_decay)
+        num_steps = config.epochs * self.epoch_steps
         self.stepper = Stepper(
-            model, objective, optimizer, config, processes, config.epochs * self.epoch_steps
+            model, objective, optimizer, config, processes, num_steps, self.teachers
         )
         self.best_weights: list[Tensor] = []
         self.epoch, self.step = 0, 0
@@ -338,6 +352,8 @@ class _Run:
         if self.config.recompute:
             set_recompute(self.model, active=False)
         self.model.to("cpu").eval()
+        if self.teachers:
+            self.teachers.to(torch.device("cpu"))
         self.processes.write(self._save_best)
         best_epoch = max(record["epoch"] for record in self.records if record["best"])
         report = self.best_report
@@ -357,6 +373,8 @@ class _Run:
                 statistics_weight=config.statistics_weight,
                 smoothing=config.label_smoothing,
                 class_weights=weights,
+                distillation_weight=config.distillation_weight,
+                distillation_temperature=config.distillation_temperature,
             ).to(self.processes.device)
 
     def _changing_tensors(self) -> dict[str, Tensor]:
@@ -378,12 +396,13 @@ class _Run:
         return min(seen, self.config.epoch_clips or len(self.data.utterances))
 
     def _build_inputs(self) -> tuple[Inputs, Inputs]:
+        heard = replace(self.config, cache="off") if self.teachers else self.config
         validated = replace(self.config, sampling="shuffled")
         built = []
 
         def build() -> None:
             for recordings, name, config in (
-                (self.data.recordings, "training", self.config),
+                (self.data.recordings, "training", heard),
                 (self.data.validation_recordings, "validation", validated),
             ):
                 file = self.folder / f"{name}.features"
