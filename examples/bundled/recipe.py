@@ -71,6 +71,15 @@ SHIPPED = (
 )
 
 
+# It follows the mean of three networks that were trained like that alone, with other seeds.
+NUM_TEACHERS = 3
+
+
+def stages_of_teacher(number: int) -> tuple[FinetuneConfig, ...]:
+    """The stages of a teacher, from 0, with seeds that no other one has."""
+    return tuple(replace(stage, seed=stage.seed + number * len(SHIPPED)) for stage in SHIPPED)
+
+
 def read_speech(data: Path) -> list[Utterance]:
     """All labelled recordings that are learned from, without copies."""
     utterances = [
@@ -101,6 +110,7 @@ def train_network(
     *,
     stages: Sequence[FinetuneConfig],
     start: Path,
+    teachers: Sequence[EmotionModel] = (),
 ) -> EmotionModel:
     """Train in stages that go on from one another, and go on where a run was interrupted.
 
@@ -113,6 +123,7 @@ def train_network(
         folder: Of the run.
         stages: `STAGES`, `SHIPPED`, or variants; corpora that are not there are left out.
         start: The encoder that `pretrain.py` wrote.
+        teachers: Networks whose mean it follows beside the labels.
     """
     model = build_network(training, seed=stages[0].seed)
     model.encoder.load_state_dict(torch.load(start, weights_only=True))
@@ -120,7 +131,7 @@ def train_network(
     ends = []
     for number, config in enumerate(stages, start=1):
         fitted, place = fit_config(config, training), folder / f"stage{number}"
-        train(training, validation, model=model, config=fitted, output=place)
+        train(training, validation, model=model, config=fitted, output=place, teachers=teachers)
         ends.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
     del held
     later = ends[1:] or ends
