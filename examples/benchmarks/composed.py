@@ -101,7 +101,9 @@ def main() -> int:
         right, silence = np.mean(shares[-options.draws :], axis=0)
         print(f"speaker {speaker}: {right:.0%} of the time right, {silence:.0%} of the silence")
     right, silence = np.mean(shares, axis=0)
-    print(f"mean over {len(shares)} recordings: {right:.0%}, of the silence {silence:.0%}")
+    low, high = min(shares)[0], max(shares)[0]
+    print(f"mean over {len(shares)} recordings: {right:.0%}, of the silence {silence:.0%}; "
+          f"one recording {low:.0%} to {high:.0%}")  # fmt: skip
     return 0
 
 
