@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from emoser.audio import load_audio
     from emoser.classifier import EmotionClassifier
     from emoser.errors import EmoserError
-    from emoser.prediction import Prediction
-    from emoser.segments import Segment
+    from emoser.results.prediction import Prediction
+    from emoser.results.segments import Segment
+    from emoser.results.timeline import Timeline
     from emoser.streaming import EmotionStream
-    from emoser.timeline import Timeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,9 +38,9 @@ _HOMES = {
     "EmoserError": "emoser.errors",
     "EmotionClassifier": "emoser.classifier",
     "EmotionStream": "emoser.streaming",
-    "Prediction": "emoser.prediction",
-    "Segment": "emoser.segments",
-    "Timeline": "emoser.timeline",
+    "Prediction": "emoser.results.prediction",
+    "Segment": "emoser.results.segments",
+    "Timeline": "emoser.results.timeline",
     "load_audio": "emoser.audio",
 }
 

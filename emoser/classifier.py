@@ -15,17 +15,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from emoser.audio import Channel, Source
-from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
-from emoser.configuration import ModelInfo
+from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
-from emoser.hearing import Heard, HearingOptions, hear
-from emoser.labels import map_labels, order_dimensions
-from emoser.listening import listen_to
-from emoser.prediction import Prediction
-from emoser.runtimes import FrameAnswers, FrameRuntime, OpenedModel, open_runtime
-from emoser.telling import Ear
-from emoser.timeline import Timeline
-from emoser.timeline_options import (
+from emoser.inference.batching import Heard, HearingOptions, hear
+from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
     DEFAULT_THRESHOLD,
@@ -33,6 +26,13 @@ from emoser.timeline_options import (
     DEFAULT_WINDOW_SECONDS,
     TimelineOptions,
 )
+from emoser.inference.pipeline import listen_to
+from emoser.inference.scoring import Ear
+from emoser.labels import map_labels, order_dimensions
+from emoser.models.config import ModelInfo
+from emoser.results.prediction import Prediction
+from emoser.results.timeline import Timeline
+from emoser.runtimes import FrameAnswers, FrameRuntime, OpenedModel, open_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -308,7 +308,7 @@ class EmotionClassifier:
             FileExistsError: If the folder is not empty and `overwrite` is off.
             NotADirectoryError: If the path is a file.
         """
-        from emoser.checkpoints.native import copy_model
+        from emoser.checkpoints.save import copy_model
 
         copy_model(self._info.path, folder, overwrite=overwrite)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from emoser.audio import load_audio
+from emoser.audio.folders import find_recordings
+from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import CardFacts, build_card, read_card
 from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.location import Checkpoint, find_checkpoint
-from emoser.checkpoints.saving import new_folder
-from emoser.folders import find_recordings
+from emoser.checkpoints.resolve import Checkpoint, find_checkpoint
 from emoser.runtimes import Samples, open_runtime
-from emoser.runtimes.choice import require_backend
 from emoser.runtimes.manifest import FILES, Manifest
+from emoser.runtimes.opening import require_backend
 
 LICENCE = "LICENSE"
 MAX_CLIPS = 8  # of the user's, to compare the numbers on
@@ -110,17 +110,17 @@ def _write(
     to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples], *, looped: bool = True
 ) -> Manifest:
     if to == "openvino":
-        from emoser.runtimes.openvino_file import write_openvino
+        from emoser.runtimes.conversion.openvino import write_openvino
 
         return write_openvino(checkpoint, folder, clips=clips, looped=looped)
-    from emoser.runtimes.onnx_file import write_onnx
+    from emoser.runtimes.conversion.onnx import write_onnx
 
     return write_onnx(checkpoint, folder, clips=clips)
 
 
 def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples]) -> Manifest:
     """Write the int8 graph of a checkpoint by way of its float32 one, and try it."""
-    from emoser.runtimes.quantization import (
+    from emoser.runtimes.conversion.quantization import (
         measure_agreement,
         quantize_onnx,
         quantize_openvino,

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from emoser.activity import SpeechRun
 from emoser.audio import StreamResampler
 from emoser.audio.limits import scale_to_float
 from emoser.errors import AudioError
-from emoser.scanning import Loudness, Piece, ScanEvent, Scanner
-from emoser.segmentation import Segmenter, segment_rules
-from emoser.segments import Segment, TimelineWindow
-from emoser.telling import Ear, Logits, Teller, Verdict
-from emoser.timeline_options import (
+from emoser.inference.chunking import Loudness, Piece, ScanEvent, Scanner
+from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
     DEFAULT_THRESHOLD,
@@ -27,6 +23,10 @@ from emoser.timeline_options import (
     DEFAULT_WINDOW_SECONDS,
     TimelineOptions,
 )
+from emoser.inference.scoring import Ear, Logits, Teller, Verdict
+from emoser.inference.segmentation import Segmenter, segment_rules
+from emoser.inference.vad import SpeechRun
+from emoser.results.segments import Segment, TimelineWindow
 
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-import emoser.torchaudio_guard  # noqa: F401  # tests import transformers, beside any torch
+import emoser.models.torchaudio_guard  # noqa: F401  # tests import transformers, beside any torch
 
 # Machines are shared and slow at times; what is tested is the result, never the time.
 settings.register_profile("emoser", deadline=None, suppress_health_check=[HealthCheck.too_slow])

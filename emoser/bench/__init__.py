@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from emoser.bench.recordings import MIXED_SECONDS, SECONDS
-from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
+from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import DeviceError
 
 PEER = "transformers"

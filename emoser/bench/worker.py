@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emoser.bench.gauge import count_gflop, describe_machine, measure_limit, read_peak
+from emoser.bench.machine import count_gflop, describe_machine, measure_limit, read_peak
 from emoser.bench.recordings import MIXED_SECONDS, RATE, SECONDS, make_clip, mixed_clips
 from emoser.errors import EmoserError
 
@@ -83,7 +83,7 @@ def _serve_gauge(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _count(folder: Path) -> list[float] | None:
     """GFLOP of the clip whose latency is told and of each of the mixed ones."""
-    from emoser.checkpoints.layouts import load_checkpoint
+    from emoser.checkpoints.layouts.registry import load_checkpoint
 
     try:
         model = load_checkpoint(folder).model
@@ -112,8 +112,8 @@ def _open_pipeline(model: str) -> Opened:
     """The way of transformers itself, on the same weights, in float32."""
     import torch
 
-    from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
-    from emoser.checkpoints.location import find_checkpoint
+    from emoser.checkpoints.resolve import find_checkpoint
+    from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
 
     folder = find_checkpoint(model).folder
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

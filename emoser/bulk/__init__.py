@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.audio.folders import choose_shard, find_recordings
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.errors import EmoserError
-from emoser.folders import choose_shard, find_recordings
 
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
-    from emoser.prediction import Prediction
+    from emoser.results.prediction import Prediction
 
 __all__ = ["ENGINES", "BulkJob", "BulkSummary", "open_job_classifier", "predict_folder"]
 

@@ -16,8 +16,8 @@ from time import monotonic
 from typing import IO, Any, NamedTuple
 
 from emoser.errors import EmoserError
-from emoser.prediction import Prediction
-from emoser.rows import as_csv, as_row, csv_header
+from emoser.results.prediction import Prediction
+from emoser.results.rows import as_csv, as_row, csv_header
 from emoser.text import guard_cell
 
 SYNC_SECONDS = 5.0  # how much work a power cut may cost; a killed process costs none

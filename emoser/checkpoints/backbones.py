@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
 from emoser.checkpoints.tensors import Shapes
-from emoser.configuration import ModelConfig
-from emoser.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
-from emoser.encoder import SpeechEncoder
 from emoser.errors import CheckpointError
-from emoser.spectral import FilterBankEncoder, LogMelEncoder
+from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
+from emoser.models.config import ModelConfig
+from emoser.models.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
+from emoser.models.encoder import SpeechEncoder
+from emoser.models.spectral import FilterBankEncoder, LogMelEncoder
 
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions

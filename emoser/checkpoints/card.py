@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from emoser.checkpoints.card_text import METRICS, compose_text, stated_evaluations
 from emoser.checkpoints.configs import CARD
 from emoser.checkpoints.golden import GOLDEN
-from emoser.configuration import ModelConfig
 from emoser.errors import CheckpointError
+from emoser.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from emoser.configuration import ModelConfig
 from emoser.metrics import drawn_units
+from emoser.models.config import ModelConfig
 from emoser.text import counted
 
 METRICS: Mapping[str, tuple[str, str]] = {

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import (
     CardFacts,
     build_card,
@@ -19,15 +20,14 @@ from emoser.checkpoints.card import (
 from emoser.checkpoints.configs import CARD
 from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_record
 from emoser.checkpoints.hub import address_of, check_name, push_folder
-from emoser.checkpoints.layouts import LoadedModel, load_checkpoint
-from emoser.checkpoints.location import Checkpoint
-from emoser.checkpoints.native import describe_model, save_model, write_json
-from emoser.checkpoints.saving import new_folder
-from emoser.configuration import ACTIVATIONS, ModelInfo
+from emoser.checkpoints.layouts.registry import LoadedModel, load_checkpoint
+from emoser.checkpoints.resolve import Checkpoint
+from emoser.checkpoints.save import describe_model, save_model, write_json
 from emoser.errors import CheckpointError
-from emoser.heads import ACTIVATIONS as MODULES
-from emoser.heads import DenseHead
-from emoser.model import EmotionModel
+from emoser.models.config import ACTIVATIONS, ModelInfo
+from emoser.models.heads import ACTIVATIONS as MODULES
+from emoser.models.heads import DenseHead
+from emoser.models.model import EmotionModel
 
 TOLERANCE = 1e-5  # of the largest logit
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from emoser.errors import CheckpointError
-from emoser.model import EmotionModel
+from emoser.models.model import EmotionModel
 
 GOLDEN = "golden.json"
 LENGTHS = (16_000, 5_000, 24_000)

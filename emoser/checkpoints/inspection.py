@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emoser.checkpoints.assignment import place_names
 from emoser.checkpoints.configs import read_licence
 from emoser.checkpoints.golden import answer_alone, answer_batched, read_golden
-from emoser.checkpoints.layouts import identify, load_checkpoint
+from emoser.checkpoints.layouts.registry import identify, load_checkpoint
+from emoser.checkpoints.strict import place_names
 from emoser.checkpoints.tensors import read_shapes
 from emoser.checkpoints.weights import weight_files
 

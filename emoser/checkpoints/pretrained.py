@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emoser.checkpoints.assignment import shorten
 from emoser.checkpoints.backbones import encoder_builder, family_of
 from emoser.checkpoints.configs import CONFIG, read_config, read_preprocessor
-from emoser.checkpoints.layouts import load_checkpoint
-from emoser.checkpoints.sequence_classification import rename_encoder
+from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.layouts.transformers import rename_encoder
+from emoser.checkpoints.strict import shorten
 from emoser.checkpoints.tensors import read_tensors, rename_weight_norm
-from emoser.configuration import ModelConfig
-from emoser.encoder import SpeechEncoder
 from emoser.errors import CheckpointError
-from emoser.model import EmotionModel
+from emoser.models.config import ModelConfig
+from emoser.models.encoder import SpeechEncoder
+from emoser.models.model import EmotionModel
 
 PARTS = ("feature_extractor.", "feature_projection.", "encoder.", "masked_spec_embed")
 OPTIONAL = "masked_spec_embed"

@@ -16,12 +16,12 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
-from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
 from emoser.checkpoints.backbones import encoder_builder
 from emoser.checkpoints.configs import CONFIG
-from emoser.checkpoints.own import MODEL_TYPE
-from emoser.configuration import ModelConfig
-from emoser.model import EmotionModel
+from emoser.checkpoints.layouts.emoser import MODEL_TYPE
+from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
+from emoser.models.config import ModelConfig
+from emoser.models.model import EmotionModel
 
 from transformers import (  # isort: skip
     AutoConfig,

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.errors import CheckpointError
 from emoser.text import printable
 

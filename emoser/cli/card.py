@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.location import BUNDLED, Checkpoint, find_checkpoint
+from emoser.checkpoints.resolve import BUNDLED, Checkpoint, find_checkpoint
 from emoser.errors import CheckpointError
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from emoser.checkpoints.location import find_checkpoint
+from emoser.checkpoints.resolve import find_checkpoint
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:

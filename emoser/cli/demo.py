@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import Any
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.predict import add_run_options
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
+from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import CheckpointError, DependencyError
 from emoser.text import printable
 
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Examine and print; the exit code tells whether all is well."""
     # Before transformers: a broken torchaudio would take it down.
-    from emoser import torchaudio_guard
+    from emoser.models import torchaudio_guard
 
     hidden = {"torchaudio": torchaudio_guard.fault}
     packages = examine_packages(hidden)

@@ -37,8 +37,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
     from emoser.finetune import read_corpus
-    from emoser.finetune.report import write_report
-    from emoser.finetune.scoring import score_models
+    from emoser.finetune.scoring.report import write_report
+    from emoser.finetune.scoring.scoring import score_models
 
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
@@ -123,8 +123,8 @@ def show_warnings() -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, test and print."""
     from emoser.finetune import read_corpus
-    from emoser.finetune.setup import suggest_settings
-    from emoser.finetune.tuning import finetune
+    from emoser.finetune.experiments.finetuning import finetune
+    from emoser.finetune.experiments.start import suggest_settings
 
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)
@@ -160,7 +160,7 @@ def _check(
     utterances: Sequence["Utterance"], config: "FinetuneConfig", options: argparse.Namespace
 ) -> int:
     """Say whether a few clips can be learned by heart; nothing of the check is kept."""
-    from emoser.finetune.tuning import probe
+    from emoser.finetune.experiments.finetuning import probe
 
     with tempfile.TemporaryDirectory() as folder:
         learned, accuracy = probe(utterances, config=config, output=folder, device=options.device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from emoser.cli.predict import add_model_options
 from emoser.cli.timeline import add_timeline_options, open_classifier, timeline_arguments
-from emoser.segments import Segment, clock
+from emoser.results.segments import Segment, clock
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open_blocks(options: argparse.Namespace, opened: ExitStack) -> Iterable[Any]:
-    from emoser.live import Microphone, read_pcm
+    from emoser.audio.microphone import Microphone, read_pcm
 
     if options.file == "-":
         return read_pcm(

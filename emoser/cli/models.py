@@ -6,7 +6,7 @@ from typing import Any
 
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_config, read_labels, read_licence
-from emoser.checkpoints.location import BUNDLED, DEFAULT_MODEL, bundled_names
+from emoser.checkpoints.resolve import BUNDLED, DEFAULT_MODEL, bundled_names
 from emoser.labels import canonical_labels
 
 Commands = Any  # argparse's own name for the object is private

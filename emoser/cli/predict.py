@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.audio.folders import find_recordings, parse_shard
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.errors import AudioError, EmoserError
-from emoser.folders import find_recordings, parse_shard
-from emoser.rows import as_csv, as_line, as_row, csv_header
+from emoser.results.rows import as_csv, as_line, as_row, csv_header
 from emoser.text import printable
 
 if TYPE_CHECKING:

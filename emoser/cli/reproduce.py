@@ -73,7 +73,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the experiment and print its table."""
     from emoser.finetune import RECIPES
-    from emoser.finetune.reproduction import Experiment, reproduce
+    from emoser.finetune.experiments.reproduction import Experiment, reproduce
 
     show_warnings()
     if options.recipe not in RECIPES:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.cli.predict import add_model_options, parse_channel
-from emoser.text import printable
-from emoser.timeline_options import (
+from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
     DEFAULT_THRESHOLD,
     DEFAULT_WINDOW_SECONDS,
 )
+from emoser.text import printable
 
 if TYPE_CHECKING:
-    from emoser.timeline import Timeline
+    from emoser.results.timeline import Timeline
 
 WRITERS: Mapping[str, "Callable[[Timeline], str]"] = {
     "text": lambda timeline: _table(timeline),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emoser.checkpoints.location import DEFAULT_MODEL
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 7860  # the one that Gradio and the Hub's Spaces use

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.demo.options import DemoOptions, is_loopback
-from emoser.demo.visits import Visits
+from emoser.demo.sessions import Visits
 from emoser.errors import DeviceError, missing_extra
 
 STYLE = Path(__file__).with_name("page.css")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emoser.finetune.config import FinetuneConfig
     from emoser.finetune.corpora import read_corpus
-    from emoser.finetune.evaluation import evaluate
-    from emoser.finetune.experiment import cross_validate
+    from emoser.finetune.data.utterance import Utterance
+    from emoser.finetune.experiments.cross_validation import cross_validate
+    from emoser.finetune.experiments.finetuning import finetune
     from emoser.finetune.recipes import RECIPES
-    from emoser.finetune.training import train
-    from emoser.finetune.tuning import finetune
-    from emoser.finetune.utterance import Utterance
+    from emoser.finetune.scoring.evaluation import evaluate
+    from emoser.finetune.training.run import train
 
 __all__ = [
     "RECIPES",
@@ -30,12 +30,12 @@ __all__ = [
 _HOMES = {
     "RECIPES": "emoser.finetune.recipes",
     "FinetuneConfig": "emoser.finetune.config",
-    "Utterance": "emoser.finetune.utterance",
-    "cross_validate": "emoser.finetune.experiment",
-    "evaluate": "emoser.finetune.evaluation",
+    "Utterance": "emoser.finetune.data.utterance",
+    "cross_validate": "emoser.finetune.experiments.cross_validation",
+    "evaluate": "emoser.finetune.scoring.evaluation",
     "read_corpus": "emoser.finetune.corpora",
-    "finetune": "emoser.finetune.tuning",
-    "train": "emoser.finetune.training",
+    "finetune": "emoser.finetune.experiments.finetuning",
+    "train": "emoser.finetune.training.run",
 }
 
 

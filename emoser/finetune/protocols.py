@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 SPLIT_PARTS = (0.8, 0.1)  # of a random split: training and validation; the rest is the test
 VALIDATION_PART = 0.2  # of the training sessions, where a session is tested (SUPERB)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.weights import has_weights
-from emoser.configuration import ModelConfig, ModelInfo
 from emoser.errors import CheckpointError
+from emoser.models.config import ModelConfig, ModelInfo
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def open_runtime(
         DependencyError: If the engine is not installed.
         DeviceError: If the device is not there.
     """
-    from emoser.runtimes.choice import choose_backend, require_backend
+    from emoser.runtimes.opening import choose_backend, require_backend
 
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; use one of {', '.join(BACKENDS)}")
@@ -127,15 +127,15 @@ def _open(
 ) -> OpenedModel:
     """Import an engine and load a checkpoint into it."""
     if backend == "openvino":
-        from emoser.runtimes.openvino_runtime import open_openvino
+        from emoser.runtimes.openvino import open_openvino
 
         return open_openvino(checkpoint, device=device, dtype=dtype)
     if backend == "onnx":
-        from emoser.runtimes.onnx_runtime import open_onnx
+        from emoser.runtimes.onnx import open_onnx
 
         return open_onnx(checkpoint, device=device, dtype=dtype)
-    from emoser.runtimes.choice import refuse_graph_alone
-    from emoser.runtimes.torch_runtime import open_torch
+    from emoser.runtimes.opening import refuse_graph_alone
+    from emoser.runtimes.torch.engine import open_torch
 
     refuse_graph_alone(checkpoint)
     return open_torch(checkpoint, device=device, dtype=dtype)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emoser import __version__
-from emoser.checkpoints.saving import new_folder
+from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.weights import hash_checkpoint
 
 VARIABLE = "EMOSER_CACHE"

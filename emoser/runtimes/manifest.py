@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.configs import read_licence
-from emoser.checkpoints.location import Checkpoint
+from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.weights import GRAPH_MANIFEST, has_weights, hash_checkpoint
-from emoser.configuration import ModelConfig, ModelInfo
 from emoser.errors import CheckpointError
+from emoser.models.config import ModelConfig, ModelInfo
 
 if TYPE_CHECKING:
-    from emoser.checkpoints.layouts import LoadedModel
+    from emoser.checkpoints.layouts.registry import LoadedModel
 
 SCHEMA = 1
 FILES = {"onnx": "model.onnx", "openvino": "openvino_model.xml"}

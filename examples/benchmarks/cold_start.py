@@ -20,7 +20,7 @@ from shapes import RATE, make_clip
 ENGINES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
 PIPELINE = """
 import soundfile, sys
-from emoser import torchaudio_guard
+from emoser.models import torchaudio_guard
 import torch
 from transformers import pipeline
 samples, rate = soundfile.read(sys.argv[2], dtype="float32")
@@ -38,7 +38,7 @@ def time_process(words: list[str]) -> float:
 
 def measure_cold_starts(*, rounds: int) -> list[list[str]]:
     """Rows of the table; the sides take turns, and a first turn fills the caches of the disk."""
-    from emoser.checkpoints.location import find_checkpoint
+    from emoser.checkpoints.resolve import find_checkpoint
 
     with tempfile.TemporaryDirectory() as name:
         clip = Path(name) / "clip.wav"

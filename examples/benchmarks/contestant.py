@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shapes import LABELS, RATE, make_clip
 
-from emoser.bench.gauge import read_peak
+from emoser.bench.machine import read_peak
 
 
 def open_speechbrain(folder: str) -> tuple[Callable, Callable]:
@@ -85,7 +85,7 @@ def open_pipeline(folder: str) -> tuple[Callable, Callable]:
     import soxr
     import torch
 
-    from emoser import torchaudio_guard  # noqa: F401  # before the first import of transformers
+    from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
 
     from transformers import pipeline  # isort: skip
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from emoser import EmotionClassifier, load_audio
-from emoser.bench.gauge import describe_machine
-from emoser.checkpoints.location import find_checkpoint
-from emoser.folders import find_recordings
+from emoser.audio.folders import find_recordings
+from emoser.bench.machine import describe_machine
+from emoser.checkpoints.resolve import find_checkpoint
 from emoser.runtimes import open_runtime
 
 RATE = 16_000

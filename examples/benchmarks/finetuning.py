@@ -36,16 +36,16 @@ from transformers import (
     logging,
 )
 
-from emoser.checkpoints.native import load_model
+from emoser.checkpoints.save import load_model
 from emoser.finetune import RECIPES, Utterance, train
-from emoser.finetune.freezing import freeze
-from emoser.finetune.inputs import build_inputs
-from emoser.finetune.objective import Objective, build_targets
-from emoser.finetune.optimization import build_optimizer
-from emoser.finetune.processes import Processes
-from emoser.finetune.recordings import Recordings
-from emoser.finetune.setup import build_start
-from emoser.finetune.steps import Stepper
+from emoser.finetune.data.inputs import build_inputs
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.experiments.start import build_start
+from emoser.finetune.training.distributed import Processes
+from emoser.finetune.training.freezing import freeze
+from emoser.finetune.training.loss import Objective, build_targets
+from emoser.finetune.training.optimization import build_optimizer
+from emoser.finetune.training.steps import Stepper
 
 RATE, SECONDS, BATCH = 16_000, 4, 4
 LABELS = ("neutral", "happy", "angry", "sad")

@@ -15,8 +15,8 @@ import torch
 from shapes import RATE, make_clip, write_model
 
 from emoser import EmotionClassifier
-from emoser.bench.gauge import count_gflop
-from emoser.checkpoints.native import load_model
+from emoser.bench.machine import count_gflop
+from emoser.checkpoints.save import load_model
 
 SIZE = 8192
 

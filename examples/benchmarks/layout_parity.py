@@ -24,10 +24,10 @@ LENGTHS = (16_000, 5_000, 30_000, 9_999)
 
 def measure(name: str, folder: Path) -> tuple[str, float, float, float]:
     """Layout, largest logit, and the largest differences alone and batched."""
-    from genuine import CASES
-    from models import pad, random_clips
+    from support.models import pad, random_clips
+    from support.reference_checkpoints import CASES
 
-    from emoser.checkpoints.layouts import load_checkpoint
+    from emoser.checkpoints.layouts.registry import load_checkpoint
 
     reference = CASES[name](folder)
     loaded = load_checkpoint(folder)
@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    from genuine import CASES, NEEDS
+    from support.reference_checkpoints import CASES, NEEDS
 
     row = (
         "| {:<32} | {:<12} | {:>13} | {:>9} | {:>9} |"

@@ -22,7 +22,7 @@ ALLOWED_MIB = 400.0
 CODE = """
 import json, sys
 from emoser import EmotionClassifier
-from emoser.bench.gauge import read_peak
+from emoser.bench.machine import read_peak
 import numpy as np
 model, backend, path = sys.argv[1:]
 start = read_peak()

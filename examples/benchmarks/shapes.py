@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from emoser.checkpoints.location import find_checkpoint
+from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.weights import GRAPH_MANIFEST
 
 RATE = 16_000
@@ -62,8 +62,8 @@ def write_int8(model: Path, folder: Path) -> Path:
     """
     if (folder / GRAPH_MANIFEST).is_file():
         return folder
-    from emoser.runtimes.openvino_file import write_openvino
-    from emoser.runtimes.quantization import quantize_openvino
+    from emoser.runtimes.conversion.openvino import write_openvino
+    from emoser.runtimes.conversion.quantization import quantize_openvino
 
     folder.mkdir(parents=True, exist_ok=True)
     clips = [make_clip(2.0 + seed % 3, seed=seed) for seed in range(CALIBRATION_CLIPS)]

@@ -33,7 +33,7 @@ from memory_base import measure_memory
 from shapes import count_seconds, write_clips, write_int8, write_model
 
 from emoser.bench import Worker
-from emoser.bench.gauge import describe_machine
+from emoser.bench.machine import describe_machine
 
 CONTESTANT = (str(Path(__file__).with_name("contestant.py")),)
 PARTS = ("tiny", "single", "speechbrain", "cold", "decoding", "memory", "folder")

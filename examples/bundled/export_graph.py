@@ -9,7 +9,7 @@ gives torch's numbers. Needs the extra `onnx`.
 import tempfile
 from pathlib import Path
 
-from emoser.checkpoints.location import DEFAULT_MODEL, find_checkpoint
+from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.checkpoints.weights import GRAPH_MANIFEST
 from emoser.export import export
 from emoser.runtimes.manifest import FILES

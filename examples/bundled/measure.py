@@ -36,12 +36,12 @@ from recipe import STAGES, read_speech, train_network
 
 from emoser import EmotionClassifier
 from emoser.finetune import Utterance
-from emoser.finetune.calibration import fit_temperature
-from emoser.finetune.evaluation import predict_logits
-from emoser.finetune.recordings import Recordings
-from emoser.finetune.report import Evaluation, assess
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.scoring.calibration import fit_temperature
+from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.metrics import expected_calibration_error, unweighted_average_recall
-from emoser.model import EmotionModel
+from emoser.models.model import EmotionModel
 
 NUM_FOLDS = 5
 SEEDS = (20, 21, 22)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from transformers import HubertConfig
 
-from emoser.checkpoints.native import build_model
-from emoser.configuration import ModelConfig
+from emoser.checkpoints.save import build_model
 from emoser.finetune import Utterance
-from emoser.finetune.recordings import Recordings
-from emoser.model import EmotionModel
+from emoser.finetune.data.recordings import Recordings
+from emoser.models.config import ModelConfig
+from emoser.models.model import EmotionModel
 
 SEED = 20
 SAMPLING_RATE = 16_000

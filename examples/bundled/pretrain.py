@@ -33,13 +33,13 @@ from torchaudio.transforms import MFCC
 from tqdm import tqdm
 
 from emoser.finetune import FinetuneConfig, Utterance
-from emoser.finetune.augment import augment, change_speed
 from emoser.finetune.config import Augmentation
-from emoser.finetune.optimization import build_optimizer, rate_factor, set_rates
-from emoser.finetune.recordings import Recordings
-from emoser.finetune.shortcuts import quick_math
-from emoser.finetune.statistics import track_voice
-from emoser.model import EmotionModel
+from emoser.finetune.data.acoustics import track_voice
+from emoser.finetune.data.augment import augment, change_speed
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.training.cpu_math import quick_math
+from emoser.finetune.training.optimization import build_optimizer, rate_factor, set_rates
+from emoser.models.model import EmotionModel
 
 CORPORA = ("cremad", "librispeech", "picovoice")
 SPEEDS = (0.9, 1.0, 1.1)

@@ -15,9 +15,9 @@ from network import ALL_LABELS, LABELS, SEED, build_network
 
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus, train
 from emoser.finetune.config import Augmentation
+from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.protocols import drop_duplicates
-from emoser.finetune.recordings import Recordings
-from emoser.model import EmotionModel
+from emoser.models.model import EmotionModel
 
 CORPORA = ("ravdess", "nemo", "cremad")
 

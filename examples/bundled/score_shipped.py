@@ -18,9 +18,9 @@ from train import read_sides, score_corpora
 import emoser
 from emoser import EmotionClassifier
 from emoser.finetune import Utterance
-from emoser.finetune.augment import trim_ends
-from emoser.finetune.recordings import Recordings
-from emoser.finetune.report import Evaluation
+from emoser.finetune.data.augment import trim_ends
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.scoring.report import Evaluation
 
 BUNDLED = Path(emoser.__file__).parent / "bundled" / "emoser-tiny"
 KEPT_SECONDS = 0.1

@@ -28,13 +28,13 @@ from recipe import NUM_TEACHERS, SHIPPED, read_speech, stages_of_teacher, train_
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_clips, golden_record
-from emoser.checkpoints.native import build_model, load_model, save_model, write_json
+from emoser.checkpoints.save import build_model, load_model, save_model, write_json
 from emoser.finetune import Utterance
-from emoser.finetune.calibration import fit_temperature
-from emoser.finetune.evaluation import predict_logits
-from emoser.finetune.recordings import Recordings
-from emoser.finetune.report import Evaluation, assess
-from emoser.model import EmotionModel
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.scoring.calibration import fit_temperature
+from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.models.model import EmotionModel
 
 HELD_OUT = {"ravdess": ("16", "17", "18"), "nemo": ("KS0", "KD0")}
 CARD = Path(__file__).with_name("card.md")

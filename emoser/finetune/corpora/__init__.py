@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 READERS: Mapping[str, str] = {
     "iemocap": "iemocap",

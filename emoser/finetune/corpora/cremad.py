@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import read_names, read_table
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX?)")
 DEMOGRAPHICS = "VideoDemographics.csv"

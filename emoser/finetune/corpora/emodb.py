@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 NAME = re.compile(r"(\d\d)([ab]\d\d)([AEFLNTW])([a-f])")
 SPEAKERS: Mapping[str, str] = {

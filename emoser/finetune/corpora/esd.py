@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import find_audio, report_tree
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 EMOTIONS: Mapping[str, str] = {
     "neutral": "neutral",

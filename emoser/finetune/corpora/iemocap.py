@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import shorten
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(Ses\d\d[FM]_\S+)\t(\w+)\t", re.MULTILINE)
 TURN = re.compile(r"Ses(0[1-5])[FM]_((impro|script)\w+)_([FM])(\w*\d+)")

@@ -9,7 +9,7 @@ its speakers.
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import find_audio, read_table, report_tree
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 from emoser.labels import canonical_label
 
 PARTS = (  # table, folders of the clips, split

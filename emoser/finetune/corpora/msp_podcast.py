@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import find_audio, read_table, report_tree
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 TABLE = "labels_consensus.csv"
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 from emoser.labels import canonical_label
 
 NAME = re.compile(r"([A-Z]{2}\d)_(anger|fear|happiness|neutral|sadness|surprised?)_(\d+)")

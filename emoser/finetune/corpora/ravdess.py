@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 SPEECH = ("03", "01")  # audio only, spoken

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import AUDIO_SUFFIXES, report_tree
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 NAME = re.compile(r"(?:(DC|JE|JK|KL)_)?(a|d|f|h|n|sa|su)(\d\d)")
 SPEAKERS = ("DC", "JE", "JK", "KL")

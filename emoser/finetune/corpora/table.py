@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.finetune.corpora.arrow import is_dataset, read_rows
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 from emoser.labels import canonical_label
 
 SHOWN = 10

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 NAME = re.compile(r"(OAF?|YAF)_(.+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE)
 EMOTIONS: Mapping[str, str] = {

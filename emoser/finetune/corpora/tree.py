@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emoser.finetune.utterance import Utterance
+from emoser.finetune.data.utterance import Utterance
 
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm")

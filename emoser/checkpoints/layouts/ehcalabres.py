@@ -1,0 +1,43 @@
+"""ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition: `classifier.dense`, `.output`.
+
+Its configuration names transformers' class, its weights were saved by another one, so that
+transformers gives it a random head. The weights do not tell whether an activation stands between
+the two layers, and the code was never published. emoser takes none, as the remapping in the
+discussion of that checkpoint does; `"head_activation": "tanh"` (or "relu") in `config.json`, or
+`emoser convert --activation`, chooses otherwise.
+"""
+
+from collections.abc import Set
+from pathlib import Path
+
+from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.layouts.soxan import plan_dense
+from emoser.checkpoints.strict import Plan
+from emoser.checkpoints.tensors import Shapes
+from emoser.errors import CheckpointError
+from emoser.models.config import ACTIVATIONS
+
+NAME = "ehcalabres"
+SIGNATURE = ("classifier.dense.weight", "classifier.output.weight")
+ACTIVATION_KEY = "head_activation"
+DEFAULT_ACTIVATION = "none"
+
+
+def matches(keys: Set[str]) -> bool:
+    """Whether tensors with these names are of this layout."""
+    return set(SIGNATURE) <= keys
+
+
+def plan(folder: Path, shapes: Shapes) -> Plan:
+    """How a folder of this layout becomes a model."""
+    activation = read_config(folder).get(ACTIVATION_KEY, DEFAULT_ACTIVATION)
+    if activation not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{folder / CONFIG}: {ACTIVATION_KEY} is {activation!r}, allowed are "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    note = (
+        f"activation between the layers of the head: {activation}; the file does not tell, "
+        f"{ACTIVATION_KEY} in {CONFIG} chooses"
+    )
+    return plan_dense(folder, shapes, pooling="mean", activation=activation, notes=(note,))

@@ -1,0 +1,65 @@
+"""3loi/SER-Odyssey-Baseline-WavLM-*: WavLM-large, attentive statistics, an MLP.
+
+Categorical and dimensional ones. The samples are scaled by mean and standard deviation of the
+training corpus, which `config.json` states, not by those of the recording. The published code
+does not run on transformers 5; this does not need it.
+"""
+
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
+from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.layouts.transformers import imply_model_config, rename_behind
+from emoser.checkpoints.strict import Plan
+from emoser.checkpoints.tensors import Shapes
+from emoser.errors import CheckpointError
+
+NAME = "odyssey"
+SIGNATURE = ("pool_model.sap_linear.weight", "pool_model.attention", "ser_model.out.0.weight")
+ENCODER = "ssl_model."
+MAX_SECONDS = 12.0  # it was trained on
+
+
+def matches(keys: Set[str]) -> bool:
+    """Whether tensors with these names are of this layout."""
+    return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
+
+
+def plan(folder: Path, shapes: Shapes) -> Plan:
+    """How a folder of this layout becomes a model."""
+    stated = read_config(folder)
+    mean, deviation = (_number(stated, key, folder) for key in ("mean", "std"))
+    layers = {name.split(".")[2] for name in shapes if name.startswith("ser_model.fc.")}
+    encoder = infer_encoder_config(shapes, ENCODER)
+    config = imply_model_config(
+        folder,
+        stated,
+        encoder=str(encoder["model_type"]),
+        normalization="corpus",
+        input_mean=mean,
+        input_std=deviation,
+        pooling="attentive-statistics",
+        head="mlp",
+        head_layers=len(layers),
+        projection_size=shapes["ser_model.out.0.weight"][1],
+        max_seconds=MAX_SECONDS,
+    )
+    return Plan(config, encoder_builder(encoder, config, folder / CONFIG), _rename)
+
+
+def _rename(name: str) -> str:
+    name = rename_behind(name, ENCODER).replace("pool_model.", "pooler.", 1)
+    name = name.replace("ser_model.out.0.", "head.classifier.", 1)
+    return name.replace("ser_model.fc.", "head.hidden.", 1)
+
+
+def _number(config: dict[str, Any], key: str, folder: Path) -> float:
+    value = config.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise CheckpointError(
+            f"{folder / CONFIG}: {key} is {value!r}; this layout needs mean and std of its "
+            "training corpus as numbers"
+        )
+    return float(value)

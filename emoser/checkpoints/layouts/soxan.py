@@ -1,0 +1,65 @@
+"""Heads of the soxan family: pool all frames, linear, tanh, linear.
+
+m3hrdadfi/*, harshit345/xlsr-wav2vec-speech-emotion-recognition, and audEERING's dimensional
+model, whose three outputs are arousal, dominance and valence. transformers' own class would give
+these a random head. The originals pool padding too; here a recording is pooled alone.
+"""
+
+from collections.abc import Set
+from pathlib import Path
+
+from emoser.checkpoints.backbones import encoder_builder, family_of
+from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.layouts.transformers import imply_model_config, rename_encoder
+from emoser.checkpoints.strict import Plan
+from emoser.checkpoints.tensors import Shapes
+from emoser.errors import CheckpointError
+
+NAME = "soxan"
+SIGNATURE = ("classifier.dense.weight", "classifier.out_proj.weight")
+POOLINGS = ("mean", "sum", "max")
+PLACES = {
+    "classifier.dense.": "head.dense.",
+    "classifier.out_proj.": "head.classifier.",
+    "classifier.output.": "head.classifier.",
+}
+
+
+def matches(keys: Set[str]) -> bool:
+    """Whether tensors with these names are of this layout."""
+    return set(SIGNATURE) <= keys
+
+
+def plan(folder: Path, shapes: Shapes) -> Plan:
+    """How a folder of this layout becomes a model."""
+    pooling = read_config(folder).get("pooling_mode", "mean")
+    if pooling not in POOLINGS:
+        raise CheckpointError(
+            f"{folder / CONFIG}: pooling_mode is {pooling!r}, allowed are {', '.join(POOLINGS)}"
+        )
+    return plan_dense(folder, shapes, pooling=pooling, activation="tanh")
+
+
+def plan_dense(
+    folder: Path, shapes: Shapes, *, pooling: str, activation: str, notes: tuple[str, ...] = ()
+) -> Plan:
+    """A plan for a head of two linear layers with an activation between them."""
+    config = read_config(folder)
+    family = family_of(config.get("model_type"), folder / CONFIG)
+    model_config = imply_model_config(
+        folder,
+        config,
+        pooling=pooling,
+        head="dense",
+        activation=activation,
+        projection_size=shapes["classifier.dense.weight"][0],
+    )
+
+    def rename(name: str) -> str:
+        for theirs, ours in PLACES.items():
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+        return rename_encoder(name, family)
+
+    builder = encoder_builder(config, model_config, folder / CONFIG)
+    return Plan(model_config, builder, rename, notes=notes)

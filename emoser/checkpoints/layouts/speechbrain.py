@@ -1,0 +1,97 @@
+"""SpeechBrain's folders: `wav2vec2.ckpt`, `model.ckpt`, `label_encoder.txt`, `hyperparams.yaml`.
+
+emotion-recognition-wav2vec2-IEMOCAP classifies recordings, emotion-diarization-wavlm-large
+classifies frames. The samples pass a layer norm, the encoder sees no mask, its frames pass one
+layer norm over all of them (`output_norm`), and the head has no bias. `hyperparams.yaml` can
+name code to run; here it is read as text, for four words of it. SpeechBrain adds noise to the
+pooled mean even at evaluation; emoser does not.
+"""
+
+import re
+from collections.abc import Set
+from pathlib import Path
+
+import torch
+
+from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
+from emoser.checkpoints.configs import check_labels
+from emoser.checkpoints.layouts.transformers import rename_behind
+from emoser.checkpoints.strict import Plan, Tensors
+from emoser.checkpoints.tensors import Shapes
+from emoser.errors import CheckpointError
+from emoser.labels import canonical_labels
+from emoser.models.config import ModelConfig
+
+NAME = "speechbrain"
+SIGNATURE = ("model:0.w.weight",)
+ENCODER = "wav2vec2:model."
+LABELS = "label_encoder.txt"
+HYPERPARAMETERS = "hyperparams.yaml"
+MAX_TEXT_BYTES = 2**20
+FRAME_SECONDS = 0.02
+LABEL_LINE = re.compile(r"^'(.*)' => (\d+)$")
+RAW_INPUT = ("wavlm-base", "wavlm-base-plus")  # whose feature extractors do not normalise
+
+
+def matches(keys: Set[str]) -> bool:
+    """Whether tensors with these names are of this layout."""
+    return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
+
+
+def plan(folder: Path, shapes: Shapes) -> Plan:
+    """How a folder of this layout becomes a model."""
+    text = _read_text(folder / HYPERPARAMETERS)
+    raw = _read_labels(folder)
+    prefix = _prefix(shapes)
+    encoder = infer_encoder_config(shapes, prefix)
+    frames = re.search(r"Pooling1d|window_length\s*:", text) is not None
+    hub = re.search(r"^wav2vec2_hub\s*:\s*\S*?([\w.-]+)\s*$", text, re.MULTILINE)
+    unnormalised = hub is not None and hub.group(1) in RAW_INPUT
+    config = ModelConfig(
+        labels=canonical_labels(raw),
+        raw_labels=raw,
+        encoder=str(encoder["model_type"]),
+        normalization="centre" if unnormalised else "layer",
+        output_norm=re.search(r"output_norm\s*:\s*False", text) is None,
+        pooling="frames" if frames else "mean",
+        frame_seconds=FRAME_SECONDS if frames else None,
+    )
+
+    def rename(name: str) -> str:
+        return rename_behind(name, prefix).replace("model:0.w.", "head.classifier.", 1)
+
+    return Plan(config, encoder_builder(encoder, config, folder), rename, _add_bias)
+
+
+def _add_bias(tensors: Tensors) -> Tensors:
+    """The tensors with the zeros that stand for the bias which this head does not have."""
+    completed = dict(tensors)
+    weight = completed.get("head.classifier.weight")
+    if weight is not None:
+        completed.setdefault("head.classifier.bias", torch.zeros(len(weight)))
+    return completed
+
+
+def _prefix(shapes: Shapes) -> str:
+    """What stands before the encoder's own names; later wrappers have one "model." more."""
+    nested = f"{ENCODER}model."
+    return nested if any(name.startswith(nested) for name in shapes) else ENCODER
+
+
+def _read_labels(folder: Path) -> tuple[str, ...]:
+    lines = _read_text(folder / LABELS).splitlines()
+    found = [match for line in lines if (match := LABEL_LINE.match(line.strip()))]
+    by_index = {
+        int(match.group(2)): match.group(1) for match in found if match.group(1) != "starting_index"
+    }
+    if not by_index:
+        raise CheckpointError(f"{folder / LABELS} names no labels, in lines such as 'neu' => 0")
+    return check_labels(by_index, folder / LABELS)
+
+
+def _read_text(file: Path) -> str:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing; a SpeechBrain folder needs it, download it")
+    if file.stat().st_size > MAX_TEXT_BYTES:
+        raise CheckpointError(f"{file} is {file.stat().st_size} bytes long, which no such file is")
+    return file.read_text(encoding="utf-8", errors="replace")

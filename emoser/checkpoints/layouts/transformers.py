@@ -1,0 +1,214 @@
+"""The layout of transformers' `*ForSequenceClassification` and `WhisperForAudioClassification`.
+
+A linear projector on every frame, the mean, and a linear classifier, on any encoder of
+`backbones.FAMILIES`. It is also what emoser writes wherever a model fits it: the block "emoser"
+in `config.json` then says what transformers has no word for.
+"""
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emoser.checkpoints.backbones import FAMILIES, Family, encoder_builder, family_of
+from emoser.checkpoints.configs import CONFIG, read_config, read_labels, read_preprocessor
+from emoser.checkpoints.strict import Plan, Tensors
+from emoser.checkpoints.tensors import Shapes
+from emoser.errors import CheckpointError
+from emoser.labels import canonical_labels, split_outputs
+from emoser.models.config import DEFAULT_MAX_SECONDS, ModelConfig
+from emoser.models.model import EmotionModel
+
+NAME = "transformers"
+SIGNATURE = ("projector.weight", "projector.bias", "classifier.weight", "classifier.bias")
+WHISPER_SECONDS = 30.0
+NATIVE_NORMALIZATIONS = ("none", "clip")
+
+
+def matches(keys: Set[str]) -> bool:
+    """Whether tensors with these names are of this layout."""
+    return set(SIGNATURE) <= keys
+
+
+def plan(folder: Path, shapes: Shapes) -> Plan:
+    """How a folder of this layout becomes a model."""
+    config = read_config(folder)
+    model_config = read_model_config(folder, config)
+    family = family_of(config.get("model_type"), folder / CONFIG)
+    return Plan(
+        config=model_config,
+        build_encoder=encoder_builder(config, model_config, folder / CONFIG),
+        rename=lambda name: rename_head(rename_encoder(name, family)),
+        complete=_drop_identity if model_config.head == "linear" else dict,
+    )
+
+
+def read_model_config(folder: Path, config: Mapping[str, Any]) -> ModelConfig:
+    """What stands around the encoder: the emoser block, or what transformers' files imply."""
+    if config.get("emoser") is not None:
+        return read_block(folder, config)
+    return imply_model_config(
+        folder,
+        config,
+        head="projector",
+        projection_size=int(config.get("classifier_proj_size", 256)),
+        layer_mix=bool(config.get("use_weighted_layer_sum", False)),
+    )
+
+
+def read_block(folder: Path, config: Mapping[str, Any]) -> ModelConfig:
+    """The emoser block of a `config.json`, checked against its labels."""
+    raw = read_labels(config, folder)
+    try:
+        stated = ModelConfig.from_block(config["emoser"])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    if stated.raw_labels != raw:
+        raise CheckpointError(
+            f"{folder / CONFIG}: the emoser block has the labels {list(stated.raw_labels)}, "
+            f"id2label has {list(raw)}"
+        )
+    return stated
+
+
+def imply_model_config(folder: Path, config: Mapping[str, Any], **changes: Any) -> ModelConfig:
+    """The configuration that transformers' files imply, with what a layout knows better.
+
+    Raises:
+        CheckpointError: If labels or a value are wrong.
+    """
+    raw = read_labels(config, folder)
+    preprocessor = read_preprocessor(folder)
+    kind = str(config.get("model_type"))
+    spectral = kind in FAMILIES and FAMILIES[kind].extractor != "Wav2Vec2FeatureExtractor"
+    normalize = preprocessor.get("do_normalize", not spectral)
+    values: dict[str, Any] = {
+        "encoder": kind,
+        "normalization": "clip" if normalize else "none",
+        "max_seconds": WHISPER_SECONDS if kind == "whisper" else DEFAULT_MAX_SECONDS,
+        "sampling_rate": int(preprocessor.get("sampling_rate", 16_000)),
+    }
+    try:
+        labels, dimensions = split_outputs(raw)
+        if config.get("problem_type") == "regression":
+            labels, dimensions = (), canonical_labels(raw)
+        values.update(labels=labels, raw_labels=raw, dimensions=dimensions)
+        return ModelConfig(**{**values, **changes})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def rename_encoder(name: str, family: Family) -> str:
+    """The place of an encoder's tensor in `EmotionModel`; other names as they are."""
+    return rename_behind(name, f"{family.prefix}.")
+
+
+def rename_behind(name: str, prefix: str) -> str:
+    """The place of a tensor whose name behind `prefix` is the encoder's own; others as they are.
+
+    Example:
+        >>> rename_behind("hubert.encoder.layer_norm.bias", "hubert.")
+        'encoder.backbone.encoder.layer_norm.bias'
+    """
+    inner = name.removeprefix(prefix)
+    if inner == name:
+        return name
+    part = "" if inner.startswith("feature_extractor.") else "backbone."
+    return f"encoder.{part}{inner}"
+
+
+def rename_head(name: str) -> str:
+    """The place of a tensor of the head; other names as they are."""
+    return f"head.{name}" if name.startswith(("projector.", "classifier.")) else name
+
+
+def is_native(model: EmotionModel) -> bool:
+    """Whether transformers alone can compute what this model computes."""
+    config = model.config
+    heads = config.head in ("linear", "projector") or (
+        config.head == "dense" and config.activation == "none"
+    )
+    return (
+        config.encoder in FAMILIES
+        and config.normalization in NATIVE_NORMALIZATIONS
+        and config.pooling == "mean"
+        and heads
+        and not config.output_norm
+        and not (config.labels and config.dimensions)
+    )
+
+
+def to_native(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors]:
+    """Configuration, `config.json` and tensors of a model as transformers reads them.
+
+    A temperature is folded into the classifier; a linear head gets an identity projector.
+    """
+    stated = replace(model.config, temperature=1.0)
+    if stated.head == "dense":
+        stated = replace(stated, head="projector")
+    size = stated.projection_size or model.encoder.hidden_size
+    config = dict(model.encoder.config.to_dict())
+    config.update(
+        architectures=[FAMILIES[stated.encoder].architecture],
+        classifier_proj_size=size,
+        use_weighted_layer_sum=stated.layer_mix,
+        **label_fields(stated),
+        emoser=stated.to_block(),
+    )
+    if stated.dimensions:
+        config["problem_type"] = "regression"
+    return stated, config, _native_tensors(model)
+
+
+def label_fields(config: ModelConfig) -> dict[str, Any]:
+    """The labels as `config.json` has them."""
+    return {
+        "id2label": {str(index): name for index, name in enumerate(config.raw_labels)},
+        "label2id": {name: index for index, name in enumerate(config.raw_labels)},
+    }
+
+
+def _native_tensors(model: EmotionModel) -> Tensors:
+    family = FAMILIES[model.config.encoder]
+    rename = _native_renamer(family.prefix)
+    tensors = {rename(name): plain_tensor(tensor) for name, tensor in model.state_dict().items()}
+    if model.config.head == "linear":
+        tensors["projector.weight"] = torch.eye(model.encoder.hidden_size)
+        tensors["projector.bias"] = torch.zeros(model.encoder.hidden_size)
+    if model.config.labels:
+        for name in ("classifier.weight", "classifier.bias"):
+            tensors[name] = tensors[name] / model.config.temperature
+    return tensors
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; floating point in float32."""
+    copied = tensor.detach().to("cpu").contiguous().clone()
+    return copied.float() if copied.is_floating_point() else copied
+
+
+def _native_renamer(prefix: str) -> Callable[[str], str]:
+    def rename(name: str) -> str:
+        if name.startswith("encoder."):
+            inner = name.removeprefix("encoder.").removeprefix("backbone.")
+            return f"{prefix}.{inner}"
+        return name.replace("head.dense.", "projector.").removeprefix("head.")
+
+    return rename
+
+
+def _drop_identity(tensors: Tensors) -> Tensors:
+    """The tensors without the projector that stands for none.
+
+    Raises:
+        CheckpointError: If it is not an identity.
+    """
+    kept = dict(tensors)
+    projector = kept.pop("head.projector.weight", torch.zeros(0, 0))
+    bias = kept.pop("head.projector.bias", torch.ones(1))
+    if not torch.equal(projector, torch.eye(len(projector))) or bias.any():
+        raise CheckpointError("the emoser block says head 'linear', the projector says not")
+    return kept

@@ -1,0 +1,170 @@
+"""Write a model as a folder that loads anywhere, and make and read models of any layout.
+
+Where transformers has a class for the model, the folder is of that class and gives the same
+numbers through `transformers.pipeline("audio-classification")` without emoser. Where it has
+none, the folder has `model_type: "emoser"`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.backbones import FAMILIES
+from emoser.checkpoints.card import CardFacts, build_card, read_card
+from emoser.checkpoints.configs import CARD, CONFIG, PREPROCESSOR
+from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
+from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.layouts.transformers import is_native, to_native
+from emoser.checkpoints.strict import Tensors
+from emoser.checkpoints.weights import WEIGHTS
+from emoser.models.config import ModelConfig
+from emoser.models.model import EmotionModel
+
+
+def load_model(folder: Path) -> EmotionModel:
+    """The model of a folder of any layout, in float32 on the CPU, ready to predict.
+
+    Raises:
+        CheckpointError: If the layout is unknown or any part does not fit.
+    """
+    return load_checkpoint(folder).model
+
+
+def build_model(config: Any, model_config: ModelConfig, *, seed: int) -> EmotionModel:
+    """A model with fresh weights, drawn as transformers draws them.
+
+    Args:
+        config: Configuration of the encoder, an object of transformers.
+        model_config: What stands around the encoder.
+        seed: Makes the weights; torch's global generator is left as it was.
+    """
+    from transformers import AutoModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.model_type == "whisper":
+            backbone = WhisperEncoder._from_config(config, dtype=torch.float32)
+        else:
+            backbone = AutoModel.from_config(config, dtype=torch.float32)
+        encoder = FAMILIES[config.model_type].encoder(
+            backbone,
+            normalization=model_config.normalization,
+            corpus=(model_config.input_mean, model_config.input_std),
+        )
+        return EmotionModel(replace(model_config, encoder=config.model_type), encoder)
+
+
+def save_model(
+    model: EmotionModel,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    card: str = "",
+    name: str = "",
+) -> Path:
+    """Write a folder that emoser and, where it has the class, transformers load with equal numbers.
+
+    The folder appears whole or not at all. A temperature is folded into the classifier where
+    transformers shall read it, so that a plain softmax gives the calibrated probabilities.
+
+    Args:
+        model: What is written.
+        folder: Where it goes.
+        overwrite: Replace a folder that is not empty.
+        card: The text of the card that the model had; see `checkpoints.card`.
+        name: What the card calls the model; the name of the folder where it is empty.
+
+    Raises:
+        FileExistsError: If the folder is not empty and `overwrite` is off.
+        NotADirectoryError: If the path is a file.
+        OSError: If the disk is full or may not be written to; the old folder stays.
+    """
+    _, config, tensors = to_native(model) if is_native(model) else to_own(model)
+    with new_folder(Path(folder), overwrite=overwrite) as target:
+        _write_tensors(tensors, target / WEIGHTS)
+        write_json(target / CONFIG, config)
+        write_json(target / PREPROCESSOR, _preprocessor(model))
+        facts = describe_model(model, name or Path(folder).absolute().name, card=card)
+        (target / CARD).write_text(str(build_card(facts)), encoding="utf-8")
+    return Path(folder)
+
+
+def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFacts:
+    """What the card of a model is written from, once it is in a folder of emoser's."""
+    return CardFacts(
+        name=name,
+        config=model.config,
+        layout="transformers" if is_native(model) else MODEL_TYPE,
+        num_weights=sum(parameter.numel() for parameter in model.parameters()),
+        before=card,
+    )
+
+
+def copy_model(
+    source: str | Path, folder: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Load a checkpoint folder of any layout and write it in emoser's, its card included.
+
+    Raises:
+        FileExistsError: If the folder is not empty and `overwrite` is off.
+        NotADirectoryError: If the path is a file.
+        CheckpointError: If the source does not load.
+    """
+    card = read_card(Path(source))
+    return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=card)
+
+
+def native_config(model: EmotionModel) -> dict[str, Any]:
+    """The `config.json` of a model: transformers' own keys, and one block of emoser's."""
+    return (to_native(model) if is_native(model) else to_own(model))[1]
+
+
+def _write_tensors(tensors: Tensors, file: Path) -> None:
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{file.parent} could not be written: {error}") from error
+    os.chmod(file, 0o644)
+
+
+def _preprocessor(model: EmotionModel) -> dict[str, Any]:
+    """`preprocessor_config.json`; in emoser's own layout the model itself normalises."""
+    native = is_native(model)
+    family = FAMILIES.get(model.config.encoder)
+    if native and family is not None and family.extractor != "Wav2Vec2FeatureExtractor":
+        return _spectral_preprocessor(model, family.extractor)
+    layer_norm = getattr(model.encoder.config, "feat_extract_norm", "layer") == "layer"
+    return {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "do_normalize": native and model.config.normalization == "clip",
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": layer_norm or not native,
+        "sampling_rate": model.config.sampling_rate,
+    }
+
+
+def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any]:
+    from transformers import SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
+
+    if extractor == "WhisperFeatureExtractor":
+        values = WhisperFeatureExtractor(
+            feature_size=int(model.encoder.config.num_mel_bins)
+        ).to_dict()
+        return {**values, "do_normalize": model.config.normalization == "clip"}
+    return dict(SeamlessM4TFeatureExtractor().to_dict())
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file as people read it."""
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,125 @@
+"""Put every tensor of a checkpoint in its place, or say what does not fit.
+
+A layout describes itself in a `Plan`: what the model is, and which place each name has. Sizes
+are checked on the meta device before memory is taken, nothing is left to chance, and all faults
+come in one message. Knows no layout.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from emoser.checkpoints.tensors import Shapes, read_tensors, rename_weight_norm
+from emoser.errors import CheckpointError
+from emoser.models.config import ModelConfig
+from emoser.models.encoder import SpeechEncoder
+from emoser.models.model import EmotionModel
+
+OPTIONAL_TENSORS = ("masked_spec_embed",)  # used in training alone
+MAX_PARAMETERS = 4_000_000_000
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the tensors of one checkpoint become an `EmotionModel`.
+
+    Attributes:
+        config: What stands around the encoder.
+        build_encoder: Makes the encoder on the device that is current.
+        rename: The place of a tensor in the model by its name in the file (weight-norm pairs
+            in torch's present spelling); None for one that is known and has no use here, such
+            as the decoder of a pretraining. Unknown names are returned as they are.
+        complete: Changes the renamed tensors where a name alone does not do: a bias that the
+            layout does not have becomes zeros, adapters are merged.
+        notes: What the layout chose where the file leaves a choice, for `emoser doctor`.
+    """
+
+    config: ModelConfig
+    build_encoder: Callable[[], SpeechEncoder]
+    rename: Callable[[str], str | None]
+    complete: Callable[[Tensors], Tensors] = dict
+    notes: tuple[str, ...] = ()
+
+
+def fit_model(plan: Plan, folder: Path, layout: str) -> EmotionModel:
+    """The model of a folder, in float32 on the CPU, ready to predict.
+
+    Raises:
+        CheckpointError: If the description is of no model, or with all missing, unexpected and
+            misshapen tensors, sorted.
+    """
+    with torch.device("meta"):
+        model = EmotionModel(plan.config, plan.build_encoder())
+    _check_size(model, folder)
+    tensors = read_tensors(folder)
+    placed: Tensors = {}
+    for name, place in place_names(plan, tensors).items():
+        if place is not None:
+            tensor = tensors[name]
+            placed[place] = tensor.float() if tensor.is_floating_point() else tensor
+    _assign(model, plan.complete(placed), f"{folder} ({layout})")
+    _fill_buffers(model)
+    return model.eval()
+
+
+def place_names(plan: Plan, names: Shapes | Tensors) -> dict[str, str | None]:
+    """The place of every tensor of a file; None for those without use."""
+    return {name: plan.rename(rename_weight_norm(name, names)) for name in names}
+
+
+def _check_size(model: nn.Module, folder: Path) -> None:
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > MAX_PARAMETERS:
+        raise CheckpointError(
+            f"{folder} describes {size:,} weights; emoser loads up to {MAX_PARAMETERS:,}"
+        )
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
+    expected = model.state_dict()
+    optional = {name for name in expected if name.endswith(OPTIONAL_TENSORS)}
+    unused = {name for name in tensors if name.endswith(OPTIONAL_TENSORS)} - set(expected)
+    missing = sorted(set(expected) - set(tensors) - optional)
+    unexpected = sorted(set(tensors) - set(expected) - unused)
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)} and should be {tuple(expected[name].shape)}"
+        for name in sorted(set(expected) & set(tensors))
+        if tensors[name].shape != expected[name].shape
+    ]
+    faults = [f"missing: {shorten(missing)}"] if missing else []
+    faults += [f"unexpected: {shorten(unexpected)}"] if unexpected else []
+    faults += [f"wrong shape: {shorten(shapes)}"] if shapes else []
+    if faults:
+        raise CheckpointError(
+            f"the weights of {subject} do not fit its description; {'; '.join(faults)}"
+        )
+    filled = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    for name in optional - set(tensors):
+        filled[name] = torch.zeros(expected[name].shape)
+    model.load_state_dict(filled, strict=True, assign=True)
+
+
+def _fill_buffers(model: EmotionModel) -> None:
+    """Compute the buffers that no file holds, such as tables of positions."""
+    for module in model.modules():
+        hollow = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        for name in hollow:
+            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+        if hollow:
+            model.encoder.backbone._init_weights(module)  # type: ignore[operator]
+
+
+def shorten(names: list[str], limit: int = 6) -> str:
+    """The first few of a list, and how many more there are.
+
+    Example:
+        >>> shorten(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,43 @@
+"""How a padded batch passes the model: exactly, or as the authors' code did it then and does now.
+
+With one clip in the batch all three are the same function. In a batch, the authors' code of
+October 2021 normalised over all clips together and masked nothing; since January 2023 it
+normalises each clip with its padding and masks. Works on tensors; knows nothing of training.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emoser.models.model import EmotionModel, EmotionOutput
+from emoser.models.pooling import frame_mask, mean_pool
+
+
+def forward_batch(
+    model: EmotionModel, samples: Tensor, lengths: Tensor, *, wrapper: str
+) -> EmotionOutput:
+    """Logits and embeddings of a padded batch.
+
+    Args:
+        model: With a linear head on the mean of the last layer, unless the wrapper is "exact".
+        samples: Waveforms padded with zeros, (B, T).
+        lengths: Valid samples of each, (B,).
+        wrapper: "exact", "paper" or "today".
+    """
+    if wrapper == "exact":
+        output: EmotionOutput = model(samples, lengths)
+        return output
+    together = wrapper == "paper"
+    encoder = model.encoder
+    if encoder.normalization != "none":
+        shape = samples.shape if together else samples.shape[1:]
+        samples = functional.layer_norm(samples, shape)
+    mask = None if together else frame_mask(lengths, samples.shape[1])
+    features = encoder.feature_extractor(samples)
+    frames = encoder.backbone(features, attention_mask=mask).last_hidden_state  # (B, L, D)
+    if model.config.output_norm:
+        shape = frames.shape if together else frames.shape[1:]
+        frames = functional.layer_norm(frames, shape)
+    num_frames = torch.round(lengths / samples.shape[1] * frames.shape[1]).long().clamp(min=1)
+    embedding = mean_pool(frames, num_frames)
+    return EmotionOutput(model.head(embedding), embedding)

@@ -1,0 +1,1 @@
+"""Whole experiments: fine-tuning, cross-validation, reproduction."""

@@ -1,0 +1,152 @@
+"""An experiment of the paper from corpus folders to a table that stands beside the paper's.
+
+Knows which figures the paper states; nothing of how a fold is trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.corpora import iemocap, read_corpus
+from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.experiments.cross_validation import (
+    TABLE,
+    ExperimentResult,
+    cross_validate,
+    describe_folds,
+)
+from emoser.finetune.protocols import drop_duplicates
+from emoser.finetune.recipes import PAPER_RESULTS, RECIPES
+from emoser.finetune.training.distributed import Processes
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run.
+
+    Attributes:
+        recipe: A name of `RECIPES`.
+        setting: A name of `protocols.build_splits`.
+        corpora: Names of corpora.
+        roots: The folder of each.
+        labels: Only these; all where empty.
+        speakers: "name", or "upstream" for the authors' assignment in IEMOCAP.
+        improvised: Whether scripted dialogues are left out.
+        num_seeds: Of "sd".
+        num_folds: Of "groups".
+    """
+
+    recipe: str
+    setting: str
+    corpora: tuple[str, ...]
+    roots: tuple[Path, ...]
+    labels: tuple[str, ...] = ()
+    speakers: str = "name"
+    improvised: bool = False
+    num_seeds: int = 5
+    num_folds: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be read.
+
+        Raises:
+            ValueError: If the recipe is unknown, or corpora and roots differ in number.
+        """
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe {self.recipe!r} is none of {', '.join(RECIPES)}")
+        if len(self.corpora) != len(self.roots):
+            raise ValueError(
+                f"{len(self.corpora)} corpora and {len(self.roots)} roots; name one per corpus"
+            )
+
+
+def reproduce(
+    experiment: Experiment, *, config: FinetuneConfig, output: Path, device: str = "auto"
+) -> tuple[ExperimentResult, str]:
+    """Run an experiment, or continue it; gives the result and its table, which is written too.
+
+    Args:
+        experiment: What is run.
+        config: The recipe, possibly changed; every change is named in the table.
+        output: Folder of the experiment.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        FileNotFoundError: If recordings are missing.
+        ValueError: If a corpus is not what the literature uses, or does not fit the setting.
+    """
+    utterances = read_utterances(experiment)
+    kept, dropped = drop_duplicates(utterances)
+    result = cross_validate(
+        kept,
+        config=config,
+        setting=experiment.setting,
+        output=output,
+        num_seeds=experiment.num_seeds,
+        num_folds=experiment.num_folds,
+        device=device,
+    )
+    title = f"{experiment.recipe} on {' + '.join(experiment.corpora)}, {experiment.setting}"
+    beside = [
+        *_describe_data(experiment, kept, len(dropped)),
+        *_describe_changes(experiment, config),
+    ]
+    beside += [f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]]
+    beside.append(_describe_paper(experiment, config))
+    table = describe_folds(result, title=title, beside=beside)
+    Processes(device).write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    return result, table
+
+
+def read_utterances(experiment: Experiment) -> list[Utterance]:
+    """The utterances of all corpora of an experiment.
+
+    Raises:
+        FileNotFoundError: If recordings are missing.
+        ValueError: If none is left.
+    """
+    found: list[Utterance] = []
+    for corpus, root in zip(experiment.corpora, experiment.roots, strict=True):
+        if corpus == "iemocap":
+            found += iemocap.read(root, speakers=experiment.speakers)
+        else:
+            found += read_corpus(corpus, root=root)
+    if experiment.labels:
+        found = [item for item in found if item.label in experiment.labels]
+    if experiment.improvised:
+        found = [item for item in found if item.style == "improvised"]
+    if not found:
+        raise ValueError("no recording has one of these labels; change labels or improvised")
+    return found
+
+
+def _describe_data(
+    experiment: Experiment, utterances: Sequence[Utterance], num_dropped: int
+) -> list[str]:
+    part = "improvised only" if experiment.improvised else "all recordings"
+    speakers = len({item.voice for item in utterances})
+    lines = [f"- {len(utterances)} utterances of {speakers} speakers, {part}."]
+    lines += [f"- {num_dropped} duplicates left out."] if num_dropped else []
+    if experiment.speakers == "upstream":
+        lines.append("- Speakers as the authors' code assigns them, which is wrong for 65 turns.")
+    return lines
+
+
+def _describe_changes(experiment: Experiment, config: FinetuneConfig) -> list[str]:
+    before, now = RECIPES[experiment.recipe].to_dict(), config.to_dict()
+    changes = [f"{key} {value}" for key, value in now.items() if value != before[key]]
+    return [f"- Changed from the recipe: {', '.join(changes)}."] if changes else []
+
+
+def _describe_paper(experiment: Experiment, config: FinetuneConfig) -> str:
+    stated = PAPER_RESULTS.get((experiment.recipe, experiment.setting))
+    if stated is None:
+        return "- The paper: no public figure for this recipe and setting."
+    comparable = (
+        experiment.corpora == ("iemocap",) and config.base == RECIPES[experiment.recipe].base
+    )
+    kind = (
+        "same corpus and setting" if comparable and not experiment.improvised else "not comparable"
+    )
+    return f"- The paper: accuracy {stated[0]:.2f} % on IEMOCAP ({stated[1]}); {kind}."

@@ -1,0 +1,81 @@
+"""What a checkpoint keeps of its training, for its card and for whoever asks where it came from.
+
+Plain values for the block `training` of `config.json`: protocol, figures, clips, settings and
+versions. Knows nothing of Markdown.
+"""
+
+import platform
+from collections import Counter
+from importlib import metadata
+from typing import Any
+
+from emoser import __version__
+from emoser.checkpoints.configs import read_licence
+from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import EmoserError
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.report import Evaluation
+
+PACKAGES = ("torch", "transformers", "accelerate")
+OWN = "own recordings"
+
+
+def describe_training(
+    config: FinetuneConfig, split: Split, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Where a model comes from and how well it does.
+
+    Args:
+        config: The settings.
+        split: Who was learned from and tested.
+        evaluation: The figures of the test.
+    """
+    labels = evaluation.report.labels
+    counts = Counter(item.label for item in split.training)
+    return {
+        "protocol": evaluation.protocol,
+        "base": config.base,
+        "base_licence": _licence_of(config.base),
+        "mode": config.mode,
+        "uar": evaluation.report.uar,
+        "accuracy": evaluation.report.accuracy,
+        "evaluations": [describe_evaluation(evaluation, split.test)],
+        "clips": {label: counts[label] for label in labels},
+        "settings": config.to_dict(),
+        "environment": describe_environment(),
+    }
+
+
+def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
+    """The figures of a test with their protocol, intervals and groups, ready for JSON."""
+    values = evaluation.report.to_dict()
+    corpora = sorted({item.corpus for item in tested if item.corpus})
+    return {
+        "dataset": " + ".join(corpora) or OWN,
+        "protocol": evaluation.protocol,
+        **values,
+        "accuracy_interval": list(evaluation.accuracy_interval),
+        "uar_interval": list(evaluation.uar_interval),
+        "notes": list(evaluation.notes),
+    }
+
+
+def describe_environment() -> dict[str, str]:
+    """The versions that the figures were made with."""
+    versions = {"emoser": __version__, "Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _licence_of(base: str) -> str | None:
+    """The licence that the card of the encoder states; None where it is not at hand."""
+    try:
+        return read_licence(find_checkpoint(base, local_files_only=True).folder)
+    except EmoserError:
+        return None

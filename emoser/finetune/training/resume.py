@@ -1,0 +1,184 @@
+"""The states of a training run on disk, so that a killed run continues where it was.
+
+A state is a folder that appears whole, with a manifest of its files' sizes and hashes. The
+newest one that verifies is continued from; a damaged state is passed over with a warning, and
+refused where no other is left. A state of another run (other settings, recordings or number of
+processes) is refused. Knows nothing of audio or of how training goes.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emoser import __version__
+from emoser.checkpoints.atomic import new_folder
+from emoser.errors import CheckpointError
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.utterance import Utterance
+from emoser.models.config import ModelConfig
+
+STATES = "states"
+STATE = "state.pt"
+MANIFEST = "manifest.json"
+LOG = "log.jsonl"
+SETTINGS = "config.json"
+KEPT = 2  # newest states that stay
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(
+    utterances: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    model: ModelConfig,
+    config: FinetuneConfig,
+    *,
+    teaching: Mapping[str, Any] | None = None,
+) -> str:
+    """A short name for exactly this run; recordings count by their order and labels.
+
+    Args:
+        utterances: The training set.
+        validation: What is scored after each epoch.
+        model: Of the model that learns.
+        config: All settings.
+        teaching: What the teachers are and how they are followed; None without any.
+    """
+    plain = [
+        [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
+         for item in part]
+        for part in (utterances, validation)
+    ]  # fmt: skip
+    settings = [plain, model.to_block(), config.identity(), *([teaching] if teaching else [])]
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save_state(
+    folder: Path, state: Mapping[str, Any], *, name: str, step: int, num_processes: int = 1
+) -> None:
+    """Write a state; a reader sees it whole or not at all.
+
+    Args:
+        folder: Folder of the run.
+        state: Tensors and plain values.
+        name: The fingerprint of the run.
+        step: Updates so far.
+        num_processes: How many processes share the run.
+    """
+    target = folder / STATES / f"step-{step:08d}"
+    with new_folder(target, overwrite=True) as temporary:
+        torch.save(dict(state), temporary / STATE)
+        size, digest = _measure(temporary / STATE)
+        manifest = {
+            "fingerprint": name,
+            "step": step,
+            "processes": num_processes,
+            "versions": {"emoser": __version__, "torch": torch.__version__},
+            "files": {STATE: {"size": size, "sha256": digest}},
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    for old in _states(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder: Path, name: str, *, num_processes: int = 1) -> dict[str, Any] | None:
+    """The newest whole state of the run with this fingerprint, or None when it has not begun.
+
+    Raises:
+        CheckpointError: If a state belongs to another run, or all are damaged; with the reason
+            for each.
+    """
+    faults: list[str] = []
+    for place in reversed(_states(folder)):
+        fault = _find_fault(place, name, num_processes)
+        if fault is None:
+            for reason in faults:
+                logger.warning("%s; continuing from %s", reason, place)
+            return _read(place / STATE)
+        faults.append(fault)
+    if faults:
+        raise CheckpointError(
+            f"{'; '.join(faults)}; remove {folder / STATES} to begin the run again"
+        )
+    return None
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written, and put back what it was replacing."""
+    for pattern in (".best.*", f"{STATES}/.step-*.*"):
+        for item in folder.glob(pattern):
+            owner = item.parent / item.name[1:].split(".")[0]
+            if (item / "replaced").is_dir() and not owner.exists():
+                (item / "replaced").rename(owner)
+            shutil.rmtree(item, ignore_errors=True)
+
+
+def write_settings(folder: Path, config: FinetuneConfig) -> None:
+    """Keep the settings beside the weights."""
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def write_log(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the log of the epochs so far, one JSON object per line."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    temporary = folder / f"{LOG}.part"
+    temporary.write_text(lines, encoding="utf-8")
+    temporary.replace(folder / LOG)
+
+
+def _states(folder: Path) -> list[Path]:
+    """Folders of states, the oldest first."""
+    return sorted(item for item in (folder / STATES).glob("step-*") if item.is_dir())
+
+
+def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
+    """Why a state cannot be used, or None.
+
+    Raises:
+        CheckpointError: If it is whole and of another run.
+    """
+    try:
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        stated = {
+            file: (entry["size"], entry["sha256"]) for file, entry in manifest["files"].items()
+        }
+        owner, processes = manifest["fingerprint"], manifest["processes"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{place} is damaged: its {MANIFEST} cannot be read ({error})"
+    for file, measured in stated.items():
+        if not (place / file).is_file() or _measure(place / file) != measured:
+            return f"{place} is damaged: {file} is not what {MANIFEST} says"
+    if owner != name:
+        raise CheckpointError(
+            f"{place} belongs to a run with other settings or recordings; "
+            "choose another output folder, or remove this one to begin again"
+        )
+    if processes != num_processes:
+        raise CheckpointError(
+            f"{place} was written by {processes} processes, this run has {num_processes}; "
+            "start as many to end with the same weights"
+        )
+    return None
+
+
+def _measure(file: Path) -> tuple[int, str]:
+    with file.open("rb") as opened:
+        return os.fstat(opened.fileno()).st_size, hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); remove it") from error
+    return state

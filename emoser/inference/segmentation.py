@@ -1,0 +1,260 @@
+"""Scores of windows and stretches of speech in, in the order of time; segments out.
+
+Each window speaks for the time around its middle, up to half-way through its overlaps with its
+neighbours. An emotion is kept until another is ahead of it by a margin (hysteresis), and silence
+cuts in. Works in constant memory and gives each segment as soon as it has ended; knows neither
+samples nor models.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
+from emoser.inference.vad import SpeechRun
+from emoser.results.prediction import mean_scores
+from emoser.results.segments import Segment
+
+# Speech that a window has left by the time silence begins or ends says nothing of its own.
+MIN_PIECE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class SegmentRules:
+    """When a segment ends and what it is called.
+
+    Attributes:
+        labels: Names of the scores, in their order; without any, what is no silence is "speech".
+        dimensions: Names of the values that follow the scores and are no probabilities.
+        smoothing: By how much another label must be ahead, and by how much a label may fall
+            below the threshold, before it is given up; 0 follows every window.
+        threshold: Probability below which the most probable label is "uncertain".
+        channel: What the segments say about their channel.
+        sampling_rate: Samples per second of the positions.
+    """
+
+    labels: tuple[str, ...]
+    smoothing: float = DEFAULT_SMOOTHING
+    threshold: float = DEFAULT_THRESHOLD
+    channel: int | None = None
+    sampling_rate: int = 16_000
+    dimensions: tuple[str, ...] = ()
+
+
+def segment_rules(
+    options: TimelineOptions,
+    labels: Sequence[str],
+    *,
+    sampling_rate: int,
+    channel: int | None = None,
+    dimensions: Sequence[str] = (),
+) -> SegmentRules:
+    """The rules that the options ask for, for one channel."""
+    smoothing, threshold = options.smoothing, options.threshold
+    return SegmentRules(
+        tuple(labels), smoothing, threshold, channel, sampling_rate, tuple(dimensions)
+    )
+
+
+@dataclass
+class _Slot:
+    """The time that a window speaks for, in samples, and its verdict."""
+
+    start: int
+    stop: int
+    label: int | None  # None: uncertain
+    scores: Sequence[float] | None  # None: nothing was heard, which is silence
+    entered: int | None = None  # where the speech that goes on in it began in it
+
+
+@dataclass
+class _Open:
+    """The segment that is growing, with sums over its samples."""
+
+    start: int
+    stop: int
+    kind: str
+    label: int | None
+    sums: list[float]
+
+
+class Segmenter:
+    """Turns windows and speech of one channel into segments that cover its time.
+
+    Example:
+        >>> segmenter = Segmenter(SegmentRules(("happy", "sad"), sampling_rate=10))
+        >>> segmenter.add_window(slice(0, 30), [0.9, 0.1])
+        >>> segmenter.add_window(slice(10, 40), [0.2, 0.8])
+        >>> segmenter.add_speech(SpeechRun(0, 40, True))
+        >>> [print(segment) for segment in segmenter.finish()]
+        0:00.00 - 0:02.00  happy 0.90
+        0:02.00 - 0:04.00  sad 0.80
+        [None, None]
+    """
+
+    def __init__(self, rules: SegmentRules) -> None:
+        self.rules = rules
+        self._window = slice(0, 0)  # the latest
+        self._slots: deque[_Slot] = deque()
+        self._runs: deque[SpeechRun] = deque()
+        self._label: int | None = None
+        self._open: _Open | None = None
+
+    def add_window(self, window: slice, scores: Sequence[float] | None) -> None:
+        """The next window in samples, with its scores and dimensions; None when it was silent."""
+        start = 0
+        if self._slots:
+            start = max((self._window.stop + window.start) // 2, self._slots[-1].start)
+            self._slots[-1].stop = start
+        self._window = window
+        self._label = None if scores is None else self._choose(scores)
+        self._slots.append(_Slot(start, window.stop, self._label, scores))
+
+    def add_speech(self, run: SpeechRun) -> None:
+        """The next stretch of speech or silence; the stretches follow one another."""
+        if self._runs and self._runs[-1].speaking == run.speaking:
+            run = SpeechRun(self._runs.pop().start, run.stop, run.speaking)
+        self._runs.append(run)
+
+    def settle(self) -> Iterator[Segment]:
+        """The segments that have ended since the last call."""
+        return self._join(keep=1)  # where the latest window's time ends is not known yet
+
+    def finish(self) -> Iterator[Segment]:
+        """The segments that are left, the last one included."""
+        yield from self._join(keep=0)
+        if self._open is not None:
+            yield self._close(self._open)
+            self._open = None
+
+    @property
+    def current(self) -> Segment | None:
+        """The segment that is still growing, as far as it is known; None before the first."""
+        return None if self._open is None else self._close(self._open)
+
+    def _choose(self, scores: Sequence[float]) -> int | None:
+        if not self.rules.labels:
+            return None
+        best = max(range(len(self.rules.labels)), key=scores.__getitem__)
+        kept = self._label
+        smoothing, threshold = self.rules.smoothing, self.rules.threshold
+        if (
+            kept is not None
+            and scores[kept] >= scores[best] - smoothing
+            and scores[kept] >= threshold - smoothing
+        ):
+            return kept
+        return best if scores[best] >= threshold else None
+
+    def _join(self, *, keep: int) -> Iterator[Segment]:
+        """Consume the time that both windows and speech are known for."""
+        while len(self._slots) > keep and self._runs:
+            slot, run = self._slots[0], self._runs[0]
+            stop = min(slot.stop, run.stop)
+            start = max(slot.start, run.start)
+            if not run.speaking:
+                slot.entered = None
+            elif slot.entered is None:
+                slot.entered = start
+            # A run that is the only one yet may go on, and its end decides about its last label.
+            goes_on = keep and len(self._runs) == 1 and stop == run.stop
+            if run.speaking and goes_on and self._is_short(slot, stop):
+                return
+            if stop > start:
+                label = self._label_piece(slot, start, stop, run)
+                yield from self._grow(slot, start, stop, label=label, speaking=run.speaking)
+            if slot.stop <= stop:
+                self._slots.popleft()
+            if run.stop <= stop:
+                self._runs.popleft()
+
+    def _is_short(self, slot: _Slot, stop: int) -> bool:
+        entered = stop if slot.entered is None else slot.entered
+        return stop - entered < MIN_PIECE_SECONDS * self.rules.sampling_rate
+
+    def _label_piece(self, slot: _Slot, start: int, stop: int, run: SpeechRun) -> int | None:
+        """The label of a stretch of one window; a sliver of speech goes with its neighbour."""
+        if slot.scores is None or not run.speaking or not self._is_short(slot, stop):
+            return slot.label
+        before = self._open
+        follows = before is not None and before.stop == start and before.kind != "silence"
+        if before is not None and follows and stop == run.stop:
+            return before.label
+        after = self._slots[1] if len(self._slots) > 1 else None
+        if not follows and stop == slot.stop and after is not None and after.scores is not None:
+            return after.label
+        return slot.label
+
+    def _grow(
+        self, slot: _Slot, start: int, stop: int, *, label: int | None, speaking: bool
+    ) -> Iterator[Segment]:
+        scores = slot.scores if speaking else None
+        label = label if scores is not None else None
+        unnamed = "uncertain" if self.rules.labels else "speech"
+        kind = "silence" if scores is None else unnamed if label is None else "emotion"
+        grown = self._open
+        if grown is not None and (grown.kind, grown.label) != (kind, label):
+            yield self._close(grown)
+            grown = None
+        if grown is None:
+            num_values = len(self.rules.labels) + len(self.rules.dimensions)
+            grown = self._open = _Open(start, stop, kind, label, [0.0] * num_values)
+        grown.stop = stop
+        for place, score in enumerate(scores or ()):
+            grown.sums[place] += score * (stop - start)
+
+    def _close(self, grown: _Open) -> Segment:
+        rules = self.rules
+        total = max(grown.stop - grown.start, 1)
+        means = [value / total for value in grown.sums]
+        scores = dict(zip(rules.labels, means, strict=False))
+        dimensions = dict(zip(rules.dimensions, means[len(rules.labels) :], strict=True))
+        is_silent = grown.kind == "silence"
+        label = None if grown.label is None else rules.labels[grown.label]
+        return Segment(
+            start=grown.start / rules.sampling_rate,
+            end=grown.stop / rules.sampling_rate,
+            kind=grown.kind,
+            label=label,
+            score=None if label is None else scores[label],
+            scores={} if is_silent else scores,
+            channel=rules.channel,
+            dimensions=None if is_silent or not dimensions else dimensions,
+        )
+
+
+def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
+    """Neighbours of the same channel, kind and label as one segment, scores weighted by time.
+
+    The segments of each channel must come in the order of time. Merging twice changes nothing.
+
+    Example:
+        >>> halves = [Segment(0, 1, "silence"), Segment(1, 3, "silence")]
+        >>> [(segment.start, segment.end) for segment in merge_segments(halves)]
+        [(0, 3)]
+    """
+    merged: list[Segment] = []
+    latest: dict[int | None, int] = {}  # channel -> place of its last segment
+    for segment in segments:
+        place = latest.get(segment.channel)
+        before = None if place is None else merged[place]
+        if (
+            place is not None
+            and before is not None
+            and before.end == segment.start
+            and (before.kind, before.label) == (segment.kind, segment.label)
+        ):
+            merged[place] = _join_two(before, segment)
+            continue
+        latest[segment.channel] = len(merged)
+        merged.append(segment)
+    return merged
+
+
+def _join_two(first: Segment, second: Segment) -> Segment:
+    total = first.duration + second.duration
+    share = first.duration / total if total else 0.5
+    scores = mean_scores([first.scores or {}, second.scores or {}], [share, 1 - share])
+    score = None if first.label is None else scores.get(first.label, first.score)
+    dimensions = mean_scores([first.dimensions or {}, second.dimensions or {}], [share, 1 - share])
+    return replace(first, end=second.end, scores=scores, score=score, dimensions=dimensions or None)

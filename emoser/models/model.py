@@ -1,0 +1,154 @@
+"""`EmotionModel`: samples (B, T) and lengths in, logits (B, C) and embeddings (B, D) out.
+
+An encoder, the pooling of its frames, and a head. Knows nothing of files, audio formats or
+what the labels mean.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emoser.models.config import ModelConfig
+from emoser.models.encoder import EncodedFrames, SpeechEncoder
+from emoser.models.heads import PointwiseFrames, build_head
+from emoser.models.pooling import (
+    AttentiveStatistics,
+    frame_mask,
+    max_pool,
+    mean_pool,
+    normalize_frames,
+    sum_pool,
+)
+
+POOLERS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "mean": mean_pool,
+    "sum": sum_pool,
+    "max": max_pool,
+    "frames": mean_pool,
+}
+
+
+class EmotionOutput(NamedTuple):
+    """What the model says about a batch.
+
+    Attributes:
+        logits: One row per recording, (B, C), in the order of the labels; dimensions follow.
+        embedding: The pooled encoder output that the head reads, (B, D).
+    """
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class FrameLogits(NamedTuple):
+    """What a model that classifies frames says about each of them.
+
+    Attributes:
+        logits: (B, L, C), in the order of the labels; one frame every `config.frame_seconds`.
+        num_frames: Valid frames of each recording, (B,), or None when all L are valid.
+    """
+
+    logits: Tensor
+    num_frames: Tensor | None
+
+
+class EmotionModel(nn.Module):
+    """Encoder, pooling and head of a speech-emotion checkpoint.
+
+    The answer for a recording does not depend on what it is batched with. Recordings shorter
+    than the encoder's receptive field are padded with zeros up to it, alone or in a batch.
+    """
+
+    def __init__(self, config: ModelConfig, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.layer_weights: nn.Parameter | None = None
+        if config.layer_mix:
+            num_states = encoder.num_hidden_states
+            self.layer_weights = nn.Parameter(torch.full((num_states,), 1.0 / num_states))
+        size = encoder.hidden_size
+        self.pooler: AttentiveStatistics | None = None
+        if config.pooling == "attentive-statistics":
+            self.pooler = AttentiveStatistics(size)
+            size = 2 * size
+        self.pointwise: PointwiseFrames | None = None
+        if config.head == "pointwise" and config.projection_size is not None:
+            self.pointwise = PointwiseFrames(size, config.projection_size)
+        self.head = build_head(config, size)
+
+    def forward(self, samples: Tensor, lengths: Tensor | None = None) -> EmotionOutput:
+        """Logits and embeddings of a batch.
+
+        Args:
+            samples: Mono waveforms at the model's rate, (B, T), padded at the end with anything.
+            lengths: Valid samples of each, (B,); None when every row is valid to its end.
+        """
+        return self.classify(self.encode(samples, lengths))
+
+    def classify(self, encoded: EncodedFrames) -> EmotionOutput:
+        """Logits and embeddings of encoded frames."""
+        frames, num_frames = self._finish(encoded), encoded.num_frames
+        pool = self.pooler or POOLERS[self.config.pooling]
+        embedding = pool(frames, num_frames)
+        if self.config.pooling == "frames":
+            return EmotionOutput(_mean_probability(self.head(frames), num_frames), embedding)
+        return EmotionOutput(self.head(embedding), embedding)
+
+    def classify_frames(self, samples: Tensor, lengths: Tensor | None = None) -> FrameLogits:
+        """Logits of every frame, of a model whose `config.frame_seconds` is set.
+
+        Raises:
+            ValueError: If the model does not classify frames.
+        """
+        if self.config.frame_seconds is None:
+            raise ValueError(
+                f"this model pools by {self.config.pooling!r} and has no answer for single frames"
+            )
+        encoded = self.encode(samples, lengths)
+        return FrameLogits(self.label_frames(encoded), encoded.num_frames)
+
+    def label_frames(self, encoded: EncodedFrames) -> Tensor:
+        """Logits of every encoded frame, (B, L, C)."""
+        logits: Tensor = self.head(self._finish(encoded))
+        return logits
+
+    def encode(self, samples: Tensor, lengths: Tensor | None = None) -> EncodedFrames:
+        """Frames of a batch, which `classify` takes."""
+        samples, lengths = self._lengthen(samples, lengths)
+        return self.encoder(samples, lengths, all_layers=self.layer_weights is not None)  # type: ignore[no-any-return]
+
+    def _finish(self, encoded: EncodedFrames) -> Tensor:
+        """Frames as the pooling takes them, (B, L, D)."""
+        frames = encoded.frames
+        if self.layer_weights is not None:
+            weights = functional.softmax(self.layer_weights, dim=-1)
+            stacked = torch.stack(encoded.hidden_states)  # (N, B, L, D)
+            frames = torch.einsum("n,nbld->bld", weights, stacked)
+        if self.config.output_norm:
+            frames = normalize_frames(frames, encoded.num_frames)
+        return frames if self.pointwise is None else self.pointwise(frames)
+
+    def _lengthen(self, samples: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        shortage = self.encoder.min_samples - samples.shape[1]
+        if lengths is not None:
+            valid = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]
+            samples = samples.masked_fill(~valid, 0.0)
+            lengths = lengths.clamp(min=self.encoder.min_samples)
+        if shortage > 0:
+            samples = functional.pad(samples, (0, shortage))
+        return samples, lengths
+
+
+def _mean_probability(logits: Tensor, num_frames: Tensor | None) -> Tensor:
+    """The logarithm of the mean probability over the valid frames, (B, L, C) -> (B, C)."""
+    log_probabilities = logits.log_softmax(dim=-1)
+    if num_frames is None:
+        count = torch.ones_like(logits[:, :, :1]).sum(dim=1)  # as a tensor, for exported graphs
+        return log_probabilities.logsumexp(dim=1) - count.log()
+    mask = frame_mask(num_frames, logits.shape[1]).unsqueeze(-1)
+    summed = log_probabilities.masked_fill(~mask, float("-inf")).logsumexp(dim=1)
+    return summed - num_frames.to(summed.dtype).log().unsqueeze(-1)

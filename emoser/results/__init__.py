@@ -1,0 +1,1 @@
+"""What predictions are, and how they are written and drawn."""

@@ -1,0 +1,153 @@
+"""What emoser answers: frozen results of plain Python values.
+
+Knows nothing of models, audio or torch. Every result prints well and turns into plain
+dictionaries with `to_dict`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from emoser.results.svg import draw_prediction
+
+MAX_DURATION_DIGITS = 3
+BAR_WIDTH = 20
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The emotion of one recording.
+
+    Attributes:
+        label: The most probable label; None for a model that answers in dimensions only.
+        score: Its probability, in [0, 1]; None where there is no label.
+        scores: Probability of every label, in the order of the model; sums to 1.
+        duration: Length of the recording in seconds.
+        quality: What was wrong with the recording, such as "silence", "clipped", "dc",
+            "narrow-band", "short" or "truncated"; empty when nothing was.
+        dimensions: Values of "arousal", "dominance" and "valence" (about 0 to 1) of a
+            dimensional model, else None.
+        model: Name of the checkpoint that answered.
+        source: The file, or a short description of what was handed in.
+        num_windows: In how many pieces the model saw the recording; with more than one,
+            `scores` is the mean over pieces weighted by their length.
+        unmapped: Probability, in [0, 1], that fell on labels outside the set asked for and
+            was taken out before `scores` were made to sum to 1.
+
+    Example:
+        >>> answer = Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=2.5)
+        >>> answer.label, answer.score
+        ('happy', 0.75)
+        >>> print(answer)
+        happy 0.75 (sad 0.25), 2.5 s
+    """
+
+    label: str | None
+    score: float | None
+    scores: Mapping[str, float]
+    duration: float
+    quality: tuple[str, ...] = ()
+    dimensions: Mapping[str, float] | None = None
+    model: str = ""
+    source: str = field(default="", compare=False)
+    num_windows: int = 1
+    unmapped: float = 0.0
+
+    @classmethod
+    def from_scores(
+        cls, scores: Mapping[str, float], *, duration: float, **facts: Any
+    ) -> "Prediction":
+        """A prediction whose label is the most probable of `scores`.
+
+        Raises:
+            ValueError: If `scores` is empty and no dimensions are given.
+
+        Example:
+            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).label
+            'sad'
+        """
+        if not scores and not facts.get("dimensions"):
+            raise ValueError("a prediction needs scores or dimensions; both are empty")
+        label = max(scores, key=scores.__getitem__) if scores else None
+        score = scores[label] if label is not None else None
+        return cls(label=label, score=score, scores=dict(scores), duration=duration, **facts)
+
+    def top(self, count: int | None = None) -> list[tuple[str, float]]:
+        """The `count` most probable (label, probability) pairs, best first; all by default.
+
+        Example:
+            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).top(1)
+            [('sad', 0.75)]
+        """
+        ranked = sorted(self.scores.items(), key=lambda item: -item[1])
+        return ranked[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON.
+
+        Example:
+            >>> Prediction.from_scores({"sad": 1.0}, duration=1.0).to_dict()["label"]
+            'sad'
+        """
+        return {
+            "source": self.source,
+            "label": self.label,
+            "score": self.score,
+            "scores": dict(self.scores),
+            "dimensions": None if self.dimensions is None else dict(self.dimensions),
+            "duration": round(self.duration, MAX_DURATION_DIGITS),
+            "quality": list(self.quality),
+            "num_windows": self.num_windows,
+            "unmapped": self.unmapped,
+            "model": self.model,
+        }
+
+    def __str__(self) -> str:
+        """One line: label and score, the others, the length, and the flags."""
+        if self.label is None:
+            answer = ", ".join(f"{name} {value:.2f}" for name, value in self._dimensions())
+        else:
+            others = ", ".join(f"{name} {value:.2f}" for name, value in self.top()[1:])
+            answer = f"{self.label} {self.score:.2f}" + (f" ({others})" if others else "")
+            answer += "".join(f", {name} {value:.2f}" for name, value in self._dimensions())
+        flags = f", {' '.join(self.quality)}" if self.quality else ""
+        return f"{answer}, {self.duration:.1f} s{flags}"
+
+    def table(self) -> str:
+        """Several lines: every label with its probability and a bar.
+
+        Example:
+            >>> print(Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=1).table())
+            happy  0.750  ███████████████
+            sad    0.250  █████
+        """
+        rows = [*self.top(), *self._dimensions()]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value:.3f}  {_bar(value)}".rstrip() for name, value in rows]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return draw_prediction(self)
+
+    def _dimensions(self) -> Sequence[tuple[str, float]]:
+        return list((self.dimensions or {}).items())
+
+
+def _bar(value: float) -> str:
+    return "█" * round(BAR_WIDTH * min(max(value, 0.0), 1.0))
+
+
+def mean_scores(
+    scores: Iterable[Mapping[str, float]], weights: Iterable[float]
+) -> dict[str, float]:
+    """The weighted mean of several score dictionaries with the same labels.
+
+    Example:
+        >>> mean_scores([{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}], [0.75, 0.25])
+        {'a': 0.75, 'b': 0.25}
+    """
+    total: dict[str, float] = {}
+    for row, weight in zip(scores, weights, strict=True):
+        for label, value in row.items():
+            total[label] = total.get(label, 0.0) + weight * value
+    return total

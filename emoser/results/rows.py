@@ -1,0 +1,69 @@
+"""Answers as rows: JSON objects, lines of a table, lines for people.
+
+Takes names and answers and gives plain values or text. Knows neither files nor models.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from emoser.errors import EmoserError
+from emoser.results.prediction import Prediction
+from emoser.text import guard_cell, printable
+
+
+def as_row(name: str, answer: Prediction | EmoserError, top_k: int | None = None) -> dict[str, Any]:
+    """The answer as plain values; an error has the key "error" and no label.
+
+    Example:
+        >>> as_row("a.wav", EmoserError("a.wav is empty"))
+        {'source': 'a.wav', 'error': 'a.wav is empty'}
+    """
+    if isinstance(answer, EmoserError):
+        return {"source": name, "error": str(answer)}
+    return {**answer.to_dict(), "source": name, "scores": dict(answer.top(top_k))}
+
+
+def as_line(
+    name: str,
+    answer: Prediction | EmoserError,
+    *,
+    width: int,
+    labels: Sequence[str],
+    top_k: int | None = None,
+) -> str:
+    """The answer as one aligned line for people; a name beyond `width` keeps its end."""
+    shown = printable(name)
+    shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
+    if isinstance(answer, EmoserError):
+        return f"{shown}  error: {printable(str(answer))}"
+    label_width = max(len(label) for label in labels)
+    first, *others = [*answer.top(top_k), *(answer.dimensions or {}).items()]
+    rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
+    line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
+    return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
+
+
+def csv_header(labels: Sequence[str]) -> str:
+    """The first line of a table of answers, with its line end."""
+    return _csv_line(["source", "label", "score", *labels, "duration", "quality", "error"])
+
+
+def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -> str:
+    """The answer as a line of a table, with its line end; no cell is a formula."""
+    if isinstance(answer, EmoserError):
+        blanks = [""] * (len(labels) + 4)
+        return _csv_line([guard_cell(name), *blanks, guard_cell(str(answer))])
+    values = {**answer.scores, **(answer.dimensions or {})}
+    scores = [f"{values[label]:.6f}" for label in labels]
+    score = "" if answer.score is None else f"{answer.score:.6f}"
+    start = [guard_cell(name), answer.label or "", score]
+    end = [f"{answer.duration:.3f}", " ".join(answer.quality), ""]
+    return _csv_line([*start, *scores, *end])
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow(cells)
+    return file.getvalue()

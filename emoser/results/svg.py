@@ -1,0 +1,230 @@
+"""Inline pictures of answers for notebooks and pages: text and SVG, no dependency.
+
+Takes a prediction or a timeline by its values and gives HTML. Text and outlines take the colour
+of the page, so that light and dark pages both work.
+"""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+from emoser.results.palette import colours_of
+from emoser.results.segments import Segment, choose_step, clock
+
+WIDTH = 720
+BAR_HEIGHT, BAR_STEP, NAME_WIDTH = 14, 20, 90
+WAVE_HEIGHT, BAND_HEIGHT, AXIS_HEIGHT, TRACK_GAP = 44, 22, 18, 8
+LETTER_WIDTH = 6.6  # of the small text, on average
+MARK_WIDTH = 60  # of the time axis: twelve marks on a wide picture
+FONT = "font-family:system-ui,sans-serif;font-size:11px"
+
+
+class Scored(Protocol):
+    """What a prediction or a window has and the picture needs."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Probability of every label."""
+        ...
+
+    @property
+    def dimensions(self) -> Mapping[str, float] | None:
+        """Values of the dimensions."""
+        ...
+
+
+class Tracked(Protocol):
+    """What a timeline has and the picture needs."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names in their order."""
+        ...
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Those of all channels."""
+        ...
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Indices, or empty."""
+        ...
+
+    @property
+    def peaks(self) -> Sequence[Any]:
+        """Per channel, of each further frame."""
+        ...
+
+
+def draw_prediction(prediction: Scored) -> str:
+    """A bar for every label and dimension, most probable first, under the line of text."""
+    return _page(str(prediction), draw_scores(prediction))
+
+
+def draw_scores(prediction: Scored, *, width: float = WIDTH / 2) -> str:
+    """The picture of `draw_prediction` alone, as wide as it is meant to be seen.
+
+    Args:
+        prediction: What is drawn.
+        width: In pixels; letters keep their size.
+    """
+    colours = colours_of(list(prediction.scores))
+    rows = sorted(prediction.scores.items(), key=lambda item: -item[1])
+    rows += list((prediction.dimensions or {}).items())
+    room = width - NAME_WIDTH - 50
+    shapes = []
+    for place, (name, value) in enumerate(rows):
+        top, length = place * BAR_STEP, room * min(max(value, 0.0), 1.0)
+        middle = top + BAR_HEIGHT - 3
+        shapes += [
+            _text(NAME_WIDTH - 8, middle, name, anchor="end"),
+            _rect(NAME_WIDTH, top, max(length, 1), BAR_HEIGHT, colours.get(name, "#8f959b")),
+            _text(NAME_WIDTH + length + 6, middle, f"{value:.2f}"),
+        ]
+    spoken = ", ".join(f"{name} {value:.2f}" for name, value in rows)
+    return _picture(width, len(rows) * BAR_STEP, shapes, spoken=spoken)
+
+
+def draw_timeline(timeline: Tracked) -> str:
+    """The waveform of every channel over its segments, with a time axis and the colours named."""
+    return _page(_describe(timeline), draw_track(timeline))
+
+
+def draw_track(timeline: Tracked, *, width: float = WIDTH) -> str:
+    """The picture of `draw_timeline` alone, as wide as it is meant to be seen.
+
+    Letters keep their size: a picture for a telephone is drawn narrow instead of scaled down.
+
+    Args:
+        timeline: What is drawn.
+        width: In pixels.
+    """
+    duration = timeline.duration or 1.0
+    colours = colours_of(timeline.labels)
+    shapes: list[str] = []
+    top = 0.0
+    for place, channel in enumerate(timeline.channels or (None,)):
+        peaks = timeline.peaks[place] if place < len(timeline.peaks) else ()
+        shapes += _wave(peaks, top, width)
+        top += WAVE_HEIGHT
+        own = [item for item in timeline.segments if item.channel == channel]
+        shapes += _band(own, width / duration, colours, top)
+        top += BAND_HEIGHT + TRACK_GAP
+    shapes += _axis(duration, top, width)
+    top += AXIS_HEIGHT
+    legend, height = _legend(timeline, colours, top + 8, width)
+    return _picture(width, top + 8 + height, [*shapes, *legend], spoken=_describe(timeline))
+
+
+def _wave(peaks: Any, top: float, width: float) -> Iterator[str]:
+    """The outline of the peaks, as many points as the picture has room for."""
+    if not len(peaks):
+        return
+    count = min(len(peaks), int(width) // 2)
+    edges = [place * len(peaks) // count for place in range(count + 1)]
+    highest = max(max(float(peak) for peak in peaks), 1e-3)
+    heights = [
+        max(float(peak) for peak in peaks[first:last]) / highest * (WAVE_HEIGHT / 2 - 2)
+        for first, last in pairwise(edges)
+    ]
+    middle = top + WAVE_HEIGHT / 2
+    xs = [(place + 0.5) * width / count for place in range(count)]
+    upper = [f"{x:.1f},{middle - h - 0.5:.1f}" for x, h in zip(xs, heights, strict=True)]
+    lower = [f"{x:.1f},{middle + h + 0.5:.1f}" for x, h in zip(xs, heights, strict=True)]
+    points = " ".join([*upper, *reversed(lower)])
+    yield f'<polygon points="{points}" fill="currentColor" opacity="0.45"/>'
+
+
+def _band(
+    segments: Sequence[Segment], scale: float, colours: Mapping[str, str], top: float
+) -> Iterator[str]:
+    """The segments as a row of boxes, `scale` pixels for each second."""
+    for segment in segments:
+        left = segment.start * scale
+        width = max((segment.end - segment.start) * scale, 0.5)
+        tip = f"<title>{html.escape(str(segment))}</title>"
+        if segment.kind == "silence":
+            line = top + BAND_HEIGHT / 2
+            yield (
+                f'<line x1="{left:.1f}" x2="{left + width:.1f}" y1="{line}" y2="{line}" '
+                f'stroke="currentColor" opacity="0.4" stroke-dasharray="1 3">{tip}</line>'
+            )
+            continue
+        inside = "none" if segment.label is None else colours[segment.label]
+        yield (
+            f'<rect x="{left + 0.75:.1f}" y="{top + 1}" width="{max(width - 1.5, 0.5):.1f}" '
+            f'height="{BAND_HEIGHT - 2}" rx="2" fill="{inside}" '
+            f'stroke="currentColor" stroke-opacity="{0.5 if segment.label is None else 0}">'
+            f"{tip}</rect>"
+        )
+        if len(segment.name) * LETTER_WIDTH < width - 6:
+            colour = "currentColor" if segment.label is None else "#000"
+            yield _text(left + width / 2, top + 15, segment.name, anchor="middle", colour=colour)
+
+
+def _axis(duration: float, top: float, width: float) -> Iterator[str]:
+    step = choose_step(duration, max_marks=int(width / MARK_WIDTH))
+    yield (f'<line x1="0" x2="{width}" y1="{top}" y2="{top}" stroke="currentColor" opacity="0.4"/>')
+    seconds = 0
+    while seconds <= duration:
+        x = seconds / duration * width
+        anchor = "start" if seconds == 0 else "end" if x > width - 24 else "middle"
+        yield _text(x, top + 13, clock(seconds).rpartition(".")[0], anchor=anchor)
+        seconds += step
+
+
+def _legend(
+    timeline: Tracked, colours: Mapping[str, str], top: float, width: float
+) -> tuple[list[str], float]:
+    """The names of the emotions that occur, in rows, and the height of the rows."""
+    shapes, x, y = [], 0.0, top
+    seen = {segment.label for segment in timeline.segments}
+    for name in (label for label in timeline.labels if label in seen):
+        room = 16 + len(name) * LETTER_WIDTH + 18
+        if x + room > width:
+            x, y = 0.0, y + BAR_STEP
+        shapes += [_rect(x, y, 10, 10, colours[name]), _text(x + 15, y + 9, name)]
+        x += room
+    return shapes, y - top + (BAR_STEP if shapes else 0)
+
+
+def _describe(timeline: Tracked) -> str:
+    count = len(timeline.segments)
+    return f"{clock(timeline.duration)}, {count} segment{'' if count == 1 else 's'}"
+
+
+def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" rx="2" '
+        f'fill="{colour}"/>'
+    )
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", colour: str = "currentColor"
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
+        f"{html.escape(text)}</text>"
+    )
+
+
+def _picture(width: float, height: float, shapes: Sequence[str], *, spoken: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" '
+        f'style="max-width:100%;{FONT}" xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'aria-label="{html.escape(spoken)}">'
+        f"{''.join(shapes)}</svg>"
+    )
+
+
+def _page(title: str, picture: str) -> str:
+    text = f'<div style="margin-bottom:6px">{html.escape(title)}</div>'
+    return f'<div style="{FONT}">{text}{picture}</div>'

@@ -1,0 +1,1 @@
+"""From a model to the graphs of ONNX Runtime and OpenVINO."""

@@ -1,0 +1,177 @@
+"""The convolutions of a wide encoder as a loop over stretches of a recording, for OpenVINO.
+
+What lies between the convolutions is then as large as one stretch, however long the recording
+is, and stays near the processor; and stretches of a few sizes alone are compiled. Put together
+of three traces: what comes before the convolutions, one stretch, and what follows. Knows
+nothing of files.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emoser.models.encoder import SpeechEncoder
+from emoser.runtimes.conversion.graph import InferenceGraph, lengthen
+from emoser.runtimes.conversion.graph_features import GraphConvolutions, pass_layers
+from emoser.runtimes.openvino import import_openvino
+from emoser.runtimes.torch.convolutions import measure_layers
+
+STRETCH_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
+SIZE_STEP = 4  # sizes of stretches are multiples of it, so that there are few
+TRACED_FRAMES = 20
+
+Convert = Callable[[nn.Module, tuple[Tensor, ...]], Any]
+
+
+class Front(nn.Module):
+    """Samples (B, T) as the convolutions hear them, and the group norm of these samples."""
+
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.encoder = graph.model.encoder
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
+        """Normalised samples (B, T') and, with a group norm, its scale and shift, (B, 1, D)."""
+        encoder = self.encoder
+        heard = encoder.normalize(lengthen(samples, encoder.min_samples), None).to(encoder.dtype)
+        affine = cast(GraphConvolutions, encoder.feature_extractor).measure_group_norm(heard)
+        return (heard,) if affine is None else (heard, *affine)
+
+
+class Stretch(nn.Module):
+    """Some samples through all convolutions."""
+
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.convolutions = cast(GraphConvolutions, graph.model.encoder.feature_extractor)
+
+    def forward(
+        self, samples: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """Features (1, B, L, D) of samples (B, T)."""
+        affine = None if scale is None or shift is None else (scale, shift)
+        return pass_layers(samples[..., None], self.convolutions.layers, affine)[None]
+
+
+class Back(nn.Module):
+    """Features (B, L, D) to the outputs of the graph."""
+
+    def __init__(self, graph: InferenceGraph) -> None:
+        super().__init__()
+        self.whole = graph
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Logits, embedding and, by frames, probabilities."""
+        model = self.whole.model
+        layered = model.layer_weights is not None
+        frames = features.transpose(1, 2)
+        encoded = model.encoder.contextualize(frames, None, all_layers=layered)
+        return self.whole.finish(encoded)
+
+
+def fits_loop(graph: InferenceGraph) -> bool:
+    """Whether a graph has wide convolutions of wav2vec 2.0 between plain steps."""
+    encoder = graph.model.encoder
+    convolutions = getattr(encoder, "feature_extractor", None)
+    if not isinstance(convolutions, GraphConvolutions) or convolutions.num_parts == 1:
+        return False
+    plain = ("forward", "extract_features")
+    return all(getattr(type(encoder), name) is getattr(SpeechEncoder, name) for name in plain)
+
+
+def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
+    """A graph as a model of OpenVINO's, its convolutions in a loop.
+
+    Args:
+        graph: One that `fits_loop` has approved of.
+        convert: Makes a module and what it is called with a model of OpenVINO's.
+        example: Samples (B, T).
+    """
+    layers = cast(GraphConvolutions, graph.model.encoder.feature_extractor).layers
+    _, stride, field = measure_layers(layers, example.shape[1])
+    front_module = Front(graph)
+    with torch.inference_mode():
+        heard, *affine = front_module(example)
+        part = heard[:, : (TRACED_FRAMES - 1) * stride + field]
+        features = Stretch(graph)(part, *affine)[0]
+    front = convert(front_module, (example,))
+    body = _write_body(convert(Stretch(graph), (part, *affine)), stride=stride, field=field)
+    back = convert(Back(graph), (features,))
+    front.reshape({0: [-1, -1]})
+    back.reshape({0: [-1, -1, features.shape[-1]]})
+    values = [output.get_node().input_value(0) for output in front.outputs]
+    looped = _write_loop(values, body, stride=stride, field=field)
+    _replace(back.inputs[0], looped)
+    openvino = import_openvino()
+    joined = openvino.Model(back.get_results(), front.get_parameters(), "emoser")
+    joined.validate_nodes_and_infer_types()
+    return joined
+
+
+def _write_body(stretch: Any, *, stride: int, field: int) -> Any:
+    """What a turn of the loop does: number, frames, samples, norm -> whether to go on, features."""
+    op = import_openvino().opset13
+    turn, size = (op.parameter([], np.int64, name) for name in ("turn", "size"))
+    samples = op.parameter([-1, -1], np.float32, "samples")
+    norms = [op.parameter([-1, 1, -1], np.float32) for _ in stretch.inputs[1:]]
+    begin = op.multiply(op.multiply(turn, size), _number(stride))
+    length = op.add(op.multiply(op.subtract(size, _number(1)), _number(stride)), _number(field))
+    ends = [op.unsqueeze(value, _number(0)) for value in (begin, op.add(begin, length))]
+    part = op.slice(samples, *ends, _numbers(1), _numbers(1))
+    stretch.reshape({0: [-1, -1]} | {place: [-1, 1, -1] for place in range(1, len(norms) + 1)})
+    for entry, value in zip(stretch.inputs, (part, *norms), strict=True):
+        _replace(entry, value.output(0))
+    features = stretch.outputs[0].get_node().input_value(0)
+    results = [op.result(op.constant(np.array(True))), op.result(features)]
+    return import_openvino().Model(results, [turn, size, samples, *norms], "stretch")
+
+
+def _write_loop(values: list[Any], body: Any, *, stride: int, field: int) -> Any:
+    """Features (B, L, D) of what the front gave."""
+    op = import_openvino().opset13
+    heard, *norms = values
+    length = op.gather(op.shape_of(heard), _number(1), _number(0))
+    frames = op.add(op.divide(op.subtract(length, _number(field)), _number(stride)), _number(1))
+    turns = _divide_up(op, frames, STRETCH_FRAMES)
+    even = op.divide(op.subtract(op.add(frames, turns), _number(1)), turns)  # rounded up
+    size = op.multiply(_divide_up(op, even, SIZE_STEP), _number(SIZE_STEP))
+    needed = op.add(op.multiply(op.multiply(turns, size), _number(stride)), _number(field - stride))
+    missing = op.maximum(op.subtract(needed, length), _number(0))
+    behind = op.concat([_numbers(0), op.unsqueeze(missing, _number(0))], 0)
+    padded = op.pad(heard, _numbers(0, 0), behind, "constant", op.constant(np.float32(0)))
+    loop = op.loop(turns, op.constant(np.array(True)))
+    loop.set_function(body)
+    loop.set_special_body_ports([0, 0])
+    parameters = body.get_parameters()[1:]
+    for parameter, value in zip(
+        parameters, (size.output(0), padded.output(0), *norms), strict=True
+    ):
+        loop.set_invariant_input(parameter, value)
+    parts = loop.get_concatenated_slices(body.results[1].output(0), 0, 1, 1, -1, 0)
+    turned = op.transpose(parts, _numbers(1, 0, 2, 3))  # (B, N, L / N, D)
+    width = op.gather(op.shape_of(turned), _numbers(3), _number(0))
+    rows = op.gather(op.shape_of(turned), _numbers(0), _number(0))
+    features = op.reshape(turned, op.concat([rows, _numbers(-1), width], 0), special_zero=False)
+    ends = op.unsqueeze(frames, _number(0))
+    return op.slice(features, _numbers(0), ends, _numbers(1), _numbers(1)).output(0)
+
+
+def _divide_up(op: Any, value: Any, by: int) -> Any:
+    return op.divide(op.add(value, _number(by - 1)), _number(by))
+
+
+def _number(value: int) -> Any:
+    return import_openvino().opset13.constant(np.array(value, np.int64))
+
+
+def _numbers(*values: int) -> Any:
+    return import_openvino().opset13.constant(np.array(values, np.int64))
+
+
+def _replace(entry: Any, value: Any) -> None:
+    """Let all that reads an input of a model read something else."""
+    for target in list(entry.get_target_inputs()):
+        target.replace_source_output(value)

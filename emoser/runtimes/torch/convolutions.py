@@ -1,0 +1,231 @@
+"""The convolutions of a speech encoder for inference on a CPU: the same numbers, in less time.
+
+Samples (B, T), valid to their end, in; features (B, D, L) out, as transformers' feature encoder
+gives them. Three things differ from running its modules one by one. Frames lie behind one
+another with their channels together, so that a convolution is one matrix product with a weight
+laid out for oneDNN, or, without that, one or two without a copy of its input. The group norm of
+the first convolution is folded into its weights, recording by recording: the mean and variance
+of its output follow from those of the samples. And a stretch of the recording passes through all
+layers before the next one does, so that what lies between them stays in the processor's cache
+and memory does not grow with the recording. Knows nothing of training, masks or what follows.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from emoser.runtimes.torch.linear import PackedLinear, can_pack, is_exact_gelu, name_activation
+
+CHUNK_FRAMES = 64  # features that are computed at once, 1.3 s: 8 MB in the first layer
+
+_desks = threading.local()  # memory that a thread writes on again and again
+
+
+class Layer(NamedTuple):
+    """One convolution, its weight with the taps side by side: (D, K * C)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    kernel: int
+    stride: int
+    norm: nn.Module | None
+    activation: nn.Module
+    product: nn.Module | None = None  # weight, bias and, without a norm, activation, laid out
+
+
+class FastConvolutions(nn.Module):
+    """Stands in the place of a feature encoder of transformers, whose layers it keeps."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        """Take over the layers of a feature encoder that `are_stock` has approved of."""
+        super().__init__()
+        self.conv_layers = extractor.conv_layers
+        for layer in self.conv_layers:  # type: ignore[union-attr]
+            weight = layer.conv.weight.data
+            taps = weight.permute(0, 2, 1).contiguous()  # (D, K, C): one row per output
+            layer.conv.weight.data = taps.permute(0, 2, 1)
+        self.products = nn.ModuleList()
+
+    def lay_out(self) -> None:
+        """Lay the weights out that do not change, in the precision that they have by now."""
+        layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+        if can_pack(layers[0].weight.dtype):
+            folding = isinstance(layers[0].norm, nn.GroupNorm)  # changes the first weight
+            self.products = nn.ModuleList(_pack(layer) for layer in layers[folding:])
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Features (B, D, L) of samples (B, T)."""
+        layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+        for place, product in enumerate(self.products, start=len(layers) - len(self.products)):
+            layers[place] = layers[place]._replace(product=product)
+        rows = [_extract(row[:, None], layers) for row in samples.unbind()]
+        return torch.stack(rows).transpose(1, 2)
+
+
+def fold_weight_norms(module: nn.Module) -> None:
+    """Make every weight norm inside a module a plain weight; its tensors are then named anew.
+
+    torch's own `remove_parametrizations` changes the class of the part, which copies of a module
+    share, and so breaks the others; here they keep theirs.
+    """
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part, "weight"):
+            weight: Tensor = part.weight.detach().clone()  # type: ignore[operator]
+            part.__class__ = parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            part.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def hasten_convolutions(encoder: nn.Module) -> None:
+    """Replace the convolutions of an encoder where they are those of wav2vec 2.0."""
+    extractor = getattr(encoder, "feature_extractor", None)
+    if isinstance(extractor, nn.Module) and are_stock(extractor):
+        encoder.feature_extractor = FastConvolutions(extractor)
+
+
+def are_stock(extractor: nn.Module) -> bool:
+    """Whether the layers are those of transformers' wav2vec 2.0, so that they can be replaced."""
+    layers = getattr(extractor, "conv_layers", None)
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
+        return False
+    return all(_is_stock(layer, first=place == 0) for place, layer in enumerate(layers))
+
+
+def _is_stock(layer: nn.Module, *, first: bool) -> bool:
+    parts = dict(layer.named_children())
+    convolution, norm = parts.get("conv"), parts.get("layer_norm")
+    if set(parts) - {"conv", "layer_norm", "activation"} or "activation" not in parts:
+        return False
+    if type(convolution) is not nn.Conv1d or convolution.groups != 1:
+        return False
+    if convolution.padding != (0,) or convolution.dilation != (1,):
+        return False
+    if isinstance(norm, nn.GroupNorm):
+        return first and norm.num_groups == norm.num_channels == convolution.out_channels
+    return norm is None or type(norm) is nn.LayerNorm
+
+
+def read_layer(layer: nn.Module) -> Layer:
+    """A layer of a feature encoder that `are_stock` has approved of."""
+    convolution: nn.Conv1d = layer.conv  # type: ignore[assignment]
+    norm: nn.Module | None = getattr(layer, "layer_norm", None)
+    activation: nn.Module = layer.activation  # type: ignore[assignment]
+    weight = convolution.weight.permute(0, 2, 1).flatten(1)
+    kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+    return Layer(weight, convolution.bias, kernel, stride, norm, activation)
+
+
+def _pack(layer: Layer) -> PackedLinear:
+    activation = name_activation(layer.activation) if layer.norm is None else None
+    return PackedLinear(layer.weight, layer.bias, activation or "none")
+
+
+def _extract(samples: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Features (L, D) of the samples (T, 1) of one recording."""
+    samples = samples.contiguous()
+    first, *others = layers
+    if isinstance(first.norm, nn.GroupNorm):
+        first = _fold_group_norm(first, first.norm, samples)
+    chain = [first, *others]
+    num_frames, stride, field = measure_layers(chain, len(samples))
+    features = samples.new_empty(num_frames, len(chain[-1].weight))
+    desks = _take_desks(chain, min(CHUNK_FRAMES, num_frames), samples.dtype)
+    for begin in range(0, num_frames, CHUNK_FRAMES):
+        part = features[begin : begin + CHUNK_FRAMES]
+        frames = samples[begin * stride : (begin + len(part) - 1) * stride + field]
+        for place, layer in enumerate(chain):
+            frames = _apply(layer, frames, desks[place % 2])
+        part.copy_(frames)
+    return features
+
+
+def _take_desks(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:
+    """Two stretches of memory of this thread for the outputs of the layers, by turns.
+
+    Memory that is handed back to the system and asked for again at every layer costs a
+    twentieth of the time in page faults.
+    """
+    sizes = [0, 0]
+    for place in reversed(range(len(chain))):
+        layer = chain[place]
+        if layer.product is None:
+            sizes[place % 2] = max(sizes[place % 2], num_frames * len(layer.weight))
+        num_frames = (num_frames - 1) * layer.stride + layer.kernel
+    held: dict[torch.dtype, list[Tensor]] = _desks.__dict__.setdefault("held", {})
+    desks = held.get(dtype)
+    if desks is None or any(len(desk) < size for desk, size in zip(desks, sizes, strict=True)):
+        with torch.inference_mode(False):  # memory that is written on in any mode
+            desks = held[dtype] = [torch.empty(size, dtype=dtype) for size in sizes]
+    return desks
+
+
+def measure_layers(layers: Sequence[Layer], num_samples: int) -> tuple[int, int, int]:
+    """Frames of so many samples, samples from one frame to the next, and those of one frame."""
+    field, step = 1, 1
+    for layer in layers:
+        num_samples = (num_samples - layer.kernel) // layer.stride + 1
+        field += (layer.kernel - 1) * step
+        step *= layer.stride
+    return num_samples, step, field
+
+
+def _apply(layer: Layer, frames: Tensor, desk: Tensor) -> Tensor:
+    """One convolution with norm and activation, (L, C) -> (L', D), on a thread's own memory."""
+    num_out = (len(frames) - layer.kernel) // layer.stride + 1
+    if layer.product is not None:
+        hidden: Tensor = layer.product(_take(frames, layer, num_out, 0, layer.kernel))
+        if layer.norm is None and name_activation(layer.activation) is not None:
+            return hidden  # activated already
+    else:
+        hidden = desk[: num_out * len(layer.weight)].view(num_out, len(layer.weight))
+        _convolve(frames, layer, hidden)
+    normed = hidden if layer.norm is None else layer.norm(hidden)
+    if is_exact_gelu(layer.activation):
+        return torch.ops.aten.gelu_(normed)  # type: ignore[no-any-return]
+    activated: Tensor = layer.activation(normed)
+    return activated
+
+
+def _convolve(frames: Tensor, layer: Layer, hidden: Tensor) -> None:
+    """One convolution as matrix products over taps that do not overlap, (L, C) -> (L', D)."""
+    num_channels = frames.shape[1]
+    for tap in range(0, layer.kernel, layer.stride):
+        width = min(layer.stride, layer.kernel - tap)
+        taken = _take(frames, layer, len(hidden), tap, width)
+        part = layer.weight[:, tap * num_channels : (tap + width) * num_channels].t()
+        if tap:
+            hidden.addmm_(taken, part)
+        elif layer.bias is not None:
+            torch.addmm(layer.bias, taken, part, out=hidden)
+        else:
+            torch.mm(taken, part, out=hidden)
+
+
+def _take(frames: Tensor, layer: Layer, num_out: int, tap: int, width: int) -> Tensor:
+    """What each output reads at some of the taps, side by side, (L, C) -> (L', width * C)."""
+    num_channels = frames.shape[1]
+    steps = (layer.stride * num_channels, 1)
+    offset = frames.storage_offset() + tap * num_channels
+    return frames.as_strided((num_out, width * num_channels), steps, offset)
+
+
+def _fold_group_norm(layer: Layer, norm: nn.GroupNorm, samples: Tensor) -> Layer:
+    """The first convolution with its norm over this recording inside, in double precision.
+
+    Each output is a weighted sum of K samples, so its mean over the recording is that sum of
+    the K means, and its variance the quadratic form of the weights with their covariance.
+    """
+    patches = samples[:, 0].unfold(0, layer.kernel, layer.stride).double()  # (L, K)
+    means = patches.mean(dim=0)
+    centred = patches - means
+    covariance = centred.t() @ centred / len(patches)  # (K, K)
+    weight = layer.weight.double()  # (D, K)
+    variance = ((weight @ covariance) * weight).sum(dim=1)
+    scale = norm.weight.double() / torch.sqrt(variance + norm.eps)
+    shift = norm.bias.double() - (weight @ means) * scale
+    folded = (weight * scale[:, None]).to(layer.weight.dtype)
+    return layer._replace(weight=folded, bias=shift.to(layer.weight.dtype), norm=None)

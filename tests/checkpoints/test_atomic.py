@@ -1,0 +1,101 @@
+"""A kill or a full disk while saving leaves the old version or the new one, never a mixture."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.models import loud_model, small_config
+
+from emoser.checkpoints.save import load_model, save_model
+
+WRITER = """
+import itertools, sys
+from dataclasses import replace
+sys.path.insert(0, sys.argv[2])
+from support.models import loud_model, small_config
+from emoser.checkpoints.save import save_model
+
+models = [loud_model(small_config(), seed=seed, training={"seed": seed}) for seed in (1, 2)]
+print("ready", flush=True)
+for model in itertools.cycle(models):
+    save_model(model, sys.argv[1], overwrite=True)
+"""
+KILLS = 8
+
+
+def which(folder):
+    """The seed that the folder says it has, after its weights are found to agree with it."""
+    seed = json.loads((folder / "config.json").read_text())["emoser"]["training"]["seed"]
+    expected = loud_model(small_config(), seed=seed).state_dict()
+    for name, tensor in load_model(folder).state_dict().items():
+        assert torch.equal(tensor, expected[name]), f"{name} is not of version {seed}"
+    return seed
+
+
+def start_writer(folder):
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), tests],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    assert writer.stdout.readline() == b"ready\n"
+    return writer
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_whole_version(tmp_path):
+    folder = tmp_path / "model"
+    seen = set()
+    for kill in range(KILLS):
+        save_model(loud_model(small_config(), seed=1, training={"seed": 1}), folder, overwrite=True)
+        writer = start_writer(folder)
+        time.sleep(0.1 + 0.017 * kill)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        seen.add(which(folder))
+    save_model(loud_model(small_config(), seed=2, training={"seed": 2}), folder, overwrite=True)
+    assert which(folder) == 2
+    assert [item.name for item in tmp_path.iterdir()] == ["model"], "leftovers are cleared"
+    print(f"{KILLS} kills left versions {sorted(seen)}")
+
+
+def test_a_full_disk_leaves_the_old_version(tmp_path):
+    """The limit on the size of a file stands for the full disk: the same OSError comes."""
+    folder = tmp_path / "model"
+    save_model(loud_model(small_config(), seed=1, training={"seed": 1}), folder)
+    before = load_file(folder / "model.safetensors")
+    code = (
+        "import resource, signal, sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from support.models import loud_model, small_config\n"
+        "from emoser.checkpoints.save import save_model\n"
+        "model = loud_model(small_config(), seed=2, training={'seed': 2})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    save_model(model, sys.argv[1], overwrite=True)\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(Path(__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stdout.strip() == "OSError"
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert torch.equal(tensor, before[name]), name

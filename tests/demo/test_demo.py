@@ -1,0 +1,299 @@
+"""What the demo shows, keeps and refuses, without a browser; `test_demo_browser` has the page."""
+
+import base64
+import html
+import json
+import re
+import runpy
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import SpaceCard
+from support.models import loud_model, small_config
+
+from emoser import EmotionClassifier, EmotionStream
+from emoser.audio import FLAGS
+from emoser.checkpoints.save import save_model
+from emoser.cli import main
+from emoser.demo import DemoOptions, build_app, serve
+from emoser.demo.live_sessions import HOP_SECONDS, IDLE_SECONDS
+from emoser.demo.rendering import QUALITY
+from emoser.demo.sessions import Visits
+from emoser.demo.uploads import Uploads
+from emoser.errors import AudioError, DependencyError, DeviceError
+
+ROOT = Path(__file__).parents[2]
+CLIPS = ROOT / "examples" / "audio"
+SPACE = ROOT / "examples" / "space"
+RATE = 16_000
+
+
+def ignore(share):
+    """A report that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_model(loud_model(small_config()), tmp_path_factory.mktemp("demo") / "model"))
+
+
+@pytest.fixture(scope="module")
+def classifier(model):
+    return EmotionClassifier.from_pretrained(model)
+
+
+@pytest.fixture
+def visits(model):
+    return Visits(DemoOptions(models=(model,)))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return Path(shutil.copy(CLIPS / "loud.flac", tmp_path))
+
+
+def downloads(page):
+    """What the links of a page hold, by file name."""
+    found = re.findall(r'download="([^"]+)" href="data:[^,]+,([^"]+)"', page)
+    return {html.unescape(name): base64.b64decode(data).decode() for name, data in found}
+
+
+def test_every_flag_of_a_recording_has_words():
+    assert set(QUALITY) == set(FLAGS)
+
+
+def test_page_and_downloads_say_what_the_classifier_says(visits, model, classifier, clip):
+    page = visits.hear("visitor", clip, model, ignore)
+    prediction, timeline = classifier.predict(clip), classifier.timeline(clip)
+    files = downloads(page)
+    shown = json.loads(files["loud.json"])
+    assert shown["prediction"] == {**prediction.to_dict(), "source": "loud.flac"}
+    assert shown["timeline"] == {**timeline.to_dict(), "source": "loud.flac"}
+    assert files["loud.srt"] == timeline.to_srt()
+    assert f"<b>{prediction.label}</b> {prediction.score:.2f}" in page
+    assert page.count("<svg") == 3  # the scores, and the timeline for wide and narrow pages
+
+
+def test_flags_are_shown_in_words(visits, model, tmp_path):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(RATE // 4), RATE)
+    page = visits.hear("visitor", path, model, ignore)
+    assert QUALITY["silence"] in page
+    assert QUALITY["short"] in page
+    assert list(downloads(page)) == ["silent.json"]  # silence has no subtitles
+
+
+def test_a_wrong_file_gives_the_sentence_of_emoser_and_not_where_it_lies(visits, model, tmp_path):
+    path = tmp_path / "bad.wav"
+    path.write_text("this is no sound")
+    with open(path, "rb") as file, pytest.raises(AudioError) as refused:
+        EmotionClassifier.from_pretrained(model).predict(file)
+    page = html.unescape(visits.hear("visitor", path, model, ignore))
+    assert str(refused.value).removeprefix(str(tmp_path) + "/") in page
+    assert 'role="alert"' in page
+    assert str(tmp_path) not in page
+
+
+def test_names_of_files_are_neither_html_nor_templates(visits, model, clip):
+    hostile = "${alert(1)}{{x}}`<img src=x onerror=alert(1)>'\".flac"
+    path = clip.rename(clip.with_name(hostile))
+    page = visits.hear("visitor", path, model, ignore)
+    assert not set("${}`") & set(page)
+    assert "<img" not in page
+    assert hostile in html.unescape(page)
+    assert "".join(Path(hostile).stem) + ".json" in downloads(page)
+
+
+def test_progress_goes_up_to_the_end_in_steps(visits, model, tmp_path):
+    path = tmp_path / "long.wav"
+    noise = np.random.default_rng(0).normal(0, 0.05, 95 * RATE)
+    soundfile.write(path, noise, RATE)
+    shares = []
+    visits.hear("visitor", path, model, shares.append)
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 0.99 < shares[-1] <= 1
+    assert len(shares) > 5
+
+
+def test_one_file_is_kept_for_a_visitor_until_it_is_replaced_or_taken_back(tmp_path):
+    uploads = Uploads()
+    paths = [tmp_path / name for name in ("first", "second")]
+    for path in paths:
+        path.write_text("sound")
+        uploads.hold("visitor", path)
+    assert [path.exists() for path in paths] == [False, True]
+    uploads.hold("twin", paths[1])  # the same bytes have the same place
+    uploads.drop("visitor")
+    assert paths[1].exists()
+    uploads.drop("twin")
+    assert not paths[1].exists()
+
+
+def test_work_ends_when_the_visitor_leaves(visits, model, tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.05, 95 * RATE), RATE)
+    shares = []
+
+    def leave_early(share):
+        shares.append(share)
+        if share > 0.3:
+            visits.forget("visitor")
+
+    assert visits.hear("visitor", path, model, leave_early) == ""
+    assert 0.3 < shares[-1] < 0.7
+    assert not path.exists()
+
+
+def test_closing_deletes_what_all_visitors_sent(visits, model, clip):
+    visits.hear("visitor", clip, model, ignore)
+    visits.close()
+    assert not clip.exists()
+    assert visits.hear_again("visitor", model, ignore) == ""
+
+
+def test_visitors_choose_among_the_models_of_the_options_only(model, clip):
+    visits = Visits(DemoOptions(models=("emoser-tiny",)))
+    assert visits.shelf.names == ("emoser-tiny",)
+    page = visits.hear("visitor", clip, model, ignore)
+    assert "is not offered here; choose one of emoser-tiny" in page
+    free = Visits(DemoOptions(any_model=True))
+    assert "superb-hubert-base" in free.shelf.names
+    assert free.shelf.open(model).labels == EmotionClassifier.from_pretrained(model).labels
+    assert "nor a Hub id" in html.unescape(free.hear("visitor", clip, "no such model", ignore))
+
+
+def message(samples, **changes):
+    sound = base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
+    whole = {"voice": "a", "model": "emoser-tiny", "rate": RATE, "lost": 0, "last": False}
+    return {**whole, "samples": sound, **changes}
+
+
+def test_a_live_voice_has_the_segments_of_a_stream(visits, model, classifier):
+    values, _ = soundfile.read(CLIPS / "plain.wav", dtype="int16", always_2d=True)
+    samples = np.concatenate([values[:, 0], np.zeros(RATE, np.int16), values[:, 0]])
+    stream = EmotionStream(classifier, sampling_rate=RATE, hop_seconds=HOP_SECONDS)
+    expected = [html.escape(str(segment)) for segment in stream.iterate([samples])]
+    generator = np.random.default_rng(1)
+    edges = np.sort(generator.integers(0, len(samples), 12))
+    for part in np.split(samples, edges):
+        visits.hear_voice(message(part, model=model))
+    page = visits.hear_voice(message([], model=model, last=True))
+    assert re.findall("<li>(.*?)</li>", page) == expected[::-1]
+    assert len(visits.voices) == 0
+
+
+def test_lost_sound_is_silence_so_that_times_stay_true(visits, model):
+    page = visits.hear_voice(message(np.zeros(RATE), model=model, lost=2 * RATE))
+    assert "0:03.00 heard" in page
+
+
+def test_a_voice_whose_page_was_closed_is_forgotten(visits, model, monkeypatch):
+    visits.hear_voice(message(np.zeros(RATE), model=model))
+    monkeypatch.setattr("time.monotonic", lambda now=1e9: now + IDLE_SECONDS)
+    visits.hear_voice(message(np.zeros(RATE), model=model, voice="b"))
+    assert len(visits.voices) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"samples": "?"}, "the page sent what is no sound"),
+        ({"rate": 1}, "the microphone has 1 Hz"),
+        ({"voice": ""}, "a voice and a model must be named"),
+        ({"lost": -1}, "load the page again"),
+        ({"model": "other"}, "is not offered here"),
+        ({"rate": None}, "the page sent what is no sound"),
+        ({"samples": "AA=="}, "the page sent what is no sound"),
+    ],
+)
+def test_what_no_page_sends_gives_a_sentence(visits, model, changes, sentence):
+    page = visits.hear_voice({**message([1, 2], model=model), **changes})
+    assert sentence in html.unescape(page)
+    assert 'role="alert"' in page
+    assert len(visits.voices) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"models": ()}, "name at least one"),
+        ({"port": 0}, "port is 0"),
+        ({"max_megabytes": 0}, "max_megabytes is 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DemoOptions(**wrong)
+
+
+def test_without_gradio_one_sentence_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(DependencyError, match=r'pip install "emoser\[demo\]"'):
+        build_app(DemoOptions())
+    assert main(["demo"]) == 5
+    assert 'pip install "emoser[demo]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "any_model"),
+    [
+        ([], True),
+        (["--host", "0.0.0.0"], False),
+        (["--host", "0.0.0.0", "--any-model"], True),
+        (["--no-any-model"], False),
+    ],
+    ids=["alone", "to all", "to all, asked for", "refused"],
+)
+def test_only_visitors_of_this_machine_may_name_folders(monkeypatch, words, any_model):
+    seen = []
+    monkeypatch.setattr("emoser.demo.serve", lambda options, announce: seen.append(options))
+    assert main(["demo", "--model", "a", "--model", "b", *words]) == 0
+    assert seen[0].models == ("a", "b")
+    assert seen[0].any_model is any_model
+
+
+def test_a_taken_port_gives_a_sentence():
+    pytest.importorskip("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DeviceError, match=f"port {port} of 127.0.0.1 cannot be opened"):
+            serve(DemoOptions(port=port))
+
+
+def components(options):
+    """What a page is made of, without the numbers that Gradio counts up."""
+    config = build_app(options).get_config_file()
+    kept = ("label", "value", "choices", "html_template", "js_on_load", "sources", "info")
+    return [
+        (item["type"], {key: item["props"][key] for key in kept if key in item["props"]})
+        for item in config["components"]
+    ]
+
+
+def test_the_space_is_the_same_page_and_its_card_is_whole():
+    gradio = pytest.importorskip("gradio")
+    options = runpy.run_path(str(SPACE / "app.py"))["OPTIONS"]
+    assert not options.any_model
+    ours = DemoOptions(models=options.models, host=options.host)
+    assert components(options) == components(ours)
+    card = SpaceCard.load(SPACE / "README.md").data
+    assert (card.sdk, card.app_file, card.license) == ("gradio", "app.py", "apache-2.0")
+    assert card.sdk_version <= gradio.__version__
+    assert set(card.models) < set(options.models)
+    needed = (SPACE / "requirements.txt").read_text(encoding="utf-8").split()
+    assert needed == ["emoser[demo,media]"]
+
+
+def test_nothing_is_counted_and_no_function_is_offered_to_programs():
+    pytest.importorskip("gradio")
+    app = build_app(DemoOptions())
+    assert app.analytics_enabled is False
+    assert {item["api_visibility"] for item in app.get_config_file()["dependencies"]} == {"private"}

@@ -1,0 +1,349 @@
+"""Tables, settings, batches and variations: everything before the first step."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from support.models import random_clips
+
+from emoser.audio import load_audio
+from emoser.errors import AudioError, DependencyError
+from emoser.finetune import FinetuneConfig, Utterance, read_corpus
+from emoser.finetune.config import Augmentation
+from emoser.finetune.data import augment as variations
+from emoser.finetune.data import recordings
+from emoser.finetune.data.acoustics import describe_clip, standardize_statistics
+from emoser.finetune.data.batches import plan_epoch
+from emoser.finetune.data.recordings import Recordings
+
+RATE = 16_000
+
+
+@pytest.fixture
+def table(tmp_path):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(800), RATE)
+
+    def write(text, name="calls.csv"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def test_a_table_gives_utterances_with_canonical_labels(table, tmp_path):
+    file = table("path,emotion,speaker,start,end\na.wav,ANGER,anna,,\nb.wav,neu,,0.01,0.04\n")
+    assert read_corpus(file) == [
+        Utterance(str(tmp_path / "a.wav"), "angry", speaker="anna"),
+        Utterance(str(tmp_path / "b.wav"), "neutral", start=0.01, end=0.04),
+    ]
+
+
+def test_json_lines_say_the_same_as_csv(table):
+    rows = [{"path": "a.wav", "label": "sad", "speaker": 7}, {"path": "b.wav", "label": "happy"}]
+    lines = table("\n".join(map(json.dumps, rows)), "calls.jsonl")
+    assert read_corpus(lines) == read_corpus(
+        table("path,label,speaker\na.wav,sad,7\nb.wav,happy,\n")
+    )
+
+
+def test_rows_without_a_label_are_left_out(table):
+    assert len(read_corpus(table("path,label\na.wav,\nb.wav,sad\n"))) == 1
+
+
+def test_all_missing_recordings_are_named_at_once(table):
+    file = table("path,label\na.wav,sad\nx.wav,sad\ny.wav,sad\n")
+    with pytest.raises(FileNotFoundError, match=r"2 of 3 .*x\.wav.*y\.wav"):
+        read_corpus(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na.wav,sad\n", r"needs path \(or file_name\) and label"),
+        ("path,label,end\na.wav,sad,soon\n,sad,\n", r"row 2: end is 'soon'.*row 3: no path"),
+        ("path,label,start,end\na.wav,sad,2,1\n", r"row 2: .*from 2\.0 to 1\.0"),
+        ("path,label\na.wav,\n", "no row with a label"),
+    ],
+    ids=["columns", "rows", "piece", "empty"],
+)
+def test_broken_tables_are_refused(table, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_corpus(table(text))
+
+
+def test_a_line_that_is_no_object_is_refused(table):
+    with pytest.raises(ValueError, match=r"line 2: no JSON object"):
+        read_corpus(table('{"path": "a.wav", "label": "sad"}\n[1]\n', "calls.jsonl"))
+
+
+def test_a_piece_holds_exactly_its_samples(tmp_path):
+    samples = random_clips([RATE])[0]
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    piece = Utterance(str(tmp_path / "a.wav"), "sad", start=0.25, end=0.5)
+    decoded = Recordings([piece])[0]
+    assert np.abs(decoded - samples[4000:8000]).max() <= 0.5 / 32768
+
+
+def test_what_somebody_holds_is_decoded_once_unless_the_file_changes(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        recordings, "load_audio", lambda path: decoded.append(path) or load_audio(path)
+    )
+    calls = []
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", random_clips([RATE])[0], RATE)
+        calls.append(Utterance(str(tmp_path / f"{name}.wav"), "sad"))
+    held = Recordings(calls)
+    again = Recordings(calls[:1])
+    assert len(decoded) == 2
+    assert np.array_equal(again[0], held[0])
+    assert np.array_equal(again.describe()[0], describe_clip(held[0]))
+    soundfile.write(tmp_path / "a.wav", random_clips([RATE // 2])[0], RATE)
+    assert Recordings(calls[:1]).num_samples == [RATE // 2]
+    del held, again
+    Recordings(calls[1:])
+    assert len(decoded) == 4
+
+
+def test_a_piece_behind_the_end_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), RATE)
+    with pytest.raises(AudioError, match=r"0\.05 s long"):
+        Recordings([Utterance(str(tmp_path / "a.wav"), "sad", start=1.0)])
+
+
+def test_settings_survive_json():
+    config = FinetuneConfig(
+        corpus_weights={"a": 2.0},
+        restricted_labels={"a": ("sad", "happy")},
+        augmentation=Augmentation(noise_decibels=(1.0, 2.0)),
+        evaluation_labels=("sad", "happy"),
+    )
+    assert FinetuneConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "full"}, "mode is 'full', allowed are entire, partial, frozen"),
+        ({"epochs": 0, "batch_size": 0}, "epochs must be above 0; batch_size must be above 0"),
+        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
+        ({"corpus_weights": {"a": 0.0}}, "corpus_weights"),
+        ({"epoch_clips": 0}, "epoch_clips"),
+        ({"head_learning_rate": -1.0}, "head_learning_rate"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_settings_that_contradict_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneConfig(**change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"noise_probability": 1.5}, {"noise_decibels": (9.0, 1.0)}, {"speed_change": 1.0}],
+    ids=lambda value: next(iter(value)),
+)
+def test_variations_that_cannot_be_drawn_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Augmentation(**change)
+
+
+def corpus_of(counts):
+    return [
+        Utterance(f"{corpus}{label}{i}.wav", label, corpus=corpus)
+        for (corpus, label), count in counts.items()
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "sorted"])
+def test_every_utterance_comes_once_an_epoch(sampling):
+    utterances = corpus_of({("a", "sad"): 103})
+    config = FinetuneConfig(batch_size=10, sampling=sampling)
+    batches = plan_epoch(utterances, list(range(103)), config, epoch=3)
+    assert sorted(index for batch in batches for index in batch) == list(range(103))
+    assert [len(batch) for batch in batches].count(10) == 10
+
+
+def test_epochs_differ_and_repeat_exactly():
+    utterances = corpus_of({("a", "sad"): 50})
+    plans = [
+        plan_epoch(utterances, [1.0] * 50, FinetuneConfig(seed=seed), epoch=epoch)
+        for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+    assert plans[0] != plans[3]
+
+
+def test_sorted_batches_hold_clips_of_like_length():
+    durations = np.random.default_rng(0).permutation(200).astype(float)
+    config = FinetuneConfig(batch_size=10, sampling="sorted")
+    batches = plan_epoch(corpus_of({("a", "sad"): 200}), durations, config, epoch=0)
+    assert all(np.ptp(durations[batch]) == 9 for batch in batches)
+
+
+def test_balanced_epochs_follow_the_weights_of_corpora_and_no_class_is_rare():
+    utterances = corpus_of({("a", "sad"): 90, ("a", "happy"): 10, ("b", "sad"): 40})
+    config = FinetuneConfig(
+        sampling="balanced", corpus_weights={"a": 3.0, "b": 1.0}, epoch_clips=400, batch_size=8
+    )
+    batches = plan_epoch(utterances, [1.0] * 140, config, epoch=0)
+    drawn = [utterances[index] for batch in batches for index in batch]
+    counts = {
+        key: sum((item.corpus, item.label) == key for item in drawn)
+        for key in (("a", "sad"), ("a", "happy"), ("b", "sad"))
+    }
+    assert sum(counts.values()) == 400
+    assert counts[("a", "sad")] == pytest.approx(150, abs=8)
+    assert counts[("a", "happy")] == pytest.approx(150, abs=8)
+    assert counts[("b", "sad")] == pytest.approx(100, abs=8)
+
+
+def test_a_weight_for_an_unknown_corpus_is_refused():
+    config = FinetuneConfig(sampling="balanced", corpus_weights={"c": 1.0})
+    with pytest.raises(ValueError, match="names c, the training set has a"):
+        plan_epoch(corpus_of({("a", "sad"): 3}), [1.0] * 3, config, epoch=0)
+
+
+def tone(hertz, seconds=1.0):
+    return np.sin(2 * np.pi * hertz / RATE * np.arange(int(seconds * RATE))).astype(np.float32)
+
+
+def level(samples):
+    return 20 * np.log10(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def peak_hertz(samples):
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 4 * RATE))
+    return spectrum.argmax() / 4
+
+
+def test_noise_has_the_power_that_was_asked_for():
+    clean = tone(440.0)
+    noisy = variations.add_noise(clean, 12.0, np.random.default_rng(0))
+    assert level(clean) - level(noisy - clean) == pytest.approx(12.0, abs=0.01)
+
+
+def test_speed_moves_the_pitch_and_the_length():
+    faster = variations.change_speed(tone(400.0), 1.1)
+    assert len(faster) == pytest.approx(RATE / 1.1, abs=1)
+    assert peak_hertz(faster) == pytest.approx(440.0, abs=0.5)
+
+
+def test_a_tilt_of_three_decibels_is_three_decibels_an_octave():
+    tilted = [level(variations.tilt_spectrum(tone(hertz), 3.0)) for hertz in (500.0, 1000.0, 2000)]
+    assert tilted[1] - tilted[0] == pytest.approx(3.0, abs=0.05)
+    assert tilted[2] - tilted[1] == pytest.approx(3.0, abs=0.05)
+    assert tilted[1] == pytest.approx(level(tone(1000.0)), abs=0.05)
+
+
+def test_a_band_keeps_what_is_inside_and_cuts_what_is_outside():
+    assert level(variations.limit_band(tone(1000.0), 300.0, 3400.0)) == pytest.approx(
+        -3.01, abs=0.1
+    )
+    assert level(variations.limit_band(tone(6000.0), 300.0, 3400.0)) < -40.0
+
+
+def test_a_room_lets_a_click_decay_by_sixty_decibels():
+    click = np.zeros(RATE, dtype=np.float32)
+    click[0] = 1.0
+    answer = variations.add_reverb(click, 0.5, np.random.default_rng(0))
+    early, late = level(answer[16:816]), level(answer[6400:7200])
+    assert early - late == pytest.approx(60 * (6400 - 16) / 8000, abs=3.0)
+    assert np.abs(answer[8000:]).max() < 1e-5
+
+
+def test_the_quiet_at_the_ends_goes_and_pauses_stay():
+    hiss = 0.001 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    voice = tone(300.0)[: RATE // 4]
+    clip = np.concatenate([hiss, voice, hiss, 0.2 * voice, hiss])
+    trimmed = variations.trim_ends(clip)
+    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * variations.LEVEL_SAMPLES)
+    assert np.array_equal(trimmed[:1000], clip[RATE : RATE + 1000])
+    longer = variations.trim_ends(clip, before=0.25, behind=0.5)
+    assert len(longer) == len(trimmed) + 0.75 * RATE
+    assert np.array_equal(variations.trim_ends(np.zeros(900, np.float32)), np.zeros(900))
+
+
+def test_clips_are_trimmed_as_often_as_they_should_be():
+    clip = np.concatenate([np.zeros(RATE, np.float32), tone(300.0), np.zeros(RATE, np.float32)])
+    generator = np.random.default_rng(0)
+    half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
+    sizes = np.array([len(variations.shorten(clip, half, generator)) for _ in range(400)])
+    assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
+    assert sizes.min() >= RATE - variations.LEVEL_SAMPLES
+    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * variations.LEVEL_SAMPLES
+    with pytest.raises(ValueError, match="trim_seconds is -1"):
+        Augmentation(trim_seconds=-1.0)
+
+
+def test_nothing_changes_when_every_variation_is_off():
+    clip = random_clips([5000])[0]
+    shorter = variations.shorten(clip, Augmentation.off(), np.random.default_rng(0))
+    same = variations.augment(shorter, Augmentation.off(), np.random.default_rng(0))
+    assert np.array_equal(same, clip)
+
+
+def test_variations_leave_their_input_alone_and_repeat_exactly():
+    clip = random_clips([9000])[0]
+    before = clip.copy()
+    everything = Augmentation(
+        speed_probability=1.0,
+        noise_probability=1.0,
+        tilt_probability=1.0,
+        telephone_probability=1.0,
+        reverb_probability=1.0,
+    )
+    first, second = (
+        variations.augment(clip, everything, np.random.default_rng(5)) for _ in range(2)
+    )
+    assert np.array_equal(clip, before)
+    assert np.array_equal(first, second)
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("hertz", [110.0, 220.0, 440.0])
+def test_statistics_hear_the_pitch(hertz):
+    buzz = sum(tone(hertz * order) / order for order in range(1, 8)).astype(np.float32)
+    assert 2 ** describe_clip(buzz)[0] == pytest.approx(hertz, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 100, 511, 512, 700, 16_000])
+def test_statistics_exist_for_every_length_and_ignore_the_gain(size):
+    clip = random_clips([size])[0]
+    described = describe_clip(clip)
+    assert np.isfinite(described).all()
+    if size >= 700:
+        assert describe_clip(clip * np.float32(0.5)) == pytest.approx(described, abs=0.02)
+
+
+def test_silence_has_statistics():
+    assert np.isfinite(describe_clip(np.zeros(8000, dtype=np.float32))).all()
+
+
+def test_targets_are_standardised_over_all_and_over_each_speaker():
+    rows = np.random.default_rng(0).normal(3.0, 2.0, (60, 4))
+    voices = ["a"] * 20 + ["b"] * 40
+    targets = standardize_statistics(rows, voices)
+    assert targets.shape == (60, 8)
+    assert targets[:, :4].mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-2)
+    assert targets[:20, 4:].mean(axis=0) == pytest.approx(np.zeros(4), abs=1e-2)
+    assert targets[20:, 4:].std(axis=0) == pytest.approx(np.ones(4), abs=2e-2)
+
+
+def test_a_telephone_has_256_levels_and_a_narrow_band():
+    line = variations.simulate_telephone(tone(1000.0))
+    assert len(np.unique(line)) <= 256
+    limited = variations.limit_band(tone(1000.0), 300.0, 3400.0)
+    assert np.abs(line - np.clip(limited, -1, 1)).max() < 0.03  # half a step of mu-law near 1
+    assert level(variations.simulate_telephone(tone(6000.0))) < -40.0
+
+
+def test_a_telephone_without_torchaudio_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("emoser.models.torchaudio_guard.fault", OSError("libcudart.so.13"))
+    with pytest.raises(DependencyError, match=r"telephone augmentation needs torchaudio.*cudart"):
+        variations.simulate_telephone(tone(1000.0))

@@ -1,0 +1,87 @@
+"""The notebooks run from top to bottom in a fresh kernel, without a network.
+
+The first one runs by default, the others with `pytest -m slow`.
+"""
+
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+QUICK = "1_first_predictions"
+TIMEOUT_SECONDS = 900  # a cell, on a machine that has other work
+
+
+def read(file):
+    return nbformat.read(file, as_version=4)
+
+
+def sources(book, kind):
+    return [cell.source for cell in book.cells if cell.cell_type == kind]
+
+
+def by_name(files):
+    marks = {QUICK: []}
+    return [
+        pytest.param(file, id=file.stem, marks=marks.get(file.stem, [pytest.mark.slow]))
+        for file in files
+    ]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_it_is_stripped_and_opens_with_what_one_will_have(file):
+    book = read(file)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert book.cells[0].source.startswith("# ")
+    assert "At the end you will" in book.cells[0].source
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_the_first_code_installs_emoser_where_it_is_missing_and_no_other_does(file):
+    first, *others = sources(read(file), "code")
+    assert 'if find_spec("emoser") is None:\n    %pip install -q ' in first
+    assert not any("pip install" in source for source in others)
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_links_between_notebooks_lead_somewhere(file):
+    text = "\n".join(sources(read(file), "markdown"))
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert all((FOLDER / link).is_file() for link in links if not link.startswith("http"))
+
+
+@pytest.mark.parametrize("file", by_name(NOTEBOOKS))
+def test_it_runs_from_top_to_bottom_and_leaves_the_repository_alone(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1])]))
+    before = sorted(FOLDER.parents[1].iterdir()), sorted(FOLDER.rglob("*"))
+    client = NotebookClient(
+        read(file),
+        timeout=TIMEOUT_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+    )
+    client.execute()
+    assert (sorted(FOLDER.parents[1].iterdir()), sorted(FOLDER.rglob("*"))) == before
+
+
+def test_python_in_notebooks_needs_no_private_name():
+    for file in NOTEBOOKS:
+        for source in sources(read(file), "code")[1:]:
+            tree = ast.parse("\n".join(x for x in source.split("\n") if not x.startswith("!")))
+            names = [
+                alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("emoser")
+                for alias in node.names
+            ]
+            assert not [name for name in names if name.startswith("_")]

@@ -1,0 +1,127 @@
+"""Pictures are drawn without a window, without a trace, and without a dependency in notebooks."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from support.fakes import formula_classifier, voice_and_pauses
+
+from emoser import Prediction
+from emoser.errors import DependencyError
+from emoser.labels import CANONICAL_LABELS
+from emoser.results.palette import COLOURS, colours_of
+from emoser.results.segments import Segment
+from emoser.results.timeline import Timeline
+
+RATE = 16_000
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def timeline():
+    left = voice_and_pauses([(4, 0.1), (5, 0.0), (3, 0.3)])
+    right = voice_and_pauses([(5, 0.0), (7, 0.2)], seed=1)
+    return formula_classifier().timeline(
+        np.stack([left, right]), sampling_rate=RATE, channel="each"
+    )
+
+
+@pytest.fixture(scope="module")
+def prediction():
+    scores = {"angry": 0.7, "<b>bold</b>": 0.3}
+    return Prediction.from_scores(scores, duration=2.0, dimensions={"arousal": 0.4})
+
+
+def parse(text):
+    start, end = text.index("<svg"), text.index("</svg>") + len("</svg>")
+    return ElementTree.fromstring(text[start:end])
+
+
+def test_a_prediction_shows_a_bar_for_every_score(prediction):
+    picture = parse(prediction._repr_html_())
+    names = [text.text for text in picture.iter(f"{SVG}text")][::2]
+    assert names == ["angry", "<b>bold</b>", "arousal"]
+    widths = [float(bar.get("width")) for bar in picture.iter(f"{SVG}rect")]
+    assert widths[0] / widths[1] == pytest.approx(0.7 / 0.3, rel=0.01)
+    assert "<b>" not in prediction._repr_html_()
+
+
+def test_a_timeline_shows_every_segment_where_it_is(timeline):
+    picture = parse(timeline._repr_html_())
+    tips = [tip.text for tip in picture.iter(f"{SVG}title")]
+    assert sorted(tips) == sorted(map(str, timeline.segments))
+    assert len(list(picture.iter(f"{SVG}polygon"))) == 2
+    wide = picture.get("viewBox").split()[2]
+    lines = [line for line in picture.iter(f"{SVG}line") if line.find(f"{SVG}title") is not None]
+    silence = next(item for item in timeline.per_channel()[0].segments if item.kind == "silence")
+    assert float(lines[0].get("x2")) == pytest.approx(
+        silence.end / timeline.duration * float(wide), abs=0.1
+    )
+
+
+def test_hostile_labels_cannot_leave_the_picture():
+    label = "</title><script>alert(1)</script>"
+    segments = (Segment(0.0, 9.0, "emotion", label, 0.9, {label: 0.9}),)
+    text = Timeline((), segments, duration=9.0, labels=(label,))._repr_html_()
+    assert "<script>" not in text
+    assert parse(text) is not None
+
+
+def test_every_emotion_has_a_colour_of_its_own():
+    assert set(COLOURS) <= set(CANONICAL_LABELS)
+    ekman = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
+    assert len(set(colours_of(ekman).values())) == len(ekman)
+    unknown = colours_of(["bored", "sleepy", "angry"])
+    assert len(set(unknown.values())) == 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pictures_are_written(timeline, prediction, tmp_path, theme):
+    pytest.importorskip("matplotlib")
+    from emoser.results import plots
+
+    generator = np.random.default_rng(0)
+    rows = generator.dirichlet(np.ones(4), 50)
+    figures = {
+        "scores": plots.plot_scores(prediction, theme=theme),
+        "confusion": plots.plot_confusion(np.eye(4) * 9, list("abcd"), theme=theme),
+        "reliability": plots.plot_reliability(rows.argmax(axis=1), rows, theme=theme),
+        "timeline": plots.plot_timeline(timeline, theme=theme),
+    }
+    for name, figure in figures.items():
+        plots.save_figure(figure, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    timeline.plot(tmp_path / "timeline.svg", theme=theme)
+    ElementTree.parse(tmp_path / "timeline.svg")
+
+
+def test_drawing_changes_no_setting_and_opens_no_window(tmp_path):
+    pytest.importorskip("matplotlib")
+    code = (
+        "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
+        "from emoser import Prediction\nfrom emoser.results.plots import plot_scores, save_figure\n"
+        "save_figure(plot_scores(Prediction.from_scores({'sad': 1.0}, duration=1)), sys.argv[1])\n"
+        "assert dict(matplotlib.rcParams) == before\n"
+        "from matplotlib import pyplot\nassert pyplot.get_fignums() == []\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
+
+
+def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from emoser.results import plots
+
+    with pytest.raises(ValueError, match="theme is 'sepia'"):
+        timeline.plot(tmp_path / "a.png", theme="sepia")
+    with pytest.raises(ValueError, match="does not fit 2 labels"):
+        plots.plot_confusion(np.eye(3), ["a", "b"])
+    with pytest.raises(ValueError, match="do not fit"):
+        plots.plot_reliability([0, 1], np.ones((3, 2)))
+    with pytest.raises(ValueError, match="only dimensions"):
+        plots.plot_scores(Prediction.from_scores({}, duration=1.0, dimensions={"arousal": 0.5}))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(DependencyError, match=r"emoser\[plot\]"):
+        timeline.plot(tmp_path / "a.png")

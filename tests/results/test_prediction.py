@@ -1,0 +1,93 @@
+"""Labels, label maps and predictions."""
+
+import dataclasses
+import json
+
+import pytest
+
+from emoser.labels import ALIASES, CANONICAL_LABELS, LABEL_SETS, canonical_labels, map_labels
+from emoser.models.config import ModelConfig
+from emoser.results.prediction import Prediction, mean_scores
+
+PUBLISHED = {
+    "superb": ("neu", "hap", "ang", "sad"),
+    "speechbrain": ("neu", "ang", "hap", "sad"),
+    "ehcalabres": ("angry", "calm", "disgust", "fearful", "happy", "neutral", "sad", "surprised"),
+    "r-f": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+    "aesdd": ("anger", "disgust", "fear", "happiness", "sadness"),
+    "dunnbc22": ("SAD", "ANGRY", "DISGUST", "FEAR", "HAPPY", "NEUTRAL"),
+    "odyssey": ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"),
+    "emotion2vec": ("生气/angry", "厌恶/disgusted", "恐惧/fearful", "开心/happy", "中立/neutral",
+                    "其他/other", "难过/sad", "吃惊/surprised", "<unk>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_spellings_become_canonical_names(name):
+    labels = canonical_labels(PUBLISHED[name])
+    assert set(labels) <= set(CANONICAL_LABELS)
+    assert len(set(labels)) == len(labels)
+
+
+def test_aliases_and_sets_end_in_canonical_names():
+    assert set(ALIASES.values()) <= set(CANONICAL_LABELS)
+    for members in LABEL_SETS.values():
+        assert set(members) | set(members.values()) <= set(CANONICAL_LABELS)
+
+
+def test_two_labels_never_become_one():
+    assert canonical_labels(["anger", "angry", "sad"]) == ("anger", "angry", "sad")
+
+
+def test_mapping_keeps_the_sum_and_states_what_was_lost():
+    mapped = map_labels(("neutral", "happy", "fear", "sad"), "iemocap4")
+    values, unmapped = mapped.apply([0.1, 0.2, 0.4, 0.3])
+    assert mapped.labels == ("neutral", "happy", "sad")
+    assert sum(values) == pytest.approx(1.0)
+    assert unmapped == pytest.approx(0.4)
+    assert values[1] == pytest.approx(0.2 / 0.6)
+
+
+def test_mapping_refuses_labels_that_are_not_there():
+    with pytest.raises(ValueError, match="bored"):
+        map_labels(("happy", "sad"), {"bored": "x"})
+    with pytest.raises(ValueError, match="none of the labels"):
+        map_labels(("arousal",), "ekman")
+
+
+def test_a_prediction_is_frozen_plain_and_prints_well():
+    answer = Prediction.from_scores(
+        {"neutral": 0.1, "angry": 0.7, "sad": 0.2}, duration=3.25, quality=("clipped",), model="m"
+    )
+    assert (answer.label, answer.score) == ("angry", 0.7)
+    assert answer.top(2) == [("angry", 0.7), ("sad", 0.2)]
+    assert json.loads(json.dumps(answer.to_dict()))["quality"] == ["clipped"]
+    assert str(answer) == "angry 0.70 (sad 0.20, neutral 0.10), 3.2 s, clipped"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.label = "sad"
+
+
+def test_a_dimensional_prediction_has_no_label():
+    answer = Prediction.from_scores(
+        {}, duration=1.0, dimensions={"arousal": 0.6, "dominance": 0.5, "valence": 0.4}
+    )
+    assert answer.label is None
+    assert answer.score is None
+    assert str(answer) == "arousal 0.60, dominance 0.50, valence 0.40, 1.0 s"
+    with pytest.raises(ValueError, match="both are empty"):
+        Prediction.from_scores({}, duration=1.0)
+
+
+def test_mean_scores_is_a_weighted_mean():
+    assert mean_scores([{"a": 1.0}, {"a": 0.0}], [0.25, 0.75]) == {"a": 0.25}
+
+
+def test_a_configuration_survives_its_block_and_refuses_nonsense():
+    config = ModelConfig(labels=("happy", "sad"), raw_labels=("hap", "sad"), max_seconds=9.0)
+    assert ModelConfig.from_block(json.loads(json.dumps(config.to_block()))) == config
+    with pytest.raises(ValueError, match=r"normalization is 'loud'.*distinct"):
+        ModelConfig(labels=("a", "a"), normalization="loud")
+    with pytest.raises(ValueError, match="schema 99"):
+        ModelConfig.from_block({"schema": 99, "labels": ["a"]})
+    with pytest.raises(ValueError, match="unknown fields"):
+        ModelConfig.from_block({**config.to_block(), "colour": "red"})

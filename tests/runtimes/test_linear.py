@@ -1,0 +1,141 @@
+"""Linear layers laid out for the processor give the numbers of transformers' own."""
+
+import pickle
+
+import pytest
+import torch
+from support.models import base_config, large_config, loud_model, random_clips, small_config
+from torch import nn
+from transformers import Data2VecAudioConfig, HubertConfig, Wav2Vec2Config, WavLMConfig
+
+from emoser.runtimes.conversion.graph import build_graph
+from emoser.runtimes.conversion.graph_features import (
+    NUM_PARTS,
+    GraphConvolutions,
+    replace_convolutions,
+)
+from emoser.runtimes.torch.linear import (
+    JointAttention,
+    OverwritingGelu,
+    PackedLinear,
+    can_pack,
+    hasten_transformer,
+    is_exact_gelu,
+    is_stock_attention,
+    lay_out,
+)
+
+CONFIGS = {
+    "wav2vec2": small_config(Wav2Vec2Config),
+    "hubert": large_config(HubertConfig, 1),
+    "data2vec": Data2VecAudioConfig(num_hidden_layers=1),
+}
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 arithmetic here"
+)
+
+needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="no oneDNN beside MKL here")
+
+
+def run(backbone, frames, mask=None):
+    with torch.inference_mode():
+        return backbone.encoder(frames, attention_mask=mask).last_hidden_state
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "plain"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_hastened_transformer_gives_the_frames_of_transformers(name, packing, monkeypatch):
+    if not packing:
+        monkeypatch.setattr("emoser.runtimes.torch.linear.can_pack", lambda dtype: False)
+    backbone = loud_model(CONFIGS[name]).encoder.backbone
+    size = CONFIGS[name].hidden_size
+    frames = torch.randn(2, 37, size, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 37, dtype=torch.long)
+    mask[1, 20:] = 0
+    before = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
+    hasten_transformer(backbone)
+    kinds = {type(part) for part in backbone.modules()}
+    packed = packing and can_pack(torch.float32)
+    assert {JointAttention, PackedLinear if packed else OverwritingGelu} <= kinds
+    after = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
+    for one, other in zip(after, before, strict=True):
+        assert (one - other).abs().max() <= 2e-5 * other.abs().max()
+
+
+def test_attention_of_another_kind_is_left_alone():
+    backbone = loud_model(small_config(WavLMConfig)).encoder.backbone
+    before = [type(part) for part in backbone.modules() if "Attention" in type(part).__name__]
+    hasten_transformer(backbone)
+    assert [type(p) for p in backbone.modules() if "Attention" in type(p).__name__] == before
+    assert not is_stock_attention(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("activation", "exact"),
+    [(nn.GELU(), True), (nn.GELU(approximate="tanh"), False), (nn.ReLU(), False)],
+)
+def test_only_the_exact_gelu_is_overwritten(activation, exact):
+    assert is_exact_gelu(activation) is exact
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rounding"),
+    [
+        pytest.param(torch.bfloat16, 2**-8, marks=needs_bfloat16),
+        pytest.param(torch.float32, 2**-20, marks=needs_packing),
+    ],
+    ids=["bfloat16", "float32"],
+)
+def test_a_packed_layer_is_the_product_rounded_once_and_survives_pickling(dtype, rounding):
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(48, 32, generator=generator) / 6).to(dtype)
+    bias = torch.randn(48, generator=generator).to(dtype)
+    frames = torch.randn(1, 11, 32, generator=generator).to(dtype)
+    layer = lay_out(weight, bias)
+    assert isinstance(layer, PackedLinear)
+    plain = frames.double() @ weight.double().t() + bias.double()
+    for activation in ("none", "relu", "gelu"):
+        layer.activation = activation
+        expected = plain if activation == "none" else getattr(nn.functional, activation)(plain)
+        for one in (layer, pickle.loads(pickle.dumps(layer))):
+            assert (one(frames).double() - expected).abs().max() <= rounding * plain.abs().max()
+
+
+def test_where_onednn_is_not_the_quickest_a_layer_stays_what_it_was(monkeypatch):
+    monkeypatch.setattr("emoser.runtimes.torch.linear.can_pack", lambda dtype: False)
+    weight = torch.randn(3, 2)
+    layer = lay_out(weight, None)
+    assert type(layer) is nn.Linear
+    assert layer.bias is None
+    assert layer.weight.data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, NUM_PARTS, 5])
+@pytest.mark.parametrize("name", ["group", "layer", "odd"])
+def test_the_graph_gives_the_features_of_transformers_in_any_number_of_parts(name, num_parts):
+    odd = {"conv_kernel": (10, 7, 4, 3, 2, 2, 1), "conv_stride": (5, 2, 2, 3, 2, 2, 1)}
+    config = {
+        "group": base_config(Wav2Vec2Config, 1),
+        "layer": large_config(HubertConfig, 1),
+        "odd": small_config(Wav2Vec2Config, **odd),
+    }[name]
+    model = loud_model(config)
+    extractor = model.encoder.feature_extractor
+    for length in (model.encoder.min_samples, 2_401, 16_789):
+        batch = torch.from_numpy(random_clips([length])[0])[None].repeat(2, 1)
+        batch[1] *= -0.3
+        with torch.inference_mode():
+            expected = extractor(batch)
+            found = GraphConvolutions(extractor, num_parts=num_parts)(batch)
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+def test_wide_encoders_pass_in_parts_and_small_ones_whole():
+    for config, parts in ((base_config(Wav2Vec2Config, 1), NUM_PARTS), (small_config(), 1)):
+        graph = build_graph(loud_model(config))
+        assert graph.model.encoder.feature_extractor.num_parts == parts
+    holder = nn.Module()
+    holder.feature_extractor = nn.Linear(2, 2)
+    replace_convolutions(holder)
+    assert type(holder.feature_extractor) is nn.Linear
