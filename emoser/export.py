@@ -16,9 +16,9 @@ from typing import Any
 from emoser.audio import load_audio
 from emoser.audio.folders import find_recordings
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.card import CardFacts, build_card, read_card
-from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.resolve import Checkpoint, find_checkpoint
+from emoser.checkpoints.card import CardFacts, build_card
+from emoser.checkpoints.files import CARD, CheckpointFiles
+from emoser.checkpoints.resolve import find_checkpoint
 from emoser.runtimes import Samples, open_runtime
 from emoser.runtimes.manifest import FILES, Manifest
 from emoser.runtimes.opening import require_backend
@@ -59,7 +59,7 @@ class Exported:
 
 
 def export(
-    model: str | os.PathLike[str] | Checkpoint,
+    model: str | os.PathLike[str] | CheckpointFiles,
     folder: str | os.PathLike[str],
     *,
     to: str = "onnx",
@@ -70,7 +70,7 @@ def export(
     """Write a checkpoint as a folder that runs without it, and without torch.
 
     Args:
-        model: A bundled name, a folder, a name of the catalog, a Hub id, or a `Checkpoint`.
+        model: A bundled name, a folder, a name of the catalog, a Hub id, or a `CheckpointFiles`.
         folder: Where it goes; appears whole or not at all.
         to: "onnx" or "openvino".
         int8: Compute in 8-bit integers: about half the time, and other numbers.
@@ -92,7 +92,7 @@ def export(
     if int8 and calibrate is None:
         raise ValueError("int8 needs recordings to calibrate on; pass calibrate=FOLDER")
     require_backend(to)
-    checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
+    checkpoint = model if isinstance(model, CheckpointFiles) else find_checkpoint(model)
     limit = MAX_INT8_CLIPS if int8 else MAX_CLIPS
     recordings = [] if calibrate is None else list(_load_clips(calibrate, limit))
     with new_folder(Path(folder), overwrite=overwrite) as target:
@@ -107,7 +107,7 @@ def export(
 
 
 def _write(
-    to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples], *, looped: bool = True
+    to: str, checkpoint: CheckpointFiles, folder: Path, clips: list[Samples], *, looped: bool = True
 ) -> Manifest:
     if to == "openvino":
         from emoser.runtimes.conversion.openvino import write_openvino
@@ -118,7 +118,9 @@ def _write(
     return write_onnx(checkpoint, folder, clips=clips)
 
 
-def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Samples]) -> Manifest:
+def _write_int8(
+    to: str, checkpoint: CheckpointFiles, folder: Path, clips: list[Samples]
+) -> Manifest:
     """Write the int8 graph of a checkpoint by way of its float32 one, and try it."""
     from emoser.runtimes.conversion.quantization import (
         measure_agreement,
@@ -135,7 +137,7 @@ def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Sampl
         manifest = replace(plain, dtype="int8", parity={})
         manifest.write(folder)
         runtime, reference = (
-            open_runtime(Checkpoint(checkpoint.name, graph), device="cpu", backend=to).runtime
+            open_runtime(CheckpointFiles(checkpoint.name, graph), device="cpu", backend=to).runtime
             for graph in (folder, Path(place))
         )
         num_labels = len(plain.config.labels)
@@ -146,7 +148,7 @@ def _write_int8(to: str, checkpoint: Checkpoint, folder: Path, clips: list[Sampl
     return manifest
 
 
-def _write_card(checkpoint: Checkpoint, manifest: Manifest, name: str) -> str:
+def _write_card(checkpoint: CheckpointFiles, manifest: Manifest, name: str) -> str:
     difference = manifest.parity.get("max_difference")
     proved = "" if difference is None else f" Largest difference of a logit: {difference:.1e}."
     if "agreement" in manifest.parity:
@@ -157,7 +159,7 @@ def _write_card(checkpoint: Checkpoint, manifest: Manifest, name: str) -> str:
         config=manifest.config,
         layout=f"{manifest.format} graph",
         num_weights=manifest.source.parameters,
-        before=read_card(checkpoint.folder),
+        before=checkpoint.card,
         note=f"This folder is a graph ({manifest.format}, {manifest.dtype}) exported from "
         f"`{checkpoint.name}`: emoser runs it without torch. transformers loads the original, "
         f"not this folder.{proved}",

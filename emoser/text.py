@@ -1,9 +1,7 @@
-"""Text that can harm neither a terminal nor a spreadsheet, and counts in good grammar.
-
-Knows nothing of what the text says.
-"""
+"""Text that is safe for a terminal or a spreadsheet, counts in good grammar, and short lists."""
 
 import re
+from collections.abc import Sequence
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
@@ -28,6 +26,18 @@ def counted(number: int, noun: str) -> str:
         ('1 speaker', '2,000 recordings')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shorten(items: Sequence[str], limit: int = 6, *, separator: str = ", ") -> str:
+    """The first few items of a list, and how many more there are.
+
+    Example:
+        >>> shorten(["a", "b", "c"], limit=2)
+        'a, b and 1 more'
+    """
+    more = f"{len(items) - limit} more" if len(items) > limit else ""
+    joint = " and " if separator == ", " else f"{separator}and "
+    return separator.join(items[:limit]) + (joint + more if more else "")
 
 
 def guard_cell(text: str) -> str:

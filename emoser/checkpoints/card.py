@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.card_text import METRICS, compose_text, stated_evaluations
-from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.golden import GOLDEN
+from emoser.checkpoints.files import CARD, GOLDEN
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 

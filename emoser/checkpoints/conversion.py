@@ -17,11 +17,10 @@ from emoser.checkpoints.card import (
     read_card,
     read_max_difference,
 )
-from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_record
+from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles
 from emoser.checkpoints.hub import address_of, check_name, push_folder
+from emoser.checkpoints.inspection import answer_alone, golden_record
 from emoser.checkpoints.layouts.registry import LoadedModel, load_checkpoint
-from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.save import describe_model, save_model, write_json
 from emoser.errors import CheckpointError
 from emoser.models.config import ACTIVATIONS, ModelInfo
@@ -50,7 +49,7 @@ class Conversion:
 
 
 def convert_checkpoint(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     folder: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -72,7 +71,7 @@ def convert_checkpoint(
         FileExistsError: If the folder is not empty and `overwrite` is off.
         ValueError: If `activation` is unknown or the head has no place for one.
     """
-    loaded = load_checkpoint(checkpoint.folder)
+    loaded = load_checkpoint(checkpoint)
     model = loaded.model if activation is None else _activate(loaded, activation)
     model.config = replace(model.config, training=_provenance(checkpoint, loaded))
     expected = answer_alone(model)
@@ -91,20 +90,20 @@ def convert_checkpoint(
         inner.rmdir()
         inner.parent.rmdir()
         write_json(target / GOLDEN, golden_record(expected, checkpoint.name, difference))
-        facts = describe_model(model, name, card=read_card(checkpoint.folder))
+        facts = describe_model(model, name, card=checkpoint.card)
         card = build_card(replace(facts, max_difference=difference))
         (target / CARD).write_text(str(card), encoding="utf-8")
     return Conversion(Path(folder), loaded.layout, written.layout, difference)
 
 
-def describe_checkpoint(checkpoint: Checkpoint) -> CardFacts:
+def describe_checkpoint(checkpoint: CheckpointFiles) -> CardFacts:
     """What the card of a checkpoint of any layout is written from.
 
     Raises:
         CheckpointError: If it does not load.
     """
-    loaded = load_checkpoint(checkpoint.folder)
-    facts = describe_model(loaded.model, checkpoint.name, card=read_card(checkpoint.folder))
+    loaded = load_checkpoint(checkpoint)
+    facts = describe_model(loaded.model, checkpoint.name, card=checkpoint.card)
     return replace(
         facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint.folder)
     )
@@ -132,7 +131,7 @@ def publish(
         HubError: If the name is none, the Hub refuses, or it cannot be reached.
     """
     check_name(repo_id)
-    source = Checkpoint(info.name, Path(info.path), info.revision)
+    source = CheckpointFiles(info.name, Path(info.path), info.revision)
     with tempfile.TemporaryDirectory(prefix="emoser-") as place:
         folder = Path(place) / "model"
         convert_checkpoint(source, folder, name=repo_id)
@@ -144,7 +143,7 @@ def publish(
         return push_folder(folder, repo_id, private=private, token=token)
 
 
-def _provenance(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, object]:
+def _provenance(checkpoint: CheckpointFiles, loaded: LoadedModel) -> dict[str, object]:
     """What the source says of its training, and where it came from."""
     source = {
         "name": checkpoint.name,

@@ -1,42 +1,50 @@
 """What a checkpoint is, where its tensors go, and whether its numbers hold on this machine.
 
-For `emoser doctor`; everything is measured on the folder itself. Knows nothing of audio.
+For `emoser doctor`. Logits are compared on known clips, drawn from a seed so that no recording
+has to be stored; a converted checkpoint keeps its logits of them in `golden.json`.
 """
 
+import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emoser.checkpoints.configs import read_licence
-from emoser.checkpoints.golden import answer_alone, answer_batched, read_golden
-from emoser.checkpoints.layouts.registry import identify, load_checkpoint
-from emoser.checkpoints.strict import place_names
-from emoser.checkpoints.tensors import read_shapes
-from emoser.checkpoints.weights import weight_files
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from emoser.checkpoints.files import GOLDEN, CheckpointFiles, as_files
+from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.errors import CheckpointError
+from emoser.models.model import EmotionModel
 
 EXACT = 1e-5  # of the largest logit
+LENGTHS = (16_000, 5_000, 24_000)  # samples of the known clips
+SEED = 2026
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found.
+    """The findings about a checkpoint.
 
     Attributes:
         layout: Name of the layout.
-        encoder: What hears the sound.
+        encoder: `model_type` of the encoder.
         outputs: Pairs (name in the checkpoint, canonical name), in the order of the logits.
-        dimensions: Those of the outputs that are values, not classes.
+        dimensions: The outputs that are values, not classes.
         places: Lines such as "layers.* -> encoder.layers.* (24)": which tensors went where.
-        notes: What the layout chose where the file leaves a choice.
-        licence: As the card states it.
-        megabytes: Of the weight files.
+        notes: Choices of the layout where the files leave one open.
+        licence: Licence as the card states it.
+        megabytes: Size of the weight files.
         parameters: Number of weights.
-        largest_logit: Of three known clips.
-        batch_difference: Largest difference of a logit, alone against batched.
-        golden_difference: Largest difference to the logits that the folder keeps; None
-            without any.
+        largest_logit: Largest absolute logit of three known clips.
+        batch_difference: Largest difference of a logit between single clips and a batch.
+        golden_difference: Largest difference to the logits stored in the folder; None if there
+            are none.
     """
 
     layout: str
@@ -54,7 +62,7 @@ class Inspection:
 
     @property
     def sound(self) -> bool:
-        """Whether batches are exact and the kept logits are reached."""
+        """Whether batches are exact and the stored logits are reproduced."""
         bound = EXACT * max(self.largest_logit, 1.0)
         return self.batch_difference <= bound and (self.golden_difference or 0.0) <= bound
 
@@ -63,27 +71,29 @@ class Inspection:
         return {**asdict(self), "sound": self.sound}
 
 
-def inspect_checkpoint(folder: Path) -> Inspection:
-    """Load a folder and measure it.
+def inspect_checkpoint(source: CheckpointFiles | Path) -> Inspection:
+    """Load a checkpoint and measure it.
+
+    Args:
+        source: The files of the checkpoint, or their folder.
 
     Raises:
         CheckpointError: If it does not load.
     """
-    shapes = read_shapes(folder)
-    plan = identify(set(shapes), folder).plan(folder, shapes)
-    loaded = load_checkpoint(folder)
+    files = as_files(source)
+    loaded = load_checkpoint(files)
     model, config = loaded.model, loaded.model.config
     alone = answer_alone(model)
-    golden = read_golden(folder)
+    golden = read_golden(files)
     return Inspection(
         layout=loaded.layout,
         encoder=config.encoder,
         outputs=tuple(zip(config.raw_labels, config.outputs, strict=True)),
         dimensions=config.dimensions,
-        places=tuple(_summarize(place_names(plan, shapes))),
+        places=tuple(_summarize(loaded.places)),
         notes=loaded.notes,
-        licence=read_licence(folder),
-        megabytes=sum(file.stat().st_size for file in weight_files(folder)) / 1e6,
+        licence=files.licence,
+        megabytes=sum(files.stamps[name].size for name in files.weights) / 1e6,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         largest_logit=float(alone.abs().max()),
         batch_difference=float((answer_batched(model) - alone).abs().max()),
@@ -91,14 +101,92 @@ def inspect_checkpoint(folder: Path) -> Inspection:
     )
 
 
-def _summarize(places: dict[str, str | None]) -> list[str]:
-    """Names with their numbers starred, and how many tensors each line stands for."""
+def golden_clips() -> list[npt.NDArray[np.float32]]:
+    """The known clips: noise with a slow envelope, one clip per length in `LENGTHS`.
+
+    Example:
+        >>> [len(clip) for clip in golden_clips()]
+        [16000, 5000, 24000]
+    """
+    generator = np.random.default_rng(SEED)
+    clips = []
+    for length in LENGTHS:
+        envelope = np.abs(np.sin(np.linspace(0.0, generator.uniform(1.0, 9.0), length))) + 0.05
+        noise = generator.standard_normal(length) * envelope * 0.1
+        clips.append(noise.astype(np.float32))
+    return clips
+
+
+def answer_alone(model: EmotionModel) -> Tensor:
+    """Calibrated logits of the known clips, one after the other, (N, C)."""
+    with torch.inference_mode():
+        rows = [model(torch.from_numpy(clip)[None]).logits for clip in golden_clips()]
+    return _calibrate(torch.cat(rows), model)
+
+
+def answer_batched(model: EmotionModel) -> Tensor:
+    """Calibrated logits of the known clips as one padded batch, (N, C)."""
+    clips = golden_clips()
+    lengths = torch.tensor([len(clip) for clip in clips])
+    batch = torch.zeros(len(clips), int(lengths.max()))
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    with torch.inference_mode():
+        return _calibrate(model(batch, lengths).logits, model)
+
+
+def golden_record(logits: Tensor, source: str, max_difference: float) -> dict[str, Any]:
+    """The contents of `golden.json`.
+
+    Args:
+        logits: Logits of the known clips, (N, C).
+        source: Name of the model that gave them.
+        max_difference: Largest difference between them and the logits of the stored weights.
+    """
+    return {
+        "seed": SEED,
+        "lengths": list(LENGTHS),
+        "source": source,
+        "max_difference": max_difference,
+        "logits": logits.tolist(),
+    }
+
+
+def read_golden(files: CheckpointFiles) -> Tensor | None:
+    """The logits stored in `golden.json`, (N, C); None if there is no such file.
+
+    Raises:
+        CheckpointError: If they are damaged or of other clips.
+    """
+    if GOLDEN not in files.stamps:
+        return None
+    file = files.folder / GOLDEN
+    try:
+        record = json.loads(files.read_text(GOLDEN))
+        if record["seed"] != SEED or record["lengths"] != list(LENGTHS):
+            raise CheckpointError(f"{file} is of other clips than this version of emoser draws")
+        return torch.tensor(record["logits"], dtype=torch.float32)
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+
+
+def _calibrate(logits: Tensor, model: EmotionModel) -> Tensor:
+    """Logits of labels divided by the temperature; those of dimensions unchanged."""
+    num_labels = len(model.config.labels)
+    scaled = logits[:, :num_labels] / model.config.temperature
+    return torch.cat([scaled, logits[:, num_labels:]], dim=1)
+
+
+def _summarize(places: Mapping[str, str | None]) -> list[str]:
+    """One line for all tensors whose names differ in numbers only, with their count."""
     pairs = Counter(
-        (_star(name), "not used" if place is None else _star(place))
+        (_mask_numbers(name), "not used" if place is None else _mask_numbers(place))
         for name, place in places.items()
     )
     return [f"{name} -> {place} ({count})" for (name, place), count in pairs.items()]
 
 
-def _star(name: str) -> str:
+def _mask_numbers(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)

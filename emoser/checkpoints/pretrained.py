@@ -1,12 +1,11 @@
-"""Begin a model from a pretrained encoder: its tensors strictly, a fresh head on top.
+"""Start a model from a pretrained encoder: its tensors, loaded strictly, with a new head.
 
-Takes the files of transformers' plain encoders and of those trained to transcribe or by
-themselves (Wav2Vec2Model, ...ForPreTraining, ...ForCTC, and their HuBERT and WavLM kin), and
-emotion models, whose head is left behind. Every tensor of the encoder must be there; what the
-file has beside it is known and unused. Knows nothing of training.
+Reads the files of transformers' plain encoders and of those trained for transcription or by
+self-supervision (Wav2Vec2Model, ...ForPreTraining, ...ForCTC, and their HuBERT and WavLM
+counterparts), and emotion models, whose head is left out. Every tensor of the encoder must be
+there; other tensors in the files are not used.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,53 +13,55 @@ import torch
 from torch import Tensor
 
 from emoser.checkpoints.backbones import encoder_builder, family_of
-from emoser.checkpoints.configs import CONFIG, read_config, read_preprocessor
+from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import rename_encoder
-from emoser.checkpoints.strict import shorten
-from emoser.checkpoints.tensors import read_tensors, rename_weight_norm
-from emoser.errors import CheckpointError
+from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors
+from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel
 
-PARTS = ("feature_extractor.", "feature_projection.", "encoder.", "masked_spec_embed")
-OPTIONAL = "masked_spec_embed"
+PARTS = ("feature_extractor.", "feature_projection.", "encoder.", *OPTIONAL_TENSORS)
 
 
-def start_model(folder: Path, config: ModelConfig, *, seed: int) -> EmotionModel:
-    """A model with the encoder of a folder and a head drawn at random.
+def start_model(source: CheckpointFiles | Path, config: ModelConfig, *, seed: int) -> EmotionModel:
+    """A model with a pretrained encoder and a randomly initialised head.
 
     Args:
-        folder: A checkpoint folder.
-        config: What stands around the encoder; its `encoder` is filled in, and its
-            `normalization` becomes "none" where the folder's preprocessor says so.
-        seed: Makes the head; torch's global generator is left as it was.
+        source: The files of a checkpoint, or their folder.
+        config: The configuration around the encoder; its `encoder` is filled in, and its
+            `normalization` becomes "none" if the checkpoint's preprocessor says so.
+        seed: Seed of the head; torch's global generator is left as it was.
 
     Raises:
         CheckpointError: If the folder has no such encoder, or any tensor of it does not fit.
     """
-    stated = read_config(folder)
-    if isinstance(stated.get("emoser"), dict):
-        encoder = load_checkpoint(folder).model.encoder
+    files = as_files(source)
+    if isinstance(files.config.get("emoser"), dict):
+        encoder = load_checkpoint(files).model.encoder
         config = replace(config, normalization=encoder.normalization)
     else:
-        normalize = read_preprocessor(folder).get("do_normalize", True)
+        normalize = files.preprocessor.get("do_normalize", True)
         config = config if normalize else replace(config, normalization="none")
-        encoder = _load_encoder(folder, config)
+        encoder = _load_encoder(files, config)
     config = replace(config, encoder=str(encoder.config.model_type))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return EmotionModel(config, encoder).train()
 
 
-def _load_encoder(folder: Path, config: ModelConfig) -> SpeechEncoder:
-    stated = read_config(folder)
-    family = family_of(stated.get("model_type"), folder / CONFIG)
-    build: Callable[[], SpeechEncoder] = encoder_builder(stated, config, folder / CONFIG)
-    encoder = build()
-    tensors = read_tensors(folder)
-    placed: dict[str, Tensor] = {}
+def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
+    file = files.folder / CONFIG
+    family = family_of(files.config.get("model_type"), file)
+    encoder = encoder_builder(files.config, config, file)()
+    with open_tensors(files) as stored:
+        tensors = stored.read()
+    placed: dict[str, Tensor] = {  # those for training alone keep their initial values if absent
+        name: tensor
+        for name, tensor in encoder.state_dict().items()
+        if name.endswith(OPTIONAL_TENSORS)
+    }
     for name, tensor in tensors.items():
         plain = rename_weight_norm(name, tensors)
         if plain.startswith(PARTS):  # a plain encoder has no prefix
@@ -68,22 +69,5 @@ def _load_encoder(folder: Path, config: ModelConfig) -> SpeechEncoder:
         place = rename_encoder(plain, family)
         if place != plain:
             placed[place.removeprefix("encoder.")] = tensor.float()
-    _check_fit(encoder, placed, folder)
-    encoder.load_state_dict(placed, strict=False)
+    assign_tensors(encoder, placed, f"the tensors of the encoder in {files.folder}")
     return encoder
-
-
-def _check_fit(encoder: SpeechEncoder, placed: dict[str, Tensor], folder: Path) -> None:
-    expected = encoder.state_dict()
-    missing = sorted(name for name in set(expected) - set(placed) if not name.endswith(OPTIONAL))
-    strange = sorted(name for name in set(placed) - set(expected) if not name.endswith(OPTIONAL))
-    shapes = [
-        f"{name} is {tuple(placed[name].shape)} and should be {tuple(expected[name].shape)}"
-        for name in sorted(set(expected) & set(placed))
-        if placed[name].shape != expected[name].shape
-    ]
-    faults = [f"missing: {shorten(missing)}"] if missing else []
-    faults += [f"unexpected: {shorten(strange)}"] if strange else []
-    faults += [f"wrong shape: {shorten(shapes)}"] if shapes else []
-    if faults:
-        raise CheckpointError(f"the encoder in {folder} does not fit; {'; '.join(faults)}")

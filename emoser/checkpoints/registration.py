@@ -17,7 +17,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from emoser.checkpoints.backbones import encoder_builder
-from emoser.checkpoints.configs import CONFIG
+from emoser.checkpoints.files import CONFIG
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE
 from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
 from emoser.models.config import ModelConfig

@@ -1,35 +1,20 @@
-"""From what the user typed to a folder on this machine: bundled name, folder, name, or Hub id.
+"""Find the files of a checkpoint by its name: bundled, a folder, in the catalog, or on the Hub.
 
-Knows nothing of tensors; huggingface_hub is imported only when a Hub checkpoint is asked for.
+huggingface_hub is imported only when a Hub checkpoint is requested.
 """
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from emoser.checkpoints.catalog import find_entry, find_recipe
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.hub import HubOptions, fetch
 from emoser.errors import CheckpointError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DEFAULT_MODEL = "emoser-tiny"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on this machine.
-
-    Attributes:
-        name: What the user typed.
-        folder: Where its files are.
-        revision: The commit of a Hub checkpoint, else None.
-    """
-
-    name: str
-    folder: Path
-    revision: str | None = None
 
 
 def find_checkpoint(
@@ -39,10 +24,11 @@ def find_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
-) -> Checkpoint:
-    """The checkpoint that a name stands for.
+) -> CheckpointFiles:
+    """The files of a checkpoint, fetched from the Hub where necessary.
 
-    A bundled one, a folder, a name of the catalog (`emoser models`), or a Hub id, in this order.
+    The name of a bundled checkpoint, a folder, a name of the catalog (`emoser models`) and a
+    Hub id are tried in this order.
 
     Raises:
         CheckpointError: If the name is none of these.
@@ -50,16 +36,16 @@ def find_checkpoint(
     """
     name = os.fspath(model)
     if name in bundled_names():
-        return Checkpoint(name, BUNDLED / name)
+        return CheckpointFiles(name, BUNDLED / name)
     if Path(name).is_dir():
-        return Checkpoint(Path(name).resolve().name, Path(name))
+        return as_files(name)
     entry = find_entry(name)
     if entry is not None or (HUB_ID.fullmatch(name) and not name.startswith(".")):
         folder = fetch(
             name if entry is None else entry.id,
             HubOptions(revision, cache_dir, local_files_only, token),
         )
-        return Checkpoint(name, folder, revision=folder.name)
+        return CheckpointFiles(name, folder, revision=folder.name)
     encoder = find_recipe(name)
     if encoder is not None:
         raise CheckpointError(

@@ -19,12 +19,11 @@ from safetensors.torch import save_file
 from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.backbones import FAMILIES
 from emoser.checkpoints.card import CardFacts, build_card, read_card
-from emoser.checkpoints.configs import CARD, CONFIG, PREPROCESSOR
+from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
-from emoser.checkpoints.weights import WEIGHTS
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from emoser.checkpoints.tensors import Shapes, read_tensors, rename_weight_norm
+from emoser.checkpoints.tensors import Shapes, StoredTensors, rename_weight_norm
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel
+from emoser.text import shorten
 
 OPTIONAL_TENSORS = ("masked_spec_embed",)  # used in training alone
 MAX_PARAMETERS = 4_000_000_000
@@ -46,23 +47,24 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def fit_model(plan: Plan, folder: Path, layout: str) -> EmotionModel:
-    """The model of a folder, in float32 on the CPU, ready to predict.
+def fit_model(plan: Plan, stored: StoredTensors, layout: str) -> EmotionModel:
+    """The model of stored tensors, in float32 on the CPU, ready to predict.
 
     Raises:
-        CheckpointError: If the description is of no model, or with all missing, unexpected and
-            misshapen tensors, sorted.
+        CheckpointError: If the description does not make a model; or with all missing,
+            unexpected and misshapen tensors, sorted.
     """
     with torch.device("meta"):
         model = EmotionModel(plan.config, plan.build_encoder())
-    _check_size(model, folder)
-    tensors = read_tensors(folder)
+    _check_size(model, stored.folder)
+    tensors = stored.read()
     placed: Tensors = {}
     for name, place in place_names(plan, tensors).items():
         if place is not None:
             tensor = tensors[name]
             placed[place] = tensor.float() if tensor.is_floating_point() else tensor
-    _assign(model, plan.complete(placed), f"{folder} ({layout})")
+    subject = f"the weights of {stored.folder} ({layout})"
+    assign_tensors(model, plan.complete(placed), subject)
     _fill_buffers(model)
     return model.eval()
 
@@ -80,8 +82,20 @@ def _check_size(model: nn.Module, folder: Path) -> None:
         )
 
 
-def _assign(model: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
-    expected = model.state_dict()
+def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
+    """Make tensors the parameters and buffers of a module: all of them, and no others.
+
+    Only tensors that serve training alone (`OPTIONAL_TENSORS`) may be absent; they become zeros.
+
+    Args:
+        module: The module, on any device.
+        tensors: Tensors by their name in the module.
+        subject: The start of the error message.
+
+    Raises:
+        CheckpointError: With all missing, unexpected and misshapen tensors, sorted.
+    """
+    expected = module.state_dict()
     optional = {name for name in expected if name.endswith(OPTIONAL_TENSORS)}
     unused = {name for name in tensors if name.endswith(OPTIONAL_TENSORS)} - set(expected)
     missing = sorted(set(expected) - set(tensors) - optional)
@@ -91,17 +105,14 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> No
         for name in sorted(set(expected) & set(tensors))
         if tensors[name].shape != expected[name].shape
     ]
-    faults = [f"missing: {shorten(missing)}"] if missing else []
-    faults += [f"unexpected: {shorten(unexpected)}"] if unexpected else []
-    faults += [f"wrong shape: {shorten(shapes)}"] if shapes else []
+    kinds = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
+    faults = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if faults:
-        raise CheckpointError(
-            f"the weights of {subject} do not fit its description; {'; '.join(faults)}"
-        )
+        raise CheckpointError(f"{subject} do not fit its description; {'; '.join(faults)}")
     filled = {name: tensor for name, tensor in tensors.items() if name not in unused}
     for name in optional - set(tensors):
         filled[name] = torch.zeros(expected[name].shape)
-    model.load_state_dict(filled, strict=True, assign=True)
+    module.load_state_dict(filled, strict=True, assign=True)
 
 
 def _fill_buffers(model: EmotionModel) -> None:
@@ -112,14 +123,3 @@ def _fill_buffers(model: EmotionModel) -> None:
             setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
         if hollow:
             model.encoder.backbone._init_weights(module)  # type: ignore[operator]
-
-
-def shorten(names: list[str], limit: int = 6) -> str:
-    """The first few of a list, and how many more there are.
-
-    Example:
-        >>> shorten(["a", "b", "c"], limit=2)
-        'a, b and 1 more'
-    """
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

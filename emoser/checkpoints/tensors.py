@@ -1,62 +1,90 @@
-"""Read the tensors of a checkpoint folder, or only their shapes.
+"""Read the tensors of a checkpoint, and their shapes first.
 
-Safetensors come first, whole or in shards. Pickles (`pytorch_model.bin`, `.ckpt`, `.pt`) are
-read with `weights_only=True`: tensors and plain containers, no code. Every file that an index
-names must lie inside the folder. Knows nothing of layouts or models.
+Safetensors are preferred, whole or in shards. Pickles (`pytorch_model.bin`, `.ckpt`, `.pt`) are
+read with `weights_only=True`: tensors and plain containers, no code. Each file is opened once.
 """
 
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emoser.checkpoints.weights import SPEECHBRAIN, weight_files
+from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles
 from emoser.errors import CheckpointError
 
-NESTINGS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-)  # under which training scripts put the tensors
+NESTINGS = ("model", "state_dict", "model_state_dict")
+"""Keys under which training scripts put the tensors in a pickle."""
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, on the CPU, in the precision of the file.
+@dataclass(frozen=True)
+class StoredTensors:
+    """The tensors of a checkpoint whose files are open.
 
-    Those of a file among several with equal names (SpeechBrain's) have its stem and a colon in
-    front of their names.
+    In a folder whose files have equal names in them (SpeechBrain's), the stem of the file and a
+    colon precede each name.
+
+    Attributes:
+        shapes: The shape of every tensor by its name.
+        readers: What reads each of them, on the CPU, in the precision of the file.
+        folder: The folder that error messages name.
+    """
+
+    shapes: Shapes
+    readers: Mapping[str, Callable[[], Tensor]]
+    folder: Path
+
+    def read(self) -> dict[str, Tensor]:
+        """All tensors.
+
+        Raises:
+            CheckpointError: If a tensor holds NaN, infinity or integers.
+        """
+        tensors = {name: read() for name, read in self.readers.items()}
+        check_finite(tensors, self.folder)
+        return tensors
+
+
+@contextmanager
+def open_tensors(files: CheckpointFiles) -> Iterator[StoredTensors]:
+    """The tensors of a checkpoint; those in safetensors take no memory before they are read.
 
     Raises:
-        CheckpointError: If there are no weights, a file is damaged, an index points outside the
-            folder, or a tensor holds NaN, infinity or integers.
+        CheckpointError: If there are no weights, a file is damaged or holds more than tensors,
+            or an index points outside the folder.
     """
-    tensors = dict(_read_files(folder, device="cpu"))
-    check_finite(tensors, folder)
-    return tensors
-
-
-def read_shapes(folder: Path) -> Shapes:
-    """Names and shapes of all tensors, without taking memory for them.
-
-    Raises:
-        CheckpointError: As `read_tensors`, but for the values of the tensors.
-    """
-    return {name: tuple(tensor.shape) for name, tensor in _read_files(folder, device="meta")}
+    shapes: Shapes = {}
+    readers: dict[str, Callable[[], Tensor]] = {}
+    with ExitStack() as stack:
+        for file in (files.folder / name for name in files.weights):
+            prefix = f"{file.stem}:" if file.name in SPEECHBRAIN else ""
+            if file.suffix == ".safetensors":
+                opened = stack.enter_context(_open_safetensors(file))
+                for name in opened.keys():  # not a mapping
+                    shapes[prefix + name] = tuple(opened.get_slice(name).get_shape())
+                    readers[prefix + name] = partial(opened.get_tensor, name)
+            else:
+                for name, tensor in _read_pickle(file).items():
+                    shapes[prefix + name] = tuple(tensor.shape)
+                    readers[prefix + name] = partial(_give, tensor)
+        yield StoredTensors(shapes, readers, files.folder)
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse weights that are not floating point or not finite.
 
     Raises:
-        CheckpointError: Naming every such tensor.
+        CheckpointError: If there are such tensors; the message names all of them.
     """
     faults = [
         f"{name} is {tensor.dtype}"
@@ -76,9 +104,9 @@ def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def rename_weight_norm(name: str, names: Mapping[str, Any]) -> str:
-    """A name of a weight-norm pair in torch's present spelling; other names as they are.
+    """A name of a weight-norm pair in torch's current spelling; other names unchanged.
 
-    `weight_g` and `weight_v` become `parametrizations.weight.original0` and `.original1`, where
+    `weight_g` and `weight_v` become `parametrizations.weight.original0` and `.original1` if
     both are among `names`.
     """
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
@@ -88,35 +116,37 @@ def rename_weight_norm(name: str, names: Mapping[str, Any]) -> str:
     return name
 
 
-def _read_files(folder: Path, *, device: str) -> Iterator[tuple[str, Tensor]]:
-    for file in weight_files(folder):
-        if not file.is_file():
-            raise CheckpointError(f"{file} is named in the weight index and is missing")
-        prefix = f"{file.stem}:" if file.name in SPEECHBRAIN else ""
-        read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
-        for name, tensor in read(file, device):
-            yield prefix + name, tensor
+def _give(tensor: Tensor) -> Tensor:
+    return tensor
 
 
-def _read_safetensors(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
+def _open_safetensors(file: Path) -> Any:
     try:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # not a mapping
-                if device == "meta":
-                    shape = opened.get_slice(name).get_shape()
-                    yield name, torch.empty(shape, device="meta")
-                else:
-                    yield name, opened.get_tensor(name)
+        return safe_open(file, framework="pt")
     except SafetensorError as error:
         raise CheckpointError(
             f"{file} is not a whole safetensors file ({error}); download it again"
         ) from error
 
 
-def _read_pickle(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
-    _check_archive(file)
+def _read_pickle(file: Path) -> Mapping[str, Tensor]:
+    with file.open("rb") as opened:
+        _check_archive(opened, file)
+        value = _load_pickle(opened, file)
+    for key in NESTINGS:
+        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
+            value = value[key]
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, not named tensors")
+    others = sorted(str(name) for name in value if not isinstance(value[name], Tensor))
+    if others or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"{file} holds entries that are not tensors: {others[:6]}")
+    return value
+
+
+def _load_pickle(opened: BinaryIO, file: Path) -> Any:
     try:
-        value = torch.load(file, map_location=device, weights_only=True)
+        return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors, or is damaged; emoser runs no code from a "
@@ -126,23 +156,16 @@ def _read_pickle(file: Path, device: str) -> Iterator[tuple[str, Tensor]]:
         raise CheckpointError(
             f"{file} is not a whole file of tensors; download it again"
         ) from error
-    for key in NESTINGS:
-        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
-            value = value[key]
-    if not isinstance(value, Mapping):
-        raise CheckpointError(f"{file} holds a {type(value).__name__}, not named tensors")
-    strange = sorted(str(name) for name in value if not isinstance(value[name], Tensor))
-    if strange or not all(isinstance(name, str) for name in value):
-        raise CheckpointError(f"{file} holds entries that are no tensors: {strange[:6]}")
-    yield from value.items()
 
 
-def _check_archive(file: Path) -> None:
-    """Refuse an archive that would grow, or whose members point elsewhere."""
-    if not zipfile.is_zipfile(file):
+def _check_archive(opened: BinaryIO, file: Path) -> None:
+    """Refuse an archive that is compressed, or whose members lie outside of it."""
+    if not zipfile.is_zipfile(opened):
+        opened.seek(0)
         return
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(opened) as archive:
         members = archive.infolist()
+    opened.seek(0)
     outside = [
         member.filename
         for member in members

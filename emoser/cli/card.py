@@ -5,8 +5,8 @@ import json
 import sys
 from typing import Any
 
-from emoser.checkpoints.configs import CARD
-from emoser.checkpoints.resolve import BUNDLED, Checkpoint, find_checkpoint
+from emoser.checkpoints.files import CARD, CheckpointFiles
+from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
 from emoser.errors import CheckpointError
 
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     return CheckpointError.exit_code if faults else 0
 
 
-def _check_own(checkpoint: Checkpoint) -> None:
+def _check_own(checkpoint: CheckpointFiles) -> None:
     """Refuse to change what is not the user's own folder.
 
     Raises:

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.checkpoints.inspection import inspect_checkpoint
 
-    found = inspect_checkpoint(checkpoint.folder)
+    found = inspect_checkpoint(checkpoint)
     row = {
         "name": checkpoint.name,
         "folder": str(checkpoint.folder),

@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
-from emoser.checkpoints.configs import read_config, read_labels, read_licence
-from emoser.checkpoints.resolve import BUNDLED, DEFAULT_MODEL, bundled_names
+from emoser.checkpoints.configs import read_labels
+from emoser.checkpoints.resolve import DEFAULT_MODEL, bundled_names, find_checkpoint
 from emoser.labels import canonical_labels
 
 Commands = Any  # argparse's own name for the object is private
@@ -45,15 +45,14 @@ def run(options: argparse.Namespace) -> int:
 def _bundled_rows() -> list[dict[str, Any]]:
     rows = []
     for name in bundled_names():
-        folder = BUNDLED / name
-        config = read_config(folder)
+        files = find_checkpoint(name)
         rows.append(
             {
                 "kind": "bundled",
                 "name": name,
-                "labels": canonical_labels(read_labels(config, folder)),
-                "encoder": config.get("model_type"),
-                "licence": read_licence(folder),
+                "labels": canonical_labels(read_labels(files)),
+                "encoder": files.config.get("model_type"),
+                "licence": files.licence,
                 "default": name == DEFAULT_MODEL,
                 "checked": True,
             }

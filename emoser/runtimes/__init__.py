@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.resolve import Checkpoint
-from emoser.checkpoints.weights import has_weights
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig, ModelInfo
 
@@ -90,7 +89,7 @@ class OpenedModel:
 
 
 def open_runtime(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     *,
     device: "str | torch.device" = "auto",
     dtype: str = "auto",
@@ -112,7 +111,7 @@ def open_runtime(
         require_backend(backend)
         return _open(checkpoint, device, dtype, backend)
     chosen = choose_backend(checkpoint, device=device, dtype=dtype)
-    if chosen != "openvino" or not has_weights(checkpoint.folder):
+    if chosen != "openvino" or not checkpoint.has_weights:
         return _open(checkpoint, device, dtype, chosen)
     try:
         return _open(checkpoint, device, dtype, chosen)
@@ -123,7 +122,7 @@ def open_runtime(
 
 
 def _open(
-    checkpoint: Checkpoint, device: "str | torch.device", dtype: str, backend: str
+    checkpoint: CheckpointFiles, device: "str | torch.device", dtype: str, backend: str
 ) -> OpenedModel:
     """Import an engine and load a checkpoint into it."""
     if backend == "openvino":

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from emoser import __version__
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.weights import hash_checkpoint
+from emoser.checkpoints.files import CheckpointFiles
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
@@ -58,36 +58,36 @@ def cache_folder() -> Path:
     return (Path(place) if place and Path(place).is_absolute() else default) / "emoser"
 
 
-def make_key(folder: Path, parts: Mapping[str, str]) -> str:
+def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
     """What tells one converted graph from every other, as the name of its folder.
 
     Args:
-        folder: The checkpoint that it is made from.
+        files: The checkpoint that it is made from.
         parts: What else decides it: format, precision, versions of the packages.
 
     Raises:
         CheckpointError: If the folder has no weights, or lacks some.
     """
     text = json.dumps(
-        {"weights": hash_weights(folder), "recipe": RECIPE, "emoser": __version__, **parts}
+        {"weights": hash_weights(files), "recipe": RECIPE, "emoser": __version__, **parts}
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def hash_weights(folder: Path) -> str:
-    """`hash_checkpoint`, remembered as long as no file of the folder changes.
+def hash_weights(files: CheckpointFiles) -> str:
+    """The `content_hash` of a checkpoint, remembered for as long as no file of it changes.
 
     Raises:
-        CheckpointError: If the folder has no weights, or lacks some.
+        CheckpointError: If there are no weights, or some are missing.
     """
-    stamp = _stamp(folder)
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    stamp = [[name, *values] for name, values in files.stamps.items()]
+    name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
     known = _read_json(memory)
     if isinstance(known, dict) and known.get("stamp") == stamp and "hash" in known:
         return str(known["hash"])
-    found = hash_checkpoint(folder)
-    newest = max(int(row[2]) for row in stamp)
+    found = files.content_hash
+    newest = max(changed for _, changed in files.stamps.values())
     if time.time() - newest / 1e9 > SETTLED_SECONDS:
         _write_json(memory, {"stamp": stamp, "hash": found})
     return found

@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.configs import read_licence
-from emoser.checkpoints.resolve import Checkpoint
-from emoser.checkpoints.weights import GRAPH_MANIFEST, has_weights, hash_checkpoint
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig, ModelInfo
 
@@ -85,7 +83,7 @@ class Manifest:
         """Name of the file that holds the graph."""
         return FILES[self.format]
 
-    def to_info(self, checkpoint: Checkpoint, *, backend: str, device: str) -> ModelInfo:
+    def to_info(self, checkpoint: CheckpointFiles, *, backend: str, device: str) -> ModelInfo:
         """What the classifier tells about the model, run by an engine."""
         return ModelInfo(
             name=checkpoint.name,
@@ -117,49 +115,49 @@ class Manifest:
         (folder / GRAPH_MANIFEST).write_text(text, encoding="utf-8")
 
 
-def describe_source(checkpoint: Checkpoint, loaded: "LoadedModel") -> Source:
+def describe_source(checkpoint: CheckpointFiles, loaded: "LoadedModel") -> Source:
     """What the manifest says about a checkpoint that has been loaded."""
     return Source(
         name=checkpoint.name,
         layout=loaded.layout,
-        licence=read_licence(checkpoint.folder),
+        licence=checkpoint.licence,
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         revision=checkpoint.revision,
         notes=loaded.notes,
     )
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None where there is none.
+def read_manifest(files: CheckpointFiles) -> Manifest | None:
+    """The manifest of the graph in a folder; None if there is none.
 
     Raises:
         CheckpointError: If it is damaged, written by a newer emoser, or its graph is missing.
     """
-    file = folder / GRAPH_MANIFEST
-    if not file.is_file():
+    if GRAPH_MANIFEST not in files.stamps:
         return None
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        manifest = _parse(values)
+        manifest = _parse(json.loads(files.read_text(GRAPH_MANIFEST)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); export the model again") from error
-    if not (folder / manifest.file).is_file():
-        raise CheckpointError(f"{folder} has no {manifest.file}; export the model again")
+        raise CheckpointError(
+            f"{files.folder / GRAPH_MANIFEST} is damaged ({error}); export the model again"
+        ) from error
+    if manifest.file not in files.stamps:
+        raise CheckpointError(f"{files.folder} has no {manifest.file}; export the model again")
     return manifest
 
 
-def read_graph(folder: Path) -> Manifest | None:
+def read_graph(files: CheckpointFiles) -> Manifest | None:
     """The manifest of a folder whose graph may be used; None without one, or with a stale one.
 
-    Where the original weights lie beside the graph, it must have been made from just these.
+    A graph beside weights is stale unless it was made from exactly these.
 
     Raises:
         CheckpointError: As `read_manifest`.
     """
-    manifest = read_manifest(folder)
-    if manifest is None or not has_weights(folder):
+    manifest = read_manifest(files)
+    if manifest is None or not files.has_weights:
         return manifest
-    return manifest if hash_checkpoint(folder) == manifest.weights else None
+    return manifest if files.content_hash == manifest.weights else None
 
 
 def _parse(values: Mapping[str, Any]) -> Manifest:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.resolve import Checkpoint
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.runtimes import Answer, OpenedModel, Samples
 from emoser.runtimes.cache import make_key, open_entry
@@ -61,7 +61,7 @@ class OnnxRuntime:
 
 
 def open_onnx(
-    checkpoint: Checkpoint, *, device: "str | torch.device" = "auto", dtype: str = "auto"
+    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
 ) -> OpenedModel:
     """Load a checkpoint into ONNX Runtime, converting it where it was not converted before.
 
@@ -78,12 +78,12 @@ def open_onnx(
             "another backend"
         )
     providers = choose_providers(device)
-    manifest = read_graph(checkpoint.folder)
+    manifest = read_graph(checkpoint)
     if manifest is not None:
         return _open_graph(checkpoint, checkpoint.folder, manifest, providers)
     parts = {"format": "onnx", "dtype": "float32"}
-    with open_entry(make_key(checkpoint.folder, parts), _converter(checkpoint)) as entry:
-        manifest = read_graph(entry.folder)
+    with open_entry(make_key(checkpoint, parts), _converter(checkpoint)) as entry:
+        manifest = read_graph(as_files(entry.folder))
         if manifest is None:
             raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
         opened = _open_graph(checkpoint, entry.folder, manifest, providers)
@@ -91,7 +91,7 @@ def open_onnx(
     return replace(opened, info=info)
 
 
-def _converter(checkpoint: Checkpoint) -> Callable[[Path], None]:
+def _converter(checkpoint: CheckpointFiles) -> Callable[[Path], None]:
     """What writes the graph of a checkpoint; it imports torch when it is called."""
 
     def build(folder: Path) -> None:
@@ -103,7 +103,7 @@ def _converter(checkpoint: Checkpoint) -> Callable[[Path], None]:
 
 
 def _open_graph(
-    checkpoint: Checkpoint, folder: Path, manifest: Manifest, providers: Sequence[Any]
+    checkpoint: CheckpointFiles, folder: Path, manifest: Manifest, providers: Sequence[Any]
 ) -> OpenedModel:
     if manifest.format != "onnx":
         raise CheckpointError(

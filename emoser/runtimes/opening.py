@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.checkpoints.resolve import Checkpoint
-from emoser.checkpoints.weights import has_weights
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.errors import CheckpointError, missing_extra
 from emoser.runtimes.manifest import read_graph, read_manifest
 
@@ -46,7 +45,7 @@ def require_backend(backend: str) -> None:
 
 
 def choose_backend(
-    checkpoint: Checkpoint, *, device: "str | torch.device" = "auto", dtype: str = "auto"
+    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
 ) -> str:
     """The engine that "auto" stands for.
 
@@ -59,8 +58,8 @@ def choose_backend(
         DependencyError: If the folder holds a graph alone and its engine is not installed.
     """
     openvino = is_installed("openvino")
-    if not has_weights(checkpoint.folder):
-        manifest = read_manifest(checkpoint.folder)
+    if not checkpoint.has_weights:
+        manifest = read_manifest(checkpoint)
         if manifest is not None:
             if openvino and runs_on_cpu(device):
                 return "openvino"
@@ -70,18 +69,18 @@ def choose_backend(
         return "torch"
     if openvino:
         return "openvino"
-    at_hand = dtype != "bfloat16" and is_installed("onnx") and read_graph(checkpoint.folder)
+    at_hand = dtype != "bfloat16" and is_installed("onnx") and read_graph(checkpoint)
     return "onnx" if at_hand else "torch"
 
 
-def refuse_graph_alone(checkpoint: Checkpoint) -> None:
+def refuse_graph_alone(checkpoint: CheckpointFiles) -> None:
     """Refuse a folder that holds an exported graph alone, of which torch can make nothing.
 
     Raises:
         CheckpointError: If it is such a folder.
     """
     folder = checkpoint.folder
-    manifest = None if has_weights(folder) else read_manifest(folder)
+    manifest = None if checkpoint.has_weights else read_manifest(checkpoint)
     if manifest is not None:
         raise CheckpointError(
             f"{folder} holds an exported {manifest.format} graph and no weights, which backend "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.resolve import Checkpoint
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, DependencyError
 from emoser.models.config import ModelInfo
 from emoser.runtimes import Answer, OpenedModel, Samples
@@ -91,7 +91,7 @@ class OpenVinoRuntime:
 
 
 def open_openvino(
-    checkpoint: Checkpoint, *, device: "str | torch.device" = "auto", dtype: str = "auto"
+    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
 ) -> OpenedModel:
     """Load a checkpoint into OpenVINO, converting it where it was not converted before.
 
@@ -105,18 +105,18 @@ def open_openvino(
             f"device is {str(device)!r} and backend 'openvino' runs on the 'cpu'; use "
             "backend='torch' for a GPU"
         )
-    manifest = read_graph(checkpoint.folder)
+    manifest = read_graph(checkpoint)
     if manifest is not None:
         return _open_graph(checkpoint, checkpoint.folder, manifest, dtype)
     parts = {"format": "openvino", "dtype": "float32", "engine": import_openvino().__version__}
-    with open_entry(make_key(checkpoint.folder, parts), _converter(checkpoint)) as entry:
-        manifest = read_graph(entry.folder)
+    with open_entry(make_key(checkpoint, parts), _converter(checkpoint)) as entry:
+        manifest = read_graph(as_files(entry.folder))
         if manifest is None:
             raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
         return _open_graph(checkpoint, entry.folder, manifest, dtype, notes=entry.notes)
 
 
-def _converter(checkpoint: Checkpoint) -> Callable[[Path], None]:
+def _converter(checkpoint: CheckpointFiles) -> Callable[[Path], None]:
     """What writes the graph of a checkpoint; it imports torch when it is called."""
 
     def build(folder: Path) -> None:
@@ -128,7 +128,7 @@ def _converter(checkpoint: Checkpoint) -> Callable[[Path], None]:
 
 
 def _open_graph(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     folder: Path,
     manifest: Manifest,
     dtype: str,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from emoser.checkpoints.files import GRAPH_MANIFEST
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.checkpoints.weights import GRAPH_MANIFEST
 
 RATE = 16_000
 LABELS = ("neutral", "happy", "angry", "sad")

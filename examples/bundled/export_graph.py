@@ -9,8 +9,8 @@ gives torch's numbers. Needs the extra `onnx`.
 import tempfile
 from pathlib import Path
 
+from emoser.checkpoints.files import GRAPH_MANIFEST
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
-from emoser.checkpoints.weights import GRAPH_MANIFEST
 from emoser.export import export
 from emoser.runtimes.manifest import FILES
 

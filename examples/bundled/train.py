@@ -27,7 +27,8 @@ from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
 from recipe import NUM_TEACHERS, SHIPPED, read_speech, stages_of_teacher, train_network
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from emoser.checkpoints.golden import GOLDEN, answer_alone, golden_clips, golden_record
+from emoser.checkpoints.files import GOLDEN
+from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
 from emoser.checkpoints.save import build_model, load_model, save_model, write_json
 from emoser.finetune import Utterance
 from emoser.finetune.data.recordings import Recordings

@@ -10,7 +10,8 @@ from support.models import pad
 from transformers import AutoModelForAudioClassification, pipeline
 
 from emoser import EmotionClassifier
-from emoser.checkpoints.configs import read_config, read_labels, read_licence
+from emoser.checkpoints.configs import read_labels
+from emoser.checkpoints.files import as_files
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.checkpoints.save import load_model
 from emoser.finetune import read_corpus
@@ -39,11 +40,11 @@ def whistles():
 
 
 def test_it_is_small_and_says_what_it_is():
-    config = read_config(FOLDER)
+    files = as_files(FOLDER)
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 20 * 2**20
-    assert config["model_type"] == "hubert"
-    assert read_labels(config, FOLDER) == LABELS
-    assert read_licence(FOLDER) == "cc-by-nc-sa-4.0"
+    assert files.config["model_type"] == "hubert"
+    assert read_labels(files) == LABELS
+    assert files.licence == "cc-by-nc-sa-4.0"
     assert "CC BY-NC-SA 4.0" in (FOLDER / "LICENSE").read_text(encoding="utf-8")
 
 

@@ -245,7 +245,7 @@ def test_a_new_card_states_labels_figures_with_protocol_and_misuse(hub, tmp_path
 
     from emoser.checkpoints.card import build_card
     from emoser.checkpoints.conversion import describe_checkpoint
-    from emoser.checkpoints.resolve import Checkpoint
+    from emoser.checkpoints.files import CheckpointFiles
 
     classifier = EmotionClassifier.from_pretrained(
         NAME, cache_dir=tmp_path / "cache", backend="torch"
@@ -262,7 +262,7 @@ def test_a_new_card_states_labels_figures_with_protocol_and_misuse(hub, tmp_path
         ]
     }
     info = classifier.info
-    facts = describe_checkpoint(Checkpoint(info.name, Path(info.path), info.revision))
+    facts = describe_checkpoint(CheckpointFiles(info.name, Path(info.path), info.revision))
     training["converted_from"] = {"name": info.name, "revision": info.revision, "layout": "x"}
     config = replace(facts.config, training=training)
     card = build_card(replace(facts, name="someone/mine", config=config))

@@ -19,10 +19,10 @@ from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig, p
 from emoser import EmotionClassifier
 from emoser.checkpoints.backbones import infer_encoder_config
 from emoser.checkpoints.conversion import convert_checkpoint
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.layouts import funasr
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.registration import register
-from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.save import save_model
 from emoser.models.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
 
@@ -100,7 +100,7 @@ def test_a_converted_checkpoint_gives_the_same_numbers_through_the_pipeline(
 ):
     """In transformers' own layout where it has one, else with emoser's classes registered."""
     folder, _ = written(name)
-    done = convert_checkpoint(Checkpoint(name, folder), tmp_path / "model")
+    done = convert_checkpoint(CheckpointFiles(name, folder), tmp_path / "model")
     assert done.layout == ("transformers" if name in NATIVE else done.layout)
     assert done.max_difference <= 1e-5
     if done.layout == "emoser":
@@ -193,7 +193,7 @@ def test_frames_of_the_diarization_model_have_probabilities(written):
 def test_the_activation_of_ehcalabres_is_stated_and_can_be_chosen(written, tmp_path):
     folder, _ = written("ehcalabres, no activation")
     assert "head_activation" in load_checkpoint(folder).notes[0]
-    convert_checkpoint(Checkpoint("x", folder), tmp_path / "tanh", activation="tanh")
+    convert_checkpoint(CheckpointFiles("x", folder), tmp_path / "tanh", activation="tanh")
     _, reference = written("ehcalabres, tanh")  # the same weights, the other activation
     (clip,) = random_clips((9_000,))
     with torch.inference_mode():
@@ -201,7 +201,7 @@ def test_the_activation_of_ehcalabres_is_stated_and_can_be_chosen(written, tmp_p
         torch.testing.assert_close(ours, reference(clip), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="leaves no activation open"):
         convert_checkpoint(
-            Checkpoint("x", written("CTC head")[0]), tmp_path / "no", activation="tanh"
+            CheckpointFiles("x", written("CTC head")[0]), tmp_path / "no", activation="tanh"
         )
 
 
@@ -294,7 +294,7 @@ def test_the_shape_of_emotion2vec_is_read_off_its_tensors(config, tmp_path):
     tokens = [*tokens.split(), "吃惊/surprised", "<unk>"]
     (tmp_path / "tokens.txt").write_text("\n".join(tokens), encoding="utf-8")
     assert funasr.matches(set(shapes))
-    plan = funasr.plan(tmp_path, shapes)
+    plan = funasr.plan(as_files(tmp_path), shapes)
     with torch.device("meta"):
         assert plan.build_encoder().config == config
     assert plan.config.labels == (

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from support.reference_checkpoints import CASES, require
 
 from emoser.checkpoints.conversion import convert_checkpoint
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.resolve import Checkpoint
 from emoser.cli import main
 from emoser.errors import CheckpointError
 
@@ -146,7 +146,7 @@ FAULTS = {
     "adapter": ("Wav2Vec2, group norm", configure(add_adapter=True), "add_adapter is set"),
     "no labels": (GENERIC, configure(id2label={}, label2id={}), "names no labels"),
     "labels a list": (GENERIC, configure(id2label=["a"], label2id=None), "names no labels"),
-    "label index a word": (GENERIC, label(one="a"), "is no number"),
+    "label index a word": (GENERIC, label(one="a"), "is not a number"),
     "label gap": (GENERIC, label(_0="a", _1="b", _2="c", _4="d"), "are not 0 to 3"),
     "label twice": (GENERIC, label(_0="sad", _1="Sad ", _2="c", _3="d"), "appear twice"),
     "label empty": (GENERIC, label(_0=" ", _1="b", _2="c", _3="d"), "are not names"),
@@ -281,7 +281,7 @@ def sources(tmp_path_factory):
             require(name)
             folder = tmp_path_factory.mktemp("sound") / "model"
             if name == OWN:
-                convert_checkpoint(Checkpoint("odyssey", source(ODYSSEY)), folder)
+                convert_checkpoint(CheckpointFiles("odyssey", source(ODYSSEY)), folder)
             else:
                 CASES[name](folder)
             load_checkpoint(folder)

@@ -10,6 +10,7 @@ import soundfile
 from support.models import random_clips
 
 from emoser import EmotionClassifier
+from emoser.checkpoints.files import as_files
 from emoser.cli import main
 from emoser.errors import AudioError, CheckpointError
 from emoser.export import export
@@ -117,7 +118,7 @@ def test_the_bundled_checkpoint_keeps_its_labels_in_int8(to, real_clips, tmp_pat
     assert row["parity"]["agreement"] >= 0.98
     assert row["parity"]["num_clips"] == row["parity"]["num_calibrated"] == 120
     assert 0 < row["parity"]["mean_difference"] < row["parity"]["max_difference"]
-    assert read_manifest(tmp_path / "int8").dtype == "int8"
+    assert read_manifest(as_files(tmp_path / "int8")).dtype == "int8"
     classifier = EmotionClassifier.from_pretrained(tmp_path / "int8", device="cpu", backend=to)
     assert (classifier.info.backend, classifier.info.dtype) == (to, "int8")
     file = sorted(real_clips.iterdir())[0]

@@ -15,10 +15,10 @@ from support.models import loud_model, random_clips, small_config
 from support.reference_checkpoints import CASES, require
 
 from emoser import EmotionClassifier, EmotionStream, load_audio
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.resolve import BUNDLED, Checkpoint, find_checkpoint
+from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
 from emoser.checkpoints.save import save_model
-from emoser.checkpoints.weights import GRAPH_MANIFEST
 from emoser.cli import main
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.export import export
@@ -58,9 +58,9 @@ def test_every_layout_gives_the_numbers_of_its_authors(name, tmp_path):
     reference = CASES[name](tmp_path / "model")
     manifest_folder = tmp_path / "graph"
     manifest_folder.mkdir()
-    checkpoint = Checkpoint(name, tmp_path / "model")
+    checkpoint = CheckpointFiles(name, tmp_path / "model")
     manifest = write_onnx(checkpoint, manifest_folder)
-    opened = open_runtime(Checkpoint(name, manifest_folder), backend="onnx", device="cpu")
+    opened = open_runtime(CheckpointFiles(name, manifest_folder), backend="onnx", device="cpu")
     model = load_checkpoint(tmp_path / "model").model
     assert manifest.parity["num_clips"] == len(LENGTHS)
     assert opened.config == model.config
@@ -157,12 +157,12 @@ def test_real_speech_gets_the_numbers_of_torch(engines, speech_data):
 
 def test_the_bundled_graph_is_of_the_bundled_weights():
     """After a training: python examples/bundled/export_graph.py."""
-    manifest, model = read_graph(TINY), load_checkpoint(TINY).model
+    manifest, model = read_graph(as_files(TINY)), load_checkpoint(TINY).model
     assert manifest is not None
     assert manifest.config == model.config
     # Clips of 25 ms, most of whose frames are padding, round otherwise in every engine.
     assert manifest.parity["max_difference"] <= TOLERANCE * manifest.parity["largest_logit"]
-    runtime = open_runtime(Checkpoint("tiny", TINY), backend="onnx").runtime
+    runtime = open_runtime(CheckpointFiles("tiny", TINY), backend="onnx").runtime
     for path in sorted(AUDIO.iterdir()):
         clip = load_audio(path)
         with torch.inference_mode():
@@ -191,11 +191,11 @@ def test_auto_is_onnx_runtime_on_a_cpu_with_a_graph_at_hand(monkeypatch, exporte
     assert choice.choose_backend(bundled, device="cpu") == "onnx"
     assert choice.choose_backend(bundled, device="cuda") == "torch"
     assert choice.choose_backend(bundled, device="cpu", dtype="bfloat16") == "torch"
-    assert choice.choose_backend(Checkpoint("x", exported), device="cpu") == "onnx"
+    assert choice.choose_backend(CheckpointFiles("x", exported), device="cpu") == "onnx"
     monkeypatch.setattr(choice, "is_installed", lambda backend: backend == "torch")
     assert choice.choose_backend(bundled, device="cpu") == "torch"
     with pytest.raises(DependencyError, match=r'pip install "emoser\[onnx\]"'):
-        choice.choose_backend(Checkpoint("x", exported), device="cpu")
+        choice.choose_backend(CheckpointFiles("x", exported), device="cpu")
 
 
 def test_a_missing_engine_is_one_sentence(monkeypatch):
@@ -241,7 +241,7 @@ def test_a_damaged_graph_is_refused(exported, tmp_path):
     for name in (GRAPH_MANIFEST, "model.onnx"):
         (tmp_path / name).write_bytes((exported / name).read_bytes()[: 10**6])
     with pytest.raises(CheckpointError, match=r"model\.onnx is no graph that ONNX Runtime"):
-        open_runtime(Checkpoint("x", tmp_path), backend="onnx")
+        open_runtime(CheckpointFiles("x", tmp_path), backend="onnx")
 
 
 def test_other_numbers_are_refused_and_leave_no_folder(monkeypatch, tmp_path):
@@ -276,7 +276,7 @@ def test_a_kill_leaves_the_old_folder_or_none(tmp_path):
     assert [file.name for file in old.iterdir()] == ["mine.txt"]
     assert not (tmp_path / "new").exists()
     export("emoser-tiny", old, overwrite=True)
-    assert read_manifest(old) is not None
+    assert read_manifest(as_files(old)) is not None
     assert not (old / "mine.txt").exists()
 
 

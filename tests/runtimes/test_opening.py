@@ -7,8 +7,8 @@ import torch
 from support.models import loud_model, random_clips, small_config
 from transformers import Wav2Vec2Config, WavLMConfig
 
-from emoser.checkpoints.resolve import BUNDLED, Checkpoint
-from emoser.checkpoints.weights import GRAPH_MANIFEST, hash_checkpoint
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, as_files
+from emoser.checkpoints.resolve import BUNDLED
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 from emoser.runtimes import open_runtime
@@ -62,11 +62,11 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
     manifest = manifest_of()
     manifest.write(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"graph")
-    assert read_manifest(tmp_path) == manifest
+    assert read_manifest(as_files(tmp_path)) == manifest
 
 
 def test_a_folder_without_a_manifest_has_none(tmp_path):
-    assert read_manifest(tmp_path) is None
+    assert read_manifest(as_files(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -81,32 +81,32 @@ def test_a_folder_without_a_manifest_has_none(tmp_path):
 def test_a_damaged_manifest_is_refused(text, fault, tmp_path):
     (tmp_path / GRAPH_MANIFEST).write_text(text)
     with pytest.raises(CheckpointError, match=fault):
-        read_manifest(tmp_path)
+        read_manifest(as_files(tmp_path))
 
 
 def test_a_manifest_without_its_graph_is_refused(tmp_path):
     manifest_of().write(tmp_path)
     with pytest.raises(CheckpointError, match=r"has no model\.onnx; export the model again"):
-        read_manifest(tmp_path)
+        read_manifest(as_files(tmp_path))
 
 
 def test_a_graph_of_other_weights_than_those_beside_it_is_not_used(tmp_path):
     for name in ("model.safetensors", "config.json"):
         (tmp_path / name).write_bytes((BUNDLED / "emoser-tiny" / name).read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"graph")
-    manifest_of(weights=hash_checkpoint(tmp_path)).write(tmp_path)
-    assert read_graph(tmp_path) is not None
+    manifest_of(weights=as_files(tmp_path).content_hash).write(tmp_path)
+    assert read_graph(as_files(tmp_path)) is not None
     (tmp_path / "config.json").write_text("{}")
-    assert read_graph(tmp_path) is None
+    assert read_graph(as_files(tmp_path)) is None
 
 
 def test_a_graph_alone_is_refused_by_torch(tmp_path):
     manifest_of().write(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"graph")
     with pytest.raises(CheckpointError, match="holds an exported onnx graph and no weights"):
-        open_runtime(Checkpoint("model", tmp_path), backend="torch")
+        open_runtime(CheckpointFiles("model", tmp_path), backend="torch")
 
 
 def test_an_unknown_engine_is_refused():
     with pytest.raises(ValueError, match="backend is 'tensorrt'; use one of auto, torch"):
-        open_runtime(Checkpoint("x", BUNDLED / "emoser-tiny"), backend="tensorrt")
+        open_runtime(CheckpointFiles("x", BUNDLED / "emoser-tiny"), backend="tensorrt")

@@ -18,7 +18,7 @@ from torch import from_numpy, inference_mode
 from transformers import Wav2Vec2Config
 
 from emoser import EmotionClassifier
-from emoser.checkpoints.resolve import Checkpoint
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
 from emoser.export import export
@@ -74,7 +74,7 @@ def run_python(code, *words, **environment):
 def test_every_layout_gives_the_numbers_of_torch(name, tmp_path):
     require(name)
     CASES[name](tmp_path / "model")
-    checkpoint = Checkpoint(name, tmp_path / "model")
+    checkpoint = CheckpointFiles(name, tmp_path / "model")
     torch, openvino = (
         open_runtime(checkpoint, device="cpu", backend=backend).runtime
         for backend in ("torch", "openvino")
@@ -127,7 +127,7 @@ def test_a_batch_is_the_same_numbers_as_each_alone(both):
 def test_a_first_recording_of_one_frame_leaves_the_next_ones_right(both, model):
     """OpenVINO alone chooses an attention for one frame then, which longer clips do not survive."""
     short, *clips = random_clips((400, 16_000, 50_000))
-    fresh = open_runtime(Checkpoint("m", model), device="cpu", backend="openvino").runtime
+    fresh = open_runtime(CheckpointFiles("m", model), device="cpu", backend="openvino").runtime
     fresh.infer([short])
     expected = both[0]._runtime.infer(clips).logits
     np.testing.assert_allclose(fresh.infer(clips).logits, expected, atol=1e-4)
@@ -272,7 +272,7 @@ def test_a_damaged_graph_of_a_model_is_converted_again(model, own_cache):
     (clip,) = random_clips((9_000,))
     answers = []
     for _ in range(2):
-        opened = open_runtime(Checkpoint("m", model), device="cpu", backend="openvino")
+        opened = open_runtime(CheckpointFiles("m", model), device="cpu", backend="openvino")
         answers.append(opened.runtime.infer([clip]).logits)
         (entry,) = graphs(own_cache)
         os.truncate(own_cache / "graphs" / entry / "openvino_model.bin", 1_000)
@@ -289,18 +289,18 @@ def test_a_cache_that_cannot_be_written_is_survived(kind, model, tmp_path, monke
         if os.access(place, os.W_OK):
             pytest.skip("this user may write everywhere")
     monkeypatch.setenv("EMOSER_CACHE", str(place))
-    opened = open_runtime(Checkpoint("m", model), device="cpu", backend="openvino")
+    opened = open_runtime(CheckpointFiles("m", model), device="cpu", backend="openvino")
     assert "cannot be written" in opened.info.notes[-1]
     assert opened.runtime.infer(random_clips((9_000,))).logits.shape == (1, 4)
 
 
 def test_keys_follow_weights_and_versions(model, own_cache, tmp_path):
     shutil.copytree(model, tmp_path / "other")
-    key = make_key(model, {"openvino": "1"})
-    assert make_key(tmp_path / "other", {"openvino": "1"}) == key
-    assert make_key(model, {"openvino": "2"}) != key
+    key = make_key(as_files(model), {"openvino": "1"})
+    assert make_key(as_files(tmp_path / "other"), {"openvino": "1"}) == key
+    assert make_key(as_files(model), {"openvino": "2"}) != key
     save_model(loud_model(small_config(), seed=1), tmp_path / "other", overwrite=True)
-    assert make_key(tmp_path / "other", {"openvino": "1"}) != key
+    assert make_key(as_files(tmp_path / "other"), {"openvino": "1"}) != key
 
 
 def test_a_hash_is_remembered_until_a_file_changes(model, own_cache, tmp_path, monkeypatch):
@@ -308,13 +308,15 @@ def test_a_hash_is_remembered_until_a_file_changes(model, own_cache, tmp_path, m
     shutil.copytree(model, folder)
     for file in folder.iterdir():
         os.utime(file, (1e9, 1e9))
-    found = hash_weights(folder)
+    found = hash_weights(as_files(folder))
     calls = []
-    monkeypatch.setattr(cache, "hash_checkpoint", lambda place: calls.append(place) or "new")
-    assert hash_weights(folder) == found
+    monkeypatch.setattr(
+        CheckpointFiles, "content_hash", property(lambda files: calls.append(files) or "new")
+    )
+    assert hash_weights(as_files(folder)) == found
     assert not calls
     (folder / "config.json").write_text("{}")
-    assert hash_weights(folder) == "new"
+    assert hash_weights(as_files(folder)) == "new"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +373,7 @@ def test_an_exported_folder_runs_alone(graph_folder, both, tmp_path):
 
 def test_a_model_of_base_shape_agrees(tmp_path):
     config = Wav2Vec2Config(num_hidden_layers=1)
-    checkpoint = Checkpoint("base", save_model(loud_model(config), tmp_path / "base"))
+    checkpoint = CheckpointFiles("base", save_model(loud_model(config), tmp_path / "base"))
     clips = random_clips((16_000, 4_000))
     torch, openvino = (
         open_runtime(checkpoint, device="cpu", backend=backend).runtime.infer(clips).logits

@@ -7,10 +7,9 @@ has rows.
 """
 
 from collections.abc import Set
-from pathlib import Path
 
 from emoser.checkpoints.backbones import encoder_builder, family_of
-from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import imply_model_config, rename_encoder
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
@@ -25,19 +24,19 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model.
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model.
 
     Raises:
         CheckpointError: If the head has not one row per label, as in a speech recogniser.
     """
-    config = read_config(folder)
-    family = family_of(config.get("model_type"), folder / CONFIG)
-    model_config = imply_model_config(folder, config)
+    file = files.folder / CONFIG
+    family = family_of(files.config.get("model_type"), file)
+    model_config = imply_model_config(files)
     num_rows = shapes["lm_head.weight"][0]
     if num_rows != len(model_config.outputs):
         raise CheckpointError(
-            f"{folder}: lm_head has {num_rows} rows and {CONFIG} names "
+            f"{files.folder}: lm_head has {num_rows} rows and {CONFIG} names "
             f"{len(model_config.outputs)} labels; this looks like a speech recogniser, which "
             "knows no emotions"
         )
@@ -46,5 +45,4 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
         renamed = rename_encoder(name, family)
         return renamed.replace("lm_head.", "head.classifier.", 1)
 
-    builder = encoder_builder(config, model_config, folder / CONFIG)
-    return Plan(model_config, builder, rename)
+    return Plan(model_config, encoder_builder(files.config, model_config, file), rename)

@@ -8,9 +8,8 @@ discussion of that checkpoint does; `"head_activation": "tanh"` (or "relu") in `
 """
 
 from collections.abc import Set
-from pathlib import Path
 
-from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.soxan import plan_dense
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
@@ -28,16 +27,16 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    activation = read_config(folder).get(ACTIVATION_KEY, DEFAULT_ACTIVATION)
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    activation = files.config.get(ACTIVATION_KEY, DEFAULT_ACTIVATION)
     if activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{folder / CONFIG}: {ACTIVATION_KEY} is {activation!r}, allowed are "
+            f"{files.folder / CONFIG}: {ACTIVATION_KEY} is {activation!r}, allowed are "
             f"{', '.join(ACTIVATIONS)}"
         )
     note = (
         f"activation between the layers of the head: {activation}; the file does not tell, "
         f"{ACTIVATION_KEY} in {CONFIG} chooses"
     )
-    return plan_dense(folder, shapes, pooling="mean", activation=activation, notes=(note,))
+    return plan_dense(files, shapes, pooling="mean", activation=activation, notes=(note,))

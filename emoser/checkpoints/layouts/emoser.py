@@ -8,11 +8,10 @@ pipelines read it after `emoser.checkpoints.registration.register()`.
 """
 
 from collections.abc import Mapping, Set
-from pathlib import Path
 from typing import Any
 
 from emoser.checkpoints.backbones import encoder_builder
-from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import label_fields, plain_tensor, read_block
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
@@ -32,18 +31,16 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    config = read_config(folder)
-    backbone = config.get("backbone_config")
-    if not isinstance(backbone, Mapping) or not isinstance(config.get("emoser"), Mapping):
-        raise CheckpointError(
-            f"{folder / CONFIG} lacks backbone_config or the emoser block; save it again"
-        )
-    model_config = read_block(folder, config)
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    file = files.folder / CONFIG
+    backbone = files.config.get("backbone_config")
+    if not isinstance(backbone, Mapping) or not isinstance(files.config.get("emoser"), Mapping):
+        raise CheckpointError(f"{file} lacks backbone_config or the emoser block; save it again")
+    model_config = read_block(files)
     return Plan(
         config=model_config,
-        build_encoder=encoder_builder(backbone, model_config, folder / CONFIG),
+        build_encoder=encoder_builder(backbone, model_config, file),
         rename=lambda name: name.removeprefix(PREFIX),
     )
 

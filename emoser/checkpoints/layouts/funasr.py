@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emoser.checkpoints.backbones import encoder_builder
 from emoser.checkpoints.configs import check_labels
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -33,9 +34,10 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= {_unwrap(name) for name in keys}
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    tokens = _read_tokens(folder)
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    folder = files.folder
+    tokens = _read_tokens(files)
     own = {_unwrap(name): shape for name, shape in shapes.items()}
     if own["proj.weight"][0] != len(tokens):
         raise CheckpointError(
@@ -102,11 +104,11 @@ def _infer_config(own: Shapes, folder: Path) -> Emotion2VecConfig:
         raise CheckpointError(f"{folder} holds no emotion2vec encoder: {error}") from error
 
 
-def _read_tokens(folder: Path) -> list[str]:
-    file = folder / TOKENS
-    if not file.is_file():
+def _read_tokens(files: CheckpointFiles) -> list[str]:
+    file = files.folder / TOKENS
+    if TOKENS not in files.stamps:
         raise CheckpointError(f"{file} is missing; it names the labels, download it too")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in files.read_text(TOKENS).splitlines()]
     tokens = [line.split()[0] if line else "" for line in lines]
     while tokens and not tokens[-1]:
         tokens.pop()

@@ -6,11 +6,9 @@ does not run on transformers 5; this does not need it.
 """
 
 from collections.abc import Set
-from pathlib import Path
-from typing import Any
 
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
-from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import imply_model_config, rename_behind
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
@@ -27,15 +25,13 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    stated = read_config(folder)
-    mean, deviation = (_number(stated, key, folder) for key in ("mean", "std"))
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    mean, deviation = (_read_number(files, key) for key in ("mean", "std"))
     layers = {name.split(".")[2] for name in shapes if name.startswith("ser_model.fc.")}
     encoder = infer_encoder_config(shapes, ENCODER)
     config = imply_model_config(
-        folder,
-        stated,
+        files,
         encoder=str(encoder["model_type"]),
         normalization="corpus",
         input_mean=mean,
@@ -46,7 +42,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
         projection_size=shapes["ser_model.out.0.weight"][1],
         max_seconds=MAX_SECONDS,
     )
-    return Plan(config, encoder_builder(encoder, config, folder / CONFIG), _rename)
+    return Plan(config, encoder_builder(encoder, config, files.folder / CONFIG), _rename)
 
 
 def _rename(name: str) -> str:
@@ -55,11 +51,11 @@ def _rename(name: str) -> str:
     return name.replace("ser_model.fc.", "head.hidden.", 1)
 
 
-def _number(config: dict[str, Any], key: str, folder: Path) -> float:
-    value = config.get(key)
+def _read_number(files: CheckpointFiles, key: str) -> float:
+    value = files.config.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise CheckpointError(
-            f"{folder / CONFIG}: {key} is {value!r}; this layout needs mean and std of its "
+            f"{files.folder / CONFIG}: {key} is {value!r}; this layout needs mean and std of its "
             "training corpus as numbers"
         )
     return float(value)

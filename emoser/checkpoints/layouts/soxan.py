@@ -6,10 +6,9 @@ these a random head. The originals pool padding too; here a recording is pooled 
 """
 
 from collections.abc import Set
-from pathlib import Path
 
 from emoser.checkpoints.backbones import encoder_builder, family_of
-from emoser.checkpoints.configs import CONFIG, read_config
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import imply_model_config, rename_encoder
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
@@ -30,25 +29,30 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    pooling = read_config(folder).get("pooling_mode", "mean")
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    pooling = files.config.get("pooling_mode", "mean")
     if pooling not in POOLINGS:
         raise CheckpointError(
-            f"{folder / CONFIG}: pooling_mode is {pooling!r}, allowed are {', '.join(POOLINGS)}"
+            f"{files.folder / CONFIG}: pooling_mode is {pooling!r}, allowed are "
+            f"{', '.join(POOLINGS)}"
         )
-    return plan_dense(folder, shapes, pooling=pooling, activation="tanh")
+    return plan_dense(files, shapes, pooling=pooling, activation="tanh")
 
 
 def plan_dense(
-    folder: Path, shapes: Shapes, *, pooling: str, activation: str, notes: tuple[str, ...] = ()
+    files: CheckpointFiles,
+    shapes: Shapes,
+    *,
+    pooling: str,
+    activation: str,
+    notes: tuple[str, ...] = (),
 ) -> Plan:
     """A plan for a head of two linear layers with an activation between them."""
-    config = read_config(folder)
-    family = family_of(config.get("model_type"), folder / CONFIG)
+    file = files.folder / CONFIG
+    family = family_of(files.config.get("model_type"), file)
     model_config = imply_model_config(
-        folder,
-        config,
+        files,
         pooling=pooling,
         head="dense",
         activation=activation,
@@ -61,5 +65,5 @@ def plan_dense(
                 return ours + name.removeprefix(theirs)
         return rename_encoder(name, family)
 
-    builder = encoder_builder(config, model_config, folder / CONFIG)
+    builder = encoder_builder(files.config, model_config, file)
     return Plan(model_config, builder, rename, notes=notes)

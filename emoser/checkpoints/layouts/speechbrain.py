@@ -9,12 +9,12 @@ pooled mean even at evaluation; emoser does not.
 
 import re
 from collections.abc import Set
-from pathlib import Path
 
 import torch
 
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
 from emoser.checkpoints.configs import check_labels
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.transformers import rename_behind
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
@@ -27,7 +27,6 @@ SIGNATURE = ("model:0.w.weight",)
 ENCODER = "wav2vec2:model."
 LABELS = "label_encoder.txt"
 HYPERPARAMETERS = "hyperparams.yaml"
-MAX_TEXT_BYTES = 2**20
 FRAME_SECONDS = 0.02
 LABEL_LINE = re.compile(r"^'(.*)' => (\d+)$")
 RAW_INPUT = ("wavlm-base", "wavlm-base-plus")  # whose feature extractors do not normalise
@@ -38,10 +37,10 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    text = _read_text(folder / HYPERPARAMETERS)
-    raw = _read_labels(folder)
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    text = _read_text(files, HYPERPARAMETERS)
+    raw = _read_labels(files)
     prefix = _prefix(shapes)
     encoder = infer_encoder_config(shapes, prefix)
     frames = re.search(r"Pooling1d|window_length\s*:", text) is not None
@@ -60,7 +59,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
     def rename(name: str) -> str:
         return rename_behind(name, prefix).replace("model:0.w.", "head.classifier.", 1)
 
-    return Plan(config, encoder_builder(encoder, config, folder), rename, _add_bias)
+    return Plan(config, encoder_builder(encoder, config, files.folder), rename, _add_bias)
 
 
 def _add_bias(tensors: Tensors) -> Tensors:
@@ -78,20 +77,22 @@ def _prefix(shapes: Shapes) -> str:
     return nested if any(name.startswith(nested) for name in shapes) else ENCODER
 
 
-def _read_labels(folder: Path) -> tuple[str, ...]:
-    lines = _read_text(folder / LABELS).splitlines()
+def _read_labels(files: CheckpointFiles) -> tuple[str, ...]:
+    lines = _read_text(files, LABELS).splitlines()
     found = [match for line in lines if (match := LABEL_LINE.match(line.strip()))]
     by_index = {
         int(match.group(2)): match.group(1) for match in found if match.group(1) != "starting_index"
     }
     if not by_index:
-        raise CheckpointError(f"{folder / LABELS} names no labels, in lines such as 'neu' => 0")
-    return check_labels(by_index, folder / LABELS)
+        raise CheckpointError(
+            f"{files.folder / LABELS} names no labels, in lines such as 'neu' => 0"
+        )
+    return check_labels(by_index, files.folder / LABELS)
 
 
-def _read_text(file: Path) -> str:
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing; a SpeechBrain folder needs it, download it")
-    if file.stat().st_size > MAX_TEXT_BYTES:
-        raise CheckpointError(f"{file} is {file.stat().st_size} bytes long, which no such file is")
-    return file.read_text(encoding="utf-8", errors="replace")
+def _read_text(files: CheckpointFiles, name: str) -> str:
+    if name not in files.stamps:
+        raise CheckpointError(
+            f"{files.folder / name} is missing; a SpeechBrain folder needs it, download it"
+        )
+    return files.read_text(name)

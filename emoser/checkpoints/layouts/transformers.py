@@ -5,16 +5,16 @@ A linear projector on every frame, the mean, and a linear classifier, on any enc
 in `config.json` then says what transformers has no word for.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from emoser.checkpoints.backbones import FAMILIES, Family, encoder_builder, family_of
-from emoser.checkpoints.configs import CONFIG, read_config, read_labels, read_preprocessor
+from emoser.checkpoints.configs import read_labels
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -33,72 +33,82 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
-    config = read_config(folder)
-    model_config = read_model_config(folder, config)
-    family = family_of(config.get("model_type"), folder / CONFIG)
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
+    file = files.folder / CONFIG
+    model_config = read_model_config(files)
+    family = family_of(files.config.get("model_type"), file)
     return Plan(
         config=model_config,
-        build_encoder=encoder_builder(config, model_config, folder / CONFIG),
+        build_encoder=encoder_builder(files.config, model_config, file),
         rename=lambda name: rename_head(rename_encoder(name, family)),
         complete=_drop_identity if model_config.head == "linear" else dict,
     )
 
 
-def read_model_config(folder: Path, config: Mapping[str, Any]) -> ModelConfig:
-    """What stands around the encoder: the emoser block, or what transformers' files imply."""
-    if config.get("emoser") is not None:
-        return read_block(folder, config)
+def read_model_config(files: CheckpointFiles) -> ModelConfig:
+    """The configuration around the encoder: the emoser block, or implied by transformers' files.
+
+    Raises:
+        CheckpointError: If labels or a value are wrong.
+    """
+    if files.config.get("emoser") is not None:
+        return read_block(files)
     return imply_model_config(
-        folder,
-        config,
+        files,
         head="projector",
-        projection_size=int(config.get("classifier_proj_size", 256)),
-        layer_mix=bool(config.get("use_weighted_layer_sum", False)),
+        projection_size=int(files.config.get("classifier_proj_size", 256)),
+        layer_mix=bool(files.config.get("use_weighted_layer_sum", False)),
     )
 
 
-def read_block(folder: Path, config: Mapping[str, Any]) -> ModelConfig:
-    """The emoser block of a `config.json`, checked against its labels."""
-    raw = read_labels(config, folder)
+def read_block(files: CheckpointFiles) -> ModelConfig:
+    """The emoser block of `config.json`, checked against its labels.
+
+    Raises:
+        CheckpointError: If a field is wrong or the labels differ.
+    """
+    raw = read_labels(files)
     try:
-        stated = ModelConfig.from_block(config["emoser"])
+        stated = ModelConfig.from_block(files.config["emoser"])
     except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+        raise CheckpointError(f"{files.folder / CONFIG}: {error}") from error
     if stated.raw_labels != raw:
         raise CheckpointError(
-            f"{folder / CONFIG}: the emoser block has the labels {list(stated.raw_labels)}, "
+            f"{files.folder / CONFIG}: the emoser block has the labels {list(stated.raw_labels)}, "
             f"id2label has {list(raw)}"
         )
     return stated
 
 
-def imply_model_config(folder: Path, config: Mapping[str, Any], **changes: Any) -> ModelConfig:
-    """The configuration that transformers' files imply, with what a layout knows better.
+def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
+    """The configuration that transformers' files imply.
+
+    Args:
+        files: The files of the checkpoint.
+        changes: Fields of `ModelConfig` that the layout states itself.
 
     Raises:
         CheckpointError: If labels or a value are wrong.
     """
-    raw = read_labels(config, folder)
-    preprocessor = read_preprocessor(folder)
-    kind = str(config.get("model_type"))
+    raw = read_labels(files)
+    kind = str(files.config.get("model_type"))
     spectral = kind in FAMILIES and FAMILIES[kind].extractor != "Wav2Vec2FeatureExtractor"
-    normalize = preprocessor.get("do_normalize", not spectral)
+    normalize = files.preprocessor.get("do_normalize", not spectral)
     values: dict[str, Any] = {
         "encoder": kind,
         "normalization": "clip" if normalize else "none",
         "max_seconds": WHISPER_SECONDS if kind == "whisper" else DEFAULT_MAX_SECONDS,
-        "sampling_rate": int(preprocessor.get("sampling_rate", 16_000)),
+        "sampling_rate": int(files.preprocessor.get("sampling_rate", 16_000)),
     }
     try:
         labels, dimensions = split_outputs(raw)
-        if config.get("problem_type") == "regression":
+        if files.config.get("problem_type") == "regression":
             labels, dimensions = (), canonical_labels(raw)
         values.update(labels=labels, raw_labels=raw, dimensions=dimensions)
         return ModelConfig(**{**values, **changes})
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+        raise CheckpointError(f"{files.folder}: {error}") from error
 
 
 def rename_encoder(name: str, family: Family) -> str:

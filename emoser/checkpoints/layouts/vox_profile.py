@@ -7,11 +7,11 @@ valence and dominance of its siblings answer other questions and are left out.
 """
 
 from collections.abc import Set
-from pathlib import Path
 from typing import Any
 
 from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
-from emoser.checkpoints.configs import CONFIG, check_labels
+from emoser.checkpoints.configs import check_labels
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import rename_behind
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
@@ -50,15 +50,15 @@ def matches(keys: Set[str]) -> bool:
     return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
 
 
-def plan(folder: Path, shapes: Shapes) -> Plan:
-    """How a folder of this layout becomes a model."""
+def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
+    """How the files of a checkpoint of this layout become a model."""
     rows = shapes["emotion_layer.2.weight"][0]
     if rows != len(RAW_LABELS):
         raise CheckpointError(
-            f"{folder}: emotion_layer has {rows} rows; the published order has "
+            f"{files.folder}: emotion_layer has {rows} rows; the published order has "
             f"{len(RAW_LABELS)} labels ({', '.join(RAW_LABELS)})"
         )
-    raw = check_labels(dict(enumerate(RAW_LABELS)), folder / CONFIG)
+    raw = check_labels(dict(enumerate(RAW_LABELS)), files.folder / CONFIG)
     encoder: dict[str, Any] = infer_encoder_config(shapes, ENCODER)
     config = ModelConfig(
         labels=canonical_labels(raw),
@@ -70,7 +70,7 @@ def plan(folder: Path, shapes: Shapes) -> Plan:
         layer_mix=True,
         max_seconds=MAX_SECONDS,
     )
-    builder = encoder_builder(encoder, config, folder / CONFIG)
+    builder = encoder_builder(encoder, config, files.folder / CONFIG)
     return Plan(config, builder, _rename, _complete)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from emoser.checkpoints.configs import read_config
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.save import load_model
@@ -43,7 +43,7 @@ def suggest_settings(base: str, *, mode: str = "partial") -> FinetuneConfig:
         >>> suggest_settings("emoser-tiny").encoder_learning_rate
         0.0001
     """
-    width = read_config(find_checkpoint(base).folder).get("hidden_size")
+    width = find_checkpoint(base).config.get("hidden_size")
     small = isinstance(width, int) and width < SMALL_WIDTH
     config = replace(OWN_SMALL if small else OWN, base=base, mode=mode)
     if mode != "frozen":
@@ -73,16 +73,16 @@ def build_start(
     """
     if not config.base and folder is None:
         raise ValueError("the settings name no encoder; set base to a folder or a Hub id")
-    place = find_checkpoint(config.base if folder is None else str(folder)).folder
+    files = find_checkpoint(config.base if folder is None else str(folder))
     model = start_model(
-        place,
+        files,
         describe_model(config, labels),
         seed=config.seed if seed is None else seed,
     )
     if not config.masking:
         model.encoder.config.apply_spec_augment = False
     if config.keep_head:
-        _keep_head(model, place)
+        _keep_head(model, files)
     return model
 
 
@@ -107,11 +107,11 @@ def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig
     )
 
 
-def _keep_head(model: EmotionModel, place: Path) -> None:
+def _keep_head(model: EmotionModel, files: CheckpointFiles) -> None:
     """Copy the rows of the labels that the base knows, where its head is a linear one."""
-    if not isinstance(read_config(place).get("emoser"), dict):
+    if not isinstance(files.config.get("emoser"), dict):
         return
-    base = load_model(place)
+    base = load_model(files.folder)
     ours, theirs = model.head, base.head
     alike = base.config.pooling == "mean" and not (base.config.layer_mix or base.config.output_norm)
     if not (alike and isinstance(ours, LinearHead) and isinstance(theirs, LinearHead)):

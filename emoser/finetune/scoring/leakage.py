@@ -8,7 +8,6 @@ what a checkpoint says of itself; knows nothing of models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emoser.checkpoints.configs import read_config
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.data.utterance import Utterance
 
@@ -25,7 +24,7 @@ def describe_contact(base: str, utterances: Sequence[Utterance]) -> list[str]:
         >>> describe_contact("emoser-tiny", tested)[0][:60]
         'emoser-tiny itself was trained on 1 of the 2 tested speakers'
     """
-    stated = read_config(find_checkpoint(base).folder).get("emoser")
+    stated = find_checkpoint(base).config.get("emoser")
     training = stated.get("training") if isinstance(stated, Mapping) else None
     if not isinstance(training, Mapping):
         return []

@@ -10,7 +10,6 @@ from importlib import metadata
 from typing import Any
 
 from emoser import __version__
-from emoser.checkpoints.configs import read_licence
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.errors import EmoserError
 from emoser.finetune.config import FinetuneConfig
@@ -76,6 +75,6 @@ def describe_environment() -> dict[str, str]:
 def _licence_of(base: str) -> str | None:
     """The licence that the card of the encoder states; None where it is not at hand."""
     try:
-        return read_licence(find_checkpoint(base, local_files_only=True).folder)
+        return find_checkpoint(base, local_files_only=True).licence
     except EmoserError:
         return None

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 from emoser import __version__
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.resolve import Checkpoint
-from emoser.checkpoints.weights import hash_checkpoint
 from emoser.errors import CheckpointError, missing_extra
 from emoser.runtimes import Samples
 from emoser.runtimes.conversion.graph import INPUT, InferenceGraph, build_graph
@@ -29,7 +28,9 @@ MAX_BYTES = 2**31 - 2**24  # an ONNX file ends at 2 GiB
 TRACED_SAMPLES = 24_000
 
 
-def write_onnx(checkpoint: Checkpoint, folder: Path, *, clips: Sequence[Samples] = ()) -> Manifest:
+def write_onnx(
+    checkpoint: CheckpointFiles, folder: Path, *, clips: Sequence[Samples] = ()
+) -> Manifest:
     """Write the graph of a checkpoint and its manifest, with its numbers proven equal.
 
     Args:
@@ -44,7 +45,7 @@ def write_onnx(checkpoint: Checkpoint, folder: Path, *, clips: Sequence[Samples]
     """
     refuse_graph_alone(checkpoint)
     engine = import_engine()
-    loaded = load_checkpoint(checkpoint.folder)
+    loaded = load_checkpoint(checkpoint)
     file = folder / FILES["onnx"]
     save_graph(build_graph(loaded.model), file, checkpoint.name)
     runtime = OnnxRuntime(open_session(file, [CPU]))
@@ -54,7 +55,7 @@ def write_onnx(checkpoint: Checkpoint, folder: Path, *, clips: Sequence[Samples]
         dtype="float32",
         config=loaded.model.config,
         source=describe_source(checkpoint, loaded),
-        weights=hash_checkpoint(checkpoint.folder),
+        weights=checkpoint.content_hash,
         versions={
             "emoser": __version__,
             "torch": str(torch.__version__),

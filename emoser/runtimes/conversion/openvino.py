@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from emoser import __version__
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.resolve import Checkpoint
-from emoser.checkpoints.weights import hash_checkpoint
 from emoser.errors import CheckpointError
 from emoser.runtimes import Samples
 from emoser.runtimes.conversion.graph import INPUT, InferenceGraph, build_graph
@@ -29,7 +28,7 @@ TRACED_SAMPLES = 24_000
 
 
 def write_openvino(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     folder: Path,
     *,
     clips: Sequence[Samples] = (),
@@ -50,7 +49,7 @@ def write_openvino(
     """
     refuse_graph_alone(checkpoint)
     openvino = import_openvino()
-    loaded = load_checkpoint(checkpoint.folder)
+    loaded = load_checkpoint(checkpoint)
     file = folder / FILES["openvino"]
     converted = convert_graph(build_graph(loaded.model), checkpoint.name, looped=looped)
     openvino.save_model(converted, file, compress_to_fp16=False)
@@ -62,7 +61,7 @@ def write_openvino(
         dtype="float32",
         config=loaded.model.config,
         source=describe_source(checkpoint, loaded),
-        weights=hash_checkpoint(checkpoint.folder),
+        weights=checkpoint.content_hash,
         versions={
             "emoser": __version__,
             "torch": str(torch.__version__),

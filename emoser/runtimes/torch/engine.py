@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emoser.checkpoints.configs import read_licence, read_stored_dtype
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.resolve import Checkpoint
 from emoser.errors import DeviceError
 from emoser.models.config import ModelInfo
 from emoser.models.model import EmotionModel
@@ -123,12 +122,12 @@ class TorchRuntime:
 
 
 def open_torch(
-    checkpoint: Checkpoint, *, device: str | torch.device = "auto", dtype: str = "auto"
+    checkpoint: CheckpointFiles, *, device: str | torch.device = "auto", dtype: str = "auto"
 ) -> OpenedModel:
     """Load a checkpoint for torch."""
     chosen = choose_device(device)
-    precision = choose_dtype(dtype, chosen, read_stored_dtype(checkpoint.folder))
-    loaded = load_checkpoint(checkpoint.folder)
+    precision = choose_dtype(dtype, chosen, checkpoint.stored_dtype)
+    loaded = load_checkpoint(checkpoint)
     model = loaded.model
     parameters = sum(parameter.numel() for parameter in model.parameters())
     info = ModelInfo(
@@ -136,7 +135,7 @@ def open_torch(
         path=str(checkpoint.folder),
         revision=checkpoint.revision,
         layout=loaded.layout,
-        licence=read_licence(checkpoint.folder),
+        licence=checkpoint.licence,
         encoder=model.config.encoder,
         parameters=parameters,
         sampling_rate=model.config.sampling_rate,

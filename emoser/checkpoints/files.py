@@ -1,0 +1,245 @@
+"""One checkpoint folder as a frozen record: what it holds, read once.
+
+`CheckpointFiles` lists the folder and reads each small file when it is first needed. Layouts,
+engines, cards and inspections take what they need from the record, so that no file is opened
+twice and the weights are hashed at most once. Weights themselves are read by
+`emoser.checkpoints.tensors`. Imports no torch.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emoser.errors import CheckpointError
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+FEATURE_EXTRACTORS = ("feature_extractor", "audio_processor")
+"""Keys under which `processor_config.json` nests what `preprocessor_config.json` holds."""
+CARD = "README.md"
+GOLDEN = "golden.json"
+GRAPH_MANIFEST = "emoser_runtime.json"  # of an exported graph
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
+FUNASR = "model.pt"
+DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
+UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST})  # descriptions that change no number
+MAX_DESCRIPTION_BYTES = 16 * 2**20
+
+
+class Stamp(NamedTuple):
+    """Size in bytes and time of last change in nanoseconds of a file."""
+
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint on this machine.
+
+    Attributes:
+        name: The name that the user gave.
+        folder: The folder that holds its files.
+        revision: The commit of a Hub checkpoint, else None.
+
+    Example:
+        >>> import emoser
+        >>> files = CheckpointFiles("tiny", Path(emoser.__file__).parent / "bundled/emoser-tiny")
+        >>> files.weights, files.config["model_type"], files.licence
+        (('model.safetensors',), 'hubert', 'cc-by-nc-sa-4.0')
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+
+    @cached_property
+    def stamps(self) -> Mapping[str, Stamp]:
+        """The files of the folder in the order of their names; empty if there is no folder."""
+        if not self.folder.is_dir():
+            return {}
+        with os.scandir(self.folder) as entries:
+            found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+        return {name: Stamp(found[name].st_size, found[name].st_mtime_ns) for name in sorted(found)}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The contents of `config.json`.
+
+        Raises:
+            CheckpointError: If it is missing or is not a JSON object.
+        """
+        if CONFIG not in self.stamps:
+            raise CheckpointError(
+                f"{self.folder} has no {CONFIG}, so it is not a checkpoint folder; "
+                "name a folder that transformers or emoser saved"
+            )
+        return self._read_json(CONFIG)
+
+    @cached_property
+    def preprocessor(self) -> dict[str, Any]:
+        """The settings of the feature extractor; empty if the folder states none.
+
+        As in transformers, those nested in `processor_config.json` take precedence over
+        `preprocessor_config.json`.
+
+        Raises:
+            CheckpointError: If a file is not a JSON object.
+        """
+        nested = self._read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
+        for key in FEATURE_EXTRACTORS:
+            if isinstance(nested.get(key), dict):
+                return dict(nested[key])
+        return self._read_json(PREPROCESSOR) if PREPROCESSOR in self.stamps else {}
+
+    @property
+    def stored_dtype(self) -> str:
+        """The precision of the weights that `config.json` states; "" if it states none."""
+        stated = self.config if CONFIG in self.stamps else {}
+        return str(stated.get("dtype") or stated.get("torch_dtype") or "")
+
+    @cached_property
+    def card(self) -> str:
+        """The text of the model card; "" if there is none."""
+        return self.read_text(CARD) if CARD in self.stamps else ""
+
+    @property
+    def licence(self) -> str | None:
+        """The licence in the front matter of the card, its name if it is "other"; or None."""
+        front = re.match(r"---\n(.*?)\n---", self.card, re.DOTALL)
+        if front is None:
+            return None
+        stated = {
+            key: value.strip()
+            for key, value in re.findall(
+                r"^(license|license_name):\s*['\"]?([^'\"\n#]+)", front[1], re.MULTILINE
+            )
+        }
+        licence = stated.get("license")
+        return stated.get("license_name", licence) if licence == "other" else licence
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the folder holds weights at all, and not only an exported graph."""
+        names = (WEIGHTS, INDEX, PICKLE, PICKLE_INDEX, SPEECHBRAIN[0], FUNASR)
+        return any(name in self.stamps for name in names)
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the files that hold the weights, of the safest kind that is there.
+
+        Raises:
+            CheckpointError: If there are none, an index is damaged or points outside the
+                folder, or a file that it names is missing.
+        """
+        for whole, index in ((WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)):
+            if whole in self.stamps:
+                return (whole,)
+            if index in self.stamps:
+                return self._read_index(index)
+        for names in (SPEECHBRAIN, (FUNASR,)):
+            if all(name in self.stamps for name in names):
+                return names
+        if GRAPH_MANIFEST in self.stamps:
+            raise CheckpointError(
+                f"{self.folder} holds an exported graph and no weights, so it can only predict; "
+                "for anything else name the checkpoint that it was exported from"
+            )
+        raise CheckpointError(
+            f"{self.folder} has no weights that emoser reads: {WEIGHTS} (or its shards), "
+            f"{PICKLE}, {' with '.join(SPEECHBRAIN)}, or {FUNASR}"
+        )
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A SHA-256 over the names and contents of all files that decide the numbers.
+
+        These are the weights and the descriptions: JSON, YAML and text files. Cards, golden
+        values and exported graphs do not count. The weights are read once for it, and only when
+        it is first asked for.
+
+        Raises:
+            CheckpointError: As `weights`.
+        """
+        names = {name for name in self.stamps if Path(name).suffix in DESCRIPTIONS}
+        total = hashlib.sha256()
+        for name in sorted((names - UNHASHED).union(self.weights)):
+            total.update(f"{name}\0{self._hash_file(name)}\n".encode())
+        return total.hexdigest()
+
+    def read_text(self, name: str) -> str:
+        """The text of a small file that is in the folder, UTF-8; its bytes are read once.
+
+        Raises:
+            CheckpointError: If it is larger than any description.
+        """
+        return self._read(name).decode("utf-8", errors="replace")
+
+    @cached_property
+    def _contents(self) -> dict[str, bytes]:
+        """What was read of the small files."""
+        return {}
+
+    def _read(self, name: str) -> bytes:
+        if name not in self._contents:
+            size = self.stamps[name].size
+            if size > MAX_DESCRIPTION_BYTES:
+                raise CheckpointError(
+                    f"{self.folder / name} is {size:,} bytes long; emoser reads up to "
+                    f"{MAX_DESCRIPTION_BYTES:,}"
+                )
+            self._contents[name] = (self.folder / name).read_bytes()
+        return self._contents[name]
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._read(name).decode("utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder / name} is not valid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise CheckpointError(
+                f"{self.folder / name} holds a {type(value).__name__}, not an object"
+            )
+        return value
+
+    def _read_index(self, index: str) -> tuple[str, ...]:
+        """Names of the shards in a weight index."""
+        file = self.folder / index
+        try:
+            names = sorted(set(json.loads(self._read(index))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{file} is not a weight index: {error}") from error
+        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        if outside:
+            raise CheckpointError(f"{file} points outside its folder: {outside}")
+        for name in names:
+            if name not in self.stamps:
+                raise CheckpointError(
+                    f"{self.folder / name} is named in the weight index and is missing"
+                )
+        return tuple(names)
+
+    def _hash_file(self, name: str) -> str:
+        if self.stamps[name].size <= MAX_DESCRIPTION_BYTES and name not in self.weights:
+            return hashlib.sha256(self._read(name)).hexdigest()
+        with (self.folder / name).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def as_files(source: CheckpointFiles | str | os.PathLike[str]) -> CheckpointFiles:
+    """The record of a folder; a record is returned as it is."""
+    if isinstance(source, CheckpointFiles):
+        return source
+    folder = Path(source)
+    return CheckpointFiles(folder.resolve().name, folder)
