@@ -32,7 +32,8 @@ from emoser.labels import map_labels, order_dimensions
 from emoser.models.config import ModelInfo
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
-from emoser.runtimes import FrameAnswers, FrameRuntime, OpenedModel, open_runtime
+from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
+from emoser.runtimes.opening import open_runtime
 
 if TYPE_CHECKING:
     import torch
@@ -269,7 +270,7 @@ class EmotionClassifier:
         runtime, frame_seconds = self._runtime, self._config.frame_seconds
         by_frame = None
         if frame_seconds is not None and isinstance(runtime, FrameRuntime):
-            by_frame = FrameAnswers(runtime)
+            by_frame = FrameAdapter(runtime)
         return Ear(
             runtime=by_frame or runtime,
             to_scores=self._score,

@@ -19,9 +19,9 @@ from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.runtimes import Samples, open_runtime
+from emoser.runtimes import Samples
 from emoser.runtimes.manifest import FILES, Manifest
-from emoser.runtimes.opening import require_backend
+from emoser.runtimes.opening import open_runtime, require_backend
 
 LICENCE = "LICENSE"
 MAX_CLIPS = 8  # of the user's, to compare the numbers on
@@ -96,26 +96,18 @@ def export(
     limit = MAX_INT8_CLIPS if int8 else MAX_CLIPS
     recordings = [] if calibrate is None else list(_load_clips(calibrate, limit))
     with new_folder(Path(folder), overwrite=overwrite) as target:
-        write = _write_int8 if int8 else _write
-        manifest = write(to, checkpoint, target, recordings)
+        if int8:
+            manifest = _write_int8(to, checkpoint, target, recordings)
+        else:
+            from emoser.runtimes.conversion.writing import write_graph
+
+            manifest = write_graph(checkpoint, target, to=to, clips=recordings)
         card = _write_card(checkpoint, manifest, Path(folder).absolute().name)
         (target / CARD).write_text(card, encoding="utf-8")
         if (checkpoint.folder / LICENCE).is_file():
             shutil.copyfile(checkpoint.folder / LICENCE, target / LICENCE)
         size = sum(file.stat().st_size for file in target.iterdir())
     return Exported(Path(folder), to, manifest.dtype, size / 1e6, dict(manifest.parity))
-
-
-def _write(
-    to: str, checkpoint: CheckpointFiles, folder: Path, clips: list[Samples], *, looped: bool = True
-) -> Manifest:
-    if to == "openvino":
-        from emoser.runtimes.conversion.openvino import write_openvino
-
-        return write_openvino(checkpoint, folder, clips=clips, looped=looped)
-    from emoser.runtimes.conversion.onnx import write_onnx
-
-    return write_onnx(checkpoint, folder, clips=clips)
 
 
 def _write_int8(
@@ -128,11 +120,13 @@ def _write_int8(
         quantize_openvino,
         split_clips,
     )
+    from emoser.runtimes.conversion.writing import write_graph
 
     calibration, held_out = split_clips(clips)
     quantize = quantize_openvino if to == "openvino" else quantize_onnx
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
-        plain = _write(to, checkpoint, Path(place), held_out[:MAX_CLIPS], looped=False)
+        compared = held_out[:MAX_CLIPS]
+        plain = write_graph(checkpoint, Path(place), to=to, clips=compared, looped=False)
         quantize(Path(place) / plain.file, folder / plain.file, calibration)
         manifest = replace(plain, dtype="int8", parity={})
         manifest.write(folder)

@@ -1,29 +1,23 @@
-"""One call, several engines: recordings in, logits and embeddings out, as NumPy arrays.
+"""The interface of an engine: recordings in, logits and embeddings out, as NumPy arrays.
 
-`open_runtime` picks the engine and imports it; nothing heavy is imported before. Knows nothing
-of label names or audio formats.
+`emoser.runtimes.opening` chooses an engine and opens a checkpoint with it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.files import CheckpointFiles
-from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig, ModelInfo
-
-if TYPE_CHECKING:
-    import torch
 
 BACKENDS = ("auto", "torch", "openvino", "onnx")
 Samples = npt.NDArray[np.float32]
 
 
-class Answer(NamedTuple):
-    """What an engine says about N recordings.
+class InferenceOutput(NamedTuple):
+    """The outputs of a model for N recordings.
 
     Attributes:
         logits: One row per recording, (N, C), float32.
@@ -38,34 +32,34 @@ class Runtime(Protocol):
     """An engine that holds one model.
 
     Attributes:
-        batch_seconds: How much audio the engine likes in one batch, padding included; None
-            where padding does not pay.
-        group_size: How many recordings the engine likes in one call of `infer` where it does
-            not pad: it hears them side by side. 1 where one after another is as fast.
+        batch_seconds: Preferred seconds of audio in one batch, padding included; None where
+            padding does not pay.
+        group_size: Preferred number of recordings in one call of `infer` for an engine that
+            does not pad but runs them in parallel; 1 for one that runs them one by one.
     """
 
     batch_seconds: float | None
     group_size: int
 
-    def infer(self, recordings: Sequence[Samples]) -> Answer:
+    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of mono recordings at the model's rate, of any lengths."""
         ...
 
 
 @runtime_checkable
 class FrameRuntime(Runtime, Protocol):
-    """An engine that can tell about single frames."""
+    """An engine that can also classify single frames."""
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C)."""
         ...
 
 
-class FrameAnswers:
-    """An engine whose answer for each recording is that for its frames.
+class FrameAdapter:
+    """A `Runtime` whose output for a recording is that of its frames.
 
-    `infer` gives probabilities (N, L, C) in the place of logits, and no embeddings; the
-    recordings must be equally long.
+    `infer` gives probabilities (N, L, C) in place of logits, and no embeddings; the recordings
+    must be equally long.
     """
 
     def __init__(self, runtime: FrameRuntime) -> None:
@@ -73,68 +67,32 @@ class FrameAnswers:
         self.batch_seconds = runtime.batch_seconds
         self.group_size = 1
 
-    def infer(self, recordings: Sequence[Samples]) -> Answer:
+    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Probabilities of the frames of each recording."""
         rows = np.stack([self.runtime.infer_frames(samples) for samples in recordings])
-        return Answer(rows, np.zeros((len(rows), 0), np.float32))
+        return InferenceOutput(rows, np.zeros((len(rows), 0), np.float32))
 
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """An engine with its model, and what the model says about itself."""
+    """An engine with its model, the model's configuration, and facts for the user."""
 
     runtime: Runtime
     config: ModelConfig
     info: ModelInfo
 
 
-def open_runtime(
-    checkpoint: CheckpointFiles,
-    *,
-    device: "str | torch.device" = "auto",
-    dtype: str = "auto",
-    backend: str = "auto",
-) -> OpenedModel:
-    """Load a checkpoint into an engine.
+class OpenedGraph(NamedTuple):
+    """An engine that holds an exported graph.
 
-    Raises:
-        ValueError: If the backend, device or dtype is none that emoser knows.
-        CheckpointError: If the checkpoint does not fit.
-        DependencyError: If the engine is not installed.
-        DeviceError: If the device is not there.
+    Attributes:
+        runtime: The engine.
+        device: The device that it runs on.
+        dtype: The precision of its arithmetic.
+        notes: Remarks for the user, such as a precision that was replaced.
     """
-    from emoser.runtimes.opening import choose_backend, require_backend
 
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; use one of {', '.join(BACKENDS)}")
-    if backend != "auto":
-        require_backend(backend)
-        return _open(checkpoint, device, dtype, backend)
-    chosen = choose_backend(checkpoint, device=device, dtype=dtype)
-    if chosen != "openvino" or not checkpoint.has_weights:
-        return _open(checkpoint, device, dtype, chosen)
-    try:
-        return _open(checkpoint, device, dtype, chosen)
-    except CheckpointError as error:  # torch can run what OpenVINO cannot express
-        opened = _open(checkpoint, device, dtype, "torch")
-        notes = (*opened.info.notes, f"run by torch: {error}")
-        return replace(opened, info=replace(opened.info, notes=notes))
-
-
-def _open(
-    checkpoint: CheckpointFiles, device: "str | torch.device", dtype: str, backend: str
-) -> OpenedModel:
-    """Import an engine and load a checkpoint into it."""
-    if backend == "openvino":
-        from emoser.runtimes.openvino import open_openvino
-
-        return open_openvino(checkpoint, device=device, dtype=dtype)
-    if backend == "onnx":
-        from emoser.runtimes.onnx import open_onnx
-
-        return open_onnx(checkpoint, device=device, dtype=dtype)
-    from emoser.runtimes.opening import refuse_graph_alone
-    from emoser.runtimes.torch.engine import open_torch
-
-    refuse_graph_alone(checkpoint)
-    return open_torch(checkpoint, device=device, dtype=dtype)
+    runtime: Runtime
+    device: str
+    dtype: str
+    notes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""What stands beside an exported graph: enough to predict with it and without its original.
+"""The manifest of an exported graph: all that is needed to predict without the checkpoint.
 
-`emoser_runtime.json` says which file holds the graph and in what precision, what the model
-around it is, which weights it was made from, and what was proved about it. Imports neither
+`emoser_runtime.json` states the file and the precision of the graph, the configuration of the
+model, the weights that it was made from, and the measured parity with torch. Imports neither
 torch nor transformers.
 """
 
@@ -25,15 +25,15 @@ DTYPES = ("float32", "bfloat16", "int8")
 
 @dataclass(frozen=True)
 class Source:
-    """What the checkpoint was that a graph was made from.
+    """The checkpoint that a graph was made from.
 
     Attributes:
-        name: What the user called it.
-        layout: How its files were laid out.
+        name: The name that the user gave.
+        layout: Name of its layout.
         licence: Licence of the weights as its card states it, else None.
         parameters: Number of weights.
         revision: The commit of a Hub checkpoint, else None.
-        notes: What its loader chose where the files leave a choice.
+        notes: Choices of the layout where the files leave one open.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An exported graph and the model that it is.
+    """An exported graph and the model that it holds.
 
     Attributes:
         format: "onnx" or "openvino".
         dtype: Precision of its arithmetic: "float32", "bfloat16" or "int8".
-        config: What stands around the encoder.
+        config: The configuration of the model.
         source: The checkpoint that it was made from.
-        weights: `hash_checkpoint` of that checkpoint.
-        versions: Versions of what made it, by package.
-        parity: What was proved about its numbers, and on what.
+        weights: `CheckpointFiles.content_hash` of that checkpoint.
+        versions: Versions of the packages that wrote it.
+        parity: Measured differences to torch, and the clips that they were measured on.
     """
 
     format: str
@@ -67,7 +67,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what emoser does not write.
+        """Refuse formats and precisions that emoser does not write.
 
         Raises:
             ValueError: If the format or the precision is unknown.
@@ -83,26 +83,6 @@ class Manifest:
         """Name of the file that holds the graph."""
         return FILES[self.format]
 
-    def to_info(self, checkpoint: CheckpointFiles, *, backend: str, device: str) -> ModelInfo:
-        """What the classifier tells about the model, run by an engine."""
-        return ModelInfo(
-            name=checkpoint.name,
-            path=str(checkpoint.folder),
-            revision=checkpoint.revision or self.source.revision,
-            layout=self.source.layout,
-            licence=self.source.licence,
-            encoder=self.config.encoder,
-            parameters=self.source.parameters,
-            sampling_rate=self.config.sampling_rate,
-            raw_labels=self.config.raw_labels,
-            max_seconds=self.config.max_seconds,
-            backend=backend,
-            device=device,
-            dtype=self.dtype,
-            training=self.config.training,
-            notes=self.source.notes,
-        )
-
     def write(self, folder: Path) -> None:
         """Write `emoser_runtime.json` into a folder."""
         values = {
@@ -115,15 +95,53 @@ class Manifest:
         (folder / GRAPH_MANIFEST).write_text(text, encoding="utf-8")
 
 
-def describe_source(checkpoint: CheckpointFiles, loaded: "LoadedModel") -> Source:
-    """What the manifest says about a checkpoint that has been loaded."""
+def describe_source(files: CheckpointFiles, loaded: "LoadedModel") -> Source:
+    """The facts about a loaded checkpoint that its manifest and `ModelInfo` state."""
     return Source(
-        name=checkpoint.name,
+        name=files.name,
         layout=loaded.layout,
-        licence=checkpoint.licence,
+        licence=files.licence,
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
-        revision=checkpoint.revision,
+        revision=files.revision,
         notes=loaded.notes,
+    )
+
+
+def build_info(
+    files: CheckpointFiles,
+    source: Source,
+    config: ModelConfig,
+    *,
+    backend: str,
+    device: str,
+    dtype: str,
+) -> ModelInfo:
+    """The facts for the user about a model that an engine runs.
+
+    Args:
+        files: The files that were opened.
+        source: The checkpoint that the numbers come from.
+        config: The model's configuration.
+        backend: Name of the engine.
+        device: The device that it runs on.
+        dtype: The precision of its arithmetic.
+    """
+    return ModelInfo(
+        name=files.name,
+        path=str(files.folder),
+        revision=files.revision or source.revision,
+        layout=source.layout,
+        licence=source.licence,
+        encoder=config.encoder,
+        parameters=source.parameters,
+        sampling_rate=config.sampling_rate,
+        raw_labels=config.raw_labels,
+        max_seconds=config.max_seconds,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        training=config.training,
+        notes=source.notes,
     )
 
 
@@ -144,20 +162,6 @@ def read_manifest(files: CheckpointFiles) -> Manifest | None:
     if manifest.file not in files.stamps:
         raise CheckpointError(f"{files.folder} has no {manifest.file}; export the model again")
     return manifest
-
-
-def read_graph(files: CheckpointFiles) -> Manifest | None:
-    """The manifest of a folder whose graph may be used; None without one, or with a stale one.
-
-    A graph beside weights is stale unless it was made from exactly these.
-
-    Raises:
-        CheckpointError: As `read_manifest`.
-    """
-    manifest = read_manifest(files)
-    if manifest is None or not files.has_weights:
-        return manifest
-    return manifest if files.content_hash == manifest.weights else None
 
 
 def _parse(values: Mapping[str, Any]) -> Manifest:

@@ -1,30 +1,31 @@
 """The ONNX Runtime engine: a graph in `model.onnx`, on the CPU or on CUDA.
 
-One recording at a time, never padded, so that every answer belongs to its recording. Imports
-neither torch nor transformers, unless a checkpoint without a graph must first be converted.
+Recordings run one by one and are never padded, so that no output depends on the others. Imports
+neither torch nor transformers.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, DependencyError, DeviceError
-from emoser.runtimes import Answer, OpenedModel, Samples
-from emoser.runtimes.cache import make_key, open_entry
-from emoser.runtimes.manifest import Manifest, read_graph
+from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.runtimes.manifest import Manifest
 
 if TYPE_CHECKING:
     import torch
 
+BACKEND = "onnx"
+NAME = "ONNX Runtime"
+FORMATS = ("onnx",)
+"""Formats of graphs that this engine reads."""
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-QUIET = 3  # errors alone
+ERRORS_ONLY = 3  # log severity
 
 
 class OnnxRuntime:
@@ -37,11 +38,11 @@ class OnnxRuntime:
         self.session = session
         self.by_frame = any(output.name == "frames" for output in session.get_outputs())
 
-    def infer(self, recordings: Sequence[Samples]) -> Answer:
+    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of recordings, one after another."""
         rows = [self._run(("logits", "embedding"), samples) for samples in recordings]
         logits, embeddings = zip(*rows, strict=True)
-        return Answer(np.concatenate(logits), np.concatenate(embeddings))
+        return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them.
@@ -50,70 +51,55 @@ class OnnxRuntime:
             ValueError: If the model does not classify frames.
         """
         if not self.by_frame:
-            raise ValueError("this model pools its frames and has no answer for single ones")
+            raise ValueError("this model pools its frames and has no outputs for single frames")
         (frames,) = self._run(("frames",), samples)
         return np.asarray(frames[0], np.float32)
 
     def _run(self, outputs: Sequence[str], samples: Samples) -> list[npt.NDArray[np.float32]]:
         row = np.ascontiguousarray(samples, np.float32)[None]
-        answers: list[npt.NDArray[np.float32]] = self.session.run(outputs, {"samples": row})
-        return answers
+        values: list[npt.NDArray[np.float32]] = self.session.run(outputs, {"samples": row})
+        return values
 
 
-def open_onnx(
-    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
-) -> OpenedModel:
-    """Load a checkpoint into ONNX Runtime, converting it where it was not converted before.
+def check_options(device: "str | torch.device", dtype: str) -> None:
+    """Refuse a device or precision before anything is converted.
 
     Raises:
-        CheckpointError: If the checkpoint does not fit, its graph is damaged or gives other
-            numbers, or the folder holds a graph of another engine alone.
-        DependencyError: If ONNX Runtime does not load, or a conversion needs `onnx`.
-        DeviceError: If CUDA was asked for and ONNX Runtime cannot use it.
-        ValueError: If the device or the precision is none that this engine has.
+        DependencyError: If ONNX Runtime does not load.
+        DeviceError: If CUDA was requested and this build has none.
+        ValueError: If the engine does not support the device or the precision.
     """
     if dtype not in ("auto", "float32"):
         raise ValueError(
             f"dtype is {dtype!r} and backend 'onnx' computes in float32; use dtype='float32', or "
             "another backend"
         )
-    providers = choose_providers(device)
-    manifest = read_graph(checkpoint)
-    if manifest is not None:
-        return _open_graph(checkpoint, checkpoint.folder, manifest, providers)
-    parts = {"format": "onnx", "dtype": "float32"}
-    with open_entry(make_key(checkpoint, parts), _converter(checkpoint)) as entry:
-        manifest = read_graph(as_files(entry.folder))
-        if manifest is None:
-            raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
-        opened = _open_graph(checkpoint, entry.folder, manifest, providers)
-    info = replace(opened.info, notes=(*opened.info.notes, *entry.notes))
-    return replace(opened, info=info)
+    choose_providers(device)
 
 
-def _converter(checkpoint: CheckpointFiles) -> Callable[[Path], None]:
-    """What writes the graph of a checkpoint; it imports torch when it is called."""
-
-    def build(folder: Path) -> None:
-        from emoser.runtimes.conversion.onnx import write_onnx
-
-        write_onnx(checkpoint, folder)
-
-    return build
+def cache_parts() -> dict[str, str]:
+    """The properties of a graph in the cache that do not depend on the checkpoint."""
+    return {"format": "onnx", "dtype": "float32"}
 
 
-def _open_graph(
-    checkpoint: CheckpointFiles, folder: Path, manifest: Manifest, providers: Sequence[Any]
-) -> OpenedModel:
-    if manifest.format != "onnx":
-        raise CheckpointError(
-            f"{folder} holds a graph of {manifest.format}, which backend 'onnx' does not read; "
-            f"use backend={manifest.format!r}, or export it again to onnx"
-        )
-    session = open_session(folder / manifest.file, providers)
+def open_graph(
+    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
+) -> OpenedGraph:
+    """Load a graph file.
+
+    Args:
+        file: The graph.
+        manifest: Its manifest.
+        device: "auto" (the CPU), "cpu", "cuda" or "cuda:N".
+        dtype: As checked by `check_options`; the graph has a precision of its own.
+
+    Raises:
+        CheckpointError: If ONNX Runtime cannot read it.
+        DeviceError: If CUDA was requested and does not start.
+    """
+    session = open_session(file, choose_providers(device))
     kind = "cuda" if CUDA in session.get_providers() else "cpu"
-    info = manifest.to_info(checkpoint, backend="onnx", device=kind)
-    return OpenedModel(OnnxRuntime(session), manifest.config, info)
+    return OpenedGraph(OnnxRuntime(session), kind, manifest.dtype)
 
 
 def open_session(file: Path, providers: Sequence[Any]) -> Any:
@@ -121,34 +107,35 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
 
     Raises:
         CheckpointError: If ONNX Runtime cannot read it.
-        DeviceError: If CUDA was asked for and does not start.
+        DeviceError: If CUDA was requested and does not start.
     """
     onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = QUIET
+    options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = count_threads()
-    options.enable_mem_pattern = False  # a plan for each length that ever came, all held at once
+    options.enable_mem_pattern = False  # it would keep a plan for every length that occurs
     try:
         session = onnxruntime.InferenceSession(file, options, providers=providers)
     except _faults() as error:
         raise CheckpointError(
-            f"{file} is no graph that ONNX Runtime {onnxruntime.__version__} runs "
+            f"ONNX Runtime {onnxruntime.__version__} cannot read {file} "
             f"({_first_line(error)}); export the model again"
         ) from error
     if len(providers) > 1 and CUDA not in session.get_providers():
         raise DeviceError(
-            "device 'cuda' was asked for and ONNX Runtime could not start it; use device='cpu', "
+            "device is 'cuda' and ONNX Runtime could not start CUDA; use device='cpu', "
             "or install an onnxruntime-gpu for your CUDA and cuDNN"
         )
     return session
 
 
 def choose_providers(device: "str | torch.device") -> list[Any]:
-    """ONNX Runtime's words for a device; "auto" is the CPU.
+    """The execution providers of a device; "auto" is the CPU.
 
     Raises:
-        DeviceError: If CUDA was asked for and this build has none.
-        ValueError: If the engine knows no such device.
+        DependencyError: If CUDA was requested and ONNX Runtime does not load.
+        DeviceError: If CUDA was requested and this build has none.
+        ValueError: If the engine does not support the device.
     """
     kind, _, index = str(device).partition(":")
     if kind in ("auto", "cpu"):
@@ -159,16 +146,16 @@ def choose_providers(device: "str | torch.device") -> list[Any]:
         )
     if CUDA not in import_engine().get_available_providers():
         raise DeviceError(
-            f"device {str(device)!r} was asked for and this ONNX Runtime has no CUDA; use "
+            f"device is {str(device)!r} and this ONNX Runtime has no CUDA; use "
             "device='cpu', or install onnxruntime-gpu in its place"
         )
     return [(CUDA, {"device_id": int(index or 0)}), CPU]
 
 
 def count_threads() -> int:
-    """Threads of a session: `OMP_NUM_THREADS`, or what the process is confined to.
+    """Threads of a session: `OMP_NUM_THREADS`, or the cores that the process may use.
 
-    0 lets ONNX Runtime take one for each core.
+    0 lets the engine take one for each core.
     """
     stated = os.environ.get("OMP_NUM_THREADS", "")
     if stated.isdigit() and int(stated) > 0:

@@ -1,65 +1,88 @@
-"""Which engine runs a checkpoint, told without importing any of them.
+"""Choose an engine for a checkpoint and open the checkpoint with it.
 
-Knows what is installed, what accelerators the machine evidently lacks, and what lies beside a
-checkpoint. Imports torch only where an accelerator may be there.
+The only place that asks whether a folder holds a graph that may be run, and where a graph that
+is missing is converted and cached. torch and the engines are imported when they are chosen; what
+is installed and whether there may be a GPU is found out without importing anything.
 """
 
 import os
 import platform
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, missing_extra
-from emoser.runtimes.manifest import read_graph, read_manifest
+from emoser.runtimes import BACKENDS, OpenedModel
+from emoser.runtimes.cache import make_key, open_entry
+from emoser.runtimes.manifest import Manifest, build_info, read_manifest
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
-"""What each engine needs."""
+"""The package that each engine needs."""
 
 GPU_TRACES = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
-"""Files that Linux has where CUDA or ROCm can run."""
+"""Files that exist on Linux where CUDA or ROCm can run."""
 
 
-def is_installed(backend: str) -> bool:
-    """Whether the package of an engine is there; it is not imported.
+def open_runtime(
+    files: CheckpointFiles,
+    *,
+    device: "str | torch.device" = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+) -> OpenedModel:
+    """Open a checkpoint with an engine.
 
-    Example:
-        >>> is_installed("torch")
-        True
-    """
-    return find_spec(PACKAGES[backend]) is not None
-
-
-def require_backend(backend: str) -> None:
-    """Refuse an engine whose package is not there.
+    Args:
+        files: The files of the checkpoint.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps" or a `torch.device`.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        backend: "auto", "torch", "openvino" or "onnx".
 
     Raises:
-        DependencyError: With the line that installs it.
+        ValueError: If the backend, device or dtype is not supported.
+        CheckpointError: If the checkpoint does not load, or its graph is damaged.
+        DependencyError: If the engine is not installed.
+        DeviceError: If the device is not available.
     """
-    if not is_installed(backend):
-        raise missing_extra(f"backend {backend!r}", backend)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; use one of {', '.join(BACKENDS)}")
+    if backend != "auto":
+        require_backend(backend)
+        return _open(files, device, dtype, backend)
+    chosen = choose_backend(files, device=device, dtype=dtype)
+    if chosen != "openvino" or not files.has_weights:
+        return _open(files, device, dtype, chosen)
+    try:
+        return _open(files, device, dtype, chosen)
+    except CheckpointError as error:  # torch can run models that OpenVINO cannot express
+        opened = _open(files, device, dtype, "torch")
+        notes = (*opened.info.notes, f"run by torch: {error}")
+        return replace(opened, info=replace(opened.info, notes=notes))
 
 
 def choose_backend(
-    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
+    files: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
 ) -> str:
     """The engine that "auto" stands for.
 
-    torch on a GPU; on a CPU OpenVINO where it is installed, else ONNX Runtime where that is
-    installed and a graph is at hand, else torch. A folder that holds an exported graph alone is
-    run by what can run it.
+    torch on a GPU; on a CPU OpenVINO if it is installed, else ONNX Runtime if that is installed
+    and the folder holds a graph, else torch. A folder that holds only an exported graph is run
+    by an engine that reads it.
 
     Raises:
         CheckpointError: If the manifest of the folder is damaged.
-        DependencyError: If the folder holds a graph alone and its engine is not installed.
+        DependencyError: If the folder holds only a graph and its engine is not installed.
     """
     openvino = is_installed("openvino")
-    if not checkpoint.has_weights:
-        manifest = read_manifest(checkpoint)
+    if not files.has_weights:
+        manifest = read_manifest(files)
         if manifest is not None:
             if openvino and runs_on_cpu(device):
                 return "openvino"
@@ -69,28 +92,46 @@ def choose_backend(
         return "torch"
     if openvino:
         return "openvino"
-    at_hand = dtype != "bfloat16" and is_installed("onnx") and read_graph(checkpoint)
-    return "onnx" if at_hand else "torch"
+    usable = dtype != "bfloat16" and is_installed("onnx") and find_graph(files) is not None
+    return "onnx" if usable else "torch"
 
 
-def refuse_graph_alone(checkpoint: CheckpointFiles) -> None:
-    """Refuse a folder that holds an exported graph alone, of which torch can make nothing.
+def find_graph(files: CheckpointFiles) -> Manifest | None:
+    """The manifest of the graph in a folder; None without one, or with a stale one.
+
+    A graph beside weights is stale unless it was made from exactly these.
 
     Raises:
-        CheckpointError: If it is such a folder.
+        CheckpointError: If the manifest is damaged, or its graph is missing.
     """
-    folder = checkpoint.folder
-    manifest = None if checkpoint.has_weights else read_manifest(checkpoint)
-    if manifest is not None:
-        raise CheckpointError(
-            f"{folder} holds an exported {manifest.format} graph and no weights, which backend "
-            f"'torch' needs; use backend={manifest.format!r} or 'auto', or load "
-            f"{manifest.source.name!r}, of which it was made"
-        )
+    manifest = read_manifest(files)
+    if manifest is None or not files.has_weights:
+        return manifest
+    return manifest if files.content_hash == manifest.weights else None
+
+
+def is_installed(backend: str) -> bool:
+    """Whether the package of an engine is installed; it is not imported.
+
+    Example:
+        >>> is_installed("torch")
+        True
+    """
+    return find_spec(PACKAGES[backend]) is not None
+
+
+def require_backend(backend: str) -> None:
+    """Refuse an engine whose package is not installed.
+
+    Raises:
+        DependencyError: With the command that installs it.
+    """
+    if not is_installed(backend):
+        raise missing_extra(f"backend {backend!r}", backend)
 
 
 def runs_on_cpu(device: "str | torch.device") -> bool:
-    """Whether a device is the CPU; torch is asked about "auto" where a GPU may be there."""
+    """Whether a device is the CPU; torch is asked about "auto" only if there may be a GPU."""
     name = str(device)
     if name != "auto":
         return name.split(":")[0] == "cpu"
@@ -102,7 +143,7 @@ def runs_on_cpu(device: "str | torch.device") -> bool:
 
 
 def may_have_accelerator() -> bool:
-    """Whether this machine may have a GPU that torch could use; False only where it has not."""
+    """Whether this machine may have a GPU that torch can use; False only if it has none."""
     system = platform.system()
     if system == "Darwin":
         return platform.machine() == "arm64"
@@ -111,3 +152,91 @@ def may_have_accelerator() -> bool:
     if system == "Windows":
         return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32/nvcuda.dll").is_file()
     return any(Path(trace).exists() for trace in GPU_TRACES)
+
+
+def _open(
+    files: CheckpointFiles, device: "str | torch.device", dtype: str, backend: str
+) -> OpenedModel:
+    if backend != "torch":
+        return _open_graph(files, device, dtype, backend)
+    _refuse_graph_alone(files)
+    from emoser.runtimes.torch.engine import open_torch
+
+    return open_torch(files, device=device, dtype=dtype)
+
+
+def _refuse_graph_alone(files: CheckpointFiles) -> None:
+    """Refuse a folder that holds only an exported graph, which torch cannot run."""
+    manifest = None if files.has_weights else read_manifest(files)
+    if manifest is not None:
+        raise CheckpointError(
+            f"{files.folder} holds an exported {manifest.format} graph and no weights, which "
+            f"backend 'torch' needs; use backend={manifest.format!r} or 'auto', or load "
+            f"{manifest.source.name!r}, which it was made from"
+        )
+
+
+def _open_graph(
+    files: CheckpointFiles, device: "str | torch.device", dtype: str, backend: str
+) -> OpenedModel:
+    """Open the graph in a folder, or else one from the cache, where it is converted if missing."""
+    engine = _import_engine(backend)
+    engine.check_options(device, dtype)
+    manifest = find_graph(files)
+    if manifest is not None:
+        return _run_graph(files, files.folder, manifest, engine, device=device, dtype=dtype)
+    key = make_key(files, engine.cache_parts())
+    with open_entry(key, partial(_convert, files, backend)) as entry:
+        manifest = read_manifest(as_files(entry.folder))
+        if manifest is None:
+            raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
+        opened = _run_graph(files, entry.folder, manifest, engine, device=device, dtype=dtype)
+    info = replace(opened.info, notes=(*opened.info.notes, *entry.notes))
+    return replace(opened, info=info)
+
+
+def _run_graph(
+    files: CheckpointFiles,
+    folder: Path,
+    manifest: Manifest,
+    engine: ModuleType,
+    *,
+    device: "str | torch.device",
+    dtype: str,
+) -> OpenedModel:
+    """Run the graph of a folder with an engine.
+
+    Raises:
+        CheckpointError: If the engine does not read its format.
+    """
+    backend = engine.BACKEND
+    if manifest.format not in engine.FORMATS:
+        raise CheckpointError(
+            f"{folder} holds a graph of {manifest.format}, which backend {backend!r} does not "
+            f"read; use backend={manifest.format!r}, or export it again to {backend}"
+        )
+    runtime, kind, precision, notes = engine.open_graph(
+        folder / manifest.file, manifest, device=device, dtype=dtype
+    )
+    info = build_info(
+        files, manifest.source, manifest.config, backend=backend, device=kind, dtype=precision
+    )
+    info = replace(info, notes=(*info.notes, *notes))
+    return OpenedModel(runtime, manifest.config, info)
+
+
+def _import_engine(backend: str) -> ModuleType:
+    if backend == "openvino":
+        from emoser.runtimes import openvino
+
+        return openvino
+    from emoser.runtimes import onnx
+
+    return onnx
+
+
+def _convert(files: CheckpointFiles, backend: str, folder: Path) -> None:
+    """Write the graph of a checkpoint into a folder of the cache; imports torch."""
+    from emoser.runtimes.conversion.writing import write_graph
+
+    write_graph(files, folder, to=backend)

@@ -1,37 +1,36 @@
-"""The OpenVINO engine: a graph on the processor, several times as fast as torch there.
+"""The OpenVINO engine: a graph on the CPU, several times as fast as torch.
 
-A checkpoint is converted once and kept in the user's cache; one that has a graph beside it, or
-in the cache, needs neither torch nor transformers. One recording at a time, never padded, so
-that every answer belongs to its recording. Several threads may share one runtime.
+Recordings run one by one and are never padded, so that no output depends on the others. Several
+threads may share one runtime. Imports neither torch nor transformers.
 """
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, DependencyError
-from emoser.models.config import ModelInfo
-from emoser.runtimes import Answer, OpenedModel, Samples
-from emoser.runtimes.cache import make_key, open_entry
-from emoser.runtimes.manifest import Manifest, read_graph
+from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.runtimes.manifest import Manifest
 from emoser.runtimes.onnx import count_threads
 
 if TYPE_CHECKING:
     import torch
 
+BACKEND = "openvino"
+NAME = "OpenVINO"
+FORMATS = ("onnx", "openvino")
+"""Formats of graphs that this engine reads."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 TELEMETRY = "openvino_telemetry"
 SLOW_BFLOAT16 = (
-    "this processor has no bfloat16 arithmetic, and imitating it is many times slower than "
-    "float32, in which the model runs"
+    "this processor has no bfloat16 arithmetic, and emulating it is many times slower than "
+    "float32; the model runs in float32"
 )
 WARM_SAMPLES = 16_000
 ONE_LENGTH = frozenset({"whisper"})  # encoders whose frames are always equally many
@@ -47,21 +46,21 @@ class OpenVinoRuntime:
         """Take over a compiled graph.
 
         Args:
-            compiled: What `compile_graph` gave.
-            warm: Hear a moment of silence first. OpenVINO (2026.4) chooses how to compute
-                attention at its first call, and after a first recording of a single frame
+            compiled: The result of `compile_graph`.
+            warm: Run a second of silence first. OpenVINO (2026.4) chooses how to compute
+                attention at its first call, and if the first recording has a single frame,
                 every longer one gets wrong numbers.
         """
         self.compiled = compiled
         self.by_frame = len(compiled.outputs) > 2
-        self._idle: deque[Any] = deque()  # requests that no thread uses now
+        self._idle: deque[Any] = deque()  # requests that no thread is using
         if warm:
             self._run(np.zeros(WARM_SAMPLES, np.float32))
 
-    def infer(self, recordings: Sequence[Samples]) -> Answer:
+    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of recordings, one after another."""
         rows = [self._run(samples) for samples in recordings]
-        return Answer(
+        return InferenceOutput(
             np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
         )
 
@@ -72,7 +71,7 @@ class OpenVinoRuntime:
             ValueError: If the model does not classify frames.
         """
         if not self.by_frame:
-            raise ValueError("this model pools its frames and has no answer for single ones")
+            raise ValueError("this model pools its frames and has no outputs for single frames")
         frames: npt.NDArray[np.float32] = self._run(samples)[2][0]
         return frames
 
@@ -90,63 +89,59 @@ class OpenVinoRuntime:
             self._idle.append(request)
 
 
-def open_openvino(
-    checkpoint: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
-) -> OpenedModel:
-    """Load a checkpoint into OpenVINO, converting it where it was not converted before.
+def check_options(device: "str | torch.device", dtype: str) -> None:
+    """Refuse a device before anything is converted; the precision depends on the graph.
 
     Raises:
-        CheckpointError: If the checkpoint does not fit, or its graph gives other numbers.
-        DependencyError: If OpenVINO does not load.
-        ValueError: If the device or the precision is none that this engine has.
+        ValueError: If the device is not the CPU.
     """
     if str(device).split(":")[0] not in ("auto", "cpu"):
         raise ValueError(
             f"device is {str(device)!r} and backend 'openvino' runs on the 'cpu'; use "
             "backend='torch' for a GPU"
         )
-    manifest = read_graph(checkpoint)
-    if manifest is not None:
-        return _open_graph(checkpoint, checkpoint.folder, manifest, dtype)
-    parts = {"format": "openvino", "dtype": "float32", "engine": import_openvino().__version__}
-    with open_entry(make_key(checkpoint, parts), _converter(checkpoint)) as entry:
-        manifest = read_graph(as_files(entry.folder))
-        if manifest is None:
-            raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
-        return _open_graph(checkpoint, entry.folder, manifest, dtype, notes=entry.notes)
 
 
-def _converter(checkpoint: CheckpointFiles) -> Callable[[Path], None]:
-    """What writes the graph of a checkpoint; it imports torch when it is called."""
+def cache_parts() -> dict[str, str]:
+    """The properties of a graph in the cache that do not depend on the checkpoint.
 
-    def build(folder: Path) -> None:
-        from emoser.runtimes.conversion.openvino import write_openvino
-
-        write_openvino(checkpoint, folder)
-
-    return build
+    Raises:
+        DependencyError: If OpenVINO does not load.
+    """
+    return {"format": "openvino", "dtype": "float32", "engine": import_engine().__version__}
 
 
-def _open_graph(
-    checkpoint: CheckpointFiles,
-    folder: Path,
-    manifest: Manifest,
-    dtype: str,
-    *,
-    notes: tuple[str, ...] = (),
-) -> OpenedModel:
+def open_graph(
+    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
+) -> OpenedGraph:
+    """Load a graph file.
+
+    Args:
+        file: The graph, in a format of OpenVINO or ONNX.
+        manifest: Its manifest.
+        device: As checked by `check_options`.
+        dtype: "auto" (the precision of the graph), "float32", "bfloat16" or "int8".
+
+    Raises:
+        CheckpointError: If OpenVINO cannot read it.
+        DependencyError: If OpenVINO does not load.
+        ValueError: If OpenVINO does not run the graph in this precision.
+    """
     precision = choose_precision(dtype, manifest.dtype)
+    notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
-        precision, notes = "float32", (*notes, SLOW_BFLOAT16)
-    compiled = compile_graph(folder / manifest.file, precision)
-    info: ModelInfo = manifest.to_info(checkpoint, backend="openvino", device="cpu")
-    info = replace(info, dtype=precision, notes=(*info.notes, *notes))
+        precision, notes = "float32", (SLOW_BFLOAT16,)
+    compiled = compile_graph(file, precision)
     runtime = OpenVinoRuntime(compiled, warm=manifest.config.encoder not in ONE_LENGTH)
-    return OpenedModel(runtime, manifest.config, info)
+    return OpenedGraph(runtime, "cpu", precision, notes)
 
 
 def choose_precision(dtype: str, stored: str) -> str:
-    """The precision of a name; "auto" is that of the graph.
+    """The precision to run a graph in; "auto" is that of the graph.
+
+    Args:
+        dtype: The requested precision.
+        stored: The precision of the graph.
 
     Raises:
         ValueError: If OpenVINO does not run the graph in this precision.
@@ -166,21 +161,21 @@ def choose_precision(dtype: str, stored: str) -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16 (AVX512-BF16, AMX and their like)."""
-    capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether this processor computes in bfloat16 (such as AVX512-BF16 or AMX)."""
+    capabilities = import_engine().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
 
 def compile_graph(file: Path, precision: str) -> Any:
     """A graph file, compiled for this processor.
 
-    What an int8 graph leaves in floating point runs in bfloat16 where the processor has it.
+    The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
 
     Raises:
         CheckpointError: If OpenVINO cannot read it.
         DependencyError: If OpenVINO does not load.
     """
-    openvino = import_openvino()
+    openvino = import_engine()
     core = openvino.Core()
     if precision == "int8" and has_bfloat16():
         precision = "bfloat16"
@@ -194,16 +189,15 @@ def compile_graph(file: Path, precision: str) -> Any:
     except RuntimeError as error:
         line = str(error).strip().split("\n")[-1]
         raise CheckpointError(
-            f"{file} is no graph that OpenVINO {openvino.__version__} runs ({line}); export the "
-            "model again"
+            f"OpenVINO {openvino.__version__} cannot read {file} ({line}); export the model again"
         ) from error
 
 
-def import_openvino() -> Any:
-    """The package `openvino`, kept from sending usage statistics to its makers.
+def import_engine() -> Any:
+    """The package `openvino`, imported so that it sends no usage statistics.
 
-    As it comes, its mere import sends an event wherever the user has not opted out; without the
-    package that sends it, OpenVINO works and sends none.
+    By default its import sends an event unless the user has opted out; without the package that
+    sends it, OpenVINO works and sends nothing.
 
     Raises:
         DependencyError: If it does not load.
@@ -222,8 +216,8 @@ def import_openvino() -> Any:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Let what is imported in the block find no package that sends usage statistics."""
-    if TELEMETRY in sys.modules:  # the caller's own choice
+    """Hide the package that sends usage statistics from imports in the block."""
+    if TELEMETRY in sys.modules:  # imported by the caller, whose choice it is
         yield
         return
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from emoser import EmotionClassifier, load_audio
 from emoser.audio.folders import find_recordings
 from emoser.bench.machine import describe_machine
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.runtimes import open_runtime
+from emoser.runtimes.opening import open_runtime
 
 RATE = 16_000
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}

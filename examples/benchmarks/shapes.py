@@ -62,13 +62,13 @@ def write_int8(model: Path, folder: Path) -> Path:
     """
     if (folder / GRAPH_MANIFEST).is_file():
         return folder
-    from emoser.runtimes.conversion.openvino import write_openvino
     from emoser.runtimes.conversion.quantization import quantize_openvino
+    from emoser.runtimes.conversion.writing import write_graph
 
     folder.mkdir(parents=True, exist_ok=True)
     clips = [make_clip(2.0 + seed % 3, seed=seed) for seed in range(CALIBRATION_CLIPS)]
     with tempfile.TemporaryDirectory() as place:
-        plain = write_openvino(find_checkpoint(str(model)), Path(place), looped=False)
+        plain = write_graph(find_checkpoint(str(model)), Path(place), to="openvino", looped=False)
         quantize_openvino(Path(place) / plain.file, folder / plain.file, clips)
     replace(plain, dtype="int8", parity={}).write(folder)
     return folder

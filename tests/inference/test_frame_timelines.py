@@ -23,7 +23,7 @@ from emoser.inference.segmentation import Segmenter, SegmentRules, merge_segment
 from emoser.inference.vad import SpeechRun
 from emoser.models.config import ModelConfig
 from emoser.results.plots import plot_timeline
-from emoser.runtimes import Answer, OpenedModel
+from emoser.runtimes import InferenceOutput, OpenedModel
 
 RATE = 16_000
 STEP = 320
@@ -45,7 +45,7 @@ class LoudFrames:
 
     def infer(self, recordings):
         rows = [np.log(self.infer_frames(item).mean(axis=0)) for item in recordings]
-        return Answer(np.stack(rows), np.stack(rows))
+        return InferenceOutput(np.stack(rows), np.stack(rows))
 
 
 def frame_classifier(runtime=None):

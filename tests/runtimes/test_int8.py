@@ -14,7 +14,7 @@ from emoser.checkpoints.files import as_files
 from emoser.cli import main
 from emoser.errors import AudioError, CheckpointError
 from emoser.export import export
-from emoser.runtimes import Answer
+from emoser.runtimes import InferenceOutput
 from emoser.runtimes.conversion.quantization import find_kept, measure_agreement, split_clips
 from emoser.runtimes.manifest import read_manifest
 
@@ -33,7 +33,7 @@ class Told:
 
     def infer(self, recordings):
         rows = np.array([next(self.rows) for _ in recordings], np.float32)
-        return Answer(rows, rows)
+        return InferenceOutput(rows, rows)
 
 
 def rows_of(labels):

@@ -8,10 +8,10 @@ from support.models import base_config, large_config, loud_model, random_clips, 
 from torch import nn
 from transformers import Data2VecAudioConfig, HubertConfig, Wav2Vec2Config, WavLMConfig
 
-from emoser.runtimes.conversion.graph import build_graph
-from emoser.runtimes.conversion.graph_features import (
+from emoser.runtimes.conversion.graph import (
     NUM_PARTS,
     GraphConvolutions,
+    build_graph,
     replace_convolutions,
 )
 from emoser.runtimes.torch.linear import (
@@ -19,10 +19,10 @@ from emoser.runtimes.torch.linear import (
     OverwritingGelu,
     PackedLinear,
     can_pack,
-    hasten_transformer,
     is_exact_gelu,
     is_stock_attention,
     lay_out,
+    optimize_transformer,
 )
 
 CONFIGS = {
@@ -44,7 +44,7 @@ def run(backbone, frames, mask=None):
 
 @pytest.mark.parametrize("packing", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_hastened_transformer_gives_the_frames_of_transformers(name, packing, monkeypatch):
+def test_a_optimized_transformer_gives_the_frames_of_transformers(name, packing, monkeypatch):
     if not packing:
         monkeypatch.setattr("emoser.runtimes.torch.linear.can_pack", lambda dtype: False)
     backbone = loud_model(CONFIGS[name]).encoder.backbone
@@ -53,7 +53,7 @@ def test_a_hastened_transformer_gives_the_frames_of_transformers(name, packing, 
     mask = torch.ones(2, 37, dtype=torch.long)
     mask[1, 20:] = 0
     before = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
-    hasten_transformer(backbone)
+    optimize_transformer(backbone)
     kinds = {type(part) for part in backbone.modules()}
     packed = packing and can_pack(torch.float32)
     assert {JointAttention, PackedLinear if packed else OverwritingGelu} <= kinds
@@ -65,7 +65,7 @@ def test_a_hastened_transformer_gives_the_frames_of_transformers(name, packing, 
 def test_attention_of_another_kind_is_left_alone():
     backbone = loud_model(small_config(WavLMConfig)).encoder.backbone
     before = [type(part) for part in backbone.modules() if "Attention" in type(part).__name__]
-    hasten_transformer(backbone)
+    optimize_transformer(backbone)
     assert [type(p) for p in backbone.modules() if "Attention" in type(p).__name__] == before
     assert not is_stock_attention(nn.Linear(2, 2))
 

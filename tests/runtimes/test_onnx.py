@@ -22,12 +22,13 @@ from emoser.checkpoints.save import save_model
 from emoser.cli import main
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.export import export
-from emoser.runtimes import open_runtime
-from emoser.runtimes import opening as choice
-from emoser.runtimes.conversion.onnx import save_graph, write_onnx
+from emoser.runtimes import opening
+from emoser.runtimes.conversion.onnx import save_graph
 from emoser.runtimes.conversion.parity import LENGTHS, TOLERANCE
-from emoser.runtimes.manifest import read_graph, read_manifest
+from emoser.runtimes.conversion.writing import write_graph
+from emoser.runtimes.manifest import read_manifest
 from emoser.runtimes.onnx import OnnxRuntime
+from emoser.runtimes.opening import find_graph, open_runtime
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -59,7 +60,7 @@ def test_every_layout_gives_the_numbers_of_its_authors(name, tmp_path):
     manifest_folder = tmp_path / "graph"
     manifest_folder.mkdir()
     checkpoint = CheckpointFiles(name, tmp_path / "model")
-    manifest = write_onnx(checkpoint, manifest_folder)
+    manifest = write_graph(checkpoint, manifest_folder, to="onnx")
     opened = open_runtime(CheckpointFiles(name, manifest_folder), backend="onnx", device="cpu")
     model = load_checkpoint(tmp_path / "model").model
     assert manifest.parity["num_clips"] == len(LENGTHS)
@@ -157,7 +158,7 @@ def test_real_speech_gets_the_numbers_of_torch(engines, speech_data):
 
 def test_the_bundled_graph_is_of_the_bundled_weights():
     """After a training: python examples/bundled/export_graph.py."""
-    manifest, model = read_graph(as_files(TINY)), load_checkpoint(TINY).model
+    manifest, model = find_graph(as_files(TINY)), load_checkpoint(TINY).model
     assert manifest is not None
     assert manifest.config == model.config
     # Clips of 25 ms, most of whose frames are padding, round otherwise in every engine.
@@ -186,20 +187,20 @@ def test_predicting_imports_neither_torch_nor_transformers(model, exported, engi
 
 
 def test_auto_is_onnx_runtime_on_a_cpu_with_a_graph_at_hand(monkeypatch, exported):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: backend != "openvino")
+    monkeypatch.setattr(opening, "is_installed", lambda backend: backend != "openvino")
     bundled = find_checkpoint()
-    assert choice.choose_backend(bundled, device="cpu") == "onnx"
-    assert choice.choose_backend(bundled, device="cuda") == "torch"
-    assert choice.choose_backend(bundled, device="cpu", dtype="bfloat16") == "torch"
-    assert choice.choose_backend(CheckpointFiles("x", exported), device="cpu") == "onnx"
-    monkeypatch.setattr(choice, "is_installed", lambda backend: backend == "torch")
-    assert choice.choose_backend(bundled, device="cpu") == "torch"
+    assert opening.choose_backend(bundled, device="cpu") == "onnx"
+    assert opening.choose_backend(bundled, device="cuda") == "torch"
+    assert opening.choose_backend(bundled, device="cpu", dtype="bfloat16") == "torch"
+    assert opening.choose_backend(CheckpointFiles("x", exported), device="cpu") == "onnx"
+    monkeypatch.setattr(opening, "is_installed", lambda backend: backend == "torch")
+    assert opening.choose_backend(bundled, device="cpu") == "torch"
     with pytest.raises(DependencyError, match=r'pip install "emoser\[onnx\]"'):
-        choice.choose_backend(CheckpointFiles("x", exported), device="cpu")
+        opening.choose_backend(CheckpointFiles("x", exported), device="cpu")
 
 
 def test_a_missing_engine_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"backend 'onnx' needs .*emoser\[onnx\]"):
         open_runtime(find_checkpoint(), backend="onnx")
     with pytest.raises(DependencyError, match=r"emoser\[onnx\]"):
@@ -207,14 +208,14 @@ def test_a_missing_engine_is_one_sentence(monkeypatch):
 
 
 def test_no_accelerator_is_seen_without_a_trace_of_one(monkeypatch):
-    monkeypatch.setattr(choice.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(choice, "GPU_TRACES", ("/no/such/device",))
-    assert not choice.may_have_accelerator()
-    monkeypatch.setattr(choice, "GPU_TRACES", (str(TINY),))
+    monkeypatch.setattr(opening.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(opening, "GPU_TRACES", ("/no/such/device",))
+    assert not opening.may_have_accelerator()
+    monkeypatch.setattr(opening, "GPU_TRACES", (str(TINY),))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert choice.may_have_accelerator()
+    assert opening.may_have_accelerator()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not choice.may_have_accelerator()
+    assert not opening.may_have_accelerator()
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch):
@@ -240,7 +241,7 @@ def test_what_the_engine_cannot_do_is_refused(options, fault):
 def test_a_damaged_graph_is_refused(exported, tmp_path):
     for name in (GRAPH_MANIFEST, "model.onnx"):
         (tmp_path / name).write_bytes((exported / name).read_bytes()[: 10**6])
-    with pytest.raises(CheckpointError, match=r"model\.onnx is no graph that ONNX Runtime"):
+    with pytest.raises(CheckpointError, match=r"ONNX Runtime \S+ cannot read .*model\.onnx"):
         open_runtime(CheckpointFiles("x", tmp_path), backend="onnx")
 
 
@@ -288,7 +289,7 @@ def test_a_folder_that_is_not_empty_stays(exported):
 
 
 def test_a_graph_cannot_be_exported_again(exported, tmp_path):
-    with pytest.raises(CheckpointError, match="holds an exported onnx graph and no weights"):
+    with pytest.raises(CheckpointError, match="an exported graph and no weights, so it can only"):
         export(exported, tmp_path / "again")
 
 

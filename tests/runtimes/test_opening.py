@@ -11,9 +11,9 @@ from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, as_files
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
-from emoser.runtimes import open_runtime
 from emoser.runtimes.conversion.graph import build_graph
-from emoser.runtimes.manifest import Manifest, Source, read_graph, read_manifest
+from emoser.runtimes.manifest import Manifest, Source, read_manifest
+from emoser.runtimes.opening import find_graph, open_runtime
 from emoser.runtimes.torch.convolutions import fold_weight_norms
 
 LENGTHS = (16_000, 1, 399, 401, 5_000)
@@ -95,9 +95,9 @@ def test_a_graph_of_other_weights_than_those_beside_it_is_not_used(tmp_path):
         (tmp_path / name).write_bytes((BUNDLED / "emoser-tiny" / name).read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"graph")
     manifest_of(weights=as_files(tmp_path).content_hash).write(tmp_path)
-    assert read_graph(as_files(tmp_path)) is not None
+    assert find_graph(as_files(tmp_path)) is not None
     (tmp_path / "config.json").write_text("{}")
-    assert read_graph(as_files(tmp_path)) is None
+    assert find_graph(as_files(tmp_path)) is None
 
 
 def test_a_graph_alone_is_refused_by_torch(tmp_path):

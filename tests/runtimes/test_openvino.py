@@ -22,10 +22,11 @@ from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
 from emoser.export import export
-from emoser.runtimes import Answer, cache, open_runtime
+from emoser.runtimes import InferenceOutput, cache
 from emoser.runtimes import openvino as openvino_runtime
 from emoser.runtimes.cache import cache_folder, hash_weights, make_key, open_entry
 from emoser.runtimes.conversion.graph import build_graph
+from emoser.runtimes.opening import open_runtime
 from emoser.runtimes.openvino import OpenVinoRuntime, compile_graph
 
 pytest.importorskip("openvino")
@@ -88,7 +89,7 @@ def test_every_layout_gives_the_numbers_of_torch(name, tmp_path):
         frames = [runtime.infer_frames(clips[0]) for runtime in (torch, openvino)]
         assert np.abs(frames[0] - frames[1]).max() <= TOLERANCE
     else:
-        with pytest.raises(ValueError, match="no answer for single ones"):
+        with pytest.raises(ValueError, match="no outputs for single frames"):
             openvino.infer_frames(clips[0])
 
 
@@ -149,7 +150,9 @@ def test_other_devices_and_precisions_are_refused(model):
 
 
 def test_what_openvino_cannot_express_is_run_by_torch_and_says_so(model, own_cache, monkeypatch):
-    monkeypatch.setattr(OpenVinoRuntime, "infer", lambda *_: Answer(np.ones((1, 4)), np.ones(1)))
+    monkeypatch.setattr(
+        OpenVinoRuntime, "infer", lambda *_: InferenceOutput(np.ones((1, 4)), np.ones(1))
+    )
     with pytest.raises(CheckpointError, match="OpenVINO gives other logits than torch"):
         EmotionClassifier.from_pretrained(model, device="cpu", backend="openvino")
     classifier = EmotionClassifier.from_pretrained(model, device="cpu")

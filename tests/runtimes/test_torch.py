@@ -18,9 +18,9 @@ from transformers import (
 from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
 from emoser.runtimes.torch import engine as torch_runtime
-from emoser.runtimes.torch.convolutions import FastConvolutions, are_stock, hasten_convolutions
+from emoser.runtimes.torch.convolutions import FastConvolutions, are_stock, optimize_convolutions
 from emoser.runtimes.torch.engine import TorchRuntime
-from emoser.runtimes.torch.threads import Crew, can_work_alone, work_alone
+from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone, work_alone
 
 RATE = 16_000
 LENGTHS = (64_000, 400, 41_360, 41_361, 16_789)
@@ -97,7 +97,7 @@ def test_convolutions_that_are_not_stock_are_left_alone():
     assert not are_stock(torch.nn.Linear(2, 2))
     holder = torch.nn.Module()
     holder.feature_extractor = extractor
-    hasten_convolutions(holder)
+    optimize_convolutions(holder)
     assert holder.feature_extractor is extractor
 
 
@@ -148,7 +148,7 @@ def test_workers_compute_on_one_core_and_nobody_else_notices():
     if not can_work_alone():
         pytest.skip("this build of torch has no OpenMP that can be asked")
     counts = []
-    list(Crew(2).map(lambda _: counts.append(torch.get_num_threads()), range(8)))
+    list(WorkerThreads(2).map(lambda _: counts.append(torch.get_num_threads()), range(8)))
     other = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
     other.start()
     other.join()
@@ -169,11 +169,11 @@ def test_a_group_runs_on_the_threads_that_torch_had_when_the_model_was_opened():
 
 
 def test_a_crew_can_be_sent_to_another_process():
-    assert pickle.loads(pickle.dumps(Crew(3))).num_threads == 3
+    assert pickle.loads(pickle.dumps(WorkerThreads(3))).num_threads == 3
 
 
 def test_a_thread_that_has_one_core_already_is_alone():
-    crew = Crew(1)
+    crew = WorkerThreads(1)
     assert list(crew.map(lambda _: work_alone(), [0])) == [can_work_alone()]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from emoser import EmotionClassifier
 from emoser.models.config import ModelConfig, ModelInfo
-from emoser.runtimes import Answer, OpenedModel
+from emoser.runtimes import InferenceOutput, OpenedModel
 
 LABELS = ("neutral", "happy", "angry", "sad")
 
@@ -21,7 +21,7 @@ class FormulaRuntime:
     def infer(self, recordings):
         self.num_heard += len(recordings)
         logits = np.stack([self.listen(samples) for samples in recordings])
-        return Answer(logits, logits)
+        return InferenceOutput(logits, logits)
 
     @staticmethod
     def listen(samples):

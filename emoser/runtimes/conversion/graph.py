@@ -1,26 +1,40 @@
 """A model as one graph for other engines: raw samples in, logits and embedding out.
 
-Every row of a batch is equally long, so there are no lengths and no masks: exactness comes from
-never padding. The normalisation of the input and the zeros behind a clip that is shorter than
-the receptive field are part of the graph. Knows nothing of the engines that run it.
+All rows of a batch have the same length, so the graph has no lengths and no masks. Normalisation
+of the input and the zeros after a clip that is shorter than the receptive field are part of it.
+
+The convolutions become matrix products over frames with their channels adjacent, which spares
+the engines transposing half a second of numbers per second of sound around the group norm. In a
+wide encoder a recording passes through them in parts, so that memory does not grow with the width
+of the first layer times the length. Nothing branches on the length: one trace serves every length.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emoser.models.encoder import EncodedFrames
 from emoser.models.model import EmotionModel
-from emoser.runtimes.conversion.graph_features import replace_convolutions
-from emoser.runtimes.torch.convolutions import fold_weight_norms
+from emoser.runtimes.torch.convolutions import (
+    Layer,
+    are_stock,
+    fold_weight_norms,
+    measure_layers,
+    read_layer,
+)
 
 INPUT = "samples"
 OUTPUTS = ("logits", "embedding", "frames")
+TRACED_SAMPLES = 24_000
+WIDE = 256  # channels from which on a recording passes in parts
+NUM_PARTS = 3  # of a recording in a wide encoder
 
 
 class InferenceGraph(nn.Module):
-    """A model for inference alone, with its weight norms folded.
+    """A model for inference only, with its weight norms folded.
 
     Attributes:
         outputs: Names of the outputs: "logits" and "embedding", and "frames" (the probabilities
@@ -28,7 +42,7 @@ class InferenceGraph(nn.Module):
     """
 
     def __init__(self, model: EmotionModel) -> None:
-        """Take a model over; `build_graph` makes the copy."""
+        """Take ownership of a model; `build_graph` makes a copy first."""
         super().__init__()
         self.model = model
         self.by_frame = model.config.frame_seconds is not None
@@ -43,7 +57,7 @@ class InferenceGraph(nn.Module):
         return self.finish(self.model.encode(lengthen(samples, self.model.encoder.min_samples)))
 
     def finish(self, encoded: EncodedFrames) -> tuple[Tensor, ...]:
-        """What `forward` gives, from encoded frames."""
+        """The outputs of `forward`, from encoded frames."""
         output = self.model.classify(encoded)
         if not self.by_frame:
             return output.logits, output.embedding
@@ -51,7 +65,7 @@ class InferenceGraph(nn.Module):
 
 
 def build_graph(model: EmotionModel) -> InferenceGraph:
-    """The graph of a model, on a copy: the model itself stays as it is.
+    """The graph of a copy of a model; the model itself is not changed.
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
@@ -66,8 +80,13 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
     return InferenceGraph(copied)
 
 
+def example_samples() -> Tensor:
+    """Noise to trace a graph with, (2, T)."""
+    return torch.randn(2, TRACED_SAMPLES, generator=torch.Generator().manual_seed(0)) / 10
+
+
 def lengthen(samples: Tensor, min_samples: int) -> Tensor:
-    """Zeros at the end of recordings (B, T) that are shorter than `min_samples`.
+    """Pad recordings (B, T) that are shorter than `min_samples` with zeros at their end.
 
     Written without a branch, so that one graph serves every length.
 
@@ -79,3 +98,120 @@ def lengthen(samples: Tensor, min_samples: int) -> Tensor:
     length = (given + min_samples + abs(given - min_samples)) // 2  # the larger of the two
     zeros = samples.new_zeros(samples.shape[0], min_samples)
     return torch.cat([samples, zeros], dim=1)[:, :length]
+
+
+class GraphConvolutions(nn.Module):
+    """A replacement in a graph for the feature encoder of transformers.
+
+    Samples (B, T), valid to their end, in; features (B, D, L) out.
+    """
+
+    def __init__(self, extractor: nn.Module, *, num_parts: int) -> None:
+        """Take over the layers of a feature encoder for which `are_stock` is true.
+
+        Args:
+            extractor: The feature encoder.
+            num_parts: In how many parts a recording passes through the layers.
+        """
+        super().__init__()
+        self.conv_layers = extractor.conv_layers
+        self.num_parts = num_parts
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Features (B, D, L) of samples (B, T)."""
+        layers = self.layers
+        frames = samples[..., None]
+        affine = self.measure_group_norm(samples)
+        num_frames, stride, field = measure_layers(layers, samples.shape[1])
+        if self.num_parts == 1:
+            return pass_layers(frames, layers, affine).transpose(1, 2)
+        size = (num_frames + self.num_parts - 1) // self.num_parts
+        parts = []
+        for place in range(self.num_parts):
+            begin = _smaller(place * size, num_frames - size) * stride
+            part = frames[:, begin : begin + (size - 1) * stride + field]
+            parts.append(pass_layers(part, layers, affine))
+        wanted = torch.arange(num_frames, device=samples.device)
+        part_of = wanted // size
+        begins = torch.minimum(part_of * size, torch.zeros_like(wanted) + (num_frames - size))
+        places = part_of * size + wanted - begins  # the last parts overlap where L is no multiple
+        return torch.cat(parts, dim=1).index_select(1, places).transpose(1, 2)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The convolutions in order."""
+        return [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
+
+    def measure_group_norm(self, samples: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift by the group norm of the first convolution, (B, 1, D) each.
+
+        None if that convolution has no group norm.
+        """
+        layer = self.layers[0]
+        norm = layer.norm
+        if not isinstance(norm, nn.GroupNorm):
+            return None
+        patches = _take_patches(samples[..., None], layer)  # (B, L, K)
+        centre = patches.mean(dim=1, keepdim=True)
+        centred = patches - centre  # subtracted here, where it loses no precision
+        means = functional.linear(centre[:, 0], layer.weight, layer.bias)  # (B, D)
+        length = patches.shape[1]
+        squares = torch.zeros_like(means)
+        for place in range(self.num_parts):
+            begin, end = length * place // self.num_parts, length * (place + 1) // self.num_parts
+            part = functional.linear(centred[:, begin:end], layer.weight)
+            squares = squares + torch.linalg.vector_norm(part, dim=1).square()
+        variances = squares / torch.ones_like(patches[:1, :, 0]).sum()
+        scale = norm.weight / torch.sqrt(variances + norm.eps)
+        return scale[:, None], (norm.bias - means * scale)[:, None]
+
+
+def replace_convolutions(encoder: nn.Module) -> None:
+    """Replace the convolutions of an encoder if they are those of wav2vec 2.0."""
+    extractor = getattr(encoder, "feature_extractor", None)
+    if isinstance(extractor, nn.Module) and are_stock(extractor):
+        layers = [read_layer(layer) for layer in extractor.conv_layers]  # type: ignore[union-attr]
+        wide = max(len(layer.weight) for layer in layers) >= WIDE
+        roomy = _count_first_frames(layers) >= NUM_PARTS  # of the shortest recording
+        parts = NUM_PARTS if wide and roomy else 1
+        encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts)
+
+
+def _count_first_frames(layers: Sequence[Layer]) -> int:
+    """Outputs of the first layer that one feature needs."""
+    _, _, field = measure_layers(layers[1:], 1)
+    return field
+
+
+def pass_layers(
+    frames: Tensor, layers: Sequence[Layer], affine: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Frames (B, L, C) through all layers, (B, L', D)."""
+    for layer in layers:
+        hidden = functional.linear(_take_patches(frames, layer), layer.weight, layer.bias)
+        if isinstance(layer.norm, nn.GroupNorm) and affine is not None:
+            hidden = hidden * affine[0] + affine[1]
+        elif layer.norm is not None:
+            hidden = layer.norm(hidden)
+        frames = layer.activation(hidden)
+    return frames
+
+
+def _take_patches(frames: Tensor, layer: Layer) -> Tensor:
+    """The inputs of each output of a convolution, concatenated, (B, L, C) -> (B, L', K * C)."""
+    num_out = (frames.shape[1] - layer.kernel) // layer.stride + 1
+    if layer.kernel % layer.stride == 0 and (frames.shape[2] == 1 or layer.kernel == layer.stride):
+        width = num_out * layer.stride
+        taps = [
+            frames[:, tap : tap + width].reshape(frames.shape[0], num_out, -1)
+            for tap in range(0, layer.kernel, layer.stride)
+        ]
+        return torch.cat(taps, dim=-1) if len(taps) > 1 else taps[0]
+    starts = torch.arange(num_out, device=frames.device)[:, None] * layer.stride
+    places = (starts + torch.arange(layer.kernel, device=frames.device)).flatten()
+    return frames.index_select(1, places).reshape(frames.shape[0], num_out, -1)
+
+
+def _smaller(one: int, other: int) -> int:
+    """`min`, without a branch."""
+    return (one + other - abs(one - other)) // 2

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from emoser.models.encoder import SpeechEncoder
-from emoser.runtimes.conversion.graph import InferenceGraph, lengthen
-from emoser.runtimes.conversion.graph_features import GraphConvolutions, pass_layers
-from emoser.runtimes.openvino import import_openvino
+from emoser.runtimes.conversion.graph import (
+    GraphConvolutions,
+    InferenceGraph,
+    lengthen,
+    pass_layers,
+)
+from emoser.runtimes.openvino import import_engine
 from emoser.runtimes.torch.convolutions import measure_layers
 
 STRETCH_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
@@ -105,7 +109,7 @@ def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
     values = [output.get_node().input_value(0) for output in front.outputs]
     looped = _write_loop(values, body, stride=stride, field=field)
     _replace(back.inputs[0], looped)
-    openvino = import_openvino()
+    openvino = import_engine()
     joined = openvino.Model(back.get_results(), front.get_parameters(), "emoser")
     joined.validate_nodes_and_infer_types()
     return joined
@@ -113,7 +117,7 @@ def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
 
 def _write_body(stretch: Any, *, stride: int, field: int) -> Any:
     """What a turn of the loop does: number, frames, samples, norm -> whether to go on, features."""
-    op = import_openvino().opset13
+    op = import_engine().opset13
     turn, size = (op.parameter([], np.int64, name) for name in ("turn", "size"))
     samples = op.parameter([-1, -1], np.float32, "samples")
     norms = [op.parameter([-1, 1, -1], np.float32) for _ in stretch.inputs[1:]]
@@ -126,12 +130,12 @@ def _write_body(stretch: Any, *, stride: int, field: int) -> Any:
         _replace(entry, value.output(0))
     features = stretch.outputs[0].get_node().input_value(0)
     results = [op.result(op.constant(np.array(True))), op.result(features)]
-    return import_openvino().Model(results, [turn, size, samples, *norms], "stretch")
+    return import_engine().Model(results, [turn, size, samples, *norms], "stretch")
 
 
 def _write_loop(values: list[Any], body: Any, *, stride: int, field: int) -> Any:
     """Features (B, L, D) of what the front gave."""
-    op = import_openvino().opset13
+    op = import_engine().opset13
     heard, *norms = values
     length = op.gather(op.shape_of(heard), _number(1), _number(0))
     frames = op.add(op.divide(op.subtract(length, _number(field)), _number(stride)), _number(1))
@@ -164,11 +168,11 @@ def _divide_up(op: Any, value: Any, by: int) -> Any:
 
 
 def _number(value: int) -> Any:
-    return import_openvino().opset13.constant(np.array(value, np.int64))
+    return import_engine().opset13.constant(np.array(value, np.int64))
 
 
 def _numbers(*values: int) -> Any:
-    return import_openvino().opset13.constant(np.array(values, np.int64))
+    return import_engine().opset13.constant(np.array(values, np.int64))
 
 
 def _replace(entry: Any, value: Any) -> None:

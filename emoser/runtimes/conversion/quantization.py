@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from emoser.errors import AudioError, CheckpointError, missing_extra
 from emoser.runtimes import Runtime, Samples
-from emoser.runtimes.openvino import import_openvino, without_telemetry
+from emoser.runtimes.openvino import import_engine, without_telemetry
 
 MIN_AGREEMENT = 0.98
 MIN_CLIPS = 100  # half to calibrate on, half to try on
@@ -45,7 +45,7 @@ def quantize_openvino(source: Path, target: Path, clips: Sequence[Samples]) -> N
     Raises:
         DependencyError: If NNCF is not installed.
     """
-    openvino = import_openvino()
+    openvino = import_engine()
     model = openvino.Core().read_model(source)
     kept = find_kept(model.get_ordered_ops())
     rows = [clip[None] for clip in clips]
@@ -101,7 +101,7 @@ def _is_grouped(node: Any) -> bool:
 
 
 def _quantize(model: Any, rows: list[Any], kept: list[str]) -> Any:
-    import_openvino()  # first, so that its statistics are off
+    import_engine()  # first, so that its statistics are off
     with without_telemetry():
         try:
             import nncf

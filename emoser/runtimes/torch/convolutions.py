@@ -80,7 +80,7 @@ def fold_weight_norms(module: nn.Module) -> None:
             part.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def hasten_convolutions(encoder: nn.Module) -> None:
+def optimize_convolutions(encoder: nn.Module) -> None:
     """Replace the convolutions of an encoder where they are those of wav2vec 2.0."""
     extractor = getattr(encoder, "feature_extractor", None)
     if isinstance(extractor, nn.Module) and are_stock(extractor):

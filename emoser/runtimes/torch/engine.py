@@ -14,16 +14,16 @@ import torch
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.errors import DeviceError
-from emoser.models.config import ModelInfo
 from emoser.models.model import EmotionModel
-from emoser.runtimes import Answer, OpenedModel, Samples
+from emoser.runtimes import InferenceOutput, OpenedModel, Samples
+from emoser.runtimes.manifest import build_info, describe_source
 from emoser.runtimes.torch.convolutions import (
     FastConvolutions,
     fold_weight_norms,
-    hasten_convolutions,
+    optimize_convolutions,
 )
-from emoser.runtimes.torch.linear import hasten_transformer
-from emoser.runtimes.torch.threads import Crew, can_work_alone
+from emoser.runtimes.torch.linear import optimize_transformer
+from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
@@ -40,10 +40,10 @@ class TorchRuntime:
         self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
         fold_weight_norms(model)
         if device.type == "cpu":
-            hasten_convolutions(model.encoder)
+            optimize_convolutions(model.encoder)
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if device.type == "cpu":
-            hasten_transformer(model.encoder.backbone)
+            optimize_transformer(model.encoder.backbone)
             convolutions = getattr(model.encoder, "feature_extractor", None)
             if isinstance(convolutions, FastConvolutions):
                 convolutions.lay_out()
@@ -52,10 +52,10 @@ class TorchRuntime:
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
         num_threads = torch.get_num_threads() if device.type == "cpu" else 1
         alone = num_threads > 1 and can_work_alone()
-        self.crew = Crew(num_threads) if alone else None
+        self.crew = WorkerThreads(num_threads) if alone else None
         self.group_size = GROUP_ROUNDS * num_threads if alone else 1
 
-    def infer(self, recordings: Sequence[Samples]) -> Answer:
+    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of recordings; on a CPU they run side by side.
 
         Long recordings of a large model run one after another: they fill the threads alone, and
@@ -87,7 +87,7 @@ class TorchRuntime:
             logits = self.model.classify_frames(batch).logits[0]
             return logits.float().softmax(dim=-1).cpu().numpy()
 
-    def infer_padded(self, recordings: Sequence[Samples]) -> Answer:
+    def infer_padded(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of one padded batch, halved while it does not fit the memory.
 
         Raises:
@@ -106,7 +106,7 @@ class TorchRuntime:
         half = len(recordings) // 2
         return _join([self.infer_padded(part) for part in (recordings[:half], recordings[half:])])
 
-    def _infer_batch(self, recordings: Sequence[Samples]) -> Answer:
+    def _infer_batch(self, recordings: Sequence[Samples]) -> InferenceOutput:
         counts = [len(samples) for samples in recordings]
         pinned = self.device.type == "cuda"  # such memory is copied while the device works
         padded = torch.zeros(len(counts), max(counts), pin_memory=pinned)
@@ -116,38 +116,33 @@ class TorchRuntime:
         with torch.inference_mode():
             batch = padded.to(self.device, non_blocking=pinned)
             output = self.model(batch, lengths)
-            return Answer(
+            return InferenceOutput(
                 output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
             )
 
 
 def open_torch(
-    checkpoint: CheckpointFiles, *, device: str | torch.device = "auto", dtype: str = "auto"
+    files: CheckpointFiles, *, device: str | torch.device = "auto", dtype: str = "auto"
 ) -> OpenedModel:
-    """Load a checkpoint for torch."""
+    """Load a checkpoint into torch.
+
+    Raises:
+        ValueError: If the device or the precision is not supported.
+        CheckpointError: If the checkpoint does not load.
+        DeviceError: If the device is not available.
+    """
     chosen = choose_device(device)
-    precision = choose_dtype(dtype, chosen, checkpoint.stored_dtype)
-    loaded = load_checkpoint(checkpoint)
-    model = loaded.model
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    info = ModelInfo(
-        name=checkpoint.name,
-        path=str(checkpoint.folder),
-        revision=checkpoint.revision,
-        layout=loaded.layout,
-        licence=checkpoint.licence,
-        encoder=model.config.encoder,
-        parameters=parameters,
-        sampling_rate=model.config.sampling_rate,
-        raw_labels=model.config.raw_labels,
-        max_seconds=model.config.max_seconds,
+    precision = choose_dtype(dtype, chosen, files.stored_dtype)
+    loaded = load_checkpoint(files)
+    info = build_info(
+        files,
+        describe_source(files, loaded),
+        loaded.model.config,
         backend="torch",
         device=str(chosen),
         dtype=str(precision).removeprefix("torch."),
-        training=model.config.training,
-        notes=loaded.notes,
     )
-    return OpenedModel(TorchRuntime(model, chosen, precision), model.config, info)
+    return OpenedModel(TorchRuntime(loaded.model, chosen, precision), loaded.model.config, info)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -188,8 +183,8 @@ def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _join(answers: Sequence[Answer]) -> Answer:
-    return Answer(
+def _join(answers: Sequence[InferenceOutput]) -> InferenceOutput:
+    return InferenceOutput(
         np.concatenate([answer.logits for answer in answers]),
         np.concatenate([answer.embeddings for answer in answers]),
     )

@@ -91,7 +91,7 @@ class OverwritingGelu(nn.Module):
         return activated
 
 
-def hasten_transformer(backbone: nn.Module) -> None:
+def optimize_transformer(backbone: nn.Module) -> None:
     """Replace the linear layers of stock attention and feed-forward parts by quicker ones.
 
     The backbone must be on the CPU, in the precision that it will compute in.
@@ -101,7 +101,7 @@ def hasten_transformer(backbone: nn.Module) -> None:
             if is_stock_attention(child):
                 setattr(part, name, JointAttention(child))
         if type(part).__name__ in STOCK_FEED_FORWARD:
-            _hasten_feed_forward(part)
+            _optimize_feed_forward(part)
 
 
 def is_stock_attention(module: nn.Module) -> bool:
@@ -149,7 +149,7 @@ def can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
 
 
-def _hasten_feed_forward(part: nn.Module) -> None:
+def _optimize_feed_forward(part: nn.Module) -> None:
     """Lay out both products; the activation between them becomes part of the first."""
     for name, child in list(part.named_children()):
         if type(child) is nn.Linear:

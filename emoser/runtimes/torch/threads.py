@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Crew:
+class WorkerThreads:
     """Threads for one model, started when they are first needed."""
 
     def __init__(self, num_threads: int) -> None:
@@ -42,8 +42,8 @@ class Crew:
             self._process = os.getpid()
         return self._executor.map(function, items)
 
-    def __reduce__(self) -> tuple[type["Crew"], tuple[int]]:
-        return Crew, (self.num_threads,)
+    def __reduce__(self) -> tuple[type["WorkerThreads"], tuple[int]]:
+        return WorkerThreads, (self.num_threads,)
 
 
 def work_alone() -> bool:
