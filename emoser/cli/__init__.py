@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.cli import (
     bench,
     card,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.weights import hash_checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.resolve import Checkpoint
 from emoser.checkpoints.weights import hash_checkpoint
