@@ -45,7 +45,9 @@ def synthesise(text: str, *, voice: str, speed: int, pitch: int, amplitude: int)
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, voice, speed, pitch, amplitude, rate, channels, text in CLIPS:
-        samples, native = synthesise(text, voice=voice, speed=speed, pitch=pitch, amplitude=amplitude)
+        samples, native = synthesise(
+            text, voice=voice, speed=speed, pitch=pitch, amplitude=amplitude
+        )
         samples = np.clip(soxr.resample(samples, native, rate), -1, 1)
         soundfile.write(FOLDER / name, np.stack([samples] * channels, axis=1), rate)
         print(f"{name}  {len(samples) / rate:.1f} s at {rate} Hz")

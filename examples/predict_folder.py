@@ -1,4 +1,4 @@
-"""Predict the emotions of all recordings in a folder: `python examples/predict_folder.py [FOLDER]`."""
+"""Predict the emotions of the recordings in a folder: `predict_folder.py [FOLDER]`."""
 
 import sys
 from pathlib import Path

@@ -91,7 +91,9 @@ def test_without_an_extra_one_sentence_names_the_command_that_installs_it(
         " ".join(Path(word).name for word in value) if isinstance(value, list) else ""
     ),
 )
-def test_an_invalid_file_gives_one_sentence_and_an_unusual_one_a_result(words, code, sentence, here, capsys):
+def test_an_invalid_file_gives_one_sentence_and_an_unusual_one_a_result(
+    words, code, sentence, here, capsys
+):
     found, text = run(capsys, *words)
     assert (found, len(text.splitlines())) == (code, 1)
     assert sentence in text
