@@ -1,18 +1,20 @@
-"""What emotion does a voice carry?
+"""Speech emotion recognition with wav2vec 2.0, HuBERT and WavLM.
 
-Importing emoser costs next to nothing: each public name is loaded when it is first used.
+The import is lightweight: each public name is loaded when it is first accessed.
 """
 
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# pip refuses an older Python; a copy of the source would fail there with a riddle.
+# pip enforces the minimum; running from a source tree would otherwise fail with a syntax error.
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError(
         f"emoser needs Python 3.11 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}; "
         "make a virtual environment with a newer Python and install emoser there"
     )
+
+from emoser._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from emoser.audio import load_audio
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from emoser.results.timeline import Timeline
     from emoser.streaming import EmotionStream
 
-__version__ = "0.1.0"
 __all__ = [
     "EmoserError",
     "EmotionClassifier",
@@ -34,7 +35,7 @@ __all__ = [
     "load_audio",
 ]
 
-_HOMES = {
+_MODULES = {
     "EmoserError": "emoser.errors",
     "EmotionClassifier": "emoser.classifier",
     "EmotionStream": "emoser.streaming",
@@ -46,10 +47,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the module that owns it."""
-    if name not in _HOMES:
+    """Load a public name from the module that defines it."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'emoser' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

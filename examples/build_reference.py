@@ -1,10 +1,10 @@
-"""Build the API reference out of the docstrings, as HTML pages: `build_reference.py DIR`.
+"""Build the API reference from the docstrings as HTML: `build_reference.py DIR`.
 
     pip install "emoser[dev]"
     python examples/build_reference.py DIR && python -m webbrowser DIR/index.html
 
-The first pages are the public names of `emoser` and `emoser.finetune`; those of the rooms below
-follow. A module whose optional package is missing here is left out and named.
+The public names of `emoser` and `emoser.finetune` come first, then all modules. Modules whose
+optional dependency is not installed are reported and left out.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FOOTER = f"emoser {emoser.__version__}"
 
 
 def find_modules() -> list[str]:
-    """Names of all modules of the package that can be imported here."""
+    """Names of all importable modules of the package."""
     found, missing = list(PUBLIC), []
     for item in pkgutil.walk_packages(emoser.__path__, "emoser."):
         if item.name.endswith("__main__"):  # importing it runs the command
@@ -41,19 +41,19 @@ def find_modules() -> list[str]:
 
 
 def resolve_names(module: ModuleType) -> None:
-    """Put the names that a module loads when they are first used where pdoc looks for them."""
+    """Load the lazy names of a module, since pdoc reads only its dictionary."""
     for name in getattr(module, "__all__", ()):
         setattr(module, name, getattr(module, name))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the pages go")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="output folder")
     arguments = parser.parse_args()
     names = find_modules()
     for name in PUBLIC:
         resolve_names(import_module(name))
-    # Types that a module imports for type checkers alone stay text instead of becoming links.
+    # Types imported under TYPE_CHECKING are shown as text instead of links.
     warnings.filterwarnings("ignore", "Error parsing type annotation", UserWarning)
     pdoc.render.configure(docformat="google", footer_text=FOOTER)
     pdoc.pdoc(*names, output_directory=arguments.folder)

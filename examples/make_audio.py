@@ -1,7 +1,6 @@
-"""Speak the clips of `examples/audio` with espeak-ng: synthetic voices, made for this project.
+"""Synthesise the clips of `examples/audio` with espeak-ng: `python examples/make_audio.py`.
 
-Run from anywhere: `python examples/make_audio.py`. Needs espeak-ng on the path. The prosody is
-set by hand (speed, pitch, range, loudness); no human voice was recorded.
+Needs espeak-ng on the path. Speed, pitch and loudness are set by hand; no human was recorded.
 """
 
 import io
@@ -24,8 +23,8 @@ CLIPS = (
 )
 
 
-def speak(text: str, *, voice: str, speed: int, pitch: int, amplitude: int) -> tuple:
-    """Samples (T,) and their rate, as espeak-ng speaks them."""
+def synthesise(text: str, *, voice: str, speed: int, pitch: int, amplitude: int) -> tuple:
+    """Synthesise a text: samples (T,) and their sampling rate."""
     command = [
         "espeak-ng",
         "--stdout",
@@ -39,14 +38,16 @@ def speak(text: str, *, voice: str, speed: int, pitch: int, amplitude: int) -> t
         amplitude,
         text,
     ]
-    spoken = subprocess.run([str(part) for part in command], capture_output=True, check=True)
-    return soundfile.read(io.BytesIO(spoken.stdout), dtype="float32")
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=True)
+    return soundfile.read(io.BytesIO(done.stdout), dtype="float32")
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, voice, speed, pitch, amplitude, rate, channels, text in CLIPS:
-        samples, native = speak(text, voice=voice, speed=speed, pitch=pitch, amplitude=amplitude)
+        samples, native = synthesise(
+            text, voice=voice, speed=speed, pitch=pitch, amplitude=amplitude
+        )
         samples = np.clip(soxr.resample(samples, native, rate), -1, 1)
         soundfile.write(FOLDER / name, np.stack([samples] * channels, axis=1), rate)
         print(f"{name}  {len(samples) / rate:.1f} s at {rate} Hz")

@@ -1,4 +1,4 @@
-"""The emotion of one recording: `python examples/predict.py [FILE]`."""
+"""Predict the emotion of one recording: `python examples/predict.py [FILE]`."""
 
 import sys
 from pathlib import Path

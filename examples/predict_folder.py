@@ -1,4 +1,4 @@
-"""The emotions of all recordings of a folder: `python examples/predict_folder.py [FOLDER]`."""
+"""Predict the emotions of the recordings in a folder: `predict_folder.py [FOLDER]`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "aud
 files = sorted(file for file in folder.rglob("*") if file.is_file())
 
 classifier = EmotionClassifier.from_pretrained()
-answers = classifier.predict_batch(files, progress=True, on_error="return")
-for file, answer in zip(files, answers, strict=True):
-    shown = f"error: {answer}" if isinstance(answer, EmoserError) else answer
+results = classifier.predict_batch(files, progress=True, on_error="return")
+for file, result in zip(files, results, strict=True):
+    shown = f"error: {result}" if isinstance(result, EmoserError) else result
     print(f"{file.relative_to(folder)}: {shown}")

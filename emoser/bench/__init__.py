@@ -1,10 +1,8 @@
-"""How fast a checkpoint runs on this machine, engine by engine, beside transformers' pipeline.
+"""Measures how fast a checkpoint runs on this machine, next to the transformers pipeline.
 
-Takes `BenchOptions` and gives a `BenchReport`. Every engine is measured in a process of its own,
-so that neither imports nor thread pools disturb another; all of them are started first, one
-after another, and then asked in turn, round by round, so that what else the machine does falls
-on all alike. Ratios are formed within a round, and medians over the rounds are told. Knows
-nothing of how the figures are printed.
+Each engine runs in a process of its own, so that neither imports nor thread pools interfere. All
+processes are started first and then measured in turns, so that other load on the machine affects
+all of them alike. Ratios are taken within a round; the report holds medians over the rounds.
 """
 
 import json
@@ -17,27 +15,32 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
-from emoser.bench.recordings import MIXED_SECONDS, SECONDS
+from emoser.bench.machine import CLIP_SECONDS, MIXED_SECONDS
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import DeviceError
 
-PEER = "transformers"
-PACKAGES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime", PEER: "transformers"}
+BASELINE = "transformers"
+PACKAGES = {
+    "torch": "torch",
+    "openvino": "openvino",
+    "onnx": "onnxruntime",
+    BASELINE: "transformers",
+}
 PROGRAM = ("-m", "emoser.bench.worker")
-QUICK_IN_BFLOAT16 = ("torch", "openvino")
+BFLOAT16_ENGINES = ("torch", "openvino")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured, and for how long.
+    """What to measure, and for how long.
 
     Attributes:
         model: A bundled name, a folder or a Hub id.
-        folders: Exported folders (of int8, for example) to measure beside it.
+        folders: Exported folders, for example of int8, to measure as well.
         runtimes: Engines: "torch", "openvino", "onnx", and "transformers" for its pipeline;
             None for all that are installed.
-        seconds: How long each engine works for one figure in one round.
-        rounds: How often each figure is taken.
+        seconds: Duration of each measurement of an engine in a round.
+        rounds: Number of rounds.
     """
 
     model: str = DEFAULT_MODEL
@@ -47,14 +50,14 @@ class BenchOptions:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Validate the options.
 
         Raises:
-            ValueError: If an engine is unknown, or a number is not above 0.
+            ValueError: If an engine is unknown, or a number is not positive.
         """
         unknown = sorted(set(self.runtimes or ()) - set(PACKAGES))
         if unknown:
-            raise ValueError(f"runtime {unknown[0]!r} is none of {', '.join(PACKAGES)}")
+            raise ValueError(f"runtime is {unknown[0]!r}; use one of {', '.join(PACKAGES)}")
         if not self.seconds > 0 or self.rounds < 1:
             raise ValueError(
                 f"seconds is {self.seconds} and rounds {self.rounds}; both must be above 0"
@@ -63,23 +66,23 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """What one engine does on this machine.
+    """The figures of one engine.
 
     Attributes:
-        runtime: The engine that answered.
+        runtime: The engine.
         dtype: Precision of its arithmetic.
-        model: What it loaded.
-        real_time: Seconds of audio per second, over clips of mixed lengths.
-        clips_per_second: Clips per second, over the same.
-        latency_p50: Median time in seconds of one clip of 4 s, alone.
-        latency_p95: The time that 95 % of such clips stay under.
-        first_seconds: From the start of the process to its first answer.
-        peak_mib: Peak memory of the process in MiB; None where the system does not tell.
-        limit_share: Share of the machine's matrix limit over mixed lengths, for its precision;
-            None where there is no limit to compare with.
-        speedup: Clips per second against those of transformers' pipeline, in the same rounds;
-            None without it.
-        error: Why there are no figures, else None.
+        model: The checkpoint or exported folder.
+        real_time: Seconds of audio per second, for clips of mixed lengths.
+        clips_per_second: Clips per second, for the same clips.
+        latency_p50: Median latency of a single 4-s clip in seconds.
+        latency_p95: 95th percentile of the same latency.
+        first_seconds: Seconds from the start of the process to its first prediction.
+        peak_mib: Peak memory of the process in MiB; None if the system does not report it.
+        limit_share: Arithmetic rate for clips of mixed lengths as a share of the fastest matrix
+            product in the same precision; None if either is unknown.
+        speedup: Clips per second relative to the transformers pipeline in the same rounds; None
+            if the pipeline is not measured.
+        error: Why there are no figures; None if there are.
     """
 
     runtime: str
@@ -98,14 +101,14 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The figures of one run.
+    """The result of `run_bench`.
 
     Attributes:
-        model: What was measured.
-        machine: Processor, cores, and whether it multiplies in bfloat16 and int8 natively.
-        limits: The fastest matrix product of each precision, in GFLOP per second.
-        gflop_per_second: Matrix arithmetic that a second of audio takes, in GFLOP; None where
-            it cannot be counted.
+        model: The checkpoint.
+        machine: Processor, cores, and native support for bfloat16 and int8.
+        limits: Rate of the fastest matrix product in GFLOP per second, by precision.
+        gflop_per_second: Matrix arithmetic for one second of audio in GFLOP; None if it cannot
+            be counted.
         rows: One per engine.
     """
 
@@ -116,18 +119,18 @@ class BenchReport:
     rows: tuple[BenchRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Plain values, for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One thing to measure.
+    """An engine to measure.
 
     Attributes:
         runtime: As in `BenchOptions`; "auto" for an exported folder.
-        dtype: "float32", "bfloat16", or "auto" for what an exported folder holds.
-        model: What it loads.
+        dtype: "float32" or "bfloat16"; "auto" for an exported folder.
+        model: The checkpoint or exported folder.
     """
 
     runtime: str
@@ -135,39 +138,41 @@ class Engine:
     model: str
 
 
-def run_bench(options: BenchOptions, *, tell: Callable[[str], None] | None = None) -> BenchReport:
+def run_bench(
+    options: BenchOptions, *, report_step: Callable[[str], object] = lambda step: None
+) -> BenchReport:
     """Measure a checkpoint on this machine.
 
     Args:
-        options: What to measure; all its engines are held in memory at once.
-        tell: Called with a line about every step.
+        options: What to measure; all engines are in memory at the same time.
+        report_step: Called with a description of each step.
 
     Raises:
-        CheckpointError: If the checkpoint is not there; likewise HubError.
-        DeviceError: If the process that measures the machine does not run.
+        CheckpointError: If the checkpoint is not found; likewise HubError.
+        DeviceError: If the process that measures the machine fails.
     """
-    tell = tell or _keep_quiet
     workers: list[Worker] = []
-    tell("counting what the model needs")
-    gauge = Worker({"kind": "gauge", "model": str(find_checkpoint(options.model).folder)})
+    report_step("counting the arithmetic of the model")
+    folder = find_checkpoint(options.model).folder
+    machine = Worker({"kind": "machine", "model": str(folder)})
     try:
-        if gauge.error is not None:
-            raise DeviceError(f"the machine could not be measured: {gauge.error}")
-        for engine in plan_engines(options, gauge.facts["machine"]):
-            tell(f"starting {engine.runtime} {engine.dtype} with {engine.model}")
+        if machine.error is not None:
+            raise DeviceError(f"the machine could not be measured: {machine.error}")
+        for engine in plan_engines(options, machine.facts["machine"]):
+            report_step(f"starting {engine.runtime} {engine.dtype} with {engine.model}")
             workers.append(Worker({"kind": "engine", **asdict(engine)}))
         rounds = []
         for number in range(options.rounds):
-            tell(f"round {number + 1} of {options.rounds}")
-            rounds.append(_measure_round(gauge, workers, options.seconds))
+            report_step(f"round {number + 1} of {options.rounds}")
+            rounds.append(_measure_round(machine, workers, options.seconds))
     finally:
-        for worker in (gauge, *workers):
+        for worker in (machine, *workers):
             worker.close()
-    return _report(options, gauge.facts, workers, rounds)
+    return _report(options, machine.facts, workers, rounds)
 
 
 def plan_engines(options: BenchOptions, machine: Mapping[str, Any]) -> list[Engine]:
-    """Every engine, in every precision that it is quick in on such a machine.
+    """All engines in float32, and in bfloat16 where engine and processor support it.
 
     Example:
         >>> options = BenchOptions(runtimes=("torch", "onnx"))
@@ -179,18 +184,24 @@ def plan_engines(options: BenchOptions, machine: Mapping[str, Any]) -> list[Engi
     )
     engines = [Engine(name, "float32", options.model) for name in runtimes]
     if machine["bfloat16"]:
-        quick = [name for name in runtimes if name in QUICK_IN_BFLOAT16]
-        engines += [Engine(name, "bfloat16", options.model) for name in quick]
+        fast = [name for name in runtimes if name in BFLOAT16_ENGINES]
+        engines += [Engine(name, "bfloat16", options.model) for name in fast]
     return engines + [Engine("auto", "auto", folder) for folder in options.folders]
 
 
 class Worker:
-    """A process that measures one engine, or the machine, and answers line by line."""
+    """A process that measures one engine, or the machine; see `emoser.bench.worker`.
+
+    Attributes:
+        facts: What it reported when it was ready.
+        first_seconds: How long it took to get ready.
+        error: Why it failed; None while it runs.
+    """
 
     def __init__(self, job: Mapping[str, Any], *, program: Sequence[str] = PROGRAM) -> None:
         self.job = job
         self.error: str | None = None
-        began = time.perf_counter()
+        start = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, *program, json.dumps(job)],
             stdin=subprocess.PIPE,
@@ -200,10 +211,10 @@ class Worker:
             encoding="utf-8",
         )
         self.facts = self._read()
-        self.first_seconds = time.perf_counter() - began
+        self.first_seconds = time.perf_counter() - start
 
-    def ask(self, **task: object) -> dict[str, Any]:
-        """The answer to a task; empty once the process has failed."""
+    def run(self, **task: object) -> dict[str, Any]:
+        """The result of a task; empty after a failure."""
         if self.error is not None or self.process.stdin is None:
             return {}
         try:
@@ -227,28 +238,28 @@ class Worker:
         if not line:
             self.error = f"the process ended with code {self.process.wait()}"
             return {}
-        answer: dict[str, Any] = json.loads(line)
-        self.error = answer.get("error")
-        return {} if self.error is not None else answer
+        result: dict[str, Any] = json.loads(line)
+        self.error = result.get("error")
+        return {} if self.error is not None else result
 
 
 @dataclass(frozen=True)
 class _Round:
-    """The figures of all engines in one round, in their order; empty for those that failed."""
+    """The measurements of all engines in one round, in their order; empty after a failure."""
 
     limits: dict[str, float]
-    alone: list[list[float]]
+    single: list[list[float]]
     mixed: list[dict[str, float]]
 
 
-def _measure_round(gauge: Worker, workers: Sequence[Worker], seconds: float) -> _Round:
-    """Ask every engine once for each figure, in turn."""
-    limits = gauge.ask(seconds=seconds / 2).get("limits", {})
-    alone, mixed = [], []
+def _measure_round(machine: Worker, workers: Sequence[Worker], seconds: float) -> _Round:
+    """Measure the machine and each engine in turn."""
+    limits = machine.run(seconds=seconds / 2).get("limits", {})
+    single, mixed = [], []
     for worker in workers:
-        alone.append(list(worker.ask(task="alone", seconds=seconds).get("times", ())))
-        mixed.append(worker.ask(task="mixed", seconds=seconds))
-    return _Round(limits, alone, mixed)
+        single.append(list(worker.run(task="single", seconds=seconds).get("times", ())))
+        mixed.append(worker.run(task="mixed", seconds=seconds))
+    return _Round(limits, single, mixed)
 
 
 def _report(
@@ -257,8 +268,8 @@ def _report(
     workers: Sequence[Worker],
     rounds: Sequence[_Round],
 ) -> BenchReport:
-    kinds = [worker.job["runtime"] for worker in workers]
-    peer = kinds.index(PEER) if PEER in kinds else None
+    runtimes = [worker.job["runtime"] for worker in workers]
+    baseline = runtimes.index(BASELINE) if BASELINE in runtimes else None
     gflop: list[float] | None = facts["gflop"]
     total = None if gflop is None else sum(gflop[1:])
     names = {name for taken in rounds for name in taken.limits}
@@ -266,34 +277,34 @@ def _report(
         model=options.model,
         machine=facts["machine"],
         limits={name: median(taken.limits[name] for taken in rounds) for name in sorted(names)},
-        gflop_per_second=None if gflop is None else gflop[0] / SECONDS,
+        gflop_per_second=None if gflop is None else gflop[0] / CLIP_SECONDS,
         rows=tuple(
-            _summarise(worker, place, peer, rounds, total) for place, worker in enumerate(workers)
+            _summarise(worker, index, baseline, rounds, total)
+            for index, worker in enumerate(workers)
         ),
     )
 
 
 def _summarise(
     worker: Worker,
-    place: int,
-    peer: int | None,
+    index: int,
+    baseline: int | None,
     rounds: Sequence[_Round],
     gflop: float | None,
 ) -> BenchRow:
-    """The row of one engine: medians over the rounds."""
-    facts = {"model": worker.job["model"], "runtime": worker.job["runtime"]}
-    facts |= {"dtype": worker.job["dtype"], **worker.facts}
+    """The row of one engine, with medians over the rounds."""
+    facts = {name: worker.job[name] for name in ("model", "runtime", "dtype")} | worker.facts
     if worker.error is not None:
         return BenchRow(**facts, error=worker.error)
-    passes = [_passes_per_second(taken.mixed[place]) for taken in rounds]
-    alone = sorted(value for taken in rounds for value in taken.alone[place])
+    passes = [_passes_per_second(taken.mixed[index]) for taken in rounds]
+    single = sorted(value for taken in rounds for value in taken.single[index])
     limits = [taken.limits.get(facts["dtype"]) for taken in rounds]
     shares = [
         rate * gflop / limit
         for rate, limit in zip(passes, limits, strict=True)
         if gflop is not None and limit is not None
     ]
-    others = [taken.mixed[peer] for taken in rounds] if peer is not None else []
+    others = [taken.mixed[baseline] for taken in rounds] if baseline is not None else []
     ratios = [
         rate / _passes_per_second(other)
         for rate, other in zip(passes, others, strict=False)
@@ -303,19 +314,15 @@ def _summarise(
         **facts,
         real_time=median(passes) * sum(MIXED_SECONDS),
         clips_per_second=median(passes) * len(MIXED_SECONDS),
-        latency_p50=median(alone),
-        latency_p95=alone[round(0.95 * (len(alone) - 1))],
+        latency_p50=median(single),
+        latency_p95=single[round(0.95 * (len(single) - 1))],
         first_seconds=worker.first_seconds,
-        peak_mib=rounds[-1].mixed[place]["peak_mib"],
+        peak_mib=rounds[-1].mixed[index]["peak_mib"],
         limit_share=median(shares) if shares else None,
         speedup=median(ratios) if ratios else None,
     )
 
 
-def _passes_per_second(figures: Mapping[str, float]) -> float:
-    """How often all the mixed clips pass in a second."""
-    return figures["passes"] / figures["seconds"]
-
-
-def _keep_quiet(line: str) -> None:
-    """Nobody wants to know."""
+def _passes_per_second(result: Mapping[str, float]) -> float:
+    """Passes over all mixed clips per second."""
+    return result["passes"] / result["seconds"]

@@ -1,4 +1,4 @@
-"""What a machine can do, and what a model asks of it: matrix arithmetic, counted and timed."""
+"""Clips to time engines with, the arithmetic of a model, and the limits of the machine."""
 
 import os
 import platform
@@ -8,18 +8,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from emoser.bench.recordings import RATE
+from emoser.audio.limits import SAMPLING_RATE
 
 CPU_INFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 SIZES = (1024, 2048)  # of the square matrices that are multiplied
+CLIP_SECONDS = 4.0  # of the clip whose latency is measured
+MIXED_SECONDS = (0.7, 1.0, 1.6, 2.2, 2.9, 4.0, 5.5, 8.0)
+
+
+def make_clip(
+    seconds: float, *, sampling_rate: int = SAMPLING_RATE, seed: int = 0
+) -> npt.NDArray[np.float32]:
+    """Noise of varying loudness, about as loud as speech, (T,).
+
+    The time that an engine takes does not depend on the content of a clip.
+
+    Example:
+        >>> make_clip(0.5).shape
+        (8000,)
+    """
+    generator = np.random.default_rng(seed)
+    count = round(seconds * sampling_rate)
+    envelope = 0.02 + 0.1 * np.abs(np.sin(np.linspace(0, 3 * seconds, count)))
+    return (generator.standard_normal(count) * envelope).astype(np.float32)
+
+
+def mixed_clips() -> list[npt.NDArray[np.float32]]:
+    """Clips of `MIXED_SECONDS`, shuffled."""
+    order = np.random.default_rng(0).permutation(len(MIXED_SECONDS))
+    return [make_clip(MIXED_SECONDS[index], seed=index) for index in order.tolist()]
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, and native precisions (None where unknown)."""
+    """Processor, usable cores, and native bfloat16 and int8 support (None if unknown)."""
     name, flags = _read_processor()
     return {
         "processor": name,
@@ -31,36 +57,34 @@ def describe_machine() -> dict[str, Any]:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def measure_limit(dtype: str, *, seconds: float) -> float:
-    """The fastest product of square matrices, in GFLOP per second.
+    """Rate of the fastest product of square matrices, in GFLOP per second.
 
-    The best of torch's and, in float32, NumPy's libraries: neither is quick on every processor.
+    The maximum over torch and, in float32, NumPy: neither is the fastest on every processor.
     """
     import torch
 
     rates = []
     for size in SIZES:
-        one, other = (torch.ones(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
-        rates.append(_rate(lambda one=one, other=other: one @ other, size, seconds / 4))  # type: ignore[misc]
-        if dtype == "float32":
-            left, right = one.numpy(), other.numpy()
-            rates.append(_rate(lambda left=left, right=right: left @ right, size, seconds / 4))  # type: ignore[misc]
+        matrix = torch.ones(size, size, dtype=getattr(torch, dtype))
+        for factor in (matrix, matrix.numpy()) if dtype == "float32" else (matrix,):
+            rates.append(_rate(lambda factor=factor: factor @ factor, size, seconds / 4))  # type: ignore[misc]
     return max(rates)
 
 
 def count_gflop(model: Any, lengths: Sequence[float]) -> list[float] | None:
-    """Matrix arithmetic that a model needs for recordings of so many seconds, in GFLOP each.
+    """Matrix arithmetic of a model for recordings of the given seconds, in GFLOP each.
 
-    torch's counter sees matrix products and convolutions. It has no entry for the fused
-    attention of a CPU, which is therefore taken apart into the two products that it is. Norms,
-    activations and softmax are left out: they are below a hundredth. None where the model
-    cannot be run without its weights.
+    Matrix products and convolutions are counted by torch. Its counter has no entry for the fused
+    attention kernel of the CPU, which is therefore replaced by separate products. Norms,
+    activations and softmax are below one percent and left out. None if the model cannot run on
+    the meta device.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -72,7 +96,7 @@ def count_gflop(model: Any, lengths: Sequence[float]) -> list[float] | None:
         counter = FlopCounterMode(display=False)
         try:
             with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                model(torch.zeros(1, round(seconds * RATE), device="meta"))
+                model(torch.zeros(1, round(seconds * SAMPLING_RATE), device="meta"))
         except (RuntimeError, NotImplementedError, ValueError):
             return None
         counts.append(counter.get_total_flops() / 1e9)
@@ -80,7 +104,7 @@ def count_gflop(model: Any, lengths: Sequence[float]) -> list[float] | None:
 
 
 def read_peak() -> float | None:
-    """Peak memory of this process in MiB; None where the system does not tell."""
+    """Peak memory of this process in MiB; None if the system does not report it."""
     if STATUS.is_file():
         lines = STATUS.read_text(encoding="utf-8").splitlines()
         peaks = [line for line in lines if line.startswith("VmHWM")]
@@ -94,19 +118,19 @@ def read_peak() -> float | None:
 
 
 def _rate(multiply: Callable[[], object], size: int, seconds: float) -> float:
-    """GFLOP per second of the best of several products."""
+    """GFLOP per second of the fastest of several products."""
     multiply()
     times: list[float] = []
     until = time.perf_counter() + seconds
     while not times or time.perf_counter() < until:
-        began = time.perf_counter()
+        start = time.perf_counter()
         multiply()
-        times.append(time.perf_counter() - began)
-    return float(2.0 * size**3 / np.min(times) / 1e9)
+        times.append(time.perf_counter() - start)
+    return 2.0 * size**3 / min(times) / 1e9
 
 
 def _read_processor() -> tuple[str, set[str]]:
-    """Name and abilities of the processor, where Linux tells."""
+    """Name and feature flags of the processor; no flags outside Linux."""
     if not CPU_INFO.is_file():
         return platform.processor() or platform.machine(), set()
     facts: dict[str, str] = {}

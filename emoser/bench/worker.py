@@ -1,8 +1,8 @@
-"""The process that `emoser.bench` asks: tasks in, one JSON object per line; answers out likewise.
+"""The process that measures one engine, or the machine, on behalf of `emoser.bench.Worker`.
 
-Its one argument is what it is to be: an engine with a checkpoint loaded, or the gauge that
-measures the machine. The first line that it writes says that it is ready, an engine after its
-first answer. A fault is written as `{"error": ...}` and ends the process.
+The argument is a job as a JSON object. The first line of output reports that the process is ready,
+for an engine after its first prediction. Then each line of input is a task and each line of output
+its result, all of them JSON objects. An error is written as `{"error": ...}` and ends the process.
 """
 
 import json
@@ -10,106 +10,71 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from emoser.bench.machine import count_gflop, describe_machine, measure_limit, read_peak
-from emoser.bench.recordings import MIXED_SECONDS, RATE, SECONDS, make_clip, mixed_clips
+from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench.machine import (
+    CLIP_SECONDS,
+    MIXED_SECONDS,
+    count_gflop,
+    describe_machine,
+    make_clip,
+    measure_limit,
+    mixed_clips,
+    read_peak,
+)
 from emoser.errors import EmoserError
 
-Samples = npt.NDArray[np.float32]
-PEER_BATCHES = (1, 8)  # of which transformers' pipeline may have the quicker
-FAULTS = (EmoserError, OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError)
-"""What an engine raises that does not run here; the last two are transformers' for a
-configuration that is not its own."""
+Samples: TypeAlias = npt.NDArray[np.float32]
+PredictAll: TypeAlias = Callable[[list[Samples]], object]
+PIPELINE_BATCHES = (1, 8)  # batch sizes of the transformers pipeline, of which the faster counts
+ERRORS = (EmoserError, OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError)
+"""Raised by an engine that cannot run here; the last two by transformers for a foreign config."""
 
 
-class Opened(NamedTuple):
+class LoadedEngine(NamedTuple):
     """An engine with its checkpoint.
 
     Attributes:
-        predict: One clip.
-        predict_all: Many clips, in whichever of the ways of the engine; one entry per way.
-        facts: How the engine calls itself, and its precision.
+        model: The classifier or pipeline.
+        predict: Predicts one clip.
+        predict_all: Ways to predict many clips, of which the fastest counts.
+        facts: The engine's own "runtime" and "dtype".
     """
 
+    model: Any
     predict: Callable[[Samples], object]
-    predict_all: tuple[Callable[[list[Samples]], object], ...]
+    predict_all: tuple[PredictAll, ...]
     facts: dict[str, Any]
 
 
-def main() -> None:
-    """Be what the argument says, until the standard input ends."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    try:
-        for answer in _serve(json.loads(sys.argv[1])):
-            print(json.dumps(answer), file=out, flush=True)
-    except FAULTS as error:
-        first = (str(error).strip() or type(error).__name__).split("\n")[0]
-        print(json.dumps({"error": first}), file=out, flush=True)
+Task: TypeAlias = Callable[[LoadedEngine, Mapping[str, Any]], dict[str, Any]]
+Load: TypeAlias = Callable[[Mapping[str, Any]], LoadedEngine]
 
 
-def _serve(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers: one when ready, and one per task."""
-    if job["kind"] == "gauge":
-        yield from _serve_gauge(Path(job["model"]))
-        return
-    opened = open_engine(job)
-    opened.predict(make_clip(SECONDS))
-    yield opened.facts
-    quickest: Callable[[list[Samples]], object] | None = None
-    for task in map(json.loads, sys.stdin):
-        if task["task"] == "alone":
-            yield {"times": _time_alone(opened.predict, task["seconds"])}
-            continue
-        if quickest is None:
-            quickest = min(opened.predict_all, key=_time_pass)
-        yield {**_time_mixed(quickest, task["seconds"]), "peak_mib": read_peak()}
-
-
-def _serve_gauge(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the machine is and the model needs; then, per task, the matrix limits."""
-    machine = describe_machine()
-    yield {"machine": machine, "gflop": _count(folder)}
-    dtypes = ["float32", *(["bfloat16"] if machine["bfloat16"] else [])]
-    for task in map(json.loads, sys.stdin):
-        limits = {dtype: measure_limit(dtype, seconds=task["seconds"]) for dtype in dtypes}
-        yield {"limits": limits}
-
-
-def _count(folder: Path) -> list[float] | None:
-    """GFLOP of the clip whose latency is told and of each of the mixed ones."""
-    from emoser.checkpoints.layouts.registry import load_checkpoint
-
-    try:
-        model = load_checkpoint(folder).model
-    except EmoserError:  # an exported folder has no weights to count with
-        return None
-    return count_gflop(model, (SECONDS, *MIXED_SECONDS))
-
-
-def open_engine(job: Mapping[str, Any]) -> Opened:
-    """Load a checkpoint into an engine, or into transformers' pipeline."""
+def load_engine(job: Mapping[str, Any]) -> LoadedEngine:
+    """Load a checkpoint into an engine of emoser or into the transformers pipeline."""
     if job["runtime"] == "transformers":
-        return _open_pipeline(job["model"])
+        return _load_pipeline(job["model"])
     from emoser.classifier import EmotionClassifier
 
     classifier = EmotionClassifier.from_pretrained(
         job["model"], device="cpu", dtype=job["dtype"], backend=job["runtime"]
     )
-    return Opened(
-        lambda clip: classifier.predict(clip, sampling_rate=RATE),
-        (lambda clips: classifier.predict_batch(clips, sampling_rate=RATE),),
+    return LoadedEngine(
+        classifier,
+        lambda clip: classifier.predict(clip, sampling_rate=SAMPLING_RATE),
+        (lambda clips: classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE),),
         {"runtime": classifier.info.backend, "dtype": classifier.info.dtype},
     )
 
 
-def _open_pipeline(model: str) -> Opened:
-    """The way of transformers itself, on the same weights, in float32."""
+def _load_pipeline(model: str) -> LoadedEngine:
     import torch
 
     from emoser.checkpoints.resolve import find_checkpoint
@@ -123,46 +88,109 @@ def _open_pipeline(model: str) -> Opened:
         register()
     from transformers import pipeline
 
-    listen = pipeline("audio-classification", str(folder), device="cpu", dtype=torch.float32)
+    classify = pipeline("audio-classification", str(folder), device="cpu", dtype=torch.float32)
 
-    def ask(clip: Samples) -> dict[str, Any]:
-        return {"raw": clip, "sampling_rate": RATE}
+    def as_input(clip: Samples) -> dict[str, Any]:
+        return {"raw": clip, "sampling_rate": SAMPLING_RATE}
 
-    def many(size: int) -> Callable[[list[Samples]], object]:
-        return lambda clips: listen([ask(clip) for clip in clips], batch_size=size)
+    def in_batches(size: int) -> PredictAll:
+        return lambda clips: classify([as_input(clip) for clip in clips], batch_size=size)
 
-    return Opened(
-        lambda clip: listen(ask(clip)),
-        tuple(many(size) for size in PEER_BATCHES),
+    return LoadedEngine(
+        classify,
+        lambda clip: classify(as_input(clip)),
+        tuple(in_batches(size) for size in PIPELINE_BATCHES),
         {"runtime": "transformers", "dtype": "float32"},
     )
 
 
-def _time_alone(predict: Callable[[Samples], object], seconds: float) -> list[float]:
-    """How long one clip takes, again and again, at least three times."""
-    clip = make_clip(SECONDS)
+def time_single(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Times of one clip, repeated for `seconds` and at least `repeats` times."""
+    clip = make_clip(task.get("clip_seconds", CLIP_SECONDS))
+    engine.predict(clip)
     times: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
-        predict(clip)
-        times.append(time.perf_counter() - began)
-    return times
+    until = time.perf_counter() + task["seconds"]
+    while len(times) < task.get("repeats", 3) or time.perf_counter() < until:
+        start = time.perf_counter()
+        engine.predict(clip)
+        times.append(time.perf_counter() - start)
+    return {"times": times}
 
 
-def _time_mixed(predict_all: Callable[[list[Samples]], object], seconds: float) -> dict[str, float]:
-    """How often all the mixed clips pass within a time, at least once."""
-    clips, passes, began = mixed_clips(), 0, time.perf_counter()
-    while not passes or time.perf_counter() - began < seconds:
+def time_mixed(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Number of passes over the mixed clips within `seconds`, at least one."""
+    predict_all, clips = _choose_fastest(engine.predict_all), mixed_clips()
+    passes, start = 0, time.perf_counter()
+    while not passes or time.perf_counter() - start < task["seconds"]:
         predict_all(clips)
         passes += 1
-    return {"passes": passes, "seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - start
+    return {"passes": passes, "seconds": seconds, "peak_mib": read_peak()}
 
 
-def _time_pass(predict_all: Callable[[list[Samples]], object]) -> float:
-    """How long the mixed clips take once; the first time warms up."""
-    predict_all(mixed_clips())
-    return _time_mixed(predict_all, 0.0)["seconds"]
+@cache
+def _choose_fastest(candidates: tuple[PredictAll, ...]) -> PredictAll:
+    """The fastest candidate in one pass over the mixed clips, after another one for warm-up."""
+    clips = mixed_clips()
+
+    def measure(predict_all: PredictAll) -> float:
+        predict_all(clips)
+        start = time.perf_counter()
+        predict_all(clips)
+        return time.perf_counter() - start
+
+    return min(candidates, key=measure)
+
+
+TASKS: Mapping[str, Task] = {"single": time_single, "mixed": time_mixed}
+
+
+def main(*, load: Load = load_engine, tasks: Mapping[str, Task] = TASKS) -> None:
+    """Run the job of the command line until standard input ends.
+
+    Args:
+        load: Loads the engine of a job.
+        tasks: What can be asked of an engine, by name.
+    """
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # keep what libraries print out of the results
+    job = json.loads(sys.argv[1])
+    try:
+        results = _measure_machine(job) if job["kind"] == "machine" else _run(load(job), tasks)
+        for result in results:
+            print(json.dumps(result), file=out, flush=True)
+    except ERRORS as error:
+        first = (str(error).strip() or type(error).__name__).split("\n")[0]
+        print(json.dumps({"error": first}), file=out, flush=True)
+
+
+def _run(engine: LoadedEngine, tasks: Mapping[str, Task]) -> Iterator[dict[str, Any]]:
+    """The facts of an engine after its first prediction, then the result of each task."""
+    engine.predict(make_clip(CLIP_SECONDS))
+    yield engine.facts
+    for task in map(json.loads, sys.stdin):
+        yield tasks[task["task"]](engine, task)
+
+
+def _measure_machine(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The machine and the arithmetic of the model, then the matrix limits for each task."""
+    machine = describe_machine()
+    yield {"machine": machine, "gflop": _count_gflop(Path(job["model"]))}
+    dtypes = ["float32", *(["bfloat16"] if machine["bfloat16"] else [])]
+    for task in map(json.loads, sys.stdin):
+        limits = {dtype: measure_limit(dtype, seconds=task["seconds"]) for dtype in dtypes}
+        yield {"limits": limits}
+
+
+def _count_gflop(folder: Path) -> list[float] | None:
+    """GFLOP of the clip whose latency is measured and of each of the mixed clips."""
+    from emoser.checkpoints.layouts.registry import load_checkpoint
+
+    try:
+        model = load_checkpoint(folder).model
+    except EmoserError:  # an exported folder has a graph only
+        return None
+    return count_gflop(model, (CLIP_SECONDS, *MIXED_SECONDS))
 
 
 if __name__ == "__main__":

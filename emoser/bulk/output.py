@@ -1,7 +1,7 @@
-"""The file that a bulk job writes: rows that are whole or not there, and never twice.
+"""The output of a bulk job: each row is written completely or not at all, and never twice.
 
-Takes names and answers. JSON lines and CSV grow row by row; Parquet cannot grow, so its rows are
-kept as JSON lines beside it and the file is made of them at the end. Knows nothing of models.
+JSON lines and CSV are appended to. Parquet files cannot be, so their rows are first written as
+JSON lines next to the output and converted at the end.
 """
 
 import csv
@@ -20,18 +20,18 @@ from emoser.results.prediction import Prediction
 from emoser.results.rows import as_csv, as_row, csv_header
 from emoser.text import guard_cell
 
-SYNC_SECONDS = 5.0  # how much work a power cut may cost; a killed process costs none
+SYNC_SECONDS = 5.0  # of work may be lost in a power failure; none if the process is killed
 
-Answer = Prediction | EmoserError
+Result = Prediction | EmoserError
 
 
 class _Written(NamedTuple):
-    """What an output holds already.
+    """The content of an existing output.
 
     Attributes:
-        keys: The names of its rows as it spells them.
-        num_errors: Rows that hold an error.
-        size: Bytes up to the end of the last whole row.
+        keys: The names in its rows, as they are written.
+        num_errors: Number of rows with an error.
+        size: Bytes up to the end of the last complete row.
     """
 
     keys: set[str]
@@ -39,68 +39,68 @@ class _Written(NamedTuple):
     size: int
 
 
-class _Notation(NamedTuple):
-    """How rows become lines, and are found again.
+class _Format(NamedTuple):
+    """How rows are written and read back.
 
     Attributes:
-        header: The first line of a file, from the labels.
-        encode: A row with its line end, from name, answer and labels.
-        key: A name as the row spells it.
-        recover: What a file holds.
+        header: First line of a file, from the labels.
+        encode: A row including its line end, from name, result and labels.
+        key: A name as it is written.
+        recover: Content of an existing file.
     """
 
     header: Callable[[Sequence[str]], str]
-    encode: Callable[[str, Answer, Sequence[str]], str]
+    encode: Callable[[str, Result, Sequence[str]], str]
     key: Callable[[str], str]
     recover: Callable[[Path], _Written]
 
 
 class ResultFile:
-    """An output that is open; made by `open_output`.
+    """An open output; see `open_output`.
 
     Attributes:
-        num_errors: Rows that hold an error, those of earlier runs included.
-        num_written: Rows written by this run.
+        num_errors: Number of rows with an error, including earlier runs.
+        num_written: Number of rows written by this run.
     """
 
-    def __init__(self, path: Path, notation: _Notation) -> None:
-        self._notation = notation
-        written = notation.recover(path) if path.exists() else _Written(set(), 0, 0)
+    def __init__(self, path: Path, format: _Format) -> None:
+        self._format = format
+        written = format.recover(path) if path.exists() else _Written(set(), 0, 0)
         self._keys = written.keys
         self.num_errors = written.num_errors
         self.num_written = 0
         self._needs_header = not written.size
-        # Unbuffered: a row is one write, and what was written outlives the process.
+        # Unbuffered, so that each row is one write and survives a killed process.
         self._file = open(path, "r+b" if path.exists() else "x+b", buffering=0)
         self._file.truncate(written.size)
         self._file.seek(written.size)
         self._synced = monotonic()
 
     def holds(self, name: str) -> bool:
-        """Whether there is a row for a recording."""
-        return self._notation.key(name) in self._keys
+        """Whether a recording has a row."""
+        return self._format.key(name) in self._keys
 
-    def write(self, name: str, answer: Answer, labels: Sequence[str]) -> None:
+    def write(self, name: str, result: Result, labels: Sequence[str]) -> None:
         """Add the row of a recording.
 
         Raises:
             OSError: If the disk is full.
         """
-        text = self._notation.header(labels) if self._needs_header else ""
-        self._append(text + self._notation.encode(name, answer, labels))
+        text = self._format.header(labels) if self._needs_header else ""
+        self._append(text + self._format.encode(name, result, labels))
         self._needs_header = False
         self.num_written += 1
-        self.num_errors += isinstance(answer, EmoserError)
+        self.num_errors += isinstance(result, EmoserError)
         if monotonic() > self._synced + SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Have the disk hold what was written."""
+        """Flush written rows to disk."""
         os.fsync(self._file.fileno())
         self._synced = monotonic()
 
     def close(self) -> None:
-        """Close the file; rows that were written stay."""
+        """Close the file."""
         self._file.close()
 
     def _append(self, text: str) -> None:
@@ -108,28 +108,28 @@ class ResultFile:
         try:
             while data:
                 data = data[self._file.write(data) :]
-        except OSError:  # the disk is full: half a row is none
+        except OSError:  # the disk is full: remove the incomplete row
             self._file.truncate(start)
             raise
 
 
 @contextmanager
 def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Iterator[ResultFile]:
-    """The output of a job, with the rows of earlier runs, locked for this process.
+    """Open the output of a job, with the rows of earlier runs, and lock it for this process.
 
-    Leaving the context without a fault makes the Parquet file.
+    A Parquet file is written when the context is left without an error.
 
     Raises:
-        BlockingIOError: If another process works on it.
+        BlockingIOError: If another process is writing it.
         DependencyError: If it is Parquet and pyarrow is not installed.
-        FileExistsError: If it was written by something else, or by a job with other facts.
-        FileNotFoundError: If its folder is missing.
-        ValueError: If the suffix is none that is known.
+        FileExistsError: If it was not written by a job with the same settings.
+        FileNotFoundError: If its folder does not exist.
+        ValueError: If the suffix is not supported.
     """
     path = Path(output)
     suffix = path.suffix.lower()
-    if suffix not in (*NOTATIONS, ".parquet"):
-        allowed = ", ".join((*NOTATIONS, ".parquet"))
+    if suffix not in (*FORMATS, ".parquet"):
+        allowed = ", ".join((*FORMATS, ".parquet"))
         raise ValueError(f"output is {path.name!r}; its suffix must be one of {allowed}")
     is_parquet = suffix == ".parquet"
     if is_parquet:
@@ -138,7 +138,7 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
         require_pyarrow()
     rows = path.with_name(f"{path.name}.rows.jsonl") if is_parquet else path
     with _claim(path.with_name(f"{path.name}.job"), facts, [path, rows]):
-        result = ResultFile(rows, NOTATIONS[rows.suffix.lower()])
+        result = ResultFile(rows, FORMATS[rows.suffix.lower()])
         try:
             yield result
             result.sync()
@@ -150,7 +150,7 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
 
 @contextmanager
 def _claim(ticket: Path, facts: Mapping[str, Any], outputs: Sequence[Path]) -> Iterator[None]:
-    """Hold the lock of a job, having made sure that the outputs are of this very job."""
+    """Lock a job after checking that existing outputs belong to it."""
     stated = json.dumps(facts, sort_keys=True)
     with open(ticket, "a+", encoding="utf-8") as file:
         _lock(file, outputs[0])
@@ -171,25 +171,25 @@ def _explain(found: str, facts: Mapping[str, Any]) -> str:
     try:
         before = json.loads(found)
     except ValueError:
-        return "The file was not written by a job like this; choose another output"
+        return "The file was not written by a bulk job; choose another output"
     changed = sorted(key for key in facts if before.get(key) != json.loads(json.dumps(facts[key])))
     return (
         f"The file belongs to a job with another {', '.join(changed)}; choose another output, or "
-        "repeat the command it was made with"
+        "repeat the original command"
     )
 
 
 def _lock(file: IO[str], output: Path) -> None:
-    """Hold the file until it is closed, or the process ends in whatever way."""
+    """Lock the file until it is closed or the process ends."""
     try:
         import fcntl
-    except ImportError:  # Windows has no such lock: two jobs on one output are not noticed there
+    except ImportError:  # Windows: concurrent jobs are not detected
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BlockingIOError(
-            errno.EWOULDBLOCK, "Another process works on this output; wait for it", str(output)
+            errno.EWOULDBLOCK, "Another process is writing this output; wait for it", str(output)
         ) from error
 
 
@@ -199,13 +199,15 @@ def _recover_json(path: Path) -> _Written:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break  # the process was killed in the middle of a row
+                break  # the process was killed while writing this row
             try:
                 row = json.loads(line)
                 keys.add(row["source"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FileExistsError(
-                    errno.EEXIST, f"Line {number} is no row of a job; repair it or", str(path)
+                    errno.EEXIST,
+                    f"Line {number} is not a row of a bulk job; repair or remove it",
+                    str(path),
                 ) from error
             num_errors += "error" in row
             size += len(line)
@@ -219,7 +221,7 @@ def _recover_csv(path: Path) -> _Written:
         for line in file:
             size += len(line)
             num_quotes += line.count(b'"')
-            if line.endswith(b"\n") and num_quotes % 2 == 0:  # not inside a cell
+            if line.endswith(b"\n") and num_quotes % 2 == 0:  # not inside a quoted cell
                 end = size
     with path.open("rb") as file:
         reader = csv.reader(io.StringIO(file.read(end).decode("utf-8"), newline=""))
@@ -234,16 +236,16 @@ def _no_header(labels: Sequence[str]) -> str:
     return ""
 
 
-def _encode_json(name: str, answer: Answer, labels: Sequence[str]) -> str:
-    return json.dumps(as_row(name, answer)) + "\n"
+def _encode_json(name: str, result: Result, labels: Sequence[str]) -> str:
+    return json.dumps(as_row(name, result)) + "\n"
 
 
 def _same(name: str) -> str:
     return name
 
 
-NOTATIONS: Mapping[str, _Notation] = {
-    ".jsonl": _Notation(_no_header, _encode_json, _same, _recover_json),
-    ".csv": _Notation(csv_header, as_csv, guard_cell, _recover_csv),
+FORMATS: Mapping[str, _Format] = {
+    ".jsonl": _Format(_no_header, _encode_json, _same, _recover_json),
+    ".csv": _Format(csv_header, as_csv, guard_cell, _recover_csv),
 }
-"""The notations that grow row by row, by suffix."""
+"""Formats that can be appended to, by suffix."""

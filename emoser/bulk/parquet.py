@@ -1,4 +1,4 @@
-"""Rows of JSON lines -> one Parquet file, in constant memory. Knows nothing of jobs."""
+"""Converts rows of JSON lines to a Parquet file in constant memory."""
 
 import json
 import os
@@ -9,13 +9,13 @@ from typing import Any
 
 from emoser.errors import missing_extra
 
-ROWS_PER_GROUP = 20_000  # in memory at a time
+ROWS_PER_GROUP = 20_000  # in memory at the same time
 TEXTS = ("source", "label", "model", "error")
 NUMBERS = ("score", "duration", "unmapped")
 
 
 def require_pyarrow() -> None:
-    """Refuse early what cannot be written later.
+    """Check that Parquet can be written.
 
     Raises:
         DependencyError: If pyarrow is not installed.
@@ -27,7 +27,7 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Make a Parquet file of rows, with a column per label and dimension; whole or not at all.
+    """Write rows to a Parquet file with one column per label and dimension, atomically.
 
     Raises:
         DependencyError: If pyarrow is not installed.
@@ -63,7 +63,7 @@ def _read(rows: Path) -> Iterator[dict[str, Any]]:
 
 
 def _find_scores(rows: Path) -> list[str]:
-    """Labels and dimensions, from the first row that has any."""
+    """Labels and dimensions of the first row without an error."""
     for row in _read(rows):
         if "error" not in row:
             return [*row["scores"], *(row["dimensions"] or {})]
@@ -72,7 +72,7 @@ def _find_scores(rows: Path) -> list[str]:
 
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     scores = {**(row.get("scores") or {}), **(row.get("dimensions") or {})}
-    # Names of the file system that are no text cannot be stored as text.
+    # File names that are not valid Unicode cannot be stored as text.
     texts = {name: _as_text(row.get(name)) for name in TEXTS}
     return {**row, **scores, **texts}
 

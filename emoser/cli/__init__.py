@@ -1,7 +1,7 @@
-"""The command `emoser`: one function per sub-command, each of which calls the library and prints.
+"""The command line, with one module per command.
 
-Parsing and `--help` import nothing heavy. Faults end in one sentence on the standard error and
-an exit code: 0 fine, 2 usage, 3 bad input, 4 model, 5 environment, 130 interrupted.
+Parsing and `--help` import neither NumPy nor torch. Errors are printed to standard error as one
+sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 interrupted.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.cli import (
     bench,
     card,
@@ -31,7 +31,7 @@ from emoser.errors import EmoserError
 
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
-NEW_OBJECTS = 100_000  # between two looks of Python for reference cycles
+GC_THRESHOLD = 100_000  # new objects between two garbage collections
 COMMANDS = (
     predict,
     timeline,
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: Words after `emoser`; those of the process when None.
+        arguments: The arguments after `emoser`; those of the process if None.
     """
     if arguments is None:
         _set_up_process()
@@ -75,28 +75,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _set_up_process() -> None:
-    """What the command may do to its process, which is its alone."""
-    # Threads of torch that wait for one another sleep meanwhile: spinning, they take the core from
-    # the very thread that all wait for when it is shared.
+    """Tune the process, which belongs to the command alone."""
+    # Waiting OpenMP threads must sleep: on a shared core, spinning threads delay the one that they
+    # wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Importing torch and transformers makes 400,000 objects that stay. Looking among them for
-    # reference cycles again and again, and once more at the end, took a quarter of a first answer.
-    gc.set_threshold(NEW_OBJECTS)
+    # Importing torch and transformers creates 400,000 permanent objects. Garbage collections
+    # among them, and one at exit, took a quarter of the time to the first prediction.
+    gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every sub-command."""
+    """The parser with all commands."""
     parser = argparse.ArgumentParser(
-        prog="emoser", description="What emotion does a voice carry?", allow_abbrev=False
+        prog="emoser", description="Speech emotion recognition.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"emoser {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         added = command.add_parser(commands)
-        added.add_argument(
-            "--debug", action="store_true", help="show the whole traceback of a fault"
-        )
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -108,12 +106,12 @@ def _report(error: Exception, code: int, *, debug: bool) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """The sentence of an error; the system's own begin with a number and end with the file."""
+    """The message of an error, without the errno of the system's own errors."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; check the path"
     return str(error)
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter close without a complaint after the reader of a pipe has gone."""
+    """Let the interpreter exit quietly after the reader of a pipe has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,11 +1,11 @@
-"""`emoser bench`: how fast a checkpoint runs on this machine."""
+"""`emoser bench`: measure the speed of a checkpoint on this machine."""
 
 import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.resolve import DEFAULT_MODEL
+from emoser.cli.options import add_json_option, add_model_option
 from emoser.errors import CheckpointError
 from emoser.text import printable
 
@@ -26,9 +26,9 @@ HEADER = (
     "speed",
 )
 LEGEND = (
-    "real time: seconds of audio per second, clips of 0.7 to 8 s; p50, p95: one clip of 4 s "
-    "alone; first: from\nthe start of the process to its first answer; of limit: share of the "
-    "fastest matrix product; speed: clips\nper second against transformers' pipeline"
+    "real time: seconds of audio per second, clips of 0.7 to 8 s; p50, p95: latency of one 4-s "
+    "clip;\nfirst: from process start to the first prediction; of limit: share of the fastest "
+    "matrix product;\nspeed: clips per second relative to the transformers pipeline"
 )
 
 
@@ -37,32 +37,38 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench",
         help="measure the speed of a checkpoint on this machine",
-        description="Measure every engine that is installed, each in a process of its own and in "
-        "turn, beside transformers' pipeline on the same weights. All engines are held in memory "
-        "at once. A minute or two with the bundled checkpoint.",
+        description="Measure every installed engine, each in its own process and in turns, next to "
+        "the transformers pipeline with the same weights. All engines are loaded at the same "
+        "time. Takes one to two minutes with the bundled checkpoint.",
     )
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="bundled name, folder or Hub id (%(default)s)"
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--folders", nargs="+", default=[], metavar="FOLDER", help="exported folders, such as int8"
     )
     parser.add_argument(
         "--runtimes",
         metavar="NAME,NAME",
-        help="of torch, openvino, onnx and transformers (its pipeline); all that are installed",
+        help="torch, openvino, onnx, transformers (its pipeline) (default: all installed)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=1.5, help="for each figure in each round (%(default)s)"
+        "--seconds",
+        type=float,
+        default=1.5,
+        help="duration of each measurement (default: %(default)s)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="medians of so many (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="number of measurements, of which the median is printed (default: %(default)s)",
+    )
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and print; 4 when no engine could run the checkpoint."""
+    """Measure and print; returns 4 if no engine could run the checkpoint."""
     from emoser.bench import BenchOptions, run_bench
 
     names = None if options.runtimes is None else tuple(options.runtimes.split(","))
@@ -73,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         rounds=options.rounds,
     )
-    report = run_bench(plan, tell=_tell)
+    report = run_bench(plan, report_step=_report_step)
     if options.json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))
     else:
@@ -81,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     return CheckpointError.exit_code if all(row.error for row in report.rows) else 0
 
 
-def _tell(line: str) -> None:
+def _report_step(line: str) -> None:
     print(f"emoser bench: {line}", file=sys.stderr, flush=True)
 
 
@@ -94,7 +100,7 @@ def _print_report(report: "BenchReport") -> None:
         f"matrix limit in GFLOP/s: {limits}" + (f"; {need:.2f} per second of audio" if need else "")
     )
     if not machine["bfloat16"]:
-        print("bfloat16 is left out: the processor does not multiply in it")
+        print("bfloat16 is not measured: the processor has no native support")
     print(COLUMNS.format(*HEADER))
     for row in report.rows:
         print(_describe(row))

@@ -7,6 +7,7 @@ from typing import Any
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
+from emoser.cli.options import add_checkpoint_arguments, add_json_option
 from emoser.errors import CheckpointError
 
 
@@ -20,8 +21,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "with it goes to the standard error. Nothing is sent or asked of the Hub, except for "
         "the checkpoint itself when MODEL is a Hub id.",
     )
-    parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
+    add_checkpoint_arguments(parser)
     parser.add_argument("--name", help="what the card calls the model, such as owner/name")
     parser.add_argument(
         "--fresh", action="store_true", help="write the text anew where there is one already"
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", action="store_true", help="write it into the folder instead of printing it"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

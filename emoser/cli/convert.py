@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.cli.options import add_checkpoint_arguments, add_json_option, add_output_folder
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -16,14 +17,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "loads, and transformers too where it has a class for the model. The folder is read "
         "again and compared with the source before it appears.",
     )
-    parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
-    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    add_checkpoint_arguments(parser)
+    add_output_folder(parser)
     parser.add_argument(
         "--activation", help="inside the head, where the layout leaves it open: none, tanh, relu"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -1,50 +1,53 @@
-"""`emoser demo`: the page that hears uploads, recordings and the live microphone.
-
-Knows only the options of the server; the page itself is `emoser.demo`.
-"""
+"""`emoser demo`: serve the web page of `emoser.demo`."""
 
 import argparse
 import json
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.cli.predict import add_run_options
+from emoser.cli.options import MODEL_HELP, add_json_option, add_runtime_options
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the sub-command to a parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "demo",
-        help="open a page that hears uploads and the microphone",
-        description="Show a page that hears uploads, recordings and the live microphone, until "
-        "Ctrl-C. Only this machine reaches it unless --host says otherwise, and it asks nothing "
-        "of any other machine.",
+        help="serve a web page for uploads and the microphone",
+        description="Serve a web page that analyses uploads, recordings and the live microphone, "
+        "until Ctrl-C. By default only this machine can reach it. It makes no connections to "
+        "other machines, except to download Hub checkpoints.",
     )
     parser.add_argument(
         "--model",
         action="append",
         metavar="MODEL",
-        help=f"bundled name, folder or Hub id; the first of several is open ({DEFAULT_MODEL})",
+        help=f"{MODEL_HELP}; repeat to offer several, the first is preselected "
+        f"(default: {DEFAULT_MODEL})",
     )
-    add_run_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+    add_runtime_options(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     parser.add_argument(
         "--any-model",
         action=argparse.BooleanOptionalAction,
-        help="let visitors name folders of this machine and Hub ids; on if only this machine "
-        "reaches the page",
+        help="let visitors enter any folder of this machine or Hub id (default: only if no other "
+        "machine can reach the page)",
     )
     parser.add_argument(
-        "--max-megabytes", type=int, default=1000, help="of an upload (%(default)s)"
+        "--max-megabytes",
+        type=int,
+        default=1000,
+        help="maximum size of an upload (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print the address as a JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the page until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     from emoser.demo import DemoOptions, is_loopback, serve
 
     any_model = options.any_model
@@ -66,5 +69,5 @@ def run(options: argparse.Namespace) -> int:
     try:
         serve(demo, announce=announce)
     except KeyboardInterrupt:
-        return 0  # the way to stop a page
+        return 0  # the normal way to stop the server
     return 0

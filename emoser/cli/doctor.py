@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
+from emoser.cli.options import add_checkpoint_arguments, add_json_option
 from emoser.errors import CheckpointError, DependencyError
 from emoser.text import printable
 
@@ -29,12 +30,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "the packages on this machine are sound. Exit code 4: the checkpoint is not; 5: a "
         "required package is not.",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL, help="name, folder or Hub id"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
+    add_checkpoint_arguments(parser, default=DEFAULT_MODEL)
     parser.add_argument("--tensors", action="store_true", help="list which tensors went where")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.cli.options import add_checkpoint_arguments, add_json_option, add_output_folder
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -16,8 +17,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "like any other (--model FOLDER). Its numbers are compared with the original's before "
         "the folder appears.",
     )
-    parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
-    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
+    add_checkpoint_arguments(parser)
+    add_output_folder(parser)
     parser.add_argument("--to", default="onnx", help="onnx (default) or openvino")
     parser.add_argument(
         "--int8", action="store_true", help="8-bit integers; needs --calibrate and extra int8"
@@ -27,9 +28,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="recordings to compare the numbers on as well; for --int8 at least 100",
     )
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
+from emoser.cli.options import MODEL_HELP, add_json_option
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
@@ -34,7 +35,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--base",
         default=DEFAULT_MODEL,
-        help="encoder: bundled name, folder or Hub id (%(default)s)",
+        help=f"encoder: {MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--mode", default="partial", choices=MODES, help="what learns (%(default)s)"
@@ -49,7 +50,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="only check: can the model learn 32 clips?"
     )
     add_training_options(parser)
-    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -1,4 +1,4 @@
-"""`emoser listen`: the microphone, or raw sound from a pipe; one moving line, and the segments."""
+"""`emoser listen`: print segments of the microphone or of a raw PCM stream as they end."""
 
 import argparse
 import json
@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
-from emoser.cli.predict import add_model_options
-from emoser.cli.timeline import add_timeline_options, open_classifier, timeline_arguments
+from emoser.cli.options import (
+    add_classifier_options,
+    add_json_option,
+    add_timeline_options,
+    open_classifier,
+    timeline_arguments,
+)
 from emoser.results.segments import Segment, clock
 from emoser.text import printable
 
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
     from emoser.streaming import EmotionStream
 
 BAR_WIDTH = 20
-NUM_SHOWN = 3  # labels on the moving line
+NUM_SHOWN = 3  # labels in the status line
 CLEAR_LINE = "\r\x1b[2K"
 
 
@@ -24,33 +29,39 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the sub-command to a parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "listen",
-        help="show the emotions of a live voice",
-        description="Show the emotions of the microphone, or of raw sound from standard input: "
+        help="print the emotions of live speech",
+        description="Print the emotions of the microphone, or of raw PCM from standard input: "
         "ffmpeg -i rtsp://... -f s16le -ac 1 -ar 16000 - | emoser listen -",
     )
-    parser.add_argument("file", nargs="?", metavar="-", help="read raw sound from standard input")
-    add_model_options(parser)
+    parser.add_argument("file", nargs="?", metavar="-", help="read raw PCM from standard input")
+    add_classifier_options(parser)
     add_timeline_options(parser)
     parser.add_argument(
-        "--rate", type=int, default=16_000, help="Hz of the sound that comes in (%(default)s)"
+        "--rate", type=int, default=16_000, help="sampling rate in Hz (default: %(default)s)"
     )
     parser.add_argument(
-        "--sample-format", default="s16le", help="of raw sound: u8, s16le, s32le, f32le or f64le"
+        "--sample-format",
+        default="s16le",
+        help="raw PCM: u8, s16le, s32le, f32le or f64le (default: %(default)s)",
     )
     parser.add_argument(
-        "--channels", type=int, default=1, help="of raw sound; they are averaged (%(default)s)"
+        "--channels",
+        type=int,
+        default=1,
+        help="raw PCM: number of channels, which are averaged (default: %(default)s)",
     )
     parser.add_argument("--microphone", help="name or number of the input device")
-    parser.add_argument("--json", action="store_true", help="one JSON object per segment")
+    add_json_option(parser, lines=True)
     parser.set_defaults(run=run)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Listen until the sound ends or Ctrl-C, printing each segment that has ended."""
+    """Print each finished segment until the stream ends or the user presses Ctrl-C."""
     if options.file not in (None, "-"):
         raise ValueError(
-            f"listen reads the microphone or '-', not {options.file!r}; use emoser timeline"
+            f"listen reads the microphone, or standard input with '-', not {options.file!r}; use "
+            "emoser timeline for files"
         )
     from emoser.streaming import EmotionStream
 
@@ -86,41 +97,41 @@ def _open_blocks(options: argparse.Namespace, opened: ExitStack) -> Iterable[Any
 
 
 class _Screen:
-    """Segments on the standard output; on a terminal, one moving line beneath them."""
+    """Prints segments to standard output and, on a terminal, a status line below them."""
 
     def __init__(self, stream: "EmotionStream", blocks: Any, *, as_json: bool) -> None:
         self.stream = stream
         self.blocks = blocks
         self.as_json = as_json
-        self.moving: TextIO | None = sys.stderr if sys.stderr.isatty() else None
+        self.status: TextIO | None = sys.stderr if sys.stderr.isatty() else None
 
     def show(self, segments: list[Segment]) -> None:
-        """Print segments that have ended, and move on."""
+        """Print finished segments and update the status line."""
         self._clear()
         for segment in segments:
             line = json.dumps(segment.to_dict()) if self.as_json else printable(str(segment))
             print(line, flush=True)
-        if self.moving is not None:
-            print(self._line(), end="", file=self.moving, flush=True)
+        if self.status is not None:
+            print(self._line(), end="", file=self.status, flush=True)
 
     def note(self, text: str) -> None:
-        """A word on the standard error."""
+        """Print a message to standard error."""
         self._clear()
         print(f"emoser: {text} at {clock(self.stream.seconds)}", file=sys.stderr)
 
     def close(self) -> None:
-        """Remove the moving line, and say what was lost."""
+        """Remove the status line and report lost blocks."""
         self._clear()
         if self._num_dropped:
-            print(f"emoser: {self._num_dropped} blocks of sound were lost", file=sys.stderr)
+            print(f"emoser: {self._num_dropped} blocks of audio were lost", file=sys.stderr)
 
     @property
     def _num_dropped(self) -> int:
-        return int(getattr(self.blocks, "num_dropped", 0))  # a pipe waits and loses nothing
+        return int(getattr(self.blocks, "num_dropped", 0))  # reading a pipe drops nothing
 
     def _clear(self) -> None:
-        if self.moving is not None:
-            print(CLEAR_LINE, end="", file=self.moving, flush=True)
+        if self.status is not None:
+            print(CLEAR_LINE, end="", file=self.status, flush=True)
 
     def _line(self) -> str:
         latest = self.stream.latest

@@ -7,6 +7,7 @@ from typing import Any
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.resolve import DEFAULT_MODEL, bundled_names, find_checkpoint
+from emoser.cli.options import add_json_option
 from emoser.labels import canonical_labels
 
 Commands = Any  # argparse's own name for the object is private
@@ -21,7 +22,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "knows by a short name. Entries of the catalog were written down from cards and "
         "configurations and were not checked against the live Hub.",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    add_json_option(parser, lines=True)
     parser.set_defaults(run=run)
     return parser
 

@@ -13,6 +13,7 @@ from emoser.cli.finetune import (
     resumable,
     show_warnings,
 )
+from emoser.cli.options import add_json_option
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     _add_choices(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
     add_training_options(parser)
-    parser.add_argument("--json", action="store_true", help="the result as one JSON object")
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -1,11 +1,73 @@
-"""The demo: a page that hears uploads, recordings and the live microphone (extra `demo`).
+"""A web page that analyses uploads, recordings and the live microphone (extra `demo`).
 
-`serve` shows it and `build_app` gives the Gradio app; both take `DemoOptions`. What is heard
-comes from the public classifier and stream, and the pictures from `svg`. Importing this package
-imports neither Gradio nor a model.
+`serve` runs it and `build_app` returns the Gradio app; both take `DemoOptions`. Importing this
+package imports neither Gradio nor torch.
 """
 
-from emoser.demo.options import DemoOptions, is_loopback
+from dataclasses import dataclass
+
+from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.demo.page import build_app, serve
 
 __all__ = ["DemoOptions", "build_app", "is_loopback", "serve"]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Settings of the demo.
+
+    Attributes:
+        models: The models that visitors can choose; the first one is loaded at the start.
+        any_model: Whether visitors may also choose from the catalog and enter any folder or Hub
+            id, which the server then reads or downloads.
+        host: The address to listen on; only this machine can reach the default.
+        port: The port to listen on, by default that of Gradio and of Spaces on the Hub.
+        max_megabytes: Maximum size of an upload.
+        device: As for `EmotionClassifier.from_pretrained`, like the next two.
+        dtype: Precision of the models.
+        backend: Engine of the models.
+
+    Example:
+        >>> DemoOptions().any_model, DemoOptions(models=("emoser-tiny",), port=8000).port
+        (False, 8000)
+    """
+
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    any_model: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7860
+    max_megabytes: int = 1000
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Validate the settings.
+
+        Raises:
+            ValueError: If there is no model, or the port or the size is out of range.
+        """
+        if not self.models or not all(self.models):
+            raise ValueError(f"models is {self.models}; name at least one, such as {DEFAULT_MODEL}")
+        if not 1 <= self.port <= MAX_PORT:
+            raise ValueError(f"port is {self.port}; it must be from 1 to {MAX_PORT}")
+        if self.max_megabytes < 1:
+            raise ValueError(f"max_megabytes is {self.max_megabytes}; it must be at least 1")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the page."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+        (True, False)
+    """
+    return host in LOOPBACK

@@ -1,7 +1,6 @@
-"""Visitors' microphones, message by message, as what the page shows.
+"""Live microphones of visitors: chunks of audio in, HTML for the page out.
 
-Brings together streams and their HTML. Sound stays in memory, and no longer than a window. A
-voice goes by the name that its page gave it. Knows nothing of Gradio.
+Audio stays in memory, for at most the length of a window.
 """
 
 import base64
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from emoser.demo.rendering import show_live
+from emoser.demo.rendering import render_live
 from emoser.results.prediction import Prediction
 from emoser.results.segments import Segment
 from emoser.streaming import EmotionStream
@@ -23,87 +22,93 @@ from emoser.streaming import EmotionStream
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
 
-NUM_SHOWN = 20  # segments that have ended
-HOP_SECONDS = 0.5  # a page that answers every second feels dead
-IDLE_SECONDS = 60.0  # after which a voice is taken for one whose page was closed
-MAX_VOICES = 100
-MAX_SECONDS = 60.0  # of sound, or of lost sound, in one message
-RATES = (8_000, 192_000)  # Hz
+NUM_SHOWN = 20  # finished segments
+HOP_SECONDS = 0.5  # two updates a second
+IDLE_SECONDS = 60.0  # after which a session is dropped: its page was closed
+MAX_SESSIONS = 100
+MAX_SECONDS = 60.0  # of audio, or of lost audio, in one message
+SAMPLING_RATES = (8_000, 192_000)  # lowest and highest, in Hz
 
 OpenClassifier: TypeAlias = Callable[[str], "EmotionClassifier"]
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A message of a page: sound since the one before.
+class LiveChunk:
+    """A message of the page: the audio since the previous message.
 
     Attributes:
-        voice: The name that the page gave to the voice.
-        model: What it shall be heard by, as chosen when it began.
-        rate: In Hz.
-        samples: (n,), 16 bit.
-        lost: Samples before them that the page had to drop.
+        session: Name of the live session, chosen by the page.
+        model: Name of the model when the session began.
+        sampling_rate: In Hz.
+        samples: (T,), 16 bit.
+        lost: Number of samples before them that the page had to drop.
         last: Whether the microphone is off now.
     """
 
-    voice: str
+    session: str
     model: str
-    rate: int
+    sampling_rate: int
     samples: npt.NDArray[np.int16]
     lost: int = 0
     last: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no page of ours sends.
+        """Validate the message.
 
         Raises:
-            ValueError: If the rate, the amount of sound or the names are out of range.
+            ValueError: If the sampling rate, the amount of audio or a name is out of range.
         """
-        most = MAX_SECONDS * self.rate
-        if not RATES[0] <= self.rate <= RATES[1]:
-            raise ValueError(f"the microphone has {self.rate} Hz; {RATES[0]} to {RATES[1]} go")
-        if not self.voice or not self.model:
-            raise ValueError("a voice and a model must be named; choose a model")
-        if len(self.samples) > most or not 0 <= self.lost:
-            raise ValueError(f"more than {MAX_SECONDS:g} s came at once; load the page again")
+        low, high = SAMPLING_RATES
+        if not low <= self.sampling_rate <= high:
+            raise ValueError(
+                f"the sampling rate of the microphone is {self.sampling_rate} Hz; "
+                f"it must be between {low} and {high} Hz"
+            )
+        if not self.session or not self.model:
+            raise ValueError("the session or the model has no name; choose a model")
+        if len(self.samples) > MAX_SECONDS * self.sampling_rate or self.lost < 0:
+            raise ValueError(
+                f"a message must hold 0 to {MAX_SECONDS:g} s of audio; reload the page"
+            )
 
     @classmethod
-    def from_message(cls, message: Any) -> "Spoken":
-        """What the page sent as JSON, its samples as base64.
+    def from_message(cls, message: Any) -> "LiveChunk":
+        """Read a JSON message of the page, with its samples in base64.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If it is invalid.
 
         Example:
-            >>> message = {"voice": "a", "model": "emoser-tiny", "rate": 8000, "samples": "AQA="}
-            >>> Spoken.from_message({**message, "lost": 0, "last": False}).samples.tolist()
+            >>> message = {"session": "a", "model": "emoser-tiny", "samplingRate": 8000}
+            >>> message.update(samples="AQA=", lost=0, last=False)
+            >>> LiveChunk.from_message(message).samples.tolist()
             [1]
         """
         try:
             samples = np.frombuffer(base64.b64decode(message["samples"], validate=True), "<i2")
-            rate, lost = int(message["rate"]), int(message["lost"])
-            voice, model = str(message["voice"]), str(message["model"])
+            sampling_rate, lost = int(message["samplingRate"]), int(message["lost"])
+            session, model = str(message["session"]), str(message["model"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the page sent what is no sound ({error}); load it again") from error
-        return cls(voice, model, rate, samples, lost, last=bool(message.get("last")))
+            raise ValueError(f"the page sent an invalid message ({error}); reload it") from error
+        return cls(session, model, sampling_rate, samples, lost, last=bool(message.get("last")))
 
 
-class LiveVoice:
-    """A voice that is still speaking.
+class LiveSession:
+    """A microphone that is on.
 
     Args:
-        classifier: What hears.
-        sampling_rate: Rate in Hz of the chunks.
+        classifier: The model.
+        sampling_rate: Sampling rate of the chunks in Hz.
 
     Example:
         >>> from emoser.classifier import EmotionClassifier
-        >>> voice = LiveVoice(EmotionClassifier.from_pretrained(), sampling_rate=16_000)
-        >>> "0:02.00 heard" in voice.push(np.zeros(32_000, np.float32))
+        >>> session = LiveSession(EmotionClassifier.from_pretrained(), sampling_rate=16_000)
+        >>> "0:02.00 analysed" in session.push(np.zeros(32_000, np.float32))
         True
     """
 
     def __init__(self, classifier: "EmotionClassifier", *, sampling_rate: int) -> None:
-        self.heard_at = time.monotonic()
+        self.last_used = time.monotonic()
         self._model = classifier.info.name
         self._stream = EmotionStream(
             classifier, sampling_rate=sampling_rate, hop_seconds=HOP_SECONDS
@@ -111,17 +116,17 @@ class LiveVoice:
         self._segments: deque[Segment] = deque(maxlen=NUM_SHOWN)
 
     def push(self, samples: npt.NDArray[Any]) -> str:
-        """Hear what comes next, (n,); what the page shows."""
-        self.heard_at = time.monotonic()
+        """Analyse the next samples, (T,)."""
+        self.last_used = time.monotonic()
         self._segments.extend(self._stream.push(samples))
-        return self._show()
+        return self._render()
 
     def finish(self) -> str:
-        """The microphone is off; what the page shows from now on."""
+        """Analyse the end of the stream."""
         self._segments.extend(self._stream.flush())
-        return self._show()
+        return self._render()
 
-    def _show(self) -> str:
+    def _render(self) -> str:
         latest, live = self._stream.latest, None
         if latest is not None:
             label = max(latest.scores, key=latest.scores.__getitem__) if latest.scores else None
@@ -133,47 +138,47 @@ class LiveVoice:
                 duration=latest.end - latest.start,
                 model=self._model,
             )
-        return show_live(live, tuple(self._segments), self._stream.seconds)
+        return render_live(live, tuple(self._segments), self._stream.seconds)
 
 
-class Voices:
-    """The voices of all visitors.
+class LiveSessions:
+    """The live sessions of all visitors.
 
     Args:
-        open_classifier: Gives the model of a name.
+        open_classifier: Returns the classifier for the name of a model.
     """
 
     def __init__(self, open_classifier: OpenClassifier) -> None:
         self._open_classifier = open_classifier
-        self._voices: OrderedDict[str, LiveVoice] = OrderedDict()  # heard last at the end
+        self._sessions: OrderedDict[str, LiveSession] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._voices)
+        return len(self._sessions)
 
-    def hear(self, spoken: Spoken) -> str:
-        """Hear what a voice says next, the last of it included; what the page shows.
+    def push(self, chunk: LiveChunk) -> str:
+        """Analyse a chunk; the first one opens its session, the last one closes it.
 
         Raises:
-            EmoserError: If the model does not open.
+            EmoserError: If the model cannot be loaded.
         """
         with self._lock:
-            voice = self._voices.pop(spoken.voice, None)
-            if voice is None:
-                classifier = self._open_classifier(spoken.model)
-                voice = LiveVoice(classifier, sampling_rate=spoken.rate)
-            silence = np.zeros(min(spoken.lost, round(MAX_SECONDS * spoken.rate)), np.int16)
-            page = voice.push(np.concatenate([silence, spoken.samples]))
-            if spoken.last:
-                return voice.finish()
-            self._voices[spoken.voice] = voice
+            session = self._sessions.pop(chunk.session, None)
+            if session is None:
+                classifier = self._open_classifier(chunk.model)
+                session = LiveSession(classifier, sampling_rate=chunk.sampling_rate)
+            num_lost = min(chunk.lost, round(MAX_SECONDS * chunk.sampling_rate))
+            page = session.push(np.concatenate([np.zeros(num_lost, np.int16), chunk.samples]))
+            if chunk.last:
+                return session.finish()
+            self._sessions[chunk.session] = session
             self._drop_idle()
             return page
 
     def _drop_idle(self) -> None:
         now = time.monotonic()
-        while self._voices:
-            first = next(iter(self._voices.values()))
-            if len(self._voices) <= MAX_VOICES and now - first.heard_at < IDLE_SECONDS:
+        while self._sessions:
+            first = next(iter(self._sessions.values()))
+            if len(self._sessions) <= MAX_SESSIONS and now - first.last_used < IDLE_SECONDS:
                 return
-            self._voices.popitem(last=False)
+            self._sessions.popitem(last=False)

@@ -1,37 +1,37 @@
-// The live microphone of the page: sends all sound in its order, as fast as the server hears it.
+// The live microphone of the page: sends all audio in order, as fast as the server processes it.
 //
-// Gradio gives `element` and `server`; `server.hear_voice(message)` answers with HTML. One message
-// is under way at a time and holds everything that came since the one before.
-const BLOCK_SECONDS = 0.25; // least sound in a message
-const WAITING_SECONDS = 10; // sound that waits for a busy server; what is older is lost as silence
+// Gradio provides `element` and `server`; `server.push_live(message)` returns HTML. One message is
+// in flight at a time and contains all audio since the previous one.
+const BLOCK_SECONDS = 0.25; // minimum of audio in a message
+const WAITING_SECONDS = 10; // maximum of audio kept for a busy server; older audio becomes silence
 const WORKLET = `registerProcessor("emoser", class extends AudioWorkletProcessor {
   process(inputs) { if (inputs[0].length) this.port.postMessage(inputs[0][0].slice()); return true; }
 });`;
 const button = element.querySelector("button");
 const shown = element.querySelector(".emoser-live");
-let voice = null; // of the microphone that is on
+let session = null; // while the microphone is on
 
-button.addEventListener("click", () => (voice ? stop(voice) : start()));
+button.addEventListener("click", () => (session ? stop(session) : start()));
 
 async function start() {
-  voice = { id: crypto.randomUUID(), waiting: [], count: 0, lost: 0, busy: false, last: false };
+  session = { id: crypto.randomUUID(), waiting: [], count: 0, lost: 0, busy: false, last: false };
   label(true);
-  shown.innerHTML = '<p class="emoser-facts" role="status">opening the microphone</p>';
+  shown.innerHTML = '<p class="emoser-facts" role="status">Opening the microphone</p>';
   try {
-    await open(voice);
+    await open(session);
   } catch (error) {
-    close(voice);
-    const told = document.createElement("p");
-    told.className = "emoser-fault";
-    told.setAttribute("role", "alert");
-    told.textContent = `The microphone cannot be opened (${error.message}); allow it in the ` +
-      "browser, and open this page on its own machine or by https.";
-    shown.replaceChildren(told);
+    close(session);
+    const message = document.createElement("p");
+    message.className = "emoser-error";
+    message.setAttribute("role", "alert");
+    message.textContent = `The microphone cannot be opened (${error.message}); allow it in the ` +
+      "browser, and open this page on the same machine or with https.";
+    shown.replaceChildren(message);
   }
 }
 
 async function open(own) {
-  if (!navigator.mediaDevices) throw new Error("this page is not secure");
+  if (!navigator.mediaDevices) throw new Error("this page is not in a secure context");
   own.source = await navigator.mediaDevices.getUserMedia({ audio: {
     echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
   own.context = new AudioContext();
@@ -59,16 +59,16 @@ async function send(own) {
   if (own.busy) return;
   own.busy = true;
   const message = {
-    voice: own.id, rate: own.context.sampleRate, model: document.querySelector("#model input").value,
+    session: own.id, samplingRate: own.context.sampleRate, model: document.querySelector("#model input").value,
     samples: encode(own), lost: own.lost, last: own.last };
   own.lost = 0;
   try {
-    const page = await server.hear_voice(message);
+    const page = await server.push_live(message);
     if (page) shown.innerHTML = page;
-    if (page.includes("emoser-fault")) close(own);
+    if (page.includes("emoser-error")) close(own);
   } catch (error) {
     close(own);
-    shown.textContent = "The server does not answer any more; load this page again.";
+    shown.textContent = "The server does not respond; reload this page.";
   }
   own.busy = false;
   if (own.last && !message.last) send(own);
@@ -76,11 +76,11 @@ async function send(own) {
 
 function encode(own) {
   const bytes = new DataView(new ArrayBuffer(own.count * 2));
-  let place = 0;
+  let offset = 0;
   for (const block of own.waiting) {
     for (const sample of block) {
-      bytes.setInt16(place, Math.max(-1, Math.min(1, sample)) * 32767, true);
-      place += 2;
+      bytes.setInt16(offset, Math.max(-1, Math.min(1, sample)) * 32767, true);
+      offset += 2;
     }
   }
   own.waiting = [];
@@ -99,7 +99,7 @@ function close(own) {
   own.last = true;
   if (own.source) own.source.getTracks().forEach((track) => track.stop());
   if (own.context && own.context.state !== "closed") own.context.close();
-  if (voice === own) voice = null;
+  if (session === own) session = null;
   label(false);
 }
 

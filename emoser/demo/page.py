@@ -1,7 +1,6 @@
-"""The page itself: `Visits` behind components of Gradio, and the server that shows it.
+"""The Gradio page of the demo, and its server.
 
-Everything comes from this machine: no font, script, count of visitors or check for updates is
-asked of another one. Gradio is imported by the functions that need it.
+The page makes no requests to other machines: no fonts, scripts, analytics or update checks.
 """
 
 import os
@@ -12,35 +11,37 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emoser.demo.options import DemoOptions, is_loopback
-from emoser.demo.sessions import Visits
+from emoser.demo.sessions import Sessions
 from emoser.errors import DeviceError, missing_extra
+
+if TYPE_CHECKING:
+    from emoser.demo import DemoOptions
 
 STYLE = Path(__file__).with_name("page.css")
 MICROPHONE = Path(__file__).with_name("microphone.js")
-KEPT_SECONDS = 900  # of what nobody took back
-SWEEP_SECONDS = 60
+KEPT_SECONDS = 900  # lifetime of an upload
+SWEEP_SECONDS = 60  # between checks for expired uploads
 FONTS = ("system-ui", "sans-serif")
 MONOSPACED = ("ui-monospace", "monospace")
-TITLE = "What emotion does this voice carry?"
+TITLE = "Speech emotion recognition"
 LIVE = """<button type="button" class="emoser-button" aria-pressed="false">Turn the microphone
 on</button><div class="emoser-live"></div>"""
 NOTICE = """<div class="emoser-notice"><p>Recordings stay on {where}. They are deleted when you
-clear or replace them and when you leave the page, and after {minutes} minutes at the latest. The
-live microphone is not stored.</p><p>An emotion read from a voice is a guess about expression, not
-a fact about a person. Do not use it to hire, grade, police or diagnose anybody.</p></div>"""
+clear or replace them, when you leave the page, and after {minutes} minutes at the latest. Live
+audio is not stored.</p><p>The results are estimates of vocal expression, not facts about a person.
+Do not use them for hiring, grading, policing or diagnosis.</p></div>"""
 
 
-def build_app(options: DemoOptions) -> Any:
-    """The page as a `gradio.Blocks`, which `serve` shows.
+def build_app(options: "DemoOptions") -> Any:
+    """The page as a `gradio.Blocks`.
 
     Raises:
         DependencyError: If Gradio is not installed.
     """
     _require_gradio()
-    return _compose(Visits(options))
+    return _build(Sessions(options))
 
 
 def _require_gradio() -> None:
@@ -50,123 +51,123 @@ def _require_gradio() -> None:
         raise missing_extra("the demo", "demo") from error
 
 
-def _compose(visits: Visits) -> Any:
+def _build(sessions: Sessions) -> Any:
     import gradio as gr
 
-    options = visits.options
-    where = "this machine" if is_loopback(options.host) else "the machine that shows this page"
+    options = sessions.options
+    where = "this machine" if options.is_local else "the server of this page"
 
     def leave(request: gr.Request) -> None:
-        visits.forget(str(request.session_hash))
+        sessions.forget(str(request.session_hash))
 
     with gr.Blocks(
         title="emoser", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)
     ) as app:
         gr.HTML(f"<h1>{TITLE}</h1>", elem_classes="emoser-title")
         model = gr.Dropdown(
-            list(visits.shelf.names),
+            list(sessions.models.names),
             value=options.models[0],
             label="Model",
-            info="A folder or a Hub id may be typed, too." if options.any_model else None,
+            info="You can also enter a folder or a Hub id." if options.any_model else None,
             allow_custom_value=options.any_model,
             interactive=True,
             elem_id="model",
         )
-        with gr.Tab("A recording"):
-            _add_recording(visits, model)
+        with gr.Tab("Recording"):
+            _add_recording(sessions, model)
         with gr.Tab("Live"):
-            _add_live(visits)
+            _add_live(sessions)
         gr.HTML(NOTICE.format(where=where, minutes=KEPT_SECONDS // 60))
         app.unload(leave)
     return app
 
 
-def _add_recording(visits: Visits, model: Any) -> None:
+def _add_recording(sessions: Sessions, model: Any) -> None:
     import gradio as gr
 
     shown = gr.Progress()
     with gr.Row():
-        upload = gr.File(label="Any audio or video file", elem_id="upload")
+        upload = gr.File(label="Audio or video file", elem_id="upload")
         recorder = gr.Audio(
             sources=["microphone"],
             type="filepath",
             editable=False,
             buttons=[],
-            label="or your own voice",
+            label="Microphone recording",
             elem_id="recorder",
         )
-    answer = gr.HTML(elem_id="answer")
+    result = gr.HTML(elem_id="result")
 
-    def hear(
+    def analyse(
         path: str | None, name: str, request: gr.Request, progress: Any = shown
     ) -> Iterator[tuple[str, None]]:
-        yield "", None  # what was said about another recording goes at once
+        yield "", None  # clear the previous result at once
         if path is not None:
-            yield visits.hear(str(request.session_hash), Path(path), name, progress), None
+            yield sessions.analyse(str(request.session_hash), Path(path), name, progress), None
 
-    def hear_again(name: str, request: gr.Request, progress: Any = shown) -> str:
-        return visits.hear_again(str(request.session_hash), name, progress)
+    def analyse_again(name: str, request: gr.Request, progress: Any = shown) -> str:
+        return sessions.analyse_again(str(request.session_hash), name, progress)
 
     def forget(request: gr.Request) -> str:
-        return visits.forget(str(request.session_hash))
+        return sessions.forget(str(request.session_hash))
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    watched = {**private, "show_progress_on": answer}
-    upload.upload(hear, [upload, model], [answer, recorder], **watched)
-    recorder.stop_recording(hear, [recorder, model], [answer, upload], **watched)
-    model.input(hear_again, model, answer, **watched)
+    watched = {**private, "show_progress_on": result}
+    upload.upload(analyse, [upload, model], [result, recorder], **watched)
+    recorder.stop_recording(analyse, [recorder, model], [result, upload], **watched)
+    model.input(analyse_again, model, result, **watched)
     for component in (upload, recorder):
-        component.clear(forget, None, answer, **private)
+        component.clear(forget, None, result, **private)
 
 
-def _add_live(visits: Visits) -> None:
-    """A microphone of our own: that of Gradio leaves sound out while an answer is under way."""
+def _add_live(sessions: Sessions) -> None:
+    """Add our own microphone: Gradio's drops audio while a result is being computed."""
     import gradio as gr
 
-    def hear_voice(message: Any) -> str:
-        return visits.hear_voice(message)
+    def push_live(message: Any) -> str:
+        return sessions.push_live(message)
 
     gr.HTML(
         LIVE,
         elem_id="live",
         js_on_load=MICROPHONE.read_text(encoding="utf-8"),
-        server_functions=[hear_voice],
+        server_functions=[push_live],
     )
 
 
-def serve(options: DemoOptions, *, announce: Callable[[str], None] | None = None) -> None:
-    """Show the page until Ctrl-C or a polite kill; what visitors sent is deleted at the end.
+def serve(options: "DemoOptions", *, announce: Callable[[str], None] | None = None) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, then delete all uploads.
 
-    Meant for a process of its own: while it runs, the folder of Gradio's uploads, which an
-    environment variable names, is a temporary one.
+    Intended for a process of its own: it sets the environment variable of Gradio's upload folder
+    to a temporary one while it runs.
 
     Args:
-        options: Where, and what visitors may do.
-        announce: Called with the address when the page is there.
+        options: Settings of the demo.
+        announce: Called with the address when the page is available.
 
     Raises:
-        CheckpointError: If the first model does not load.
+        CheckpointError: If the first model cannot be loaded.
         DependencyError: If Gradio is not installed.
-        DeviceError: If the address or the port is not free.
+        DeviceError: If the address or the port is not available.
     """
     _require_gradio()
     _require_port(options)
-    with _own_folder(), _kill_as_interrupt():
-        visits = Visits(options)
-        visits.shelf.open(options.models[0])
-        app = _compose(visits)
+    with _temporary_uploads(), _sigterm_as_interrupt():
+        sessions = Sessions(options)
+        sessions.models.open(options.models[0])
+        app = _build(sessions)
         _, address, _ = app.launch(**_launch_arguments(options))
         try:
             if announce is not None:
                 announce(address)
             threading.Event().wait()
         finally:
-            visits.close()
+            sessions.close()
             app.close(verbose=False)
 
 
-def _require_port(options: DemoOptions) -> None:
-    """Try the port before anything is loaded: a model may take minutes."""
+def _require_port(options: "DemoOptions") -> None:
+    """Check the port before the model is loaded, which can take minutes."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         with socket.socket(family) as tried:
@@ -175,11 +176,11 @@ def _require_port(options: DemoOptions) -> None:
     except OSError as error:
         raise DeviceError(
             f"port {options.port} of {options.host} cannot be opened ({error.strerror}); choose "
-            "another one"
+            "another port or host"
         ) from error
 
 
-def _launch_arguments(options: DemoOptions) -> dict[str, Any]:
+def _launch_arguments(options: "DemoOptions") -> dict[str, Any]:
     import gradio as gr
 
     theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=MONOSPACED)
@@ -204,8 +205,8 @@ def _launch_arguments(options: DemoOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def _own_folder() -> Iterator[None]:
-    """Uploads go into a folder that ends with the server."""
+def _temporary_uploads() -> Iterator[None]:
+    """Set Gradio's upload folder to a temporary one."""
     former = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="emoser-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -219,8 +220,8 @@ def _own_folder() -> Iterator[None]:
 
 
 @contextmanager
-def _kill_as_interrupt() -> Iterator[None]:
-    """A polite kill cleans up as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

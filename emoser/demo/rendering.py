@@ -1,7 +1,7 @@
-"""A recording and a model in; what the page shows about it out, as HTML.
+"""Results as HTML for the page of the demo.
 
-Knows nothing of Gradio. Everything that a visitor or a checkpoint wrote is escaped; downloads
-are inside the page, so that nothing is stored for them.
+All text from visitors and checkpoints is escaped. Downloads are embedded in the page as data
+URLs, so that no files are stored for them.
 """
 
 import base64
@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from emoser.demo.uploads import CountedFile, Report
+from emoser.demo.uploads import ProgressFile, ReportProgress
 from emoser.results.prediction import Prediction
 from emoser.results.segments import Segment, clock
 from emoser.results.svg import draw_scores, draw_track
@@ -21,90 +21,90 @@ from emoser.results.timeline import Timeline
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
 
-# Pictures are drawn narrower than they are shown, and so their letters of 11 pixels grow.
+# Pictures are drawn narrower than they are displayed, which enlarges their 11-pixel font.
 SCORES_WIDTH = 260
-NARROW_WIDTH = 270  # on a telephone
+NARROW_WIDTH = 270  # on a phone
 WIDE_WIDTH = 640
-PREDICTION_SHARE = 0.25  # of the time; a timeline hears everything about three times
-FILES = "gradio_api/file="  # where the page's server hands out what visitors sent
-MAX_ROWS = 500  # of the table; the downloads hold all
+PREDICTION_SHARE = 0.25  # of the time; the windows of a timeline overlap about threefold
+FILES = "gradio_api/file="  # URL of the uploads on the server
+MAX_ROWS = 500  # in the table; the downloads contain all
 QUALITY: Mapping[str, str] = {
-    "silence": "It is silent: whatever is answered means nothing.",
-    "clipped": "It is clipped: its loudest parts are cut off.",
-    "dc": "Its waveform lies off the zero line.",
-    "narrow-band": "It sounds like a telephone: there is nothing in it above about 4 kHz.",
-    "short": "It is shorter than half a second, too short to tell an emotion.",
-    "truncated": "It ends before its header says: part of it is missing.",
+    "silence": "The recording is silent; the result is meaningless.",
+    "clipped": "The recording is clipped: its loudest parts are cut off.",
+    "dc": "The waveform has a DC offset.",
+    "narrow-band": "The recording has telephone bandwidth: no content above about 4 kHz.",
+    "short": "The recording is shorter than half a second, too short for a reliable result.",
+    "truncated": "The file is truncated: part of the recording is missing.",
 }
-"""What each flag of a recording means."""
+"""Explanation of each quality flag."""
 
 
-class Answer(NamedTuple):
-    """What a model says about a recording."""
+class Analysis(NamedTuple):
+    """The results for a recording."""
 
     prediction: Prediction
     timeline: Timeline
 
 
-def hear_file(path: Path, classifier: "EmotionClassifier", report: Report) -> Answer:
-    """The answer of a model about a whole file and along its time, in constant memory.
+def analyse_file(path: Path, classifier: "EmotionClassifier", report: ReportProgress) -> Analysis:
+    """Predict a file as a whole and over time, in constant memory.
 
     Args:
-        path: A file of any kind; its content decides.
-        classifier: What hears.
-        report: Called with the share that is done; on False the answer is about what was heard
-            until then.
+        path: An audio file; its format is detected from its content.
+        classifier: The model.
+        report: Called with the completed share; if it returns False, the results are those of
+            the part read so far.
 
     Raises:
         AudioError: If the file cannot be decoded, is empty, or holds NaN.
     """
     rest = 1 - PREDICTION_SHARE
-    with (  # both at once: what is open stays readable when it is deleted
-        CountedFile(path, lambda share: report(share * PREDICTION_SHARE)) as whole,
-        CountedFile(path, lambda share: report(PREDICTION_SHARE + share * rest)) as along,
+    with (  # both are opened now, since an open file can be read after its deletion
+        ProgressFile(path, lambda share: report(share * PREDICTION_SHARE)) as whole,
+        ProgressFile(path, lambda share: report(PREDICTION_SHARE + share * rest)) as windows,
     ):
-        return Answer(classifier.predict(whole), classifier.timeline(along))
+        return Analysis(classifier.predict(whole), classifier.timeline(windows))
 
 
-def show_answer(answer: Answer, path: Path) -> str:
-    """The page's part about a recording: label, scores, flags, waveform, segments, downloads.
+def render_analysis(analysis: Analysis, path: Path) -> str:
+    """Label, scores, flags, player, waveform, segments and downloads of a recording.
 
     Args:
-        answer: What is said about it.
-        path: The file that is heard when the visitor plays it.
+        analysis: Its results.
+        path: The file to play.
     """
-    prediction, timeline = answer
-    facts = f"{prediction.source}, {clock(prediction.duration)}, heard by {prediction.model}"
+    prediction, timeline = analysis
+    facts = f"{prediction.source}, {clock(prediction.duration)}, model {prediction.model}"
     return _guard(
-        f'<section class="emoser-answer" aria-label="Answer">{_headline(prediction)}'
+        f'<section class="emoser-result" aria-label="Result">{_headline(prediction)}'
         f'<p class="emoser-facts">{html.escape(facts)}</p>{_scores(prediction)}'
-        f"{_flags(prediction)}<h3>Along its time</h3>{_player(path)}"
-        f"{_picture(timeline)}{_table(timeline)}{_downloads(answer)}</section>"
+        f"{_flags(prediction)}<h3>Over time</h3>{_player(path)}"
+        f"{_picture(timeline)}{_table(timeline)}{_downloads(analysis)}</section>"
     )
 
 
-def show_fault(error: Exception) -> str:
-    """One sentence that says what is wrong, read aloud by screen readers."""
-    return _guard(f'<p class="emoser-fault" role="alert">{html.escape(str(error))}</p>')
+def render_error(error: Exception) -> str:
+    """The message of an error, announced by screen readers."""
+    return _guard(f'<p class="emoser-error" role="alert">{html.escape(str(error))}</p>')
 
 
-def show_live(live: Prediction | None, segments: tuple[Segment, ...], seconds: float) -> str:
-    """The page's part about a live voice: what is heard now, and the segments that ended.
+def render_live(live: Prediction | None, segments: tuple[Segment, ...], seconds: float) -> str:
+    """The current result of a live session and its finished segments.
 
     Args:
-        live: The last window; None while there is none.
-        segments: Those that ended, in their order.
-        seconds: How much has been heard.
+        live: The result of the last window; None if there is none yet.
+        segments: Finished segments in their order.
+        seconds: Duration of the audio so far.
     """
     rows = "".join(f"<li>{html.escape(str(segment))}</li>" for segment in reversed(segments))
-    ended = f'<ol class="emoser-segments" role="log" reversed>{rows}</ol>' if rows else ""
+    finished = f'<ol class="emoser-segments" role="log" reversed>{rows}</ol>' if rows else ""
     now = '<p class="emoser-label">listening</p>'
     if live is not None:
-        spoken = bool(live.scores or live.dimensions)
-        now = _headline(live) + (_scores(live) if spoken else "")
+        has_speech = bool(live.scores or live.dimensions)
+        now = _headline(live) + (_scores(live) if has_speech else "")
     return _guard(
-        f'<section class="emoser-answer" aria-label="Live">{now}'
-        f'<p class="emoser-facts">{clock(seconds)} heard</p>{ended}</section>'
+        f'<section class="emoser-result" aria-label="Live">{now}'
+        f'<p class="emoser-facts">{clock(seconds)} analysed</p>{finished}</section>'
     )
 
 
@@ -131,7 +131,7 @@ def _flags(prediction: Prediction) -> str:
 
 
 def _picture(timeline: Timeline) -> str:
-    """Twice, for wide and for narrow pages; the page shows the one that fits."""
+    """Two widths, of which the style sheet displays one."""
     return (
         f'<div class="emoser-wide">{draw_track(timeline, width=WIDE_WIDTH)}</div>'
         f'<div class="emoser-narrow">{draw_track(timeline, width=NARROW_WIDTH)}</div>'
@@ -146,19 +146,19 @@ def _table(timeline: Timeline) -> str:
         for item in timeline.segments[:MAX_ROWS]
     )
     count = len(timeline.segments)
-    more = f"<p>{count - MAX_ROWS} more are in the downloads.</p>" if count > MAX_ROWS else ""
+    more = f"<p>{count - MAX_ROWS} more in the downloads.</p>" if count > MAX_ROWS else ""
     return (
-        f"<details><summary>The segments as a table ({count})</summary><table><thead><tr>"
-        '<th scope="col">from</th><th scope="col">to</th><th scope="col">what</th>'
+        f"<details><summary>Segments as a table ({count})</summary><table><thead><tr>"
+        '<th scope="col">start</th><th scope="col">end</th><th scope="col">label</th>'
         f'<th scope="col">score</th></tr></thead><tbody>{rows}</tbody></table>{more}</details>'
     )
 
 
-def _downloads(answer: Answer) -> str:
-    stem = PurePath(answer.prediction.source).stem or "recording"
-    whole = {name: value.to_dict() for name, value in answer._asdict().items()}
+def _downloads(analysis: Analysis) -> str:
+    stem = PurePath(analysis.prediction.source).stem or "recording"
+    whole = {name: value.to_dict() for name, value in analysis._asdict().items()}
     links = [_link(f"{stem}.json", "application/json", json.dumps(whole, indent=1), "JSON")]
-    subtitles = answer.timeline.to_srt()
+    subtitles = analysis.timeline.to_srt()
     if subtitles:
         links.append(_link(f"{stem}.srt", "application/x-subrip", subtitles, "subtitles (SRT)"))
     return f'<p class="emoser-downloads">{"".join(links)}</p>'
@@ -173,7 +173,7 @@ def _link(name: str, kind: str, text: str, shown: str) -> str:
 
 
 def _guard(page: str) -> str:
-    """HTML that no template language takes for its own."""
+    """Escape the characters that template languages would interpret."""
     for character in "{}$`":
         page = page.replace(character, f"&#{ord(character)};")
     return page

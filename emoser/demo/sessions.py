@@ -1,93 +1,95 @@
-"""`Visits`: what happens when a visitor sends a recording, changes the model, speaks, or leaves.
+"""What the demo does when a visitor sends audio, changes the model, or leaves the page.
 
-Brings together models, uploads and answers; each method gives HTML, and a fault is a sentence in
-it. Knows nothing of Gradio: a visitor is the name of a session.
+Each method returns HTML for the page; errors are part of it, as one sentence. Visitors are
+identified by the name of their session.
 """
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from emoser.demo.live_sessions import Spoken, Voices
-from emoser.demo.model_cache import Shelf
-from emoser.demo.options import DemoOptions
-from emoser.demo.rendering import hear_file, show_answer, show_fault
+from emoser.demo.live_sessions import LiveChunk, LiveSessions
+from emoser.demo.model_cache import ModelCache
+from emoser.demo.rendering import analyse_file, render_analysis, render_error
 from emoser.demo.uploads import Uploads
 from emoser.errors import EmoserError
 
-CLOSE_SECONDS = 20.0  # for the piece that a model is hearing
-FAULTS = (EmoserError, OSError, ValueError)
-"""What the library raises in the form of a sentence; anything else is a bug and stays one."""
+if TYPE_CHECKING:
+    from emoser.demo import DemoOptions
 
+CLOSE_SECONDS = 20.0  # to wait for the batch that a model is working on
+ERRORS = (EmoserError, OSError, ValueError)
+"""Raised by the library with a message for users; anything else is a bug and not handled."""
 
 ShowProgress: TypeAlias = Callable[[float], object]
-"""Shows a visitor the share that is done, in [0, 1]."""
+"""Shows a visitor the completed share, in [0, 1]."""
 
 
-class Visits:
-    """The visitors of one demo.
+class Sessions:
+    """The visitors of a demo.
 
     Args:
-        options: What they may do.
+        options: Settings of the demo.
 
     Example:
-        >>> visits = Visits(DemoOptions())
-        >>> visits.hear_again("nobody", "emoser-tiny", lambda share: None)
+        >>> from emoser.demo import DemoOptions
+        >>> sessions = Sessions(DemoOptions())
+        >>> sessions.analyse_again("unknown session", "emoser-tiny", lambda share: None)
         ''
     """
 
-    def __init__(self, options: DemoOptions) -> None:
+    def __init__(self, options: "DemoOptions") -> None:
         self.options = options
-        self.shelf = Shelf(options)
+        self.models = ModelCache(options)
         self.uploads = Uploads()
-        self.voices = Voices(self.shelf.open)
-        self._working = threading.Lock()  # one recording at a time: a model takes all the cores
+        self.live = LiveSessions(self.models.open)
+        self._busy = threading.Lock()  # one recording at a time: a model uses all cores
 
-    def hear(self, session: str, path: Path, model: str, show_progress: ShowProgress) -> str:
-        """The answer about a file that a visitor sent; the one before it is deleted."""
+    def analyse(self, session: str, path: Path, model: str, show_progress: ShowProgress) -> str:
+        """Analyse the file that a visitor sent; the previous one is deleted."""
         self.uploads.hold(session, path)
-        return self.hear_again(session, model, show_progress)
+        return self.analyse_again(session, model, show_progress)
 
-    def hear_again(self, session: str, model: str, show_progress: ShowProgress) -> str:
-        """The answer of a model about the file that is held for a visitor; "" without one.
+    def analyse_again(self, session: str, model: str, show_progress: ShowProgress) -> str:
+        """Analyse the current file of a visitor; "" if there is none.
 
-        Work stops at the next read when the visitor leaves or sends another file.
+        The analysis is cancelled at the next read when the visitor leaves or sends another file.
         """
         path = self.uploads.find(session)
         if path is None:
             return ""
 
-        def is_wanted() -> bool:
+        def is_current() -> bool:
             return self.uploads.find(session) == path
 
-        def report_if_wanted(share: float) -> bool:
+        def report(share: float) -> bool:
             show_progress(share)
-            return is_wanted()
+            return is_current()
 
         try:
-            with self._working:
-                report_if_wanted(0.0)
-                answer = hear_file(path, self.shelf.open(model), report_if_wanted)
-            page = show_answer(answer, path)
-        except FAULTS as error:
-            page = show_fault(error)
-        return page if is_wanted() else ""
+            with self._busy:
+                report(0.0)
+                analysis = analyse_file(path, self.models.open(model), report)
+            page = render_analysis(analysis, path)
+        except ERRORS as error:
+            page = render_error(error)
+        return page if is_current() else ""
 
     def forget(self, session: str) -> str:
-        """A visitor takes a file back, or leaves: it is deleted; an empty page."""
+        """Delete the file of a visitor who cleared it or left; an empty page."""
         self.uploads.drop(session)
         return ""
 
-    def hear_voice(self, message: Any) -> str:
-        """Hear the next message of a live voice; what the page shows."""
+    def push_live(self, message: Any) -> str:
+        """Analyse the next chunk of a live microphone."""
         try:
-            return self.voices.hear(Spoken.from_message(message))
-        except FAULTS as error:
-            return show_fault(error)
+            return self.live.push(LiveChunk.from_message(message))
+        except ERRORS as error:
+            return render_error(error)
 
     def close(self) -> None:
-        """The page is taken down: nothing is kept, and work that goes on ends."""
+        """Delete all files and cancel what is running."""
         self.uploads.drop_all()
-        if self._working.acquire(timeout=CLOSE_SECONDS):
-            self._working.release()
+        if self._busy.acquire(timeout=CLOSE_SECONDS):
+            self._busy.release()

@@ -1,7 +1,4 @@
-"""The files that visitors sent: kept while they are looked at, and read with their progress told.
-
-Knows visitors by a session's name and nothing of pages or sound.
-"""
+"""Uploaded files: kept while their page is open, and read with progress reports."""
 
 import io
 import os
@@ -12,23 +9,23 @@ from typing import Any, TypeAlias
 
 from emoser.errors import AudioError
 
-REPORT_STEP = 0.005  # of a file; reports cost more than reads
+REPORT_STEP = 0.005  # of a file; a report is slower than a read
 
-Report: TypeAlias = Callable[[float], bool]
-"""Takes the share that is done, in [0, 1]; False ends the work."""
+ReportProgress: TypeAlias = Callable[[float], bool]
+"""Takes the completed share, in [0, 1]; returns False to cancel."""
 
 
 class Uploads:
-    """One file per visitor: the next one, clearing and leaving the page delete it.
+    """One file per session, deleted when it is replaced or dropped.
 
-    Two visitors who sent the same bytes share one file; the last one to go deletes it.
+    Sessions with the same content share one file, which is deleted with the last of them.
 
     Example:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(delete=False) as file:
         ...     uploads = Uploads()
-        ...     uploads.hold("visitor", Path(file.name))
-        >>> uploads.drop("visitor")
+        ...     uploads.hold("session", Path(file.name))
+        >>> uploads.drop("session")
         >>> Path(file.name).exists()
         False
     """
@@ -38,24 +35,24 @@ class Uploads:
         self._lock = threading.Lock()
 
     def hold(self, session: str, path: Path) -> None:
-        """Keep a visitor's file and delete the one before it."""
+        """Keep a file for a session and delete the previous one."""
         with self._lock:
             former = self._held.get(session)
             self._held[session] = path
             self._delete(former)
 
     def find(self, session: str) -> Path | None:
-        """The file of a visitor, None without one."""
+        """The file of a session, None if there is none."""
         with self._lock:
             return self._held.get(session)
 
     def drop(self, session: str) -> None:
-        """Delete the file of a visitor, who cleared it or left."""
+        """Delete the file of a session."""
         with self._lock:
             self._delete(self._held.pop(session, None))
 
     def drop_all(self) -> None:
-        """Delete everything: the page is taken down."""
+        """Delete all files."""
         with self._lock:
             paths = set(self._held.values())
             self._held.clear()
@@ -67,41 +64,41 @@ class Uploads:
             path.unlink(missing_ok=True)
 
 
-class CountedFile(io.FileIO):
-    """A file that tells how much of it has been read, and keeps to itself where it lies.
+class ProgressFile(io.FileIO):
+    """A file that reports how much of it has been read. Its `name` does not reveal its folder.
 
     Args:
         path: The file.
-        report: Called with the share that was read; on False the file ends here, because
-            decoders in C know how to meet an end but no exception.
+        report: Called with the share read so far. After it returns False, reads return the end
+            of the file, since decoders in C cannot handle an exception.
 
     Raises:
-        AudioError: If the file is gone.
+        AudioError: If the file was deleted.
     """
 
-    def __init__(self, path: Path, report: Report) -> None:
+    def __init__(self, path: Path, report: ReportProgress) -> None:
         try:
             super().__init__(path)
         except FileNotFoundError as error:
-            raise AudioError(f"{path.name} is no longer kept here; send it again") from error
+            raise AudioError(f"{path.name} has been deleted; upload it again") from error
         self.name = path.name
         self._report = report
         self._size = max(os.fstat(self.fileno()).st_size, 1)
         self._num_read = 0
-        self._told = 0.0
-        self._is_wanted = True
+        self._reported = 0.0
+        self._is_active = True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file."""
-        if not self._is_wanted:
+        """See `io.FileIO`."""
+        if not self._is_active:
             return b""
         data = super().read(-1 if size is None else size) or b""
         self._count(len(data))
         return data
 
     def readinto(self, buffer: Any, /) -> int:
-        """As of any file."""
-        if not self._is_wanted:
+        """See `io.FileIO`."""
+        if not self._is_active:
             return 0
         num_read = super().readinto(buffer) or 0
         self._count(num_read)
@@ -110,6 +107,6 @@ class CountedFile(io.FileIO):
     def _count(self, num_read: int) -> None:
         self._num_read += num_read
         share = min(self._num_read / self._size, 1.0)
-        if share >= self._told + REPORT_STEP:
-            self._told = share
-            self._is_wanted = self._report(share)
+        if share >= self._reported + REPORT_STEP:
+            self._reported = share
+            self._is_active = self._report(share)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.files import CheckpointFiles
 

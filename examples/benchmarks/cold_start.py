@@ -1,11 +1,10 @@
-"""The whole process: `emoser predict` of one clip with the bundled checkpoint, and the pipeline.
+"""Time of a whole process that predicts one clip: `emoser predict` and the transformers pipeline.
 
-`python examples/benchmarks/cold_start.py [--rounds 5]`. Engines that are not installed are left
-out; "torch" is what runs without any extra.
+Run by `python examples/benchmarks/cold_start.py [--rounds 5]`, with the bundled checkpoint and all
+installed engines; "torch" needs no extra.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,10 @@ from pathlib import Path
 from statistics import median
 
 import soundfile
-from shapes import RATE, make_clip
+
+from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench.machine import make_clip
+from emoser.checkpoints.resolve import find_checkpoint
 
 ENGINES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
 PIPELINE = """
@@ -24,25 +26,23 @@ from emoser.models import torchaudio_guard
 import torch
 from transformers import pipeline
 samples, rate = soundfile.read(sys.argv[2], dtype="float32")
-listen = pipeline("audio-classification", sys.argv[1], device="cpu", dtype=torch.float32)
-print(listen({"raw": samples, "sampling_rate": rate})[0]["label"])
+classify = pipeline("audio-classification", sys.argv[1], device="cpu", dtype=torch.float32)
+print(classify({"raw": samples, "sampling_rate": rate})[0]["label"])
 """
 
 
 def time_process(words: list[str]) -> float:
-    """Seconds of a whole process."""
-    began = time.perf_counter()
-    subprocess.run(words, check=True, capture_output=True, env={**os.environ})
-    return time.perf_counter() - began
+    """Duration of a process in seconds."""
+    start = time.perf_counter()
+    subprocess.run(words, check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def measure_cold_starts(*, rounds: int) -> list[list[str]]:
-    """Rows of the table; the sides take turns, and a first turn fills the caches of the disk."""
-    from emoser.checkpoints.resolve import find_checkpoint
-
+    """Rows of the table. Processes alternate, and the first round only warms up the disk cache."""
     with tempfile.TemporaryDirectory() as name:
         clip = Path(name) / "clip.wav"
-        soundfile.write(clip, make_clip(4.0), RATE)
+        soundfile.write(clip, make_clip(4.0), SAMPLING_RATE)
         predict = [sys.executable, "-m", "emoser", "predict", str(clip), "--backend"]
         sides = {
             engine: [*predict, engine] for engine, package in ENGINES.items() if find_spec(package)

@@ -1,10 +1,10 @@
-"""A timeline beside the truth: `python examples/benchmarks/composed.py DATA --plot composed.png`.
+"""Accuracy of a timeline: `python examples/benchmarks/composed.py DATA --plot composed.png`.
 
 DATA is a folder of acted speech with a `manifest.csv` (columns corpus, path, speaker, emotion).
-Clips of one speaker are joined: neutral, angry, four seconds of silence, sad. The silence at the
-ends of the clips is cut off, so that the truth holds at every moment. Prints the truth and the
-timeline of the first recording, and the share of time that timelines name right, as the mean over
-`--draws` recordings of each speaker.
+Recordings are composed of clips of one speaker: neutral, angry, four seconds of silence, sad. The
+silence at the ends of the clips is cut off, so that the reference holds at any time. Prints the
+reference and the timeline of the first recording, and the share of time with the right label, as
+the mean over `--draws` recordings of each speaker.
 """
 
 import argparse
@@ -21,18 +21,18 @@ from emoser.results.plots import plot_timeline, save_figure
 
 RATE = 16_000
 PLAN = (("neutral", 3), ("angry", 3), ("silence", 4), ("sad", 3))  # clips; seconds for silence
-QUIET = 0.02  # of the peak of a clip: what lies below at its ends is cut off
+QUIET = 0.02  # of the peak of a clip; quieter ends are cut off
 GRID_SECONDS = 0.01
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
-    """A clip without the quiet at its ends."""
+    """Cut off the quiet ends of a clip."""
     loud = np.flatnonzero(np.abs(samples) > QUIET * np.abs(samples).max())
     return samples[loud[0] : loud[-1] + 1]
 
 
 def compose(data: Path, corpus: str, speaker: str, draw: int = 0) -> tuple[np.ndarray, list]:
-    """Samples, and the truth as (start, end, name) in seconds; each draw takes other clips."""
+    """Samples, and the reference as (start, end, name) in seconds; each draw uses other clips."""
     with (data / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["corpus"] == corpus]
     generator = np.random.default_rng([*speaker.encode(), draw])
@@ -52,17 +52,17 @@ def compose(data: Path, corpus: str, speaker: str, draw: int = 0) -> tuple[np.nd
 
 
 def share_right(timeline: Timeline, truth: list) -> tuple[float, float]:
-    """The share of all time, and of the silence alone, that has its true name."""
+    """Share of the time, and of the silence alone, with the right label."""
     times = np.arange(GRID_SECONDS / 2, timeline.duration, GRID_SECONDS)
     starts = [segment.start for segment in timeline.segments]
-    heard = [timeline.segments[i - 1].name for i in np.searchsorted(starts, times, "right")]
+    found = [timeline.segments[i - 1].name for i in np.searchsorted(starts, times, "right")]
     true = [next(n for s, e, n in truth if s <= t < e or e >= timeline.duration) for t in times]
-    right = np.array([a == b for a, b in zip(heard, true, strict=True)])
+    right = np.array([a == b for a, b in zip(found, true, strict=True)])
     return float(right.mean()), float(right[np.array(true) == "silence"].mean())
 
 
 def draw_figure(timeline: Timeline, truth: list, path: Path) -> None:
-    """The timeline, with the truth as coloured areas behind the waveform."""
+    """Plot the timeline with the reference as coloured areas behind the waveform."""
     figure = plot_timeline(timeline)
     colours = {**colours_of(timeline.labels), "silence": "#ffffff"}
     wave = figure.axes[0]

@@ -1,6 +1,6 @@
-"""What decoding and resampling take of the time of the base model, for 48 kHz FLAC.
+"""Time of decoding and resampling 48 kHz FLAC, relative to that of the base model.
 
-`python examples/benchmarks/speed.py --parts decoding` runs it.
+Run by `python examples/benchmarks/speed.py --parts decoding`.
 """
 
 import tempfile
@@ -10,19 +10,21 @@ from pathlib import Path
 from statistics import median
 
 import soundfile
-from shapes import make_clip
 
 from emoser import load_audio
+from emoser.bench.machine import make_clip
 
 SECONDS = 10.0
 RATE = 48_000
 
 
-def measure_decoding(sides: list[dict], starting: Callable, *, rounds: int) -> list[list[str]]:
-    """A row of the table: the share, against the quickest engine."""
+def measure_decoding(
+    sides: list[dict], starting: Callable, time_clip: Callable, *, rounds: int
+) -> list[list[str]]:
+    """A row of the table: the share of the time of the fastest engine."""
     with tempfile.TemporaryDirectory() as name, starting(sides) as workers:
         path = Path(name) / "clip.flac"
-        soundfile.write(path, make_clip(SECONDS, RATE), RATE)
+        soundfile.write(path, make_clip(SECONDS, sampling_rate=RATE), RATE)
         load_audio(path)
         shares, decoded = [], []
         for _ in range(rounds):
@@ -30,15 +32,13 @@ def measure_decoding(sides: list[dict], starting: Callable, *, rounds: int) -> l
             for _ in range(10):
                 load_audio(path)
             decoded.append((time.perf_counter() - began) / 10)
-            quickest = min(
-                median(worker.ask(clip=SECONDS, repeats=2)["times"]) for worker in workers
-            )
-            shares.append(decoded[-1] / quickest)
+            fastest = min(median(time_clip(worker, SECONDS, 2)) for worker in workers)
+            shares.append(decoded[-1] / fastest)
     return [
         [
             "decoding and resampling 48 kHz FLAC",
             f"{SECONDS / median(decoded):.0f} times real time",
-            f"{median(shares):.1%} of the base model at its quickest",
+            f"{median(shares):.1%} of the base model on the fastest engine",
             "< 5 %",
         ]
     ]

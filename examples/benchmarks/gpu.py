@@ -1,7 +1,7 @@
 """Speed on a CUDA GPU: `python examples/benchmarks/gpu.py [--clips 500]`.
 
-Base and large shapes with random weights, clips of mixed lengths from memory, in every precision:
-seconds of audio per second, and the share of the GPU's own matrix rate in that precision.
+Prints the real-time factor of models of base and large size with random weights, for clips of
+mixed lengths in memory, and the share of the GPU's matrix rate in the same precision.
 """
 
 import argparse
@@ -12,25 +12,26 @@ from statistics import median
 
 import numpy as np
 import torch
-from shapes import RATE, make_clip, write_model
+from shapes import write_model
 
 from emoser import EmotionClassifier
-from emoser.bench.machine import count_gflop
+from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench.machine import count_gflop, make_clip
 from emoser.checkpoints.save import load_model
 
 SIZE = 8192
 
 
 def measure_matrix_rate(dtype: torch.dtype) -> float:
-    """GFLOP per second of the median of twenty products."""
+    """Median rate of twenty matrix products in GFLOP per second."""
     one = torch.randn(SIZE, SIZE, device="cuda", dtype=dtype)
     times = []
     for _ in range(20):
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         one @ one
         torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return 2 * SIZE**3 / median(times) / 1e9
 
 
@@ -48,12 +49,12 @@ def main() -> None:
             gflop = sum(count_gflop(load_model(model), lengths) or [])
             for dtype in ("float32", "float16", "bfloat16"):
                 classifier = EmotionClassifier.from_pretrained(model, device="cuda", dtype=dtype)
-                classifier.predict_batch(clips, sampling_rate=RATE)
+                classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
                 times = []
                 for _ in range(3):
-                    began = time.perf_counter()
-                    classifier.predict_batch(clips, sampling_rate=RATE)
-                    times.append(time.perf_counter() - began)
+                    start = time.perf_counter()
+                    classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
+                    times.append(time.perf_counter() - start)
                 share = gflop / median(times) / measure_matrix_rate(getattr(torch, dtype))
                 speed = sum(lengths) / median(times)
                 print(f"{shape} {dtype}: {speed:.0f} times real time, {share:.0%} of the limit")

@@ -1,11 +1,11 @@
-"""Print how near emoser comes to the code that each layout of checkpoints comes from.
+"""Print the difference between emoser and the original code of each checkpoint layout.
 
     python examples/benchmarks/layout_parity.py [--markdown]
 
-Every checkpoint is written by transformers, SpeechBrain, FunASR or loralib themselves, or by the
-published description of its head, with random weights, and four clips of different lengths are
-compared: alone, and as one padded batch. Reference is always the authors' answer for one clip
-alone. What cannot be imported is left out and said so.
+Checkpoints with random weights are written by transformers, SpeechBrain, FunASR and loralib
+themselves, or follow the published description of their head. Four clips of different lengths are
+predicted one by one and as a padded batch; the reference is the original code with single clips.
+Layouts whose package is not installed are reported and left out.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LENGTHS = (16_000, 5_000, 30_000, 9_999)
 
 
 def measure(name: str, folder: Path) -> tuple[str, float, float, float]:
-    """Layout, largest logit, and the largest differences alone and batched."""
+    """Layout, largest logit, and largest difference for single clips and for the batch."""
     from support.models import pad, random_clips
     from support.reference_checkpoints import CASES
 
@@ -36,8 +36,8 @@ def measure(name: str, folder: Path) -> tuple[str, float, float, float]:
         expected = torch.stack([reference(clip) for clip in clips])
         alone = torch.cat([loaded.model(torch.from_numpy(clip)[None]).logits for clip in clips])
         batched = loaded.model(*pad(clips)).logits
-    near, far = (float((found - expected).abs().max()) for found in (alone, batched))
-    return loaded.layout, float(expected.abs().max()), near, far
+    single, together = (float((found - expected).abs().max()) for found in (alone, batched))
+    return loaded.layout, float(expected.abs().max()), single, together
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         if options.markdown
         else "{:<32} {:<12} {:>13} {:>9} {:>9}"
     )
-    print(row.format("checkpoint", "layout", "largest logit", "alone", "batched"))
+    print(row.format("checkpoint", "layout", "largest logit", "single", "batched"))
     if options.markdown:
         print(row.format("---", "---", "---:", "---:", "---:"))
     for name in CASES:

@@ -1,7 +1,7 @@
-"""What a live stream costs: `python examples/benchmarks/live.py [--threads 2]`.
+"""Cost of a live stream: `python examples/benchmarks/live.py [--threads 2]`.
 
-Pushes two minutes of noise in blocks of 100 ms through an `EmotionStream` with its defaults and
-prints the time of the model and everything else per hop, as a share of the hop.
+Pushes two minutes of noise in blocks of 100 ms through an `EmotionStream` with default options and
+prints the total time per hop as a share of the hop.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BLOCK = RATE // 10
 
 
 def main() -> int:
-    """Print the share; 1 if it is above a tenth."""
+    """Print the share; returns 1 if it is above 10 %."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="emoser-tiny")
     parser.add_argument("--backend", default="auto")
@@ -33,20 +33,20 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     stream = EmotionStream(classifier, sampling_rate=RATE)
     generator = np.random.default_rng(0)
-    costs, used = [], []
+    times, used = [], []
     for _ in range(SECONDS):
         blocks = generator.standard_normal((RATE // BLOCK, BLOCK)).astype(np.float32) / 10
         start, start_used = time.perf_counter(), time.process_time()
         for block in blocks:
             stream.push(block)
-        costs.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - start)
         used.append(time.process_time() - start_used)
-    warm = np.sort(costs[5:])
-    median, late = float(np.median(warm)), float(warm[int(0.99 * len(warm))])
+    warm = np.sort(times[5:])
+    median, slowest = float(np.median(warm)), float(warm[int(0.99 * len(warm))])
     name = f"{classifier.info.name} on {classifier.info.backend}, {options.threads} threads"
-    print(f"{name}: {median:.1%} of a hop of 1 s (median), {late:.1%} (99th of 100)")
-    print(f"processor time of one core: {np.median(used[5:]):.1%} of a hop")
-    print(f"delay: at most {stream.delay_seconds:g} s of window and hop, and {late:.3f} s")
+    print(f"{name}: {median:.1%} of a hop of 1 s (median), {slowest:.1%} (99th percentile)")
+    print(f"processor time: {np.median(used[5:]):.1%} of a hop on one core")
+    print(f"delay: at most {stream.delay_seconds:g} s of window and hop, plus {slowest:.3f} s")
     return int(median > 0.1)
 
 

@@ -1,9 +1,9 @@
 """Peak memory of a timeline by length and format: `python examples/benchmarks/memory.py`.
 
-Makes recordings of noise and pauses of 3 minutes, 30 minutes and 3 hours as WAV, FLAC and MP3 in
-a temporary folder (450 MB), and a FLAC file of 3 hours of silence, and runs `emoser timeline` on
-each in a process of its own. Prints the peak of that process in MiB; all must lie within 50 MiB
-of the 3-minute file of the same format.
+Writes recordings of noise and pauses of 3 minutes, 30 minutes and 3 hours as WAV, FLAC and MP3 to
+a temporary folder (450 MB), and a FLAC file with 3 hours of silence. Runs `emoser timeline` on each
+in a process of its own and prints its peak memory in MiB, which must be within 50 MiB of that for
+the 3-minute file of the same format.
 """
 
 import argparse
@@ -23,14 +23,14 @@ ALLOWED_MIB = 50.0
 
 
 def write_recording(path: Path, minutes: int, *, silent: bool = False) -> None:
-    """Ten seconds of noise that swells and ten of near silence, in turn."""
+    """Write ten seconds of noise with varying loudness and ten of silence, repeatedly."""
     generator = np.random.default_rng(0)
-    swell = np.abs(np.sin(np.linspace(0, 40, 10 * RATE))) * 0.2
-    voice = (generator.standard_normal(10 * RATE) * swell).astype(np.float32)
-    turn = np.concatenate([voice, np.zeros(10 * RATE, np.float32)])
+    envelope = np.abs(np.sin(np.linspace(0, 40, 10 * RATE))) * 0.2
+    voice = (generator.standard_normal(10 * RATE) * envelope).astype(np.float32)
+    part = np.concatenate([voice, np.zeros(10 * RATE, np.float32)])
     with soundfile.SoundFile(path, "w", RATE, 1) as file:
         for _ in range(minutes * 3):
-            file.write(turn * np.float32(not silent))
+            file.write(part * np.float32(not silent))
 
 
 def measure(path: Path, options: list[str]) -> tuple[float, float]:
@@ -52,7 +52,7 @@ def measure(path: Path, options: list[str]) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Print the table; 1 if a recording needed more than is allowed."""
+    """Print the table; returns 1 if a recording needed more memory than allowed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="emoser-tiny")
     parser.add_argument("--device", default="cpu")

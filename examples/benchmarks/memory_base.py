@@ -1,8 +1,7 @@
-"""Peak memory of the base model on long files, beside the size of the model.
+"""Peak memory of a base-size model on long files.
 
-`python examples/benchmarks/memory_base.py [--minutes 2 10]`. What counts is the peak of a whole
-process that predicts the file, less the same process after it has loaded the model and imported
-all that it needs and predicted one second.
+Run by `python examples/benchmarks/memory_base.py [--minutes 2 10]`. Prints by how much the peak of
+a process grows while it predicts a file, after it has loaded the model and predicted one second.
 """
 
 import argparse
@@ -15,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from shapes import RATE, make_clip, write_model
+from shapes import write_model
+
+from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench.machine import make_clip
 
 ENGINES = {"torch": "torch", "openvino": "openvino"}
 ALLOWED_MIB = 400.0
@@ -35,15 +37,15 @@ print(json.dumps([start, loaded, read_peak()]))
 
 
 def write_recording(path: Path, minutes: int) -> None:
-    """A FLAC file of noise that swells."""
-    turn = make_clip(60.0)
-    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+    """Write a FLAC file of noise with varying loudness."""
+    minute = make_clip(60.0)
+    with soundfile.SoundFile(path, "w", SAMPLING_RATE, 1) as file:
         for place in range(minutes):
-            file.write(np.roll(turn, place * RATE))
+            file.write(np.roll(minute, place * SAMPLING_RATE))
 
 
 def measure_memory(models: dict[str, Path], *, minutes: tuple[int, ...]) -> list[list[str]]:
-    """Rows of the table: MiB above the loaded model of each engine, for every length."""
+    """Rows of the table: MiB above the loaded model, by engine and length."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for count in minutes:
@@ -58,7 +60,7 @@ def measure_memory(models: dict[str, Path], *, minutes: tuple[int, ...]) -> list
                 _, loaded, peak = json.loads(done.stdout)
                 peaks[count] = (loaded, peak - loaded)
             else:
-                told = ", ".join(
+                growth = ", ".join(
                     f"{count} min +{more:.0f} MiB" for count, (_, more) in peaks.items()
                 )
                 loaded = max(size for size, _ in peaks.values())
@@ -66,7 +68,7 @@ def measure_memory(models: dict[str, Path], *, minutes: tuple[int, ...]) -> list
                     [
                         f"base, peak memory on long files, {backend}",
                         f"loaded {loaded:.0f} MiB",
-                        told,
+                        growth,
                         f"<= +{ALLOWED_MIB:.0f} MiB",
                     ]
                 )

@@ -1,7 +1,7 @@
-"""Where the time goes at base size: `python examples/benchmarks/profile_base.py [--seconds 4]`.
+"""Profile of a base-size model: `python examples/benchmarks/profile_base.py [--seconds 4]`.
 
-For torch by operation (torch's own profiler), for OpenVINO and ONNX Runtime by kind of layer as
-far as these engines tell. One thread per engine, so that waiting is not counted as work.
+Time by operation for torch and by layer type for OpenVINO and ONNX Runtime, from their own
+profilers, with one thread each.
 """
 
 import argparse
@@ -12,29 +12,31 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from shapes import make_clip, write_model
+from shapes import write_model
+
+from emoser import EmotionClassifier
+from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench.machine import make_clip
 
 TOP = 8
 SKIPPED = ("Input", "Output", "Const", "Parameter", "Result")
 
 
 def profile_torch(model: Path, samples: np.ndarray) -> Counter:
-    """Milliseconds of each operation of torch."""
+    """Milliseconds by torch operation."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from emoser import EmotionClassifier
-
     torch.set_num_threads(1)
     classifier = EmotionClassifier.from_pretrained(model, device="cpu", backend="torch")
-    classifier.predict(samples, sampling_rate=16_000)
+    classifier.predict(samples, sampling_rate=SAMPLING_RATE)
     with profile(activities=[ProfilerActivity.CPU]) as taken:
-        classifier.predict(samples, sampling_rate=16_000)
+        classifier.predict(samples, sampling_rate=SAMPLING_RATE)
     return Counter({item.key: item.self_cpu_time_total / 1e3 for item in taken.key_averages()})
 
 
 def export_graph(model: Path, folder: Path) -> Path:
-    """The file of the model as an ONNX graph."""
+    """Export a model to ONNX; the graph file."""
     from emoser.export import export
 
     export(str(model), folder, to="onnx")
@@ -42,7 +44,7 @@ def export_graph(model: Path, folder: Path) -> Path:
 
 
 def profile_onnx(graph: Path, samples: np.ndarray) -> Counter:
-    """Milliseconds of each kind of node of ONNX Runtime."""
+    """Milliseconds by ONNX Runtime operator."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -61,7 +63,7 @@ def profile_onnx(graph: Path, samples: np.ndarray) -> Counter:
 
 
 def profile_openvino(graph: Path, samples: np.ndarray) -> Counter:
-    """Milliseconds of each kind of layer of OpenVINO."""
+    """Milliseconds by OpenVINO layer type."""
     import openvino
 
     settings = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}

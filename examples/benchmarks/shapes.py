@@ -1,7 +1,4 @@
-"""What the benchmarks run on: models of the real shapes with random weights, and clips.
-
-The models are written by the classes of transformers themselves, into a folder of the caller's.
-"""
+"""Input of the benchmarks: clips, and models of the usual sizes with random weights."""
 
 import tempfile
 from dataclasses import replace
@@ -10,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from emoser.bench.machine import make_clip
 from emoser.checkpoints.files import GRAPH_MANIFEST
 from emoser.checkpoints.resolve import find_checkpoint
 
-RATE = 16_000
 LABELS = ("neutral", "happy", "angry", "sad")
 LARGE = {
     "hidden_size": 1024,
@@ -30,7 +27,7 @@ CALIBRATION_CLIPS = 8
 
 
 def write_model(shape: str, folder: Path) -> Path:
-    """A folder with wav2vec2-base ("base") or hubert-large ("large"), unless it is there."""
+    """Write a model of the size of wav2vec2-base or hubert-large, unless the folder has one."""
     if (folder / "model.safetensors").is_file():
         return folder
     import torch
@@ -56,9 +53,9 @@ def write_model(shape: str, folder: Path) -> Path:
 
 
 def write_int8(model: Path, folder: Path) -> Path:
-    """The int8 graph of a model for OpenVINO, unless it is there.
+    """Write the int8 graph of a model for OpenVINO, unless the folder has one.
 
-    Without the proof of labels that `emoser export --int8` asks for: random weights have none.
+    Does not compare labels as `emoser export --int8` does: those of random weights mean nothing.
     """
     if (folder / GRAPH_MANIFEST).is_file():
         return folder
@@ -74,16 +71,8 @@ def write_int8(model: Path, folder: Path) -> Path:
     return folder
 
 
-def make_clip(seconds: float, rate: int = RATE, *, seed: int = 0) -> np.ndarray:
-    """Noise that swells, as loud as speech, (T,)."""
-    generator = np.random.default_rng(seed)
-    count = round(seconds * rate)
-    swell = 0.02 + 0.1 * np.abs(np.sin(np.linspace(0, 3 * seconds, count)))
-    return (generator.standard_normal(count) * swell).astype(np.float32)
-
-
 def write_clips(folder: Path, count: int) -> list[Path]:
-    """Files of 0.6 to 12 s (half of them under 3 s), of many rates, unless they are there."""
+    """Write files of 0.6 to 12 s (median 3 s) with different sampling rates, unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(1)
     paths = []
@@ -92,11 +81,11 @@ def write_clips(folder: Path, count: int) -> list[Path]:
         rate = RATES[int(generator.integers(len(RATES)))]
         path = folder / f"{place:04d}.{SUFFIXES[place % len(SUFFIXES)]}"
         if not path.is_file():
-            soundfile.write(path, make_clip(seconds, rate, seed=place), rate)
+            soundfile.write(path, make_clip(seconds, sampling_rate=rate, seed=place), rate)
         paths.append(path)
     return paths
 
 
 def count_seconds(paths: list[Path]) -> float:
-    """Seconds of audio in some files."""
+    """Total duration of files."""
     return sum(soundfile.info(str(path)).duration for path in paths)

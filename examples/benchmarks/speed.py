@@ -1,15 +1,14 @@
-"""The table of speeds: `python examples/benchmarks/speed.py --all --markdown`.
+"""Print the table of speeds: `python examples/benchmarks/speed.py --all --markdown`.
 
 Parts: single (one clip of 4 s or 30 s, base and large), folder (files of mixed lengths and
-rates), speechbrain, cold (whole processes), decoding, memory, tiny. Any part runs alone
-(`--parts single folder`); what is done is kept in --state and not repeated. Every side runs in a
-process of its own and the sides take turns, so that ratios hold on a machine that is not quite
-quiet. Expected on 2 quiet cores: single 4 min, folder 3 min, speechbrain 1 min, cold 1 min,
-decoding and memory 1 min each, tiny half a minute; `--quick` takes a third. `--int8` adds
-the int8 graph of the base model.
+rates), speechbrain, cold (whole processes), decoding, memory, tiny. Select parts with `--parts
+single folder`; finished parts are stored in --state and not repeated. Each engine runs in a
+process of its own and they are measured in turns, so that other load affects all of them alike.
+Duration on 2 idle cores: single 4 min, folder 3 min, speechbrain, cold, decoding and memory 1 min
+each, tiny half a minute; `--quick` takes a third. `--int8` adds the int8 graph of the base model.
 
-For medians of several runs, give each a file of its own and merge them: `--state 1.json`, `--state
-2.json`, `--state 3.json`, then `--merge 1.json 2.json 3.json`.
+For medians over several runs, store each run in a file of its own (`--state 1.json`, `--state
+2.json`, `--state 3.json`) and merge them: `--merge 1.json 2.json 3.json`.
 """
 
 import argparse
@@ -35,7 +34,7 @@ from shapes import count_seconds, write_clips, write_int8, write_model
 from emoser.bench import Worker
 from emoser.bench.machine import describe_machine
 
-CONTESTANT = (str(Path(__file__).with_name("contestant.py")),)
+PROGRAM = (str(Path(__file__).with_name("worker.py")),)
 PARTS = ("tiny", "single", "speechbrain", "cold", "decoding", "memory", "folder")
 ENGINES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 SHAPES = ("base", "large")
@@ -45,9 +44,9 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
-    """The engines that are installed, in the precisions that the processor multiplies in.
+    """The installed engines, in the precisions that the processor supports.
 
-    ONNX Runtime runs exported graphs: `emoser-tiny` has one, and `prepare` makes that of base.
+    ONNX Runtime needs an exported graph: `emoser-tiny` has one, and `prepare` writes one for base.
     """
     graph = TINY if model == TINY else f"{model}-onnx"
     found = [name for name, package in ENGINES.items() if find_spec(package)]
@@ -58,8 +57,8 @@ def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
         for name in found
     ]
     if describe_machine()["bfloat16"]:
-        quick = [name for name in found if name != "onnx"]
-        sides += [{"runtime": name, "dtype": "bfloat16", "model": str(model)} for name in quick]
+        fast = [name for name in found if name != "onnx"]
+        sides += [{"runtime": name, "dtype": "bfloat16", "model": str(model)} for name in fast]
     if int8 is not None:
         sides.append({"runtime": "auto", "dtype": "auto", "model": int8})
     return sides
@@ -67,27 +66,27 @@ def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
 
 @contextmanager
 def starting(sides: list[dict]) -> Iterator[list[Worker]]:
-    """Processes for all sides, each with its model loaded; one that fails is told and left out."""
+    """Worker processes with loaded models; engines that fail are reported and left out."""
     workers = []
     try:
         for side in sides:
-            worker = Worker(side, program=CONTESTANT)
+            worker = Worker({"kind": "engine", **side}, program=PROGRAM)
             if worker.error is None:
                 workers.append(worker)
             else:
                 worker.close()
-                tell(f"{side['runtime']} {side['dtype']} is left out: {worker.error}")
+                report(f"{side['runtime']} {side['dtype']} is left out: {worker.error}")
         yield workers
     finally:
         for worker in workers:
             worker.close()
 
 
-def race(sides: list[dict], seconds: float, *, rounds: int, repeats: int) -> dict[str, dict]:
-    """Median time of one clip for every side, and the median of its ratios to the first side."""
+def compare(sides: list[dict], seconds: float, *, rounds: int, repeats: int) -> dict[str, dict]:
+    """Median time of one clip by engine, and the median of its ratios to the first engine."""
     with starting(sides) as workers:
         taken = [
-            [median(worker.ask(clip=seconds, repeats=repeats)["times"]) for worker in workers]
+            [median(time_clip(worker, seconds, repeats)) for worker in workers]
             for _ in range(rounds)
         ]
         names = [f"{worker.facts['runtime']} {worker.facts['dtype']}" for worker in workers]
@@ -100,15 +99,20 @@ def race(sides: list[dict], seconds: float, *, rounds: int, repeats: int) -> dic
     }
 
 
+def time_clip(worker: Worker, seconds: float, repeats: int) -> list[float]:
+    """Times of one clip of so many seconds."""
+    return worker.run(task="single", clip_seconds=seconds, seconds=0, repeats=repeats)["times"]
+
+
 def prepare(shape: str, options: argparse.Namespace) -> Path:
-    """A model of a shape, and beside the base one its ONNX graph, where that can be written."""
+    """Write a model, and for base its ONNX graph if the packages are installed."""
     model = write_model(shape, options.models / shape)
     graph = options.models / f"{shape}-onnx"
     if shape == "base" and find_spec("onnx") and find_spec("onnxruntime") and not graph.is_dir():
-        tell("exporting the base model to ONNX")
+        report("exporting the base model to ONNX")
         words = [sys.executable, "-m", "emoser", "export", str(model), str(graph)]
         if subprocess.run(words, stdout=subprocess.DEVNULL).returncode:
-            tell("the export failed; ONNX Runtime is left out")
+            report("the export failed; ONNX Runtime is left out")
     return model
 
 
@@ -116,15 +120,15 @@ def run_single(options: argparse.Namespace) -> list[list[str]]:
     rows = []
     for shape in options.shapes:
         model = prepare(shape, options)
-        peer = {"runtime": "transformers", "dtype": "float32", "model": str(model)}
+        baseline = {"runtime": "transformers", "dtype": "float32", "model": str(model)}
         int8 = options.int8 if shape == "base" else None
         for seconds in options.lengths:
             heavy = seconds > 10 or shape == "large"
             repeats = 1 if heavy and shape == "large" else 3 if heavy else 5
-            tell(f"single, {shape}, {seconds:g} s")
-            sides = [peer, *sides_of(model, int8=int8)]
+            report(f"single, {shape}, {seconds:g} s")
+            sides = [baseline, *sides_of(model, int8=int8)]
             rounds = min(options.rounds, 2) if shape == "large" else options.rounds
-            found = race(sides, seconds, rounds=rounds, repeats=repeats)
+            found = compare(sides, seconds, rounds=rounds, repeats=repeats)
             for name, figures in list(found.items())[1:]:
                 target = {"float32": ">= 2.0 x", "bfloat16": ">= 4.0 x"}.get(name.split()[1])
                 rows.append(
@@ -140,8 +144,8 @@ def run_single(options: argparse.Namespace) -> list[list[str]]:
 
 def run_speechbrain(options: argparse.Namespace) -> list[list[str]]:
     model = prepare("base", options)
-    peer = {"runtime": "speechbrain", "dtype": "float32", "model": str(model)}
-    found = race([peer, *sides_of(model)], 4.0, rounds=options.rounds, repeats=4)
+    baseline = {"runtime": "speechbrain", "dtype": "float32", "model": str(model)}
+    found = compare([baseline, *sides_of(model)], 4.0, rounds=options.rounds, repeats=4)
     if "speechbrain float32" not in found:
         return []
     return [
@@ -162,12 +166,12 @@ def run_tiny(options: argparse.Namespace) -> list[list[str]]:
     clips = options.models / "tiny-clips"
     audio = count_seconds(write_clips(clips, 120))
     with starting(sides) as workers:
-        task = {"folder": str(clips), "count": 120, "batch": 1}
+        task = {"task": "files", "folder": str(clips), "count": 120, "batch": 1}
         taken = [
             [
                 (
-                    median(worker.ask(clip=TINY_SECONDS, repeats=20)["times"]),
-                    worker.ask(**task)["times"][0],
+                    median(time_clip(worker, TINY_SECONDS, 20)),
+                    worker.run(**task)["times"][0],
                 )
                 for worker in workers
             ]
@@ -191,7 +195,11 @@ def run_tiny(options: argparse.Namespace) -> list[list[str]]:
 def run_folder(options: argparse.Namespace) -> list[list[str]]:
     model = prepare("base", options)
     return measure_folder(
-        sides_of(model, int8=options.int8), options.models / "clips", options.clips, starting, tell
+        sides_of(model, int8=options.int8),
+        options.models / "clips",
+        options.clips,
+        starting,
+        report,
     )
 
 
@@ -201,7 +209,9 @@ def run_cold(options: argparse.Namespace) -> list[list[str]]:
 
 def run_decoding(options: argparse.Namespace) -> list[list[str]]:
     model = prepare("base", options)
-    return measure_decoding(sides_of(model, int8=options.int8), starting, rounds=options.rounds)
+    return measure_decoding(
+        sides_of(model, int8=options.int8), starting, time_clip, rounds=options.rounds
+    )
 
 
 def run_memory(options: argparse.Namespace) -> list[list[str]]:
@@ -225,12 +235,12 @@ RUNS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
 }
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def merge_states(states: list[dict]) -> dict:
-    """The rows that all runs have, every number in them the median of the runs."""
+    """The rows that are in all runs, with medians in place of their numbers."""
     parts = {}
     for part, rows in states[0]["parts"].items():
         runs = [{row[0]: row for row in state["parts"].get(part, [])} for state in states]
@@ -243,7 +253,7 @@ def merge_states(states: list[dict]) -> dict:
 
 
 def merge_cells(cells: list[str]) -> str:
-    """A text whose numbers are the medians of those in like texts."""
+    """A cell with medians in place of its numbers."""
     columns = zip(*(NUMBER.findall(cell) for cell in cells), strict=True)
     medians = [
         f"{median(map(float, column)):.{len(column[0].partition('.')[2])}f}" for column in columns
@@ -252,15 +262,15 @@ def merge_cells(cells: list[str]) -> str:
 
 
 def print_table(state: dict, *, markdown: bool) -> None:
-    """What has been measured so far, with what was promised beside it."""
+    """Print the measured parts next to their targets."""
     machine = state["machine"]
     print(
         f"{machine['processor']}, {machine['cores']} cores, bfloat16 "
-        f"{'yes' if machine['bfloat16'] else 'not native: left out'}, int8 "
+        f"{'yes' if machine['bfloat16'] else 'not native, left out'}, int8 "
         f"{'yes' if machine['int8'] else 'not native'}; Python {platform.python_version()}\n"
     )
     rows = [row for part in PARTS for row in state["parts"].get(part, [])]
-    heads = ["what", "speed", "against", "promised"]
+    heads = ["what", "speed", "compared with", "target"]
     if markdown:
         for row in [heads, ["---"] * 4, *rows]:
             print(f"| {' | '.join(row)} |")
@@ -271,26 +281,38 @@ def print_table(state: dict, *, markdown: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--all", action="store_true", help="every part")
+    parser.add_argument("--all", action="store_true", help="run all parts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[])
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one round, and a fifth of the clips")
+    parser.add_argument("--quick", action="store_true", help="one round and a fifth of the clips")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=500, help="files of the folder")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES, help="of single")
-    parser.add_argument("--lengths", nargs="+", type=float, default=[4.0, 30.0], help="of single")
+    parser.add_argument("--clips", type=int, default=500, help="part folder: number of files")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=SHAPES,
+        default=SHAPES,
+        help="part single (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        type=float,
+        default=[4.0, 30.0],
+        help="part single (default: %(default)s)",
+    )
     parser.add_argument(
         "--int8",
         nargs="?",
         const="",
-        help="int8 beside them: a folder of `emoser export --int8`, of the base shape, or one that "
-        "is made here of random weights, which have no labels to prove",
+        help="measure int8 as well: a folder written by `emoser export --int8` from a base-size "
+        "model; without a value, one is made here from random weights",
     )
     place = Path(tempfile.gettempdir()) / "emoser-speed"
-    parser.add_argument("--models", type=Path, default=place, help="%(default)s")
-    parser.add_argument("--state", type=Path, help="figures so far; MODELS/state.json")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is in the state")
-    parser.add_argument("--merge", type=Path, nargs="+", help="files of --state: their medians")
+    parser.add_argument("--models", type=Path, default=place, help="(default: %(default)s)")
+    parser.add_argument("--state", type=Path, help="stored results (default: MODELS/state.json)")
+    parser.add_argument("--fresh", action="store_true", help="ignore stored results")
+    parser.add_argument("--merge", type=Path, nargs="+", help="print the medians of stored results")
     options = parser.parse_args()
     if options.merge:
         runs = [json.loads(file.read_text(encoding="utf-8")) for file in options.merge]
@@ -307,12 +329,12 @@ def main() -> None:
         options.int8 = str(write_int8(prepare("base", options), options.models / "base-int8"))
     for part in PARTS if options.all else options.parts:
         if part in state["parts"]:
-            tell(f"{part}: measured before")
+            report(f"{part}: measured before")
             continue
         began = time.perf_counter()
         state["parts"][part] = RUNS[part](options)
         file.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        tell(f"{part}: {time.perf_counter() - began:.0f} s")
+        report(f"{part}: {time.perf_counter() - began:.0f} s")
     print_table(state, markdown=options.markdown)
 
 

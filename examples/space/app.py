@@ -1,4 +1,4 @@
-"""A Space of the Hub: the page of `emoser demo`. `python app.py` shows it on this machine, too."""
+"""A Space on the Hub with the page of `emoser demo`; `python app.py` serves it locally."""
 
 from emoser.demo import DemoOptions, serve
 

@@ -1,4 +1,4 @@
-"""Folders of any size: every file has one row, whatever happens to the process."""
+"""Every file of a folder has exactly one row, whatever happens to the process."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def test_a_second_run_does_nothing(folder, tmp_path):
 
 
 def kill_again_and_again(folder, output, *, num_kills, pause, seed):
-    """Start the worker, kill it at some moment after it wrote a row; the number of kills."""
+    """Start the worker and kill it at a random time after it has written a row, repeatedly."""
     generator = np.random.default_rng(seed)
     grows = output.with_name(f"{output.name}.rows.jsonl") if output.suffix == ".parquet" else output
     for _ in range(num_kills):
@@ -103,7 +103,7 @@ def kill_again_and_again(folder, output, *, num_kills, pause, seed):
 @pytest.mark.parametrize(
     ("suffix", "num_kills"), [(".jsonl", 20), (".csv", 3), (".parquet", 3)], ids=lambda v: str(v)
 )
-def test_kills_cost_no_row_and_double_none(thousand, tmp_path, suffix, num_kills):
+def test_killed_jobs_lose_no_row_and_write_none_twice(thousand, tmp_path, suffix, num_kills):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     calm, killed = tmp_path / f"calm{suffix}", tmp_path / f"killed{suffix}"
@@ -122,7 +122,7 @@ def test_kills_cost_no_row_and_double_none(thousand, tmp_path, suffix, num_kills
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_a_file_cut_anywhere_is_made_whole(folder, tmp_path, suffix):
+def test_an_output_truncated_anywhere_is_completed(folder, tmp_path, suffix):
     calm = tmp_path / f"calm{suffix}"
     predict_folder(BulkJob(str(folder), str(calm)))
     whole = calm.read_bytes()
@@ -132,7 +132,7 @@ def test_a_file_cut_anywhere_is_made_whole(folder, tmp_path, suffix):
         assert calm.read_bytes() == whole
 
 
-def test_strange_names_are_found_again(tmp_path):
+def test_unusual_file_names_are_found_again(tmp_path):
     folder = tmp_path / "voices"
     folder.mkdir()
     names = ["=cmd.wav", 'a "b", c.wav', "line\nbreak.wav", "ünïcode 🎧.wav"]
@@ -155,7 +155,7 @@ def test_strange_names_are_found_again(tmp_path):
         assert len(list(csv.DictReader(file))) == len(names)
 
 
-def test_shards_share_the_folder_out(folder, tmp_path):
+def test_shards_partition_the_folder(folder, tmp_path):
     names = []
     for number in (1, 2, 3):
         output = tmp_path / f"{number}.jsonl"
@@ -188,7 +188,7 @@ def test_parquet_holds_the_rows_with_a_column_per_label(folder, tmp_path):
     assert all(sum(row[label] for label in LABELS) == pytest.approx(1.0) for row in good)
 
 
-def test_two_processes_never_share_an_output(folder, tmp_path):
+def test_two_processes_cannot_write_one_output(folder, tmp_path):
     output = tmp_path / "out.jsonl"
     worker = subprocess.Popen(
         [sys.executable, WORKER, folder, output, "1"], stdout=subprocess.DEVNULL, env=ENVIRONMENT
@@ -203,10 +203,10 @@ def test_two_processes_never_share_an_output(folder, tmp_path):
         worker.wait()
 
 
-def test_files_of_others_are_never_touched(folder, tmp_path):
+def test_other_files_are_never_overwritten(folder, tmp_path):
     output = tmp_path / "out.jsonl"
     output.write_text("precious\n")
-    with pytest.raises(FileExistsError, match="not written by a job"):
+    with pytest.raises(FileExistsError, match="not written by a bulk job"):
         predict_folder(BulkJob(str(folder), str(output)))
     assert output.read_text() == "precious\n"
 
@@ -219,12 +219,12 @@ def test_a_job_with_another_model_is_refused(folder, tmp_path):
     predict_folder(BulkJob(str(folder), str(output), device="cpu"))
 
 
-def test_what_cannot_be_is_refused(folder, tmp_path, monkeypatch):
+def test_invalid_jobs_are_refused(folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="suffix must be one of"):
         predict_folder(BulkJob(str(folder), str(tmp_path / "out.xlsx")))
     with pytest.raises(ValueError, match="engine is 'spark'"):
         BulkJob("a", "b.csv", engine="spark")
-    with pytest.raises(ValueError, match="shard 3 of 2"):
+    with pytest.raises(ValueError, match="shard is 3 of 2"):
         BulkJob("a", "b.csv", shard=(3, 2))
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="no audio file"):

@@ -1,4 +1,4 @@
-"""The command, as a person and as a script would use it."""
+"""The command line, as used by people and by scripts."""
 
 import csv
 import io
@@ -29,13 +29,13 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three recordings, one broken file, and one file that is no audio by its name."""
+    """Three recordings and one file that is not audio."""
     generator = np.random.default_rng(0)
     (tmp_path / "deep").mkdir()
     for name, rate in (("a.wav", RATE), ("deep/b.flac", 44_100), ("deep/c.ogg", 8_000)):
         samples = generator.standard_normal(rate) * 0.1
         soundfile.write(tmp_path / name, samples, rate)
-    (tmp_path / "notes.txt").write_text("not to be read")
+    (tmp_path / "notes.txt").write_text("not audio")
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_a_folder_is_searched_and_each_line_is_one_json_object(capsys, model, fo
     assert rows[2]["quality"] == ["narrow-band"]
 
 
-def test_people_read_aligned_lines(capsys, model, folder):
+def test_the_default_output_is_aligned(capsys, model, folder):
     code, out, _ = run(
         capsys, "predict", folder / "a.wav", folder / "deep/b.flac", "--model", model
     )
@@ -70,7 +70,7 @@ def test_people_read_aligned_lines(capsys, model, folder):
     assert all(any(label in line for label in LABELS) for line in lines)
 
 
-def test_csv_can_be_read_back_and_holds_no_formula(capsys, model, folder):
+def test_csv_can_be_read_back(capsys, model, folder):
     shutil.copy(folder / "a.wav", folder / "=cmd.wav")
     (folder / "broken.wav").write_text("nothing")
     names = [str(folder / "a.wav"), str(folder / "broken.wav")]
@@ -110,7 +110,7 @@ def test_top_k_shortens_the_scores(capsys, model, folder):
     assert len(json.loads(out)["scores"]) == 2
 
 
-def test_another_label_set_is_answered(capsys, model, folder):
+def test_labels_are_mapped_to_another_set(capsys, model, folder):
     options = ("--model", model, "--json", "--labels", "valence3")
     _, out, _ = run(capsys, "predict", folder / "a.wav", *options)
     assert set(json.loads(out)["scores"]) == {"neutral", "positive", "negative"}
@@ -128,7 +128,7 @@ def test_another_label_set_is_answered(capsys, model, folder):
     ],
     ids=["pattern", "empty folder", "model", "device", "labels", "batch"],
 )
-def test_faults_end_in_one_sentence_and_a_code(capsys, tmp_path, model, words, code, message):
+def test_errors_end_in_one_sentence_and_an_exit_code(capsys, tmp_path, model, words, code, message):
     words = [str(tmp_path) if word == "FOLDER" else word for word in words]
     if "--model" not in words:
         words = [*words, "--model", model]
@@ -138,7 +138,7 @@ def test_faults_end_in_one_sentence_and_a_code(capsys, tmp_path, model, words, c
     assert len(err.splitlines()) == 1
 
 
-def test_usage_faults_exit_with_two():
+def test_usage_errors_exit_with_two():
     for words in ([], ["predict"], ["predict", "a.wav", "--top-k", "0"], ["dance"]):
         with pytest.raises(SystemExit) as caught:
             main(words)

@@ -1,4 +1,4 @@
-"""`emoser timeline` and `emoser listen`, as a person and as a pipe would use them."""
+"""`emoser timeline` and `emoser listen`, on a terminal and in a pipe."""
 
 import json
 import os
@@ -41,12 +41,12 @@ def timeline(model, recording):
     [("srt", "to_srt"), ("vtt", "to_webvtt"), ("csv", "to_csv"), ("rttm", "to_rttm"),
      ("textgrid", "to_textgrid"), ("audacity", "to_audacity")],
 )  # fmt: skip
-def test_every_notation_is_printed(capsys, model, recording, timeline, notation, method):
+def test_every_format_is_printed(capsys, model, recording, timeline, notation, method):
     code = main(["timeline", str(recording), "--model", model, "--format", notation])
     assert (code, capsys.readouterr().out) == (0, getattr(timeline, method)())
 
 
-def test_people_get_segments_and_shares(capsys, model, recording, timeline):
+def test_the_default_output_is_segments_and_shares(capsys, model, recording, timeline):
     assert main(["timeline", str(recording), "--model", model]) == 0
     *lines, shares = capsys.readouterr().out.splitlines()
     assert lines == str(timeline).splitlines()
@@ -61,7 +61,7 @@ def test_json_is_one_object(capsys, model, recording, timeline):
     assert {segment["kind"] for segment in values["segments"]} <= {"emotion", "uncertain"}
 
 
-def test_faults_are_one_sentence(capsys, model, recording, tmp_path):
+def test_errors_are_one_sentence(capsys, model, recording, tmp_path):
     for words, code in (
         (["timeline", str(tmp_path / "missing.wav")], 3),
         (["timeline", str(recording), "--hop", "9"], 2),
@@ -75,16 +75,16 @@ def test_faults_are_one_sentence(capsys, model, recording, tmp_path):
         assert len(captured.err.splitlines()) == 1
 
 
-def raw_sound(recording):
+def raw_pcm(recording):
     samples, _ = soundfile.read(recording, dtype="int16")
     return np.stack([samples, samples], axis=1).tobytes()
 
 
-def test_a_pipe_is_heard_like_the_file(model, recording, timeline):
+def test_a_pipe_gives_the_segments_of_the_file(model, recording, timeline):
     command = [sys.executable, "-m", "emoser", "listen", "-", "--channels", "2", "--json"]
     done = subprocess.run(
         [*command, "--model", model, "--device", "cpu"],
-        input=raw_sound(recording),
+        input=raw_pcm(recording),
         capture_output=True,
         check=True,
     )
@@ -96,11 +96,11 @@ def test_a_pipe_is_heard_like_the_file(model, recording, timeline):
     assert done.stderr == b""
 
 
-def test_a_terminal_sees_one_moving_line(model, recording, timeline):
+def test_a_terminal_shows_one_status_line(model, recording, timeline):
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "emoser", "listen", "-", "--channels", "2", "--model", model]
     done = subprocess.run(
-        command, input=raw_sound(recording), stdout=subprocess.PIPE, stderr=slave, check=True
+        command, input=raw_pcm(recording), stdout=subprocess.PIPE, stderr=slave, check=True
     )
     os.close(slave)
     screen = b""

@@ -1,4 +1,4 @@
-"""What the demo shows, keeps and refuses, without a browser; `test_demo_browser` has the page."""
+"""What the demo shows, stores and refuses, without a browser; see also `test_browser`."""
 
 import base64
 import html
@@ -23,7 +23,7 @@ from emoser.cli import main
 from emoser.demo import DemoOptions, build_app, serve
 from emoser.demo.live_sessions import HOP_SECONDS, IDLE_SECONDS
 from emoser.demo.rendering import QUALITY
-from emoser.demo.sessions import Visits
+from emoser.demo.sessions import Sessions
 from emoser.demo.uploads import Uploads
 from emoser.errors import AudioError, DependencyError, DeviceError
 
@@ -34,7 +34,7 @@ RATE = 16_000
 
 
 def ignore(share):
-    """A report that nobody reads."""
+    """Ignores progress."""
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def classifier(model):
 
 
 @pytest.fixture
-def visits(model):
-    return Visits(DemoOptions(models=(model,)))
+def sessions(model):
+    return Sessions(DemoOptions(models=(model,)))
 
 
 @pytest.fixture
@@ -58,17 +58,17 @@ def clip(tmp_path):
 
 
 def downloads(page):
-    """What the links of a page hold, by file name."""
+    """The content of the download links of a page, by file name."""
     found = re.findall(r'download="([^"]+)" href="data:[^,]+,([^"]+)"', page)
     return {html.unescape(name): base64.b64decode(data).decode() for name, data in found}
 
 
-def test_every_flag_of_a_recording_has_words():
+def test_every_quality_flag_is_explained():
     assert set(QUALITY) == set(FLAGS)
 
 
-def test_page_and_downloads_say_what_the_classifier_says(visits, model, classifier, clip):
-    page = visits.hear("visitor", clip, model, ignore)
+def test_page_and_downloads_hold_the_results_of_the_classifier(sessions, model, classifier, clip):
+    page = sessions.analyse("visitor", clip, model, ignore)
     prediction, timeline = classifier.predict(clip), classifier.timeline(clip)
     files = downloads(page)
     shown = json.loads(files["loud.json"])
@@ -79,63 +79,63 @@ def test_page_and_downloads_say_what_the_classifier_says(visits, model, classifi
     assert page.count("<svg") == 3  # the scores, and the timeline for wide and narrow pages
 
 
-def test_flags_are_shown_in_words(visits, model, tmp_path):
+def test_quality_flags_are_explained_on_the_page(sessions, model, tmp_path):
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(RATE // 4), RATE)
-    page = visits.hear("visitor", path, model, ignore)
+    page = sessions.analyse("visitor", path, model, ignore)
     assert QUALITY["silence"] in page
     assert QUALITY["short"] in page
     assert list(downloads(page)) == ["silent.json"]  # silence has no subtitles
 
 
-def test_a_wrong_file_gives_the_sentence_of_emoser_and_not_where_it_lies(visits, model, tmp_path):
+def test_an_invalid_file_gives_the_message_of_emoser_without_its_folder(sessions, model, tmp_path):
     path = tmp_path / "bad.wav"
     path.write_text("this is no sound")
     with open(path, "rb") as file, pytest.raises(AudioError) as refused:
         EmotionClassifier.from_pretrained(model).predict(file)
-    page = html.unescape(visits.hear("visitor", path, model, ignore))
+    page = html.unescape(sessions.analyse("visitor", path, model, ignore))
     assert str(refused.value).removeprefix(str(tmp_path) + "/") in page
     assert 'role="alert"' in page
     assert str(tmp_path) not in page
 
 
-def test_names_of_files_are_neither_html_nor_templates(visits, model, clip):
+def test_names_of_files_are_neither_html_nor_templates(sessions, model, clip):
     hostile = "${alert(1)}{{x}}`<img src=x onerror=alert(1)>'\".flac"
     path = clip.rename(clip.with_name(hostile))
-    page = visits.hear("visitor", path, model, ignore)
+    page = sessions.analyse("visitor", path, model, ignore)
     assert not set("${}`") & set(page)
     assert "<img" not in page
     assert hostile in html.unescape(page)
     assert "".join(Path(hostile).stem) + ".json" in downloads(page)
 
 
-def test_progress_goes_up_to_the_end_in_steps(visits, model, tmp_path):
+def test_progress_increases_to_the_end_in_steps(sessions, model, tmp_path):
     path = tmp_path / "long.wav"
     noise = np.random.default_rng(0).normal(0, 0.05, 95 * RATE)
     soundfile.write(path, noise, RATE)
     shares = []
-    visits.hear("visitor", path, model, shares.append)
+    sessions.analyse("visitor", path, model, shares.append)
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert 0.99 < shares[-1] <= 1
     assert len(shares) > 5
 
 
-def test_one_file_is_kept_for_a_visitor_until_it_is_replaced_or_taken_back(tmp_path):
+def test_one_file_is_kept_per_session_until_it_is_replaced_or_dropped(tmp_path):
     uploads = Uploads()
     paths = [tmp_path / name for name in ("first", "second")]
     for path in paths:
         path.write_text("sound")
         uploads.hold("visitor", path)
     assert [path.exists() for path in paths] == [False, True]
-    uploads.hold("twin", paths[1])  # the same bytes have the same place
+    uploads.hold("twin", paths[1])  # the same content has the same path
     uploads.drop("visitor")
     assert paths[1].exists()
     uploads.drop("twin")
     assert not paths[1].exists()
 
 
-def test_work_ends_when_the_visitor_leaves(visits, model, tmp_path):
+def test_the_analysis_is_cancelled_when_the_visitor_leaves(sessions, model, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.05, 95 * RATE), RATE)
     shares = []
@@ -143,38 +143,38 @@ def test_work_ends_when_the_visitor_leaves(visits, model, tmp_path):
     def leave_early(share):
         shares.append(share)
         if share > 0.3:
-            visits.forget("visitor")
+            sessions.forget("visitor")
 
-    assert visits.hear("visitor", path, model, leave_early) == ""
+    assert sessions.analyse("visitor", path, model, leave_early) == ""
     assert 0.3 < shares[-1] < 0.7
     assert not path.exists()
 
 
-def test_closing_deletes_what_all_visitors_sent(visits, model, clip):
-    visits.hear("visitor", clip, model, ignore)
-    visits.close()
+def test_closing_deletes_all_uploads(sessions, model, clip):
+    sessions.analyse("visitor", clip, model, ignore)
+    sessions.close()
     assert not clip.exists()
-    assert visits.hear_again("visitor", model, ignore) == ""
+    assert sessions.analyse_again("visitor", model, ignore) == ""
 
 
 def test_visitors_choose_among_the_models_of_the_options_only(model, clip):
-    visits = Visits(DemoOptions(models=("emoser-tiny",)))
-    assert visits.shelf.names == ("emoser-tiny",)
-    page = visits.hear("visitor", clip, model, ignore)
-    assert "is not offered here; choose one of emoser-tiny" in page
-    free = Visits(DemoOptions(any_model=True))
-    assert "superb-hubert-base" in free.shelf.names
-    assert free.shelf.open(model).labels == EmotionClassifier.from_pretrained(model).labels
-    assert "nor a Hub id" in html.unescape(free.hear("visitor", clip, "no such model", ignore))
+    sessions = Sessions(DemoOptions(models=("emoser-tiny",)))
+    assert sessions.models.names == ("emoser-tiny",)
+    page = sessions.analyse("visitor", clip, model, ignore)
+    assert "is not available here; choose one of emoser-tiny" in page
+    free = Sessions(DemoOptions(any_model=True))
+    assert "superb-hubert-base" in free.models.names
+    assert free.models.open(model).labels == EmotionClassifier.from_pretrained(model).labels
+    assert "nor a Hub id" in html.unescape(free.analyse("visitor", clip, "no such model", ignore))
 
 
 def message(samples, **changes):
     sound = base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
-    whole = {"voice": "a", "model": "emoser-tiny", "rate": RATE, "lost": 0, "last": False}
+    whole = {"session": "a", "model": "emoser-tiny", "samplingRate": RATE, "lost": 0, "last": False}
     return {**whole, "samples": sound, **changes}
 
 
-def test_a_live_voice_has_the_segments_of_a_stream(visits, model, classifier):
+def test_a_live_session_has_the_segments_of_a_stream(sessions, model, classifier):
     values, _ = soundfile.read(CLIPS / "plain.wav", dtype="int16", always_2d=True)
     samples = np.concatenate([values[:, 0], np.zeros(RATE, np.int16), values[:, 0]])
     stream = EmotionStream(classifier, sampling_rate=RATE, hop_seconds=HOP_SECONDS)
@@ -182,41 +182,44 @@ def test_a_live_voice_has_the_segments_of_a_stream(visits, model, classifier):
     generator = np.random.default_rng(1)
     edges = np.sort(generator.integers(0, len(samples), 12))
     for part in np.split(samples, edges):
-        visits.hear_voice(message(part, model=model))
-    page = visits.hear_voice(message([], model=model, last=True))
+        sessions.push_live(message(part, model=model))
+    page = sessions.push_live(message([], model=model, last=True))
     assert re.findall("<li>(.*?)</li>", page) == expected[::-1]
-    assert len(visits.voices) == 0
+    assert len(sessions.live) == 0
 
 
-def test_lost_sound_is_silence_so_that_times_stay_true(visits, model):
-    page = visits.hear_voice(message(np.zeros(RATE), model=model, lost=2 * RATE))
-    assert "0:03.00 heard" in page
+def test_lost_audio_becomes_silence_so_that_times_are_right(sessions, model):
+    page = sessions.push_live(message(np.zeros(RATE), model=model, lost=2 * RATE))
+    assert "0:03.00 analysed" in page
 
 
-def test_a_voice_whose_page_was_closed_is_forgotten(visits, model, monkeypatch):
-    visits.hear_voice(message(np.zeros(RATE), model=model))
+def test_an_idle_live_session_is_dropped(sessions, model, monkeypatch):
+    sessions.push_live(message(np.zeros(RATE), model=model))
     monkeypatch.setattr("time.monotonic", lambda now=1e9: now + IDLE_SECONDS)
-    visits.hear_voice(message(np.zeros(RATE), model=model, voice="b"))
-    assert len(visits.voices) == 1
+    sessions.push_live(message(np.zeros(RATE), model=model, session="b"))
+    assert len(sessions.live) == 1
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"samples": "?"}, "the page sent what is no sound"),
-        ({"rate": 1}, "the microphone has 1 Hz"),
-        ({"voice": ""}, "a voice and a model must be named"),
-        ({"lost": -1}, "load the page again"),
-        ({"model": "other"}, "is not offered here"),
-        ({"rate": None}, "the page sent what is no sound"),
-        ({"samples": "AA=="}, "the page sent what is no sound"),
+        ({"samples": "?"}, "the page sent an invalid message"),
+        (
+            {"samplingRate": 1},
+            "the sampling rate of the microphone is 1 Hz; it must be between 8000",
+        ),
+        ({"session": ""}, "the session or the model has no name"),
+        ({"lost": -1}, "reload the page"),
+        ({"model": "other"}, "is not available here"),
+        ({"samplingRate": None}, "the page sent an invalid message"),
+        ({"samples": "AA=="}, "the page sent an invalid message"),
     ],
 )
-def test_what_no_page_sends_gives_a_sentence(visits, model, changes, sentence):
-    page = visits.hear_voice({**message([1, 2], model=model), **changes})
+def test_an_invalid_message_gives_an_error_message(sessions, model, changes, sentence):
+    page = sessions.push_live({**message([1, 2], model=model), **changes})
     assert sentence in html.unescape(page)
     assert 'role="alert"' in page
-    assert len(visits.voices) == 0
+    assert len(sessions.live) == 0
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ def test_what_no_page_sends_gives_a_sentence(visits, model, changes, sentence):
         ({"max_megabytes": 0}, "max_megabytes is 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(wrong, sentence):
+def test_invalid_options_are_refused(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         DemoOptions(**wrong)
 
@@ -250,7 +253,7 @@ def test_without_gradio_one_sentence_says_what_to_install(monkeypatch, capsys):
     ],
     ids=["alone", "to all", "to all, asked for", "refused"],
 )
-def test_only_visitors_of_this_machine_may_name_folders(monkeypatch, words, any_model):
+def test_only_visitors_on_this_machine_may_enter_folders(monkeypatch, words, any_model):
     seen = []
     monkeypatch.setattr("emoser.demo.serve", lambda options, announce: seen.append(options))
     assert main(["demo", "--model", "a", "--model", "b", *words]) == 0
@@ -258,7 +261,7 @@ def test_only_visitors_of_this_machine_may_name_folders(monkeypatch, words, any_
     assert seen[0].any_model is any_model
 
 
-def test_a_taken_port_gives_a_sentence():
+def test_a_port_in_use_gives_a_message():
     pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -269,7 +272,7 @@ def test_a_taken_port_gives_a_sentence():
 
 
 def components(options):
-    """What a page is made of, without the numbers that Gradio counts up."""
+    """The components of a page, without the numbers that Gradio assigns."""
     config = build_app(options).get_config_file()
     kept = ("label", "value", "choices", "html_template", "js_on_load", "sources", "info")
     return [
@@ -278,7 +281,7 @@ def components(options):
     ]
 
 
-def test_the_space_is_the_same_page_and_its_card_is_whole():
+def test_the_space_is_the_same_page_and_its_card_is_complete():
     gradio = pytest.importorskip("gradio")
     options = runpy.run_path(str(SPACE / "app.py"))["OPTIONS"]
     assert not options.any_model
@@ -292,7 +295,7 @@ def test_the_space_is_the_same_page_and_its_card_is_whole():
     assert needed == ["emoser[demo,media]"]
 
 
-def test_nothing_is_counted_and_no_function_is_offered_to_programs():
+def test_there_are_no_analytics_and_no_public_api():
     pytest.importorskip("gradio")
     app = build_app(DemoOptions())
     assert app.analytics_enabled is False

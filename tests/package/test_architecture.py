@@ -1,113 +1,135 @@
-"""Imports only go downwards, there is no cycle, and nothing heavy is imported too low."""
+"""Imports point downwards, form no cycle, and keep torch and transformers where they belong."""
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-PACKAGE = Path(__file__).parents[2] / "emoser"
-ROOMS = (
-    ("errors",),
-    ("labels", "audio", "windows", "text", "segments", "folders", "metrics"),
-    ("configuration", "palette", "timeline_options"),
-    ("svg", "notations"),
-    ("prediction", "activity"),
-    ("silero", "timeline", "segmentation", "rows"),
-    ("scanning",),
-    ("torchaudio_guard", "products"),
-    ("pooling", "heads", "convolutions"),
-    ("encoder",),
-    ("spectral", "emotion2vec"),
-    ("model",),
-    ("checkpoints",),
-    ("runtimes",),
-    ("hearing", "telling"),
-    ("listening",),
-    ("classifier",),
-    ("streaming", "live", "plots", "bulk", "export", "bench"),
-    ("finetune", "demo"),
-    ("cli",),
+from support.architecture import (
+    HEAVY,
+    MAX_ROOT_MODULES,
+    PACKAGE,
+    PARTS,
+    ROOMS,
+    SIDES,
+    Import,
+    arrows_between,
+    breaks_order,
+    breaks_parts,
+    find_cycles,
+    find_modules,
+    may_import_torch,
+    part_of,
+    read_imports,
+    room_of,
 )
-"""Each room may import from those above it in this list, and from its own."""
 
-TORCH_ROOMS = {
-    "torchaudio_guard",
-    "pooling",
-    "heads",
-    "convolutions",
-    "products",
-    "encoder",
-    "model",
-    "finetune",
-}
-TORCH_ROOMS |= {"spectral", "emotion2vec"}
-HEAVY = {"torch", "torchaudio", "transformers"}
-RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+IMPORTS = read_imports(PACKAGE)
+MODULES = sorted(set(find_modules(PACKAGE)))
+KNOWN = {room for row in ROOMS for room in row} | set(SIDES)
 
 
-FILES = [
-    file
-    for file in sorted(PACKAGE.rglob("*.py"))
-    if file.relative_to(PACKAGE).parts[0] not in ("__init__.py", "__main__.py")
-]
+def imports_of(module):
+    return [edge for edge in IMPORTS if edge.source == module]
 
 
-MODULES = {
-    ".".join(("emoser", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): file
-    for file in FILES
-}
+def shown(edges):
+    return "\n".join(map(str, edges))
 
 
-def imports_of(file):
-    """Modules that a file imports when it is imported itself (not inside functions)."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    pending = list(tree.body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if name in MODULES or node.module == "emoser" else node.module
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending.extend(node.orelse)
-        elif isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef):
-            pending.extend(ast.iter_child_nodes(node))
+def test_the_root_of_the_package_is_small():
+    names = sorted(file.name for file in PACKAGE.glob("*.py"))
+    assert len(names) <= MAX_ROOT_MODULES, names
 
 
-def room_of(module):
-    parts = module.split(".")
-    return parts[1] if parts[0] == "emoser" and len(parts) > 1 else None
+def test_every_room_has_a_place_in_the_order():
+    rooms = {room_of(module) for module in MODULES} - {"", "__main__"}
+    assert rooms <= KNOWN
+    parts = {room: {name for row in rows for name in row} for room, rows in PARTS.items()}
+    for room, names in parts.items():
+        found = {part_of(module).split(".")[2] for module in MODULES if room_of(module) == room
+                 and module != f"emoser.{room}"}  # fmt: skip
+        assert found <= names, f"{sorted(found - names)} of {room} have no place in PARTS"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_go_downwards(file):
-    own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert own in RANKS, f"{own} has no place in the list of rooms"
-    for module in imports_of(file):
-        room = room_of(module)
-        if room is None or room == own:
-            continue
-        if room == "__version__":
-            continue
-        assert RANKS[room] < RANKS[own], f"{own} imports {module}, which is not below it"
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module):
+    wrong = [edge for edge in imports_of(module) if breaks_order(edge, ROOMS, SIDES)]
+    assert not wrong, f"not below its room:\n{shown(wrong)}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_modules_import_one_another_without_cycles(file):
-    seen, pending = set(), [file]
-    while pending:
-        for module in imports_of(pending.pop()):
-            target = MODULES.get(module)
-            assert target != file, f"{module} comes back to itself"
-            if target is not None and target not in seen:
-                seen.add(target)
-                pending.append(target)
+@pytest.mark.parametrize("room", PARTS)
+def test_imports_within_a_room_follow_the_order_of_its_parts(room):
+    wrong = [edge for edge in IMPORTS if room_of(edge.source) == room and breaks_parts(edge)]
+    assert not wrong, f"not in the order of {room}:\n{shown(wrong)}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [str, part_of, lambda module: str(room_of(module))],
+    ids=["modules", "sub-packages", "rooms"],
+)
+def test_imports_form_no_cycle(name):
+    cycles = find_cycles(arrows_between(IMPORTS, name))
+    edges = [
+        edge
+        for cycle in cycles
+        for edge in IMPORTS
+        if not edge.typing_only
+        and name(edge.source) != name(edge.target)
+        and {name(edge.source), name(edge.target)} <= set(cycle)
+    ]
+    assert not cycles, f"cycles of {cycles}, made by\n{shown(edges)}"
+
+
+def test_torch_and_transformers_are_imported_only_where_they_may_be():
+    wrong = [
+        edge
+        for edge in IMPORTS
+        if edge.target.split(".")[0] in HEAVY
+        and not edge.typing_only
+        and not may_import_torch(edge)
+    ]
+    assert not wrong, shown(wrong)
+
+
+def edge(source, target, *, late=False):
+    return Import(f"emoser.{source}", f"emoser.{target}", f"emoser/{source}.py:1", late)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "wrong"),
+    [
+        ("cli.finetune", "finetune.config", False),
+        ("bench.worker", "finetune.config", True),
+        ("finetune.scoring.evaluation", "inference.scoring", False),
+        ("finetune.scoring.evaluation", "classifier", True),
+        ("export", "inference.scoring", True),
+        ("results.prediction", "audio.quality", True),
+        ("bulk", "streaming", True),
+        ("audio.reader", "unknown", True),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_rule_itself(source, target, wrong):
+    assert breaks_order(edge(source, target), ROOMS, SIDES) is wrong
+
+
+def test_a_late_import_is_read_and_named_with_its_line(tmp_path):
+    package = tmp_path / "emoser"
+    (package / "audio").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli.py").touch()
+    (package / "audio" / "__init__.py").write_text(
+        "def load():\n    if True:\n        from emoser import cli\n        import torch\n"
+    )
+    found = read_imports(package)
+    assert [str(edge) for edge in found] == [
+        "emoser/audio/__init__.py:3 imports emoser.cli",
+        "emoser/audio/__init__.py:4 imports torch",
+    ]
+    assert all(edge.late for edge in found)
+    assert breaks_order(found[0], ROOMS, SIDES)
+    assert not may_import_torch(found[1])
 
 
 LIGHT = (
@@ -126,7 +148,7 @@ LIGHT = (
 def test_light_modules_import_neither_torch_nor_transformers(module):
     code = (
         f"import sys, {module}; "
-        f"print(sorted({HEAVY!r} & set(sys.modules)), sys.modules.get('huggingface_hub'))"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), sys.modules.get('huggingface_hub'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] None"

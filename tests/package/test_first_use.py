@@ -1,4 +1,4 @@
-"""What goes wrong in the first minute ends in one sentence that says what to do."""
+"""Common first mistakes end in one sentence that says what to do."""
 
 import re
 import shutil
@@ -33,10 +33,10 @@ EXTRAS = {
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder as a newcomer has it."""
+    """A working folder with typical files."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").write_text("nothing to hear")
+    (tmp_path / "empty" / "notes.txt").write_text("not audio")
     (tmp_path / "folder").mkdir()
     shutil.copy(CLIP, tmp_path / "folder" / "call.wav")
     shutil.copy(AUDIO / "bright.mp3", tmp_path / "renamed.wav")
@@ -52,8 +52,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def said(capsys, *words):
-    """Exit code and what was printed; a traceback would be an exception here."""
+def run(capsys, *words):
+    """Exit code and output of a command; a traceback would be an exception here."""
     code = main(list(words))
     shown = capsys.readouterr()
     return code, (shown.out + shown.err).strip()
@@ -67,7 +67,7 @@ def test_without_an_extra_one_sentence_names_the_command_that_installs_it(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    code, text = said(capsys, *words)
+    code, text = run(capsys, *words)
     assert code == expected
     assert len(text.splitlines()) == 1
     assert text.endswith(f'install it with: pip install "emoser[{extra}]"')
@@ -91,13 +91,15 @@ def test_without_an_extra_one_sentence_names_the_command_that_installs_it(
         " ".join(Path(word).name for word in value) if isinstance(value, list) else ""
     ),
 )
-def test_a_wrong_file_is_one_sentence_and_an_odd_one_an_answer(words, code, sentence, here, capsys):
-    found, text = said(capsys, *words)
+def test_an_invalid_file_gives_one_sentence_and_an_unusual_one_a_result(
+    words, code, sentence, here, capsys
+):
+    found, text = run(capsys, *words)
     assert (found, len(text.splitlines())) == (code, 1)
     assert sentence in text
 
 
-def test_python_says_the_same_as_the_command(here):
+def test_python_raises_the_message_of_the_command(here):
     classifier = EmotionClassifier.from_pretrained(device="cpu")
     with pytest.raises(FileNotFoundError, match=r"^nowhere.wav does not exist; check the path$"):
         classifier.predict("nowhere.wav")
@@ -105,12 +107,12 @@ def test_python_says_the_same_as_the_command(here):
         classifier.predict("folder")
 
 
-def test_a_gpu_that_is_not_there(capsys):
+def test_a_missing_gpu(capsys):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    code, text = said(capsys, "predict", CLIP, "--device", "cuda")
+    code, text = run(capsys, "predict", CLIP, "--device", "cuda")
     assert (code, len(text.splitlines())) == (5, 1)
     assert "use device='cpu', or install a torch build for your GPU" in text
 
@@ -137,7 +139,7 @@ def test_no_network_and_a_hub_id(variable, value, sentence, tmp_path, monkeypatc
         assert "the bundled emoser-tiny, which need none" in done.stderr
 
 
-def test_an_old_python_is_told_which_one_it_takes(monkeypatch):
+def test_an_old_python_gets_the_required_version(monkeypatch):
     source = (ROOT / "emoser" / "__init__.py").read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
     with pytest.raises(ImportError, match=r"needs Python 3.11 or newer, this is 3\.9; make a"):

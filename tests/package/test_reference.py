@@ -1,6 +1,6 @@
-"""Every public name is documented with what goes in, what comes out, its errors and an example.
+"""Every public name documents its arguments, its result, its errors and an example.
 
-The examples run as doctests of their own modules.
+The examples run as doctests of their modules.
 """
 
 import inspect
@@ -77,7 +77,7 @@ def test_a_public_function_explains_each_argument_and_what_it_raises(name):
     "name",
     ["from_pretrained", "predict", "predict_batch", "timeline", "push_to_hub"],
 )
-def test_the_methods_that_people_call_explain_each_argument_and_what_they_raise(name):
+def test_the_main_methods_explain_each_argument_and_what_they_raise(name):
     item = vars(emoser.EmotionClassifier)[name]
     assert not [key for key in parameters(item) if f"\n    {key}:" not in doc_of(item)]
     assert "Raises:" in doc_of(item)
@@ -92,7 +92,7 @@ def test_every_field_of_a_result_or_setting_is_explained(name):
     assert not [key for key in fields if f"\n    {key}:" not in doc_of(item)]
 
 
-def test_what_the_readme_names_is_there_and_documented():
+def test_names_in_the_readme_exist_and_are_documented():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(emoser(?:\.[a-z_]+)+)(?:\.([A-Za-z_]+))?`", text))
     for path, attribute in named:
@@ -107,7 +107,7 @@ def test_what_the_readme_names_is_there_and_documented():
             assert hasattr(import_module(module), name.strip())
 
 
-def test_recipes_say_what_they_are():
+def test_recipes_have_an_example():
     source = (ROOT / "emoser" / "finetune" / "recipes.py").read_text(encoding="utf-8")
     assert '>>> RECIPES["PF-hbt-large"]' in source
 

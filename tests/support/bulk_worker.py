@@ -1,4 +1,4 @@
-"""A process that predicts a folder with the formula: bulk_worker.py FOLDER OUTPUT PAUSE."""
+"""A process that predicts a folder with the formula model: bulk_worker.py FOLDER OUTPUT PAUSE."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from support.fakes import FormulaRuntime, formula_classifier
 
 
 class SlowRuntime(FormulaRuntime):
-    """Takes its time, so that there is one to be killed in."""
+    """Sleeps before each batch, so that the process can be killed meanwhile."""
 
     def infer(self, recordings):
         time.sleep(float(sys.argv[3]))

@@ -9,7 +9,7 @@ from collections import Counter
 from importlib import metadata
 from typing import Any
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.errors import EmoserError
 from emoser.finetune.config import FinetuneConfig

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-from emoser import __version__
+from emoser._version import __version__
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.runtimes import Samples
