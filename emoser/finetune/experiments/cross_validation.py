@@ -141,7 +141,7 @@ def cross_validate(
     folder = Path(output)
     labels = order_labels(utterances)
     splits = build_splits(
-        utterances, setting, seed=config.seed, num_seeds=num_seeds, num_folds=num_folds
+        utterances, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
     done = [_run_split(split, config, labels, folder, device) for split in splits]
     tested = [item for split in splits for item in split.test]

@@ -109,7 +109,7 @@ def finetune(
         speaker-independent: tested on speakers that were neither trained nor validated on
     """
     kept, dropped = drop_duplicates(utterances)
-    divided = choose_split(kept, split, seed=config.seed)
+    divided = choose_split(kept, split, seed=config.run.seed)
     labels = order_labels(kept)
     check_classes(divided, labels)
     folder = Path(output)
@@ -215,7 +215,7 @@ def probe(
     config = replace(
         config,
         epochs=PROBE_EPOCHS,
-        batch_size=min(config.batch_size, 8),
+        batch_size=min(config.data.batch_size, 8),
         augmentation=Augmentation.off(),
         schedule="constant",
         label_smoothing=0.0,

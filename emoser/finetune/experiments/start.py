@@ -77,11 +77,11 @@ def build_start(
     model = start_model(
         place,
         describe_model(config, labels),
-        seed=config.seed if seed is None else seed,
+        seed=config.run.seed if seed is None else seed,
     )
-    if not config.masking:
+    if not config.model.masking:
         model.encoder.config.apply_spec_augment = False
-    if config.keep_head:
+    if config.model.keep_head:
         _keep_head(model, place)
     return model
 
@@ -98,12 +98,12 @@ def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig
     """
     return ModelConfig(
         labels=tuple(labels),
-        normalization="layer" if config.output_norm else "clip",
-        output_norm=config.output_norm,
-        pooling="attentive-statistics" if config.head == "attention" else "mean",
-        head="projector" if config.head == "projector" else "linear",
-        projection_size=SUPERB_WIDTH if config.head == "projector" else None,
-        layer_mix=config.layer_mix,
+        normalization="layer" if config.model.output_norm else "clip",
+        output_norm=config.model.output_norm,
+        pooling="attentive-statistics" if config.model.head == "attention" else "mean",
+        head="projector" if config.model.head == "projector" else "linear",
+        projection_size=SUPERB_WIDTH if config.model.head == "projector" else None,
+        layer_mix=config.model.layer_mix,
     )
 
 

@@ -38,7 +38,7 @@ def describe_training(
         "protocol": evaluation.protocol,
         "base": config.base,
         "base_licence": _licence_of(config.base),
-        "mode": config.mode,
+        "mode": config.model.mode,
         "uar": evaluation.report.uar,
         "accuracy": evaluation.report.accuracy,
         "evaluations": [describe_evaluation(evaluation, split.test)],

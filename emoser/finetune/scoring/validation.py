@@ -43,5 +43,5 @@ def score_epoch(
     logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
     for indices, values in processes.gather(rows):
         logits[indices] = values
-    labels = config.evaluation_labels or model.config.labels
+    labels = config.data.evaluation_labels or model.config.labels
     return score_logits(logits, utterances, model.config.labels, labels=labels)

@@ -31,7 +31,7 @@ def quick_math(device: torch.device, config: FinetuneConfig) -> AbstractContextM
         device: Where the block computes.
         config: Its precision, and whether activations are recomputed.
     """
-    quick = device.type == "cpu" and config.precision != "float32" and not config.recompute
+    quick = device.type == "cpu" and config.run.precision != "float32" and not config.run.recompute
     return _Shortcuts() if quick else nullcontext()
 
 

@@ -27,12 +27,12 @@ def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
     for part in resting_parts(model, config):
         part.requires_grad_(False)
     extractor = getattr(model.encoder, "feature_extractor", None)
-    if extractor is not None and not config.recompute:
+    if extractor is not None and not config.run.recompute:
         # transformers asks for the gradient of the waveform, which only recomputation needs
         extractor._requires_grad = False
-    if config.mode == "lora":
+    if config.model.mode == "lora":
         _add_lora(model, config)
-    if not config.head_bias:
+    if not config.model.head_bias:
         bias: nn.Parameter = model.head.classifier.bias  # type: ignore[union-attr, assignment]
         with torch.no_grad():
             bias.zero_()
@@ -42,7 +42,7 @@ def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
 def set_training(model: EmotionModel, config: FinetuneConfig) -> None:
     """Put the model into train mode, but what does not learn into eval mode."""
     model.train()
-    if config.mode != "lora":
+    if config.model.mode != "lora":
         for part in resting_parts(model, config):
             part.eval()
 
@@ -54,18 +54,18 @@ def resting_parts(model: EmotionModel, config: FinetuneConfig) -> list[nn.Module
         ValueError: If the encoder has fewer layers than are to learn.
     """
     encoder = model.encoder
-    if config.mode == "entire":
+    if config.model.mode == "entire":
         return []
-    if config.mode not in ("partial", "last-k"):
+    if config.model.mode not in ("partial", "last-k"):
         return [encoder]
     parts = encoder.parts()
-    if config.mode == "partial":
+    if config.model.mode == "partial":
         return parts.convolutions
-    if config.last_layers > len(parts.layers):
+    if config.model.last_layers > len(parts.layers):
         raise ValueError(
-            f"last_layers is {config.last_layers}, the encoder has {len(parts.layers)}"
+            f"last_layers is {config.model.last_layers}, the encoder has {len(parts.layers)}"
         )
-    below = parts.layers[: len(parts.layers) - config.last_layers]
+    below = parts.layers[: len(parts.layers) - config.model.last_layers]
     return [*parts.convolutions, *parts.stem, *below]
 
 
@@ -92,10 +92,10 @@ def _add_lora(model: EmotionModel, config: FinetuneConfig) -> None:
     except ImportError as error:
         raise missing_extra("LoRA", "lora") from error
     settings = LoraConfig(
-        r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=list(LORA_TARGETS)
+        r=config.model.lora_rank, lora_alpha=2 * config.model.lora_rank, target_modules=list(LORA_TARGETS)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.run.seed)
         inject_adapter_in_model(settings, model.encoder.backbone)
 
 

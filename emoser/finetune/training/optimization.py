@@ -105,13 +105,13 @@ def build_optimizer(
             continue
         inside = id(parameter) in encoder
         rows = parameter.ndim == 2 or id(parameter) in kernels
-        matrix = config.optimizer == "muon" and inside and rows
-        decays = config.optimizer != "adam" and parameter.ndim > 1
-        decay = config.weight_decay if decays else 0.0
+        matrix = config.optimisation.optimizer == "muon" and inside and rows
+        decays = config.optimisation.optimizer != "adam" and parameter.ndim > 1
+        decay = config.optimisation.weight_decay if decays else 0.0
         groups.setdefault((matrix, inside, decay), []).append(parameter)
     if not groups:
         raise ValueError("no weight of the model requires a gradient; there is nothing to train")
-    rates = {True: config.encoder_learning_rate, False: config.head_learning_rate}
+    rates = {True: config.optimisation.encoder_learning_rate, False: config.optimisation.head_learning_rate}
     split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for (matrix, inside, decay), parameters in groups.items():
         rate = rates[inside] * (MATRIX_RATE if matrix else 1.0)
@@ -124,8 +124,8 @@ def build_optimizer(
                 "weight_decay": decay,
             }
         )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    adam = kind(split[False], betas=config.betas, fused=True) if split[False] else None
+    kind = torch.optim.Adam if config.optimisation.optimizer == "adam" else torch.optim.AdamW
+    adam = kind(split[False], betas=config.optimisation.betas, fused=True) if split[False] else None
     muon = KernelMuon(split[True]) if split[True] else None
     parts = [part for part in (adam, muon) if part is not None]
     return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
@@ -149,7 +149,7 @@ def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: i
         if weight.requires_grad and weight.ndim > 1 and "lora_" not in name
     }
     usual = float(np.median(list(sizes.values()))) if sizes else 0.0
-    moved = config.encoder_learning_rate * epoch_steps
+    moved = config.optimisation.encoder_learning_rate * epoch_steps
     lost = {
         name: size
         for name, size in sizes.items()
@@ -160,7 +160,7 @@ def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: i
     name, size = min(lost.items(), key=lambda item: item[1])
     return (
         f"the weights {name} are about {size:.1g}, and an epoch of {epoch_steps} updates at the "
-        f"rate {config.encoder_learning_rate:g} moves them by up to {moved:.1g}: the base was "
+        f"rate {config.optimisation.encoder_learning_rate:g} moves them by up to {moved:.1g}: the base was "
         "made to keep them; take mode 'partial', or a lower rate for the encoder"
     )
 
@@ -169,10 +169,10 @@ def clip_gradients(optimizer: torch.optim.Optimizer, config: FinetuneConfig) -> 
     """Shorten the gradients of all weights together, or of encoder and head apart."""
     parts: dict[bool, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
-        key = group["encoder"] if config.clipping == "separate" else True
+        key = group["encoder"] if config.optimisation.clipping == "separate" else True
         parts.setdefault(key, []).extend(group["params"])
     for parameters in parts.values():
-        nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        nn.utils.clip_grad_norm_(parameters, config.optimisation.max_grad_norm)
 
 
 def anneal(optimizer: torch.optim.Optimizer, before: float | None, error: float) -> None:
@@ -199,10 +199,10 @@ def rate_factor(step: int, num_steps: int, config: FinetuneConfig) -> float:
         >>> [round(rate_factor(step, 4, config), 2) for step in range(4)]
         [0.5, 1.0, 1.0, 0.5]
     """
-    warmup = int(num_steps * config.warmup)
+    warmup = int(num_steps * config.schedule.warmup)
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule != "cosine":
+    if config.schedule.decay != "cosine":
         return 1.0
     progress = (step - warmup) / max(num_steps - warmup, 1)
     return 0.5 * (1.0 + math.cos(math.pi * progress))

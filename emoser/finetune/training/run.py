@@ -124,18 +124,18 @@ def train(  # noqa: PLR0913  # the public signature of the project
         ...     train(calls, others, model=model, config=config, output=place).best_epoch
         1
     """
-    if config.tensorboard:
+    if config.run.tensorboard:
         require_tensorboard()
     places = {parameter.device.type for parameter in model.parameters()}
     if places != {"cpu"}:
         raise ValueError(f"the model is on {', '.join(places)}; give it to train() on the CPU")
     check_sides(utterances, validation, share_speakers=share_speakers)
-    check_labels(validation, config.evaluation_labels or model.config.labels)
-    targets = build_targets(utterances, model.config.labels, restricted=config.restricted_labels)
+    check_labels(validation, config.data.evaluation_labels or model.config.labels)
+    targets = build_targets(utterances, model.config.labels, restricted=config.data.restricted_labels)
     guides = None
     if teachers:
         guides = Teachers(
-            teachers, model.config.labels, temperature=config.distillation_temperature
+            teachers, model.config.labels, temperature=config.optimisation.distillation_temperature
         )
     processes = Processes(device)
     folder = Path(output)
@@ -149,7 +149,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
     run = _Run(model, data, config, folder, name, processes, guides)
     if saved is not None:
         run.restore(saved)
-    for epoch in range(run.epoch, config.epochs):
+    for epoch in range(run.epoch, config.schedule.epochs):
         run.train_epoch(epoch)
     return run.finish()
 
@@ -198,7 +198,7 @@ def _decode(
 ) -> _Data:
     terminal = sys.stderr.isatty()
     recordings = Recordings(utterances, progress=terminal)
-    if config.statistics_weight > 0.0:
+    if config.optimisation.statistics_weight > 0.0:
         voices = [item.voice or item.corpus for item in utterances]
         statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
         targets = targets._replace(statistics=statistics)
@@ -226,11 +226,11 @@ class _Run:
         self.teachers = teachers and teachers.to(processes.device)
         self.inputs, self.validation_inputs = self._build_inputs()
         objective = self._build_objective()
-        num_clips = config.epoch_clips or len(data.utterances)
-        self.epoch_steps = -(-num_clips // config.batch_size)
+        num_clips = config.data.epoch_clips or len(data.utterances)
+        self.epoch_steps = -(-num_clips // config.data.batch_size)
         optimizer = build_optimizer(model, objective, config)
-        self.average = WeightAverage(model, config.ema_decay)
-        num_steps = config.epochs * self.epoch_steps
+        self.average = WeightAverage(model, config.schedule.ema_decay)
+        num_steps = config.schedule.epochs * self.epoch_steps
         self.stepper = Stepper(
             model, objective, optimizer, config, processes, num_steps, self.teachers
         )
@@ -241,7 +241,7 @@ class _Run:
         self.records: list[dict[str, Any]] = []
         self.best_report: Report | None = None
         self.last_error: float | None = None
-        if config.recompute:
+        if config.run.recompute:
             set_recompute(model, active=True)
         fragile = find_overwritten(model, config, self.epoch_steps)
         if fragile and processes.first:
@@ -254,12 +254,12 @@ class _Run:
             self.data.utterances, self.inputs.num_samples, self.config, epoch=epoch
         )
         todo = batches[self.step - epoch * self.epoch_steps :]
-        title = f"epoch {epoch + 1} of {self.config.epochs}"
+        title = f"epoch {epoch + 1} of {self.config.schedule.epochs}"
         with self.stepper.progress(todo, title) as bar:
             for batch in bar:
                 self.train_step(batch)
-                self.stepper.show(bar, self.losses, self.hits, self.config.batch_size)
-                if self.step % self.config.save_every_steps == 0:
+                self.stepper.show(bar, self.losses, self.hits, self.config.data.batch_size)
+                if self.step % self.config.run.save_every_steps == 0:
                     self.save()
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
@@ -280,7 +280,7 @@ class _Run:
         report = score_epoch(
             self.model, self.validation_inputs, self.data.validation, self.config, self.processes
         )
-        best, selection = self.best_report, self.config.selection
+        best, selection = self.best_report, self.config.schedule.selection
         if best is None or selection == "last" or report.figure(selection) > best.figure(selection):
             self.best_report = report
             learning = [item for item in self.model.parameters() if item.requires_grad]
@@ -304,7 +304,7 @@ class _Run:
                 "peak_bytes": self.stepper.peak_bytes(),
             }
         )
-        if self.config.schedule == "newbob":
+        if self.config.schedule.decay == "newbob":
             anneal(self.stepper.optimizer, self.last_error, 1.0 - report.accuracy)
         self.last_error = 1.0 - report.accuracy
 
@@ -349,7 +349,7 @@ class _Run:
         with torch.no_grad():
             for parameter, best in zip(learning, self.best_weights, strict=True):
                 parameter.copy_(best)
-        if self.config.recompute:
+        if self.config.run.recompute:
             set_recompute(self.model, active=False)
         self.model.to("cpu").eval()
         if self.teachers:
@@ -364,17 +364,17 @@ class _Run:
     def _build_objective(self) -> Objective:
         config, targets = self.config, self.data.targets
         weights = None
-        if config.class_weights:
+        if config.optimisation.class_weights:
             weights = balance_classes(targets.labels, len(self.model.config.labels))
-        with seeded(config.seed, 0):
+        with seeded(config.run.seed, 0):
             return Objective(
                 self.model.encoder.hidden_size,
                 targets.statistics.shape[1],
-                statistics_weight=config.statistics_weight,
-                smoothing=config.label_smoothing,
+                statistics_weight=config.optimisation.statistics_weight,
+                smoothing=config.optimisation.label_smoothing,
                 class_weights=weights,
-                distillation_weight=config.distillation_weight,
-                distillation_temperature=config.distillation_temperature,
+                distillation_weight=config.optimisation.distillation_weight,
+                distillation_temperature=config.optimisation.distillation_temperature,
             ).to(self.processes.device)
 
     def _changing_tensors(self) -> dict[str, Tensor]:
@@ -385,15 +385,15 @@ class _Run:
 
     def _write_logs(self) -> None:
         write_log(self.folder, self.records)
-        if self.config.tensorboard:
+        if self.config.run.tensorboard:
             write_events(self.folder, self.records)
 
     def _save_best(self) -> None:
         save_model(merge_lora(self.model), self.folder / BEST, overwrite=True)
 
     def _num_seen(self) -> int:
-        seen = len(self.losses) * self.config.batch_size
-        return min(seen, self.config.epoch_clips or len(self.data.utterances))
+        seen = len(self.losses) * self.config.data.batch_size
+        return min(seen, self.config.data.epoch_clips or len(self.data.utterances))
 
     def _build_inputs(self) -> tuple[Inputs, Inputs]:
         heard = replace(self.config, cache="off") if self.teachers else self.config

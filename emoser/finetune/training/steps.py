@@ -101,10 +101,10 @@ class Stepper:
         """
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.config, self.processes, self.num_steps = config, processes, num_steps
-        self.module = processes.wrap(LossModule(model, objective, config.wrapper, teachers))
-        self.parts = config.accumulation
+        self.module = processes.wrap(LossModule(model, objective, config.model.padding, teachers))
+        self.parts = config.run.accumulation
         kind = processes.device.type
-        self.scaler = torch.amp.GradScaler(kind, enabled=config.precision == "float16")
+        self.scaler = torch.amp.GradScaler(kind, enabled=config.run.precision == "float16")
 
     def update(self, batch: Sequence[int], inputs: Inputs, targets: Targets, step: int) -> Update:
         """Learn from a batch.
@@ -121,12 +121,12 @@ class Stepper:
         own = list(batch)[self.processes.rank :: self.processes.count]
         share = len(own) / len(batch) * self.processes.count
         own = own or [batch[0]]  # a process without a clip takes part with weight 0
-        words = [self.config.seed, 2, step]
+        words = [self.config.run.seed, 2, step]
         words += [self.processes.rank] if self.processes.count > 1 else []
         loaded = inputs.load(own, np.random.default_rng(words))
         rows = targets.select(own)
         set_training(self.model, self.config)
-        if self.config.schedule != "newbob":
+        if self.config.schedule.decay != "newbob":
             set_rates(self.optimizer, rate_factor(step, self.num_steps, self.config))
         while True:
             try:
@@ -192,7 +192,7 @@ class Stepper:
         size = -(-count // min(self.parts, count))
         starts = range(0, count, size)
         loss, hits = torch.zeros((), device=device), torch.zeros((), device=device)
-        random = seeded(self.config.seed, step + 1, rank=self.processes.rank, device=device)
+        random = seeded(self.config.run.seed, step + 1, rank=self.processes.rank, device=device)
         with random, quick_math(device, self.config):
             for start in starts:
                 end = min(start + size, count)
@@ -209,7 +209,7 @@ class Stepper:
         return loss, hits
 
     def _autocast(self) -> Any:
-        precision = self.config.precision
+        precision = self.config.run.precision
         kind = self.processes.device.type
         return torch.autocast(kind, DTYPES[precision], enabled=precision != "float32")
 
@@ -226,6 +226,6 @@ class Stepper:
         logger.warning(
             "out of memory: a batch of %d clips is now computed in %d parts, which is the same "
             "update",
-            self.config.batch_size,
+            self.config.data.batch_size,
             self.parts,
         )
