@@ -22,13 +22,16 @@ from emoser.checkpoints.tensors import read_tensors, rename_weight_norm
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
+from emoser.models.heads import LinearHead
 from emoser.models.model import EmotionModel
 
 PARTS = ("feature_extractor.", "feature_projection.", "encoder.", "masked_spec_embed")
 OPTIONAL = "masked_spec_embed"
 
 
-def start_model(folder: Path, config: ModelConfig, *, seed: int) -> EmotionModel:
+def start_model(
+    folder: Path, config: ModelConfig, *, seed: int, keep_head: bool = False
+) -> EmotionModel:
     """A model with the encoder of a folder and a head drawn at random.
 
     Args:
@@ -36,13 +39,16 @@ def start_model(folder: Path, config: ModelConfig, *, seed: int) -> EmotionModel
         config: What stands around the encoder; its `encoder` is filled in, and its
             `normalization` becomes "none" where the folder's preprocessor says so.
         seed: Makes the head; torch's global generator is left as it was.
+        keep_head: Whether the rows of an emotion model's linear head are kept for the labels that
+            it has; the others are drawn at random.
 
     Raises:
         CheckpointError: If the folder has no such encoder, or any tensor of it does not fit.
     """
-    stated = read_config(folder)
+    stated, base = read_config(folder), None
     if isinstance(stated.get("emoser"), dict):
-        encoder = load_checkpoint(folder).model.encoder
+        base = load_checkpoint(folder).model
+        encoder = base.encoder
         config = replace(config, normalization=encoder.normalization)
     else:
         normalize = read_preprocessor(folder).get("do_normalize", True)
@@ -51,7 +57,26 @@ def start_model(folder: Path, config: ModelConfig, *, seed: int) -> EmotionModel
     config = replace(config, encoder=str(encoder.config.model_type))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return EmotionModel(config, encoder).train()
+        model = EmotionModel(config, encoder).train()
+    if keep_head and base is not None:
+        _keep_head(model, base)
+    return model
+
+
+def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
+    """Copy the rows of the labels that both models have, if both have a plain linear head."""
+    ours, theirs = model.head, base.head
+    alike = base.config.pooling == "mean" and not (base.config.layer_mix or base.config.output_norm)
+    if not (alike and isinstance(ours, LinearHead) and isinstance(theirs, LinearHead)):
+        return
+    if theirs.projector is not None:
+        return
+    with torch.no_grad():
+        for row, label in enumerate(model.config.labels):
+            if label in base.config.labels:
+                known = base.config.labels.index(label)
+                ours.classifier.weight[row] = theirs.classifier.weight[known]
+                ours.classifier.bias[row] = theirs.classifier.bias[known]
 
 
 def _load_encoder(folder: Path, config: ModelConfig) -> SpeechEncoder:

@@ -131,6 +131,11 @@ class FinetuneConfig:
         """Epochs, warm-up and decay of the learning rates, and the choice of the best epoch."""
         return self._schedule
 
+    @property
+    def varies(self) -> bool:
+        """Whether training clips are varied or cropped, so that their features cannot be kept."""
+        return self.data.augmentation != Augmentation.off() or self.data.crop_seconds is not None
+
     def replace(self, **settings: Any) -> "FinetuneConfig":
         """A copy with other settings, by group or by flat name.
 

@@ -190,11 +190,6 @@ class DataSettings:
         restricted = {key: tuple(names) for key, names in self.restricted_labels.items()}
         object.__setattr__(self, "restricted_labels", restricted)
 
-    @property
-    def varies(self) -> bool:
-        """Whether training clips are varied or cropped, so that nothing of them can be kept."""
-        return self.augmentation != Augmentation.off() or self.crop_seconds is not None
-
 
 @dataclass(frozen=True)
 class OptimisationSettings:

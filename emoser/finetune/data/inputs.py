@@ -187,7 +187,7 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     """The form of the clips: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    kept = config.data.cache != "off" and not config.data.varies and config.model.padding == "exact"
+    kept = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
     if (
         not kept
         or not frozen

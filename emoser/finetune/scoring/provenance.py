@@ -11,8 +11,7 @@ from typing import Any
 
 from emoser import __version__
 from emoser.checkpoints.configs import read_licence
-from emoser.checkpoints.resolve import find_checkpoint
-from emoser.errors import EmoserError
+from emoser.checkpoints.resolve import Checkpoint
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
@@ -23,7 +22,7 @@ OWN = "own recordings"
 
 
 def describe_training(
-    config: FinetuneConfig, split: Split, evaluation: Evaluation
+    config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: Checkpoint
 ) -> dict[str, Any]:
     """Where a model comes from and how well it does.
 
@@ -31,19 +30,20 @@ def describe_training(
         config: The settings.
         split: Who was learned from and tested.
         evaluation: The figures of the test.
+        base: The checkpoint of the encoder.
     """
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
-        "base_licence": _licence_of(config.base),
+        "base_licence": read_licence(base.folder),
         "mode": config.model.mode,
         "uar": evaluation.report.uar,
         "accuracy": evaluation.report.accuracy,
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
-        "settings": config.to_dict(),
+        "settings": config.flat(),
         "environment": describe_environment(),
     }
 
@@ -71,11 +71,3 @@ def describe_environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _licence_of(base: str) -> str | None:
-    """The licence that the card of the encoder states; None where it is not at hand."""
-    try:
-        return read_licence(find_checkpoint(base, local_files_only=True).folder)
-    except EmoserError:
-        return None
