@@ -20,12 +20,15 @@ from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
+from emoser.models.heads import LinearHead
 from emoser.models.model import EmotionModel
 
 PARTS = ("feature_extractor.", "feature_projection.", "encoder.", *OPTIONAL_TENSORS)
 
 
-def start_model(source: CheckpointFiles | Path, config: ModelConfig, *, seed: int) -> EmotionModel:
+def start_model(
+    source: CheckpointFiles | Path, config: ModelConfig, *, seed: int, keep_head: bool = False
+) -> EmotionModel:
     """A model with a pretrained encoder and a randomly initialised head.
 
     Args:
@@ -33,13 +36,16 @@ def start_model(source: CheckpointFiles | Path, config: ModelConfig, *, seed: in
         config: The configuration around the encoder; its `encoder` is filled in, and its
             `normalization` becomes "none" if the checkpoint's preprocessor says so.
         seed: Seed of the head; torch's global generator is left as it was.
+        keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
+            it has; the others are initialised at random.
 
     Raises:
         CheckpointError: If the folder has no such encoder, or any tensor of it does not fit.
     """
-    files = as_files(source)
+    files, base = as_files(source), None
     if isinstance(files.config.get("emoser"), dict):
-        encoder = load_checkpoint(files).model.encoder
+        base = load_checkpoint(files).model
+        encoder = base.encoder
         config = replace(config, normalization=encoder.normalization)
     else:
         normalize = files.preprocessor.get("do_normalize", True)
@@ -48,7 +54,26 @@ def start_model(source: CheckpointFiles | Path, config: ModelConfig, *, seed: in
     config = replace(config, encoder=str(encoder.config.model_type))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return EmotionModel(config, encoder).train()
+        model = EmotionModel(config, encoder).train()
+    if keep_head and base is not None:
+        _keep_head(model, base)
+    return model
+
+
+def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
+    """Copy the rows of the labels that both models have, if both have a plain linear head."""
+    ours, theirs = model.head, base.head
+    alike = base.config.pooling == "mean" and not (base.config.layer_mix or base.config.output_norm)
+    if not (alike and isinstance(ours, LinearHead) and isinstance(theirs, LinearHead)):
+        return
+    if theirs.projector is not None:
+        return
+    with torch.no_grad():
+        for row, label in enumerate(model.config.labels):
+            if label in base.config.labels:
+                known = base.config.labels.index(label)
+                ours.classifier.weight[row] = theirs.classifier.weight[known]
+                ours.classifier.bias[row] = theirs.classifier.bias[known]
 
 
 def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:

@@ -1,4 +1,4 @@
-"""`emoser finetune`: a table of one's own recordings in, a checkpoint with its report out."""
+"""`emoser finetune`: from a table of the user's own recordings to a checkpoint with its report."""
 
 import argparse
 import json
@@ -8,17 +8,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, add_json_option
+from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
-
-MODES = ("partial", "entire", "frozen", "lora", "last-k")
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -27,8 +25,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "finetune",
         help="train on your own recordings",
         description="Train on your own recordings: a CSV or JSONL table with the columns path "
-        "and label, and optionally speaker, split, start and end. The same command continues "
-        "a run that was interrupted.",
+        "and label, and optionally speaker, split, start and end. Run the same command again to "
+        "resume an interrupted run.",
     )
     add_corpus_options(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the run")
@@ -38,16 +36,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help=f"encoder: {MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument(
-        "--mode", default="partial", choices=MODES, help="what learns (%(default)s)"
+        "--mode",
+        default="partial",
+        choices=MODES,
+        help="parts of the encoder to train (default: %(default)s)",
     )
     parser.add_argument(
         "--split",
         default="auto",
         choices=("auto", "speakers", "column", "random"),
-        help="who is tested: whole speakers, the column split, or random clips (%(default)s)",
+        help="test set: whole speakers, the column split, or random clips (default: %(default)s)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="only check: can the model learn 32 clips?"
+        "--dry-run", action="store_true", help="only check whether the model can overfit 32 clips"
     )
     add_training_options(parser)
     add_json_option(parser)
@@ -56,38 +57,47 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name recordings."""
+    """Add the options that choose recordings."""
     parser.add_argument(
         "corpus",
-        help="a table (CSV, JSONL), an audio folder with metadata.csv, a folder that `datasets` "
-        "saved, or with --root the name of a corpus: iemocap, ravdess, cremad, emodb, savee, "
-        "tess, nemo, esd, meld, msp-podcast or jl",
+        help="a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
+        "`datasets`, or, with --root, the name of a corpus: iemocap, ravdess, cremad, emodb, "
+        "savee, tess, nemo, esd, meld, msp-podcast or jl",
     )
-    parser.add_argument("--root", type=Path, help="folder of the named corpus, or of the paths")
+    parser.add_argument(
+        "--root", type=Path, help="folder of the named corpus, or of relative paths"
+    )
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that change single settings."""
-    parser.add_argument("--epochs", type=int, help="how often to go through the training set")
-    parser.add_argument("--batch-size", type=int, help="clips in an update")
-    parser.add_argument("--encoder-learning-rate", type=float, help="highest rate of the encoder")
-    parser.add_argument("--head-learning-rate", type=float, help="highest rate of the head")
+    parser.add_argument("--epochs", type=int, help="passes over the training set")
+    parser.add_argument("--batch-size", type=int, help="clips per update")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), help="of matrix products"
-    )
-    parser.add_argument("--accumulation", type=int, help="parts that a batch is computed in")
-    parser.add_argument(
-        "--recompute", action="store_true", default=None, help="trade time for memory"
+        "--encoder-learning-rate", type=float, help="highest learning rate of the encoder"
     )
     parser.add_argument(
-        "--tensorboard", action="store_true", default=None, help="write curves for TensorBoard"
+        "--head-learning-rate", type=float, help="highest learning rate of the head"
     )
-    parser.add_argument("--seed", type=int, help="makes the split, the order and the model")
+    parser.add_argument("--precision", choices=PRECISIONS, help="data type of matrix products")
+    parser.add_argument(
+        "--accumulation", type=int, help="parts that a batch is computed in, to save memory"
+    )
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        default=None,
+        help="recompute activations, to save memory",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", default=None, help="write a log for TensorBoard"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the split, the order and the model")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
 def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line names."""
+    """The settings given on the command line."""
     names = (
         "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "precision",
         "accumulation", "recompute", "tensorboard", "seed",
@@ -97,23 +107,23 @@ def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def is_first_process() -> bool:
-    """Whether this process prints; the others of an `accelerate launch` do not."""
+    """Whether this process prints; other processes of `accelerate launch` do not."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say how to go on where the user interrupts the training inside the block."""
+    """Print how to resume if the user interrupts the training inside the block."""
     try:
         yield
     except KeyboardInterrupt:
         if is_first_process():
-            print("emoser: interrupted; the same command goes on from here", file=sys.stderr)
+            print("emoser: interrupted; run the same command again to resume", file=sys.stderr)
         raise
 
 
 def show_warnings() -> None:
-    """Let what the library has to say about data and memory reach the standard error."""
+    """Print the library's warnings on the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("emoser: %(message)s"))
     logger = logging.getLogger("emoser")
@@ -129,8 +139,8 @@ def run(options: argparse.Namespace) -> int:
 
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)
-    config = suggest_settings(options.base, mode=options.mode)
-    config = replace(config, **changed_settings(options))
+    suggested = suggest_settings(options.base, mode=options.mode)
+    config = suggested.replace(**changed_settings(options))
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():
@@ -148,11 +158,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     report = result.evaluation.report
     low, high = result.evaluation.uar_interval
-    sure = f"95 % interval over {result.evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
+    interval = f"95 % interval over {result.evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
     print(f"protocol: {result.evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
     print(report)
-    print(f"UAR {100 * report.uar:.1f} % ({sure})")
+    print(f"UAR {100 * report.uar:.1f} % ({interval})")
     print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
     return 0
 
@@ -160,14 +170,14 @@ def run(options: argparse.Namespace) -> int:
 def _check(
     utterances: Sequence["Utterance"], config: "FinetuneConfig", options: argparse.Namespace
 ) -> int:
-    """Say whether a few clips can be learned by heart; nothing of the check is kept."""
+    """Print whether the model can overfit a few clips; the files of the check are removed."""
     from emoser.finetune.experiments.finetuning import probe
 
     with tempfile.TemporaryDirectory() as folder:
         learned, accuracy = probe(utterances, config=config, output=folder, device=options.device)
-    word = "yes" if learned else "no; look at labels, recordings and learning rates"
+    answer = "yes" if learned else "no; check labels, recordings and learning rates"
     if options.json:
         print(json.dumps({"learned": learned, "accuracy": accuracy}))
     else:
-        print(f"can the model learn 32 clips by heart? {word} (accuracy {100 * accuracy:.0f} %)")
+        print(f"can the model overfit 32 clips? {answer} (accuracy {100 * accuracy:.0f} %)")
     return 0 if learned else 3

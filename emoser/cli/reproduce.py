@@ -1,8 +1,7 @@
-"""`emoser reproduce`: an experiment of the paper from corpus to table, beside what it reports."""
+"""`emoser reproduce`: an experiment of the paper, from corpora to a table of results."""
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from emoser.cli.finetune import (
     show_warnings,
 )
 from emoser.cli.options import add_json_option
+from emoser.finetune.settings import HEADS, PADDINGS
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -21,23 +21,27 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "reproduce",
         help="run an experiment of arXiv 2111.02735",
-        description="Run an experiment of arXiv 2111.02735, every fold or seed of it. The same "
-        "command continues one that was interrupted.",
+        description="Run all folds or seeds of an experiment of arXiv 2111.02735. Run the same "
+        "command again to resume an interrupted experiment.",
     )
     parser.add_argument(
-        "recipe", help="EF, PF or Frozen, and an encoder, such as PF-hbt-large or EF-w2v-base-960h"
+        "recipe", help="EF, PF or Frozen with an encoder, such as PF-hbt-large or EF-w2v-base-960h"
     )
     parser.add_argument(
-        "--corpus", action="append", required=True, help="name of a corpus; may be given again"
+        "--corpus", action="append", required=True, help="name of a corpus; may be repeated"
     )
     parser.add_argument(
-        "--root", action="append", required=True, type=Path, help="its folder; one per corpus"
+        "--root",
+        action="append",
+        required=True,
+        type=Path,
+        help="folder of the corpus; one per corpus",
     )
     parser.add_argument(
         "--setting",
         default="si",
         choices=("si", "sd", "superb", "speakers", "groups"),
-        help="speaker-independent, speaker-dependent, session folds, ... (%(default)s)",
+        help="speaker-independent, speaker-dependent, session folds, ... (default: %(default)s)",
     )
     _add_choices(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
@@ -48,27 +52,29 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what departs from the recipe, or says which recordings count."""
-    parser.add_argument("--labels", help="only these labels, separated by commas")
-    parser.add_argument("--base", help="another encoder than the recipe's: folder or Hub id")
+    """Add the options that change the recipe or select recordings."""
+    parser.add_argument("--labels", help="labels to keep, separated by commas")
+    parser.add_argument("--base", help="another encoder: folder or Hub id")
+    parser.add_argument("--wrapper", choices=PADDINGS, help="treatment of padding")
+    parser.add_argument("--head", choices=HEADS, help="another head")
     parser.add_argument(
-        "--wrapper", choices=("exact", "paper", "today"), help="treatment of padding"
-    )
-    parser.add_argument("--head", choices=("linear", "projector", "attention"), help="another head")
-    parser.add_argument(
-        "--native", action="store_true", help="without output norm: loads in transformers too"
+        "--native",
+        action="store_true",
+        help="without output norm, so that transformers loads the result",
     )
     parser.add_argument(
         "--speakers",
         default="name",
         choices=("name", "upstream"),
-        help="IEMOCAP: true speakers, or the assignment of the authors' code (%(default)s)",
+        help="IEMOCAP: true speakers, or those of the authors' code (default: %(default)s)",
+    )
+    parser.add_argument("--improvised", action="store_true", help="leave out scripted dialogues")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of seeds of sd (default: %(default)s)"
     )
     parser.add_argument(
-        "--improvised", action="store_true", help="leave scripted dialogues out, and say so"
+        "--folds", type=int, default=5, help="number of folds of groups (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="of sd (%(default)s)")
-    parser.add_argument("--folds", type=int, default=5, help="of groups (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,11 +84,11 @@ def run(options: argparse.Namespace) -> int:
 
     show_warnings()
     if options.recipe not in RECIPES:
-        raise ValueError(f"recipe {options.recipe!r} is none of {', '.join(RECIPES)}")
+        raise ValueError(f"recipe is {options.recipe!r}, allowed are {', '.join(RECIPES)}")
     changes = {name: getattr(options, name) for name in ("base", "wrapper", "head")}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {"output_norm": False} if options.native else {}
-    config = replace(RECIPES[options.recipe], **changed_settings(options), **changes)
+    config = RECIPES[options.recipe].replace(**changed_settings(options), **changes)
     experiment = Experiment(
         recipe=options.recipe,
         setting=options.setting,

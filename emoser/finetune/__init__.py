@@ -1,6 +1,6 @@
-"""Fine-tune and score models on one's own recordings.
+"""Fine-tune and evaluate models on labelled recordings.
 
-Importing it costs nothing: each public name is loaded when it is first used.
+Each public name is imported when it is first used, so that importing the package is fast.
 """
 
 from importlib import import_module

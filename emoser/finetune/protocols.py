@@ -233,6 +233,35 @@ def check_split(split: Split, *, speakers: bool = True) -> None:
         raise ValueError(f"{split.name} ({split.protocol}): {'; '.join(faults)}")
 
 
+def check_sides(
+    utterances: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    *,
+    share_speakers: bool = False,
+) -> None:
+    """Refuse an empty side, and speakers on both sides.
+
+    Args:
+        utterances: The training set.
+        validation: The validation set.
+        share_speakers: Whether speakers may be on both sides.
+
+    Raises:
+        ValueError: If a side is empty, or a speaker is on both sides.
+    """
+    if not utterances or not validation:
+        raise ValueError(
+            f"{len(utterances)} utterances to train on and {len(validation)} to validate on; "
+            "both need at least one"
+        )
+    shared = _shared(_voices(utterances), _voices(validation))
+    if shared and not share_speakers:
+        raise ValueError(
+            f"the speakers {', '.join(shared)} are trained and validated on; "
+            "keep all recordings of a speaker on one side"
+        )
+
+
 def find_duplicates(utterances: Sequence[Utterance]) -> list[Utterances]:
     """Groups of utterances whose files hold the same bytes in the same piece."""
     by_size: dict[tuple[object, ...], list[Utterance]] = defaultdict(list)

@@ -1,26 +1,15 @@
-"""`RECIPES`: the experiments of arXiv 2111.02735 by the names that the paper gives them.
+"""`RECIPES`: the experiments of arXiv 2111.02735 by the names of the paper.
 
-EF trains everything, PF all but the convolutions, Frozen the head alone; w2v is wav2vec 2.0, hbt
-HuBERT, and 960h an encoder that had been fine-tuned to transcribe. Beside each stands what the
-paper reports, where a public source states it.
+EF trains everything, PF all but the convolutions, Frozen only the head; w2v is wav2vec 2.0, hbt
+HuBERT, and 960h an encoder that was first fine-tuned for transcription. `PAPER_RESULTS` holds the
+results of the paper that a public source states.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
+from emoser.checkpoints.catalog import RECIPE_ENCODERS
 from emoser.finetune.config import Augmentation, FinetuneConfig
-
-ENCODERS: Mapping[str, str] = {
-    "w2v-base": "facebook/wav2vec2-base",
-    "w2v-base-960h": "facebook/wav2vec2-base-960h",
-    "w2v-large": "facebook/wav2vec2-large",
-    "w2v-large-960h": "facebook/wav2vec2-large-960h",
-    "hbt-base": "facebook/hubert-base-ls960",
-    "hbt-large": "facebook/hubert-large-ll60k",
-    "hbt-large-960h": "facebook/hubert-large-ls960-ft",
-}
-"""The encoders by the names of the paper, and their Hub ids."""
 
 PAPER_RESULTS: Mapping[tuple[str, str], tuple[float, str]] = {
     ("PF-hbt-large", "sd"): (79.58, "the paper's abstract"),
@@ -32,7 +21,7 @@ PAPER_RESULTS: Mapping[tuple[str, str], tuple[float, str]] = {
     ("Frozen-hbt-base", "superb"): (64.92, "SUPERB, as quoted by the paper"),
     ("Frozen-hbt-large", "superb"): (67.62, "SUPERB, as quoted by the paper"),
 }
-"""Accuracy in per cent on IEMOCAP by recipe and setting, and who states it."""
+"""Accuracy in per cent on IEMOCAP by recipe and setting, and its source."""
 
 PAPER = FinetuneConfig(
     head_bias=False,
@@ -52,7 +41,7 @@ PAPER = FinetuneConfig(
     augmentation=Augmentation.off(),
     seed=1993,
 )
-"""The authors' settings; each recipe adds an encoder and what of it learns."""
+"""The authors' settings; each recipe adds an encoder and a mode."""
 
 SUPERB = FinetuneConfig(
     head="projector",
@@ -71,15 +60,15 @@ SUPERB = FinetuneConfig(
     crop_seconds=None,
     augmentation=Augmentation.off(),
 )
-"""The frozen protocol of the SUPERB benchmark, from which the paper's frozen rows come."""
+"""The frozen protocol of the SUPERB benchmark, the source of the paper's frozen results."""
 
 
 def _build_recipes() -> dict[str, FinetuneConfig]:
     recipes = {}
-    for name, base in ENCODERS.items():
-        recipes[f"EF-{name}"] = replace(PAPER, base=base, mode="entire")
-        recipes[f"PF-{name}"] = replace(PAPER, base=base, mode="partial")
-        recipes[f"Frozen-{name}"] = replace(SUPERB, base=base)
+    for name, base in RECIPE_ENCODERS.items():
+        recipes[f"EF-{name}"] = PAPER.replace(base=base, mode="entire")
+        recipes[f"PF-{name}"] = PAPER.replace(base=base, mode="partial")
+        recipes[f"Frozen-{name}"] = SUPERB.replace(base=base)
     return recipes
 
 
@@ -87,6 +76,6 @@ RECIPES: Mapping[str, FinetuneConfig] = MappingProxyType(_build_recipes())
 """Settings by the names of the paper: `RECIPES["PF-hbt-large"].base` is the Hub id of its encoder.
 
 Example:
-    >>> RECIPES["PF-hbt-large"].mode, len(RECIPES)
+    >>> RECIPES["PF-hbt-large"].model.mode, len(RECIPES)
     ('partial', 21)
 """

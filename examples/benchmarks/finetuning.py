@@ -40,10 +40,10 @@ from emoser.checkpoints.save import load_model
 from emoser.finetune import RECIPES, Utterance, train
 from emoser.finetune.data.inputs import build_inputs
 from emoser.finetune.data.recordings import Recordings
-from emoser.finetune.experiments.start import build_start
-from emoser.finetune.training.distributed import Processes
+from emoser.finetune.experiments.start import build_initial_model
+from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import freeze
-from emoser.finetune.training.loss import Objective, build_targets
+from emoser.finetune.training.loss import TrainingLoss, build_targets
 from emoser.finetune.training.optimization import build_optimizer
 from emoser.finetune.training.steps import Stepper
 
@@ -78,15 +78,21 @@ def step_emoser(
 ) -> Steps:
     """Updates as `emoser.finetune.train` makes them; what is kept is computed before the first."""
     config = replace(RECIPES[f"{recipe}-w2v-base"], base=str(encoder), **changes)
-    model = build_start(config, LABELS)
-    processes = Processes("auto")
+    model = build_initial_model(config, LABELS)
+    processes = ProcessGroup("auto")
     freeze(model, config)
     model.to(processes.device).eval()
     file = Path(tempfile.mkdtemp(dir=folder)) / "training.features"
     inputs = build_inputs(model, Recordings(clips), config, file)
-    objective = Objective(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
-    optimizer = build_optimizer(model, objective, config)
-    stepper = Stepper(model, objective, optimizer, config, processes, 1000)
+    loss = TrainingLoss(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
+    stepper = Stepper(
+        model=model,
+        loss=loss,
+        optimizer=build_optimizer(model, loss, config),
+        config=config,
+        processes=processes,
+        num_steps=1000,
+    )
     targets = build_targets(clips, LABELS, restricted={})
     for step in range(1000):
         stepper.update(range(BATCH), inputs, targets, step)
@@ -275,7 +281,7 @@ def compare_frozen(encoder: Path, folder: Path) -> None:
             epochs=epochs,
         )  # fmt: skip
         output = Path(tempfile.mkdtemp(dir=folder))
-        model = build_start(config, LABELS)
+        model = build_initial_model(config, LABELS)
         result = train(
             clips, clips[:1], model=model, config=config, output=output, share_speakers=True
         )

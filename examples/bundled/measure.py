@@ -167,7 +167,7 @@ def train_split(
     stages = [
         replace(
             stage,
-            epochs=max(round(stage.epochs * arguments.part), 1),
+            epochs=max(round(stage.schedule.epochs * arguments.part), 1),
             evaluation_labels=ALL_LABELS,
             seed=SEED_STEP * seed + number,
         )

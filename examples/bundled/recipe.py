@@ -77,7 +77,7 @@ NUM_TEACHERS = 3
 
 def stages_of_teacher(number: int) -> tuple[FinetuneConfig, ...]:
     """The stages of a teacher, from 0, with seeds that no other one has."""
-    return tuple(replace(stage, seed=stage.seed + number * len(SHIPPED)) for stage in SHIPPED)
+    return tuple(replace(stage, seed=stage.run.seed + number * len(SHIPPED)) for stage in SHIPPED)
 
 
 def read_speech(data: Path) -> list[Utterance]:
@@ -86,7 +86,7 @@ def read_speech(data: Path) -> list[Utterance]:
         item
         for item in read_corpus(data / "manifest.csv")
         if item.corpus in CORPORA
-        and item.label in RECIPE.restricted_labels.get(item.corpus, ALL_LABELS)
+        and item.label in RECIPE.data.restricted_labels.get(item.corpus, ALL_LABELS)
     ]
     return drop_duplicates(utterances)[0]
 
@@ -94,12 +94,12 @@ def read_speech(data: Path) -> list[Utterance]:
 def fit_config(config: FinetuneConfig, utterances: Sequence[Utterance]) -> FinetuneConfig:
     """The settings without corpora that are not there; the others share their weight evenly."""
     corpora = {item.corpus for item in utterances}
-    weights = {k: v for k, v in config.corpus_weights.items() if k in corpora}
+    weights = {k: v for k, v in config.data.corpus_weights.items() if k in corpora}
     share = (1.0 - sum(weights.values())) / len(weights)
     return replace(
         config,
         corpus_weights={k: v + share for k, v in weights.items()},
-        restricted_labels={k: v for k, v in config.restricted_labels.items() if k in corpora},
+        restricted_labels={k: v for k, v in config.data.restricted_labels.items() if k in corpora},
     )
 
 
@@ -125,7 +125,7 @@ def train_network(
         start: The encoder that `pretrain.py` wrote.
         teachers: Networks whose mean it follows beside the labels.
     """
-    model = build_network(training, seed=stages[0].seed)
+    model = build_network(training, seed=stages[0].run.seed)
     model.encoder.load_state_dict(torch.load(start, weights_only=True))
     held = Recordings([*training, *validation])  # while they are held, nothing is decoded twice
     ends = []

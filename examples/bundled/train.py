@@ -144,7 +144,7 @@ def write_card(
         figures=figures,
         confusion=confusion,
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
-        epochs=", ".join(str(config.epochs) for config in SHIPPED),
+        epochs=", ".join(str(config.schedule.epochs) for config in SHIPPED),
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",
         folds="\n".join(folds),
@@ -227,7 +227,7 @@ def main() -> None:
         "held-out speakers",
         "held_out": HELD_OUT,
         "targets": list(ALL_LABELS),
-        "configs": [config.to_dict() for config in SHIPPED],
+        "configs": [config.flat() for config in SHIPPED],
     }
     folder = arguments.output / "emoser-tiny"
     folds = tabulate(arguments.output, read_speech(arguments.data))

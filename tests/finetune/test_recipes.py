@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from emoser.checkpoints.catalog import RECIPE_ENCODERS
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.save import build_model
 from emoser.errors import CheckpointError
@@ -29,8 +30,8 @@ from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.inputs import choose_form
 from emoser.finetune.data.padding import forward_batch
 from emoser.finetune.data.recordings import Recordings
-from emoser.finetune.experiments.start import build_start
-from emoser.finetune.recipes import ENCODERS, PAPER
+from emoser.finetune.experiments.start import build_initial_model
+from emoser.finetune.recipes import PAPER
 from emoser.finetune.training.freezing import freeze, merge_lora, set_training
 from emoser.finetune.training.optimization import anneal, build_optimizer
 from emoser.finetune.training.steps import Stepper
@@ -59,13 +60,15 @@ def encoder_folder(folder, kind=Wav2Vec2Config, architecture=Wav2Vec2Model, **ch
 def test_every_experiment_of_the_paper_has_a_recipe():
     assert len(RECIPES) == 3 * 7
     recipe = RECIPES["PF-hbt-large"]
-    assert (recipe.base, recipe.mode) == ("facebook/hubert-large-ll60k", "partial")
-    assert (recipe.encoder_learning_rate, recipe.head_learning_rate) == (1e-5, 1e-4)
-    assert (recipe.batch_size, recipe.epochs, recipe.max_grad_norm) == (4, 30, 5.0)
-    assert (recipe.optimizer, recipe.schedule, recipe.selection) == ("adam", "newbob", "accuracy")
-    assert not recipe.masking
+    assert (recipe.base, recipe.model.mode) == ("facebook/hubert-large-ll60k", "partial")
+    rates = recipe.optimisation.encoder_learning_rate, recipe.optimisation.head_learning_rate
+    assert rates == (1e-5, 1e-4)
+    assert (recipe.data.batch_size, recipe.schedule.epochs) == (4, 30)
+    assert (recipe.optimisation.optimizer, recipe.optimisation.max_grad_norm) == ("adam", 5.0)
+    assert (recipe.schedule.decay, recipe.schedule.selection) == ("newbob", "accuracy")
+    assert not recipe.model.masking
     assert not recipe.varies
-    assert {name.split("-", 1)[1] for name in RECIPES} == set(ENCODERS)
+    assert {name.split("-", 1)[1] for name in RECIPES} == set(RECIPE_ENCODERS)
     assert FinetuneConfig.from_dict(recipe.to_dict()) == recipe
 
 
@@ -109,18 +112,18 @@ def test_an_encoder_with_a_missing_or_misshapen_tensor_is_refused(tmp_path):
 def test_the_model_of_a_recipe_is_the_authors_model(tmp_path):
     encoder_folder(tmp_path)
     config = replace(PAPER, base=str(tmp_path))
-    model = build_start(config, LABELS)
+    model = build_initial_model(config, LABELS)
     assert model.config.normalization == "layer"
     assert model.config.output_norm
     assert model.encoder.config.apply_spec_augment is False
-    frozen = build_start(replace(RECIPES["Frozen-w2v-base"], base=str(tmp_path)), LABELS)
+    frozen = build_initial_model(replace(RECIPES["Frozen-w2v-base"], base=str(tmp_path)), LABELS)
     assert frozen.config.layer_mix
     assert frozen.head.projector.out_features == 256
 
 
 def test_wrappers_agree_on_one_clip_and_differ_in_a_batch(tmp_path):
     encoder_folder(tmp_path, **STILL)
-    model = build_start(replace(PAPER, base=str(tmp_path)), LABELS).eval()
+    model = build_initial_model(replace(PAPER, base=str(tmp_path)), LABELS).eval()
     clips = random_clips([16_000, 6_000])
     with torch.inference_mode():
         alone = {
@@ -319,7 +322,7 @@ def test_twenty_losses_are_those_of_the_authors_code(
     kind = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
     folder = encoder_folder(tmp_path / "encoder", **STILL, **kind)
     config = replace(PAPER, base=str(folder), mode=mode, epochs=1)
-    model = build_start(config, LABELS)
+    model = build_initial_model(config, LABELS)
     head = model.head.classifier.weight.detach().clone()
     training, validation = equal_clips[:80], equal_clips[80:]
     recordings = Recordings(training)

@@ -74,12 +74,12 @@ def test_across_corpora_no_label_of_the_tested_corpus_is_learned(measure, speech
 def test_corpora_that_are_missing_leave_their_weight_to_the_others(measure, speech):
     recipe = sys.modules["recipe"]
     rest = [item for item in speech if item.corpus != "nemo"]
-    weights = recipe.fit_config(recipe.RECIPE, rest).corpus_weights
+    weights = recipe.fit_config(recipe.RECIPE, rest).data.corpus_weights
     assert weights == pytest.approx({"ravdess": 0.595, "cremad": 0.405})
     alone = [item for item in speech if item.corpus == "nemo"]
     fitted = recipe.fit_config(recipe.RECIPE, alone)
-    assert set(fitted.corpus_weights) == {"nemo"}
-    assert not fitted.restricted_labels
+    assert set(fitted.data.corpus_weights) == {"nemo"}
+    assert not fitted.data.restricted_labels
 
 
 def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):

@@ -42,17 +42,17 @@ def plan_epoch(
         >>> plan_epoch(calls, [1.0] * 5, FinetuneConfig(batch_size=2), epoch=0)
         [[1, 4], [3, 0], [2]]
     """
-    generator = np.random.default_rng([config.seed, 1, epoch])
-    num_clips = config.epoch_clips or len(utterances)
-    if config.sampling == "balanced":
+    generator = np.random.default_rng([config.run.seed, 1, epoch])
+    num_clips = config.data.epoch_clips or len(utterances)
+    if config.data.sampling == "balanced":
         order = _draw_balanced(utterances, config, num_clips, generator)
     else:
         rounds = -(-num_clips // len(utterances))
         order = np.concatenate([generator.permutation(len(utterances)) for _ in range(rounds)])
         order = order[:num_clips]
-    if config.sampling == "sorted":
-        return _sorted_batches(order, durations, config.batch_size, generator)
-    return _cut(order, config.batch_size)
+    if config.data.sampling == "sorted":
+        return _sorted_batches(order, durations, config.data.batch_size, generator)
+    return _cut(order, config.data.batch_size)
 
 
 def crop(
@@ -109,7 +109,7 @@ def _draw_balanced(
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, utterance in enumerate(utterances):
         groups[utterance.corpus or ""][utterance.label].append(index)
-    strange = sorted(set(config.corpus_weights) - set(groups))
+    strange = sorted(set(config.data.corpus_weights) - set(groups))
     if strange:
         raise ValueError(
             f"corpus_weights names {', '.join(strange)}, the training set has "
@@ -117,7 +117,7 @@ def _draw_balanced(
         )
     chances = np.zeros(len(utterances))
     for corpus, classes in groups.items():
-        weight = config.corpus_weights.get(corpus, 1.0)
+        weight = config.data.corpus_weights.get(corpus, 1.0)
         for members in classes.values():
             chances[members] = weight / len(classes) / len(members)
     return _draw_systematically(chances / chances.sum(), num_clips, generator)

@@ -86,14 +86,14 @@ class Waveforms:
     ) -> NDArray[np.float32]:
         """A crop, augmented; cropped before, for speed, and after."""
         config = self.config
-        if config.augmentation == Augmentation.off() and config.crop_seconds is None:
+        if config.data.augmentation == Augmentation.off() and config.data.crop_seconds is None:
             return clip
-        clip = shorten(clip, config.augmentation, generator)
-        if config.crop_seconds is None:
-            return augment(clip, config.augmentation, generator)
-        size = int(config.crop_seconds * SAMPLING_RATE)
-        wide = int(size * (1.0 + config.augmentation.speed_change)) + 1
-        varied = augment(crop(clip, wide, generator), config.augmentation, generator)
+        clip = shorten(clip, config.data.augmentation, generator)
+        if config.data.crop_seconds is None:
+            return augment(clip, config.data.augmentation, generator)
+        size = int(config.data.crop_seconds * SAMPLING_RATE)
+        wide = int(size * (1.0 + config.data.augmentation.speed_change)) + 1
+        varied = augment(crop(clip, wide, generator), config.data.augmentation, generator)
         return crop(varied, size, generator)
 
 
@@ -179,7 +179,7 @@ def build_inputs(
     if form == "pooled":
         return PooledLayers(model, recordings)
     if form == "features":
-        return StoredFeatures(model.encoder, recordings, file, precision=config.cache)
+        return StoredFeatures(model.encoder, recordings, file, precision=config.data.cache)
     return Waveforms(recordings, config)
 
 
@@ -187,16 +187,16 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     """The form of the clips: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    kept = config.cache != "off" and not config.varies and config.wrapper == "exact"
+    kept = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
     if (
         not kept
         or not frozen
-        or config.mode == "entire"
+        or config.model.mode == "entire"
         or type(model.encoder) is not SpeechEncoder
     ):
         return "waveforms"
     simple = model.pooler is None and model.pointwise is None and model.config.pooling == "mean"
-    return "pooled" if config.mode == "frozen" and simple else "features"
+    return "pooled" if config.model.mode == "frozen" and simple else "features"
 
 
 def run_model(model: EmotionModel, batch: Batch, *, wrapper: str = "exact") -> EmotionOutput:

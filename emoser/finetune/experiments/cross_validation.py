@@ -1,7 +1,7 @@
-"""Whole experiments: every split of a protocol is trained and tested once, and summed up.
+"""Cross-validation: every split of a protocol is trained and tested once, and summarised.
 
-Each fold has a folder of its own and its result on disk when it is done, so that an experiment
-can be stopped and started again at any moment. Knows nothing of how a fold is trained.
+Each fold has its own folder, and its result on disk when it is done, so that an experiment can be
+interrupted and resumed at any time.
 """
 
 import hashlib
@@ -15,22 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.experiments.start import build_start
+from emoser.finetune.experiments.split_run import SplitSetup, order_labels, run_split
+from emoser.finetune.experiments.start import find_base
 from emoser.finetune.protocols import Split, build_splits
-from emoser.finetune.scoring.evaluation import predict_logits
-from emoser.finetune.scoring.leakage import describe_contact
-from emoser.finetune.scoring.provenance import describe_training
+from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import Evaluation, assess, write_report
-from emoser.finetune.training.distributed import Processes
-from emoser.finetune.training.freezing import merge_lora
+from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.resume import STATES
-from emoser.finetune.training.run import BEST, train
-from emoser.labels import CANONICAL_LABELS
 
 RESULT = "result.json"
 SUMMARY, TABLE = "summary.json", "summary.md"
@@ -38,18 +32,19 @@ SUMMARY, TABLE = "summary.json", "summary.md"
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What came out of one split.
+    """The result of one split.
 
     Attributes:
-        name: Which one.
-        seed: Of model and, in the speaker-dependent protocol, of the split.
-        num_training: Clips that were learned from.
-        num_test: Clips that were tested, once.
+        name: Name of the split.
+        seed: Seed of the model and, in the speaker-dependent protocol, of the split.
+        num_training: Number of training clips.
+        num_test: Number of test clips.
         best_epoch: The epoch that the validation set chose.
         accuracy: On the test set.
         uar: On the test set.
         macro_f1: On the test set.
-        shared_sentences: Part of the test clips whose text was also trained on, where known.
+        shared_sentences: Part of the test clips whose text is in the training set too; None if
+            texts are not known.
     """
 
     name: str
@@ -65,7 +60,7 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What came out of all splits.
+    """The results of all splits.
 
     Attributes:
         protocol: The sentence that belongs beside every figure.
@@ -78,11 +73,11 @@ class ExperimentResult:
     pooled: Evaluation
 
     def mean(self, figure: str) -> float:
-        """A figure ("accuracy", "uar", "macro_f1") averaged over the splits."""
+        """Mean of a figure ("accuracy", "uar", "macro_f1") over the splits."""
         return float(np.mean([getattr(fold, figure) for fold in self.folds]))
 
     def deviation(self, figure: str) -> float:
-        """Its sample standard deviation over the splits; 0 for a single one."""
+        """Sample standard deviation of a figure over the splits; 0 for a single split."""
         values = [getattr(fold, figure) for fold in self.folds]
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
@@ -101,20 +96,20 @@ def cross_validate(
     output: str | Path,
     num_seeds: int = 5,
     num_folds: int = 5,
-    device: str = "auto",
+    device: str | ProcessGroup = "auto",
 ) -> ExperimentResult:
-    """Train and test a recipe on every split of a protocol, or continue doing so.
+    """Train and test a recipe on every split of a protocol, or resume doing so.
 
     Args:
         utterances: The whole corpus, without duplicates.
-        config: The recipe; `config.base` is the encoder that every fold begins with.
+        config: The recipe; `config.base` is the encoder that every fold starts with.
         setting: "si", "sd", "sessions", "superb", "speakers" or "groups"; see
             `protocols.build_splits`.
         output: Folder of the experiment: a folder per fold, `summary.json`, `summary.md`,
-            `report.md` and the confusion as a picture.
-        num_seeds: Of "sd".
-        num_folds: Of "groups".
-        device: "auto", "cpu" or "cuda".
+            `report.md` and the confusion matrix as a picture.
+        num_seeds: Number of seeds of "sd".
+        num_folds: Number of folds of "groups".
+        device: "auto", "cpu" or "cuda"; or the processes that the caller has started.
 
     Raises:
         ValueError: If the corpus does not fit the protocol, or a split leaks.
@@ -139,35 +134,25 @@ def cross_validate(
         ['speaker 0', 'speaker 1', 'speaker 2']
     """
     folder = Path(output)
-    labels = order_labels(utterances)
     splits = build_splits(
-        utterances, setting, seed=config.seed, num_seeds=num_seeds, num_folds=num_folds
+        utterances, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
-    done = [_run_split(split, config, labels, folder, device) for split in splits]
+    setup = SplitSetup(config, find_base(config), order_labels(utterances), join_processes(device))
+    done = [_run_fold(split, setup, folder) for split in splits]
     tested = [item for split in splits for item in split.test]
     notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}"]
+    if setting != "sd":
+        notes += describe_leakage(config.base, tested, files=setup.base)
     pooled = assess(
         np.concatenate([logits for _, logits in done]),
         tested,
-        labels,
+        setup.labels,
         protocol=splits[0].protocol,
-        notes=[*notes, *(describe_contact(config.base, tested) if setting != "sd" else [])],
+        notes=notes,
     )
     result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
-    Processes(device).write(lambda: _write_summary(result, folder))
+    setup.processes.write(lambda: _write_summary(result, folder))
     return result
-
-
-def order_labels(utterances: Sequence[Utterance]) -> tuple[str, ...]:
-    """The labels of utterances, canonical ones first and in their order.
-
-    Example:
-        >>> order_labels([Utterance("a", "sad"), Utterance("b", "bored"), Utterance("c", "happy")])
-        ('happy', 'sad', 'bored')
-    """
-    found = {item.label for item in utterances}
-    known = [label for label in CANONICAL_LABELS if label in found]
-    return (*known, *sorted(found - set(known)))
 
 
 def describe_folds(
@@ -176,9 +161,9 @@ def describe_folds(
     """The splits as a Markdown table, with mean and deviation.
 
     Args:
-        result: What came out.
-        title: Its heading.
-        beside: Lines about what others report.
+        result: The results.
+        title: The heading.
+        beside: Lines above the table.
     """
     lines = [f"# {title}", "", f"Protocol: {result.protocol}.", "", *beside]
     lines += [""] * bool(beside)
@@ -204,59 +189,32 @@ def describe_folds(
     return "\n".join(lines) + "\n"
 
 
-def _run_split(
-    split: Split,
-    config: FinetuneConfig,
-    labels: tuple[str, ...],
-    output: Path,
-    device: str,
+def _run_fold(
+    split: Split, setup: SplitSetup, output: Path
 ) -> tuple[FoldResult, NDArray[np.float32]]:
-    """The result of a split, from the disk where it is done."""
+    """The result of a split, read from its folder if it is complete."""
     folder = output / split.name.replace(" ", "-").replace("/", "-")
-    config = replace(config, seed=split.seed)
-    name = _fingerprint(split, config, labels)
-    done = _read_result(folder / RESULT, name)
-    if done is not None:
-        return done
-    fold, logits = _train_and_test(split, config, labels, folder, device)
-    values = {"fingerprint": name, "fold": asdict(fold), "logits": logits.tolist()}
-    Processes(device).write(lambda: _write_result(values, folder))
-    return fold, logits
-
-
-def _train_and_test(
-    split: Split, config: FinetuneConfig, labels: tuple[str, ...], folder: Path, device: str
-) -> tuple[FoldResult, NDArray[np.float32]]:
-    model = build_start(config, labels)
-    trained = train(
-        split.training,
-        split.validation,
-        model=model,
-        config=config,
-        output=folder,
-        device=device,
-        share_speakers=True,
-    )
-    logits = predict_logits(model, Recordings(split.test), device=Processes(device).device)
-    evaluation = assess(logits, split.test, labels, protocol=split.protocol)
-    report = evaluation.report
-    model.config = replace(model.config, training=describe_training(config, split, evaluation))
-    name = f"{folder.parent.name}-{folder.name}"
-    Processes(device).write(
-        lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name)
-    )
+    setup = replace(setup, config=setup.config.replace(seed=split.seed))
+    fingerprint = _fingerprint(split, setup.config, setup.labels)
+    known = _read_result(folder / RESULT, fingerprint)
+    if known is not None:
+        return known
+    done = run_split(split, setup, folder, name=f"{output.name}-{folder.name}")
+    report = done.evaluation.report
     fold = FoldResult(
         split.name,
         split.seed,
         len(split.training),
         len(split.test),
-        trained.best_epoch,
+        done.best_epoch,
         report.accuracy,
         report.uar,
         report.macro_f1,
         split.shared_sentences,
     )
-    return fold, logits
+    values = {"fingerprint": fingerprint, "fold": asdict(fold), "logits": done.logits.tolist()}
+    setup.processes.write(lambda: _write_result(values, folder))
+    return fold, done.logits
 
 
 def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]] | None:
@@ -284,7 +242,7 @@ def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) 
 
 
 def _write_result(values: Mapping[str, Any], folder: Path) -> None:
-    """Write the result of a split, and remove what only its training needed."""
+    """Write the result of a split, and remove what only its training needs."""
     temporary = folder / f"{RESULT}.part"
     temporary.write_text(json.dumps(values), encoding="utf-8")
     temporary.replace(folder / RESULT)

@@ -1,7 +1,7 @@
-"""One's own recordings to a model of one's own: `finetune(...)`, from utterances to a report.
+"""`finetune(...)`: from the user's own recordings to a checkpoint with its report.
 
-Chooses a split that can be trusted, refuses what would make the figures a lie, trains, fits the
-temperature, tests once, and writes report and card. Knows nothing of command lines.
+Chooses a split, refuses data whose figures would be misleading, trains, fits the temperature,
+tests once, and writes report and card.
 """
 
 import json
@@ -11,14 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emoser.checkpoints.save import save_model
 from emoser.finetune.config import Augmentation, FinetuneConfig
-from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.experiments.cross_validation import order_labels
-from emoser.finetune.experiments.start import build_start
+from emoser.finetune.experiments.split_run import SplitSetup, order_labels, run_split
+from emoser.finetune.experiments.start import build_initial_model, find_base
 from emoser.finetune.protocols import (
     Split,
     check_split,
@@ -26,18 +22,13 @@ from emoser.finetune.protocols import (
     split_groups,
     split_randomly,
 )
-from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.evaluation import predict_logits
-from emoser.finetune.scoring.leakage import describe_contact
-from emoser.finetune.scoring.provenance import describe_training
-from emoser.finetune.scoring.report import Evaluation, assess, write_report
-from emoser.finetune.training.distributed import Processes
-from emoser.finetune.training.freezing import merge_lora
+from emoser.finetune.scoring.leakage import describe_leakage
+from emoser.finetune.scoring.report import Evaluation, write_report
+from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.run import BEST, train
-from emoser.models.model import EmotionModel
 
 SPLITS = ("auto", "speakers", "column", "random")
-NUM_FOLDS = 5  # one tested, one validated on, three learned from
+NUM_FOLDS = 5  # one for testing, one for validation, three for training
 FEWEST_CLIPS = 5  # of a class in training
 SIDES = {"train": 0, "training": 0, "validation": 1, "valid": 1, "dev": 1, "test": 2}
 PROBE_CLIPS, PROBE_EPOCHS, PROBE_LEARNED = 32, 40, 0.9
@@ -45,12 +36,12 @@ PROBE_CLIPS, PROBE_EPOCHS, PROBE_LEARNED = 32, 40, 0.9
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What came out.
+    """The result of `finetune`.
 
     Attributes:
         folder: The checkpoint, for `EmotionClassifier.from_pretrained` and for transformers.
         best_epoch: The epoch that the validation set chose.
-        temperature: Fitted on the validation set, and part of the checkpoint.
+        temperature: Fitted on the validation set; stored in the checkpoint.
         evaluation: The test figures with their protocol.
     """
 
@@ -72,16 +63,16 @@ def finetune(
     split: str = "auto",
     device: str = "auto",
 ) -> FinetuneResult:
-    """Fine-tune `config.base` on one's own recordings, or continue doing so.
+    """Fine-tune `config.base` on the user's own recordings, or resume an interrupted run.
 
     Args:
-        utterances: All of them; see `split`.
+        utterances: All recordings; `split` divides them.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint with its card), `report.md`,
             `report.json`, `result.json`, `confusion.png`, `log.jsonl`.
-        split: "column" (the split that the utterances carry), "speakers" (whole speakers, three
-            fifths learned from), "random" (speakers on all sides), or "auto": the first of
-            these that the utterances allow, but "random" only where no speaker is known.
+        split: "column" (the split of the utterances' own column), "speakers" (by whole speakers,
+            three fifths for training), "random" (speakers on all sides), or "auto": the first of
+            these that the utterances allow, but "random" only if no speaker is known.
         device: "auto", "cpu" or "cuda".
 
     Raises:
@@ -109,41 +100,25 @@ def finetune(
         speaker-independent: tested on speakers that were neither trained nor validated on
     """
     kept, dropped = drop_duplicates(utterances)
-    divided = choose_split(kept, split, seed=config.seed)
+    divided = choose_split(kept, split, seed=config.run.seed)
     labels = order_labels(kept)
     check_classes(divided, labels)
-    folder = Path(output)
-    model = build_start(config, labels)
-    trained = train(
-        divided.training,
-        divided.validation,
-        model=model,
-        config=config,
-        output=folder,
-        device=device,
-        share_speakers=True,
-    )
-    place = Processes(device).device
-    validation = predict_logits(model, Recordings(divided.validation), device=place)
-    truth = np.array([labels.index(item.label) for item in divided.validation])
-    temperature = fit_temperature(validation, truth)
+    folder, base = Path(output), find_base(config)
     notes = [f"{len(dropped)} duplicate recordings were left out"] if dropped else []
     if divided.speaker_independent:
-        notes += describe_contact(config.base, divided.test)
-    logits = predict_logits(model, Recordings(divided.test), device=place) / np.float32(temperature)
-    evaluation = assess(logits, divided.test, labels, protocol=divided.protocol, notes=notes)
-    result = FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation)
-    training = describe_training(config, divided, evaluation)
-    model.config = replace(model.config, temperature=temperature, training=training)
-    Processes(device).write(lambda: _write(model, result, folder))
+        notes += describe_leakage(config.base, divided.test, files=base)
+    setup = SplitSetup(config, base, labels, ProcessGroup(device))
+    done = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
+    result = FinetuneResult(folder / BEST, done.best_epoch, done.temperature, done.evaluation)
+    setup.processes.write(lambda: _write(result, folder))
     return result
 
 
 def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) -> Split:
-    """Who is learned from, validated on, and tested.
+    """Divide utterances into training, validation and test set.
 
     Raises:
-        ValueError: If the utterances do not allow what was asked for, or the split leaks.
+        ValueError: If the utterances do not allow the split, or it leaks.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, allowed are {', '.join(SPLITS)}")
@@ -168,10 +143,10 @@ def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) 
 
 
 def check_classes(split: Split, labels: Sequence[str]) -> None:
-    """Refuse classes that cannot be learned or tested.
+    """Refuse classes with too few clips to train or test.
 
     Raises:
-        ValueError: Naming every class with too few clips, and where.
+        ValueError: Naming every class with too few clips, and the side.
     """
     faults = []
     for name, side, fewest in (
@@ -196,14 +171,14 @@ def probe(
     output: str | Path,
     device: str = "auto",
 ) -> tuple[bool, float]:
-    """Whether the model can learn a few clips by heart, and the accuracy it reaches on them.
+    """Whether the model can overfit a few clips, and its accuracy on them.
 
-    A sanity check of labels, recordings and learning rate: it says nothing about other clips.
+    A sanity check of labels, recordings and learning rates; no estimate for other clips.
 
     Args:
-        utterances: 32 of them are taken, every class alike as far as possible.
-        config: The settings to try; epochs, augmentation and speed are those of the check.
-        output: Folder for its working files.
+        utterances: 32 of them are used, as evenly over the classes as possible.
+        config: The settings to try, with the epochs and without the augmentation of the check.
+        output: Folder for temporary files.
         device: "auto", "cpu" or "cuda".
     """
     by_label = {label: [item for item in utterances if item.label == label]
@@ -212,17 +187,16 @@ def probe(
     dealt = [members[turn] for turn in range(turns) for members in by_label.values()
              if turn < len(members)]  # fmt: skip
     chosen = dealt[:PROBE_CLIPS]
-    config = replace(
-        config,
+    config = config.replace(
         epochs=PROBE_EPOCHS,
-        batch_size=min(config.batch_size, 8),
+        batch_size=min(config.data.batch_size, 8),
         augmentation=Augmentation.off(),
         schedule="constant",
         label_smoothing=0.0,
         ema_decay=0.0,
         selection="accuracy",
     )
-    model = build_start(config, order_labels(chosen))
+    model = build_initial_model(config, order_labels(chosen))
     result = train(
         chosen,
         chosen,
@@ -235,12 +209,10 @@ def probe(
     return result.report.accuracy >= PROBE_LEARNED, result.report.accuracy
 
 
-def _write(model: EmotionModel, result: FinetuneResult, folder: Path) -> None:
-    """Write report, result, and the checkpoint with its card."""
+def _write(result: FinetuneResult, folder: Path) -> None:
     write_report(result.evaluation, folder, title=folder.name)
     text = json.dumps(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
-    save_model(merge_lora(model), folder / BEST, overwrite=True, name=folder.name)
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:
@@ -252,24 +224,25 @@ def _first_possible(utterances: Sequence[Utterance]) -> str:
         return "random"
     if len(known) < 3 or any(item.voice is None for item in utterances):
         raise ValueError(
-            f"{len(known)} speakers are known, and not of every recording or fewer than three; "
-            "complete the column speaker, or ask for split='random' and have the report say so"
+            f"{len(known)} speakers are known; a split by speakers needs at least three, and the "
+            "speaker of every recording: complete the column speaker, or pass split='random', "
+            "which the report will state"
         )
     return "speakers"
 
 
 def _split_by_column(utterances: Sequence[Utterance], seed: int) -> Split:
     sides: list[list[Utterance]] = [[], [], []]
-    strange = set()
+    unknown = set()
     for item in utterances:
         side = SIDES.get((item.split or "").lower())
         if side is None:
-            strange.add(item.split or "nothing")
+            unknown.add(item.split or "nothing")
             continue
         sides[side].append(item)
-    if strange:
+    if unknown:
         raise ValueError(
-            f"the column split says {', '.join(sorted(strange))}; allowed are {', '.join(SIDES)}"
+            f"the column split has {', '.join(sorted(unknown))}; allowed are {', '.join(SIDES)}"
         )
     known = all(item.voice is not None for item in utterances)
     kind = "speaker-independent" if known else "speakers not known"

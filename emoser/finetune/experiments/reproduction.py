@@ -1,7 +1,4 @@
-"""An experiment of the paper from corpus folders to a table that stands beside the paper's.
-
-Knows which figures the paper states; nothing of how a fold is trained.
-"""
+"""An experiment of the paper, from corpus folders to a table beside the paper's results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +15,23 @@ from emoser.finetune.experiments.cross_validation import (
 )
 from emoser.finetune.protocols import drop_duplicates
 from emoser.finetune.recipes import PAPER_RESULTS, RECIPES
-from emoser.finetune.training.distributed import Processes
+from emoser.finetune.training.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run.
+    """An experiment.
 
     Attributes:
         recipe: A name of `RECIPES`.
-        setting: A name of `protocols.build_splits`.
+        setting: A setting of `protocols.build_splits`.
         corpora: Names of corpora.
-        roots: The folder of each.
-        labels: Only these; all where empty.
+        roots: The folder of each corpus.
+        labels: The labels to keep; empty for all.
         speakers: "name", or "upstream" for the authors' assignment in IEMOCAP.
         improvised: Whether scripted dialogues are left out.
-        num_seeds: Of "sd".
-        num_folds: Of "groups".
+        num_seeds: Number of seeds of "sd".
+        num_folds: Number of folds of "groups".
     """
 
     recipe: str
@@ -48,36 +45,37 @@ class Experiment:
     num_folds: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read.
+        """Check recipe and corpora.
 
         Raises:
             ValueError: If the recipe is unknown, or corpora and roots differ in number.
         """
         if self.recipe not in RECIPES:
-            raise ValueError(f"recipe {self.recipe!r} is none of {', '.join(RECIPES)}")
+            raise ValueError(f"recipe is {self.recipe!r}, allowed are {', '.join(RECIPES)}")
         if len(self.corpora) != len(self.roots):
             raise ValueError(
-                f"{len(self.corpora)} corpora and {len(self.roots)} roots; name one per corpus"
+                f"{len(self.corpora)} corpora and {len(self.roots)} roots; pass one root per corpus"
             )
 
 
 def reproduce(
     experiment: Experiment, *, config: FinetuneConfig, output: Path, device: str = "auto"
 ) -> tuple[ExperimentResult, str]:
-    """Run an experiment, or continue it; gives the result and its table, which is written too.
+    """Run or resume an experiment; returns the result and its table, which is also written.
 
     Args:
-        experiment: What is run.
-        config: The recipe, possibly changed; every change is named in the table.
+        experiment: The experiment.
+        config: The recipe, possibly changed; the table lists every change.
         output: Folder of the experiment.
         device: "auto", "cpu" or "cuda".
 
     Raises:
         FileNotFoundError: If recordings are missing.
-        ValueError: If a corpus is not what the literature uses, or does not fit the setting.
+        ValueError: If a corpus is not the one of the literature, or does not fit the setting.
     """
     utterances = read_utterances(experiment)
     kept, dropped = drop_duplicates(utterances)
+    processes = ProcessGroup(device)
     result = cross_validate(
         kept,
         config=config,
@@ -85,7 +83,7 @@ def reproduce(
         output=output,
         num_seeds=experiment.num_seeds,
         num_folds=experiment.num_folds,
-        device=device,
+        device=processes,
     )
     title = f"{experiment.recipe} on {' + '.join(experiment.corpora)}, {experiment.setting}"
     beside = [
@@ -95,7 +93,7 @@ def reproduce(
     beside += [f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]]
     beside.append(_describe_paper(experiment, config))
     table = describe_folds(result, title=title, beside=beside)
-    Processes(device).write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
     return result, table
 
 
@@ -104,7 +102,7 @@ def read_utterances(experiment: Experiment) -> list[Utterance]:
 
     Raises:
         FileNotFoundError: If recordings are missing.
-        ValueError: If none is left.
+        ValueError: If no utterance is left.
     """
     found: list[Utterance] = []
     for corpus, root in zip(experiment.corpora, experiment.roots, strict=True):
@@ -134,7 +132,7 @@ def _describe_data(
 
 
 def _describe_changes(experiment: Experiment, config: FinetuneConfig) -> list[str]:
-    before, now = RECIPES[experiment.recipe].to_dict(), config.to_dict()
+    before, now = RECIPES[experiment.recipe].flat(), config.flat()
     changes = [f"{key} {value}" for key, value in now.items() if value != before[key]]
     return [f"- Changed from the recipe: {', '.join(changes)}."] if changes else []
 

@@ -1,126 +1,104 @@
-"""The model that a run begins with: a pretrained encoder with the head that the settings ask for.
-
-Knows names and settings; nothing of recordings or of training.
-"""
+"""The model that a run starts with: a pretrained encoder with a head as in the settings."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-
-import torch
 
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.checkpoints.save import load_model
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.models.config import ModelConfig
-from emoser.models.heads import LinearHead
 from emoser.models.model import EmotionModel
 
 SUPERB_WIDTH = 256  # between the two linear layers of the SUPERB head
-SMALL_WIDTH = 512  # encoders below take higher rates
+SMALL_WIDTH = 512  # encoders below it are trained with higher learning rates
 OWN = FinetuneConfig(keep_head=True, head_learning_rate=1e-3)
-OWN_SMALL = replace(OWN, epochs=15, encoder_learning_rate=1e-4)
+OWN_SMALL = OWN.replace(epochs=15, encoder_learning_rate=1e-4)
 
 
 def suggest_settings(base: str, *, mode: str = "partial") -> FinetuneConfig:
-    """Settings for one's own recordings, where nothing is known but the base.
+    """Settings for the user's own recordings, by the size of the base.
 
-    Small encoders (fewer than 512 features) take a higher rate and more epochs than those of the
-    paper's size. A head alone learns for longer and from unvaried clips, so that the encoder
-    needs to hear each of them only once.
+    Small encoders (fewer than 512 features) get a higher learning rate and more epochs than those
+    of the paper's size. A head on a frozen encoder is trained for more epochs and on clips without
+    variations, so that the encoder computes each of them only once.
 
     Args:
         base: Bundled name, folder or Hub id.
-        mode: What learns.
+        mode: What of the encoder is trained; see `ModelSettings`.
 
     Raises:
-        CheckpointError: If the base is no checkpoint.
-        HubError: If it cannot be fetched.
+        CheckpointError: If the base is not a checkpoint.
+        HubError: If it cannot be downloaded.
 
     Example:
-        >>> suggest_settings("emoser-tiny").encoder_learning_rate
+        >>> suggest_settings("emoser-tiny").optimisation.encoder_learning_rate
         0.0001
     """
     width = find_checkpoint(base).config.get("hidden_size")
     small = isinstance(width, int) and width < SMALL_WIDTH
-    config = replace(OWN_SMALL if small else OWN, base=base, mode=mode)
+    config = (OWN_SMALL if small else OWN).replace(base=base, mode=mode)
     if mode != "frozen":
         return config
-    return replace(config, epochs=100, crop_seconds=None, augmentation=Augmentation.off())
+    return config.replace(epochs=100, crop_seconds=None, augmentation=Augmentation.off())
 
 
-def build_start(
-    config: FinetuneConfig,
-    labels: Sequence[str],
-    *,
-    folder: str | Path | None = None,
-    seed: int | None = None,
-) -> EmotionModel:
-    """A model that begins with the encoder of `config.base`.
-
-    Args:
-        config: Names the encoder and the head.
-        labels: What it shall tell apart, in the order of the logits.
-        folder: A folder to take instead of `config.base`.
-        seed: Makes the head; that of the settings unless given.
+def find_base(config: FinetuneConfig) -> CheckpointFiles:
+    """The checkpoint of `config.base`, downloaded if necessary.
 
     Raises:
-        ValueError: If the settings name no encoder.
-        CheckpointError: If the encoder does not load.
-        HubError: If it cannot be fetched.
+        ValueError: If the settings name no base.
+        CheckpointError: If the base is not a checkpoint.
+        HubError: If it cannot be downloaded.
     """
-    if not config.base and folder is None:
+    if not config.base:
         raise ValueError("the settings name no encoder; set base to a folder or a Hub id")
-    files = find_checkpoint(config.base if folder is None else str(folder))
+    return find_checkpoint(config.base)
+
+
+def build_initial_model(
+    config: FinetuneConfig, labels: Sequence[str], *, files: CheckpointFiles | None = None
+) -> EmotionModel:
+    """A model with the encoder of `config.base` and a new head.
+
+    Args:
+        config: All settings.
+        labels: Labels in the order of the logits.
+        files: What `find_base` gave for the settings, if the caller has it.
+
+    Raises:
+        ValueError: If the settings name no base.
+        CheckpointError: If the encoder does not load.
+        HubError: If it cannot be downloaded.
+    """
+    files = files or find_base(config)
     model = start_model(
         files,
         describe_model(config, labels),
-        seed=config.seed if seed is None else seed,
+        seed=config.run.seed,
+        keep_head=config.model.keep_head,
     )
-    if not config.masking:
+    if not config.model.masking:
         model.encoder.config.apply_spec_augment = False
-    if config.keep_head:
-        _keep_head(model, files)
     return model
 
 
 def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig:
-    """What the settings put around an encoder.
+    """The configuration of the model around its encoder.
 
-    With an output norm the samples are normalised as torch's layer norm does it, like in the
-    authors' code; without, as transformers does it, so that transformers can load the result.
+    With an output norm, samples are normalised by torch's layer norm, as in the authors' code;
+    without, as in transformers, so that transformers can load the result.
 
     Example:
         >>> describe_model(FinetuneConfig(head="projector"), ["sad", "happy"]).projection_size
         256
     """
+    settings = config.model
     return ModelConfig(
         labels=tuple(labels),
-        normalization="layer" if config.output_norm else "clip",
-        output_norm=config.output_norm,
-        pooling="attentive-statistics" if config.head == "attention" else "mean",
-        head="projector" if config.head == "projector" else "linear",
-        projection_size=SUPERB_WIDTH if config.head == "projector" else None,
-        layer_mix=config.layer_mix,
+        normalization="layer" if settings.output_norm else "clip",
+        output_norm=settings.output_norm,
+        pooling="attentive-statistics" if settings.head == "attention" else "mean",
+        head="projector" if settings.head == "projector" else "linear",
+        projection_size=SUPERB_WIDTH if settings.head == "projector" else None,
+        layer_mix=settings.layer_mix,
     )
-
-
-def _keep_head(model: EmotionModel, files: CheckpointFiles) -> None:
-    """Copy the rows of the labels that the base knows, where its head is a linear one."""
-    if not isinstance(files.config.get("emoser"), dict):
-        return
-    base = load_model(files.folder)
-    ours, theirs = model.head, base.head
-    alike = base.config.pooling == "mean" and not (base.config.layer_mix or base.config.output_norm)
-    if not (alike and isinstance(ours, LinearHead) and isinstance(theirs, LinearHead)):
-        return
-    if theirs.projector is not None:
-        return
-    with torch.no_grad():
-        for row, label in enumerate(model.config.labels):
-            if label in base.config.labels:
-                known = base.config.labels.index(label)
-                ours.classifier.weight[row] = theirs.classifier.weight[known]
-                ours.classifier.bias[row] = theirs.classifier.bias[known]

@@ -8,23 +8,27 @@ what a checkpoint says of itself; knows nothing of models.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.data.utterance import Utterance
 
 
-def describe_contact(base: str, utterances: Sequence[Utterance]) -> list[str]:
+def describe_leakage(
+    base: str, utterances: Sequence[Utterance], *, files: CheckpointFiles | None = None
+) -> list[str]:
     """A sentence about the tested speakers that the encoder was trained on, or nothing.
 
     Args:
         base: Bundled name, folder or Hub id of the encoder.
         utterances: What is tested.
+        files: The checkpoint of the encoder, if the caller has found it.
 
     Example:
         >>> tested = [Utterance("x", "sad", speaker=who, corpus="nemo") for who in ("EB0", "KS0")]
-        >>> describe_contact("emoser-tiny", tested)[0][:60]
+        >>> describe_leakage("emoser-tiny", tested)[0][:60]
         'emoser-tiny itself was trained on 1 of the 2 tested speakers'
     """
-    stated = find_checkpoint(base).config.get("emoser")
+    stated = (files or find_checkpoint(base)).config.get("emoser")
     training = stated.get("training") if isinstance(stated, Mapping) else None
     if not isinstance(training, Mapping):
         return []

@@ -10,8 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from emoser._version import __version__
-from emoser.checkpoints.resolve import find_checkpoint
-from emoser.errors import EmoserError
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
@@ -22,7 +21,7 @@ OWN = "own recordings"
 
 
 def describe_training(
-    config: FinetuneConfig, split: Split, evaluation: Evaluation
+    config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
     """Where a model comes from and how well it does.
 
@@ -30,19 +29,20 @@ def describe_training(
         config: The settings.
         split: Who was learned from and tested.
         evaluation: The figures of the test.
+        base: The checkpoint of the encoder.
     """
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
-        "base_licence": _licence_of(config.base),
-        "mode": config.mode,
+        "base_licence": base.licence,
+        "mode": config.model.mode,
         "uar": evaluation.report.uar,
         "accuracy": evaluation.report.accuracy,
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
-        "settings": config.to_dict(),
+        "settings": config.flat(),
         "environment": describe_environment(),
     }
 
@@ -70,11 +70,3 @@ def describe_environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _licence_of(base: str) -> str | None:
-    """The licence that the card of the encoder states; None where it is not at hand."""
-    try:
-        return find_checkpoint(base, local_files_only=True).licence
-    except EmoserError:
-        return None

@@ -13,7 +13,7 @@ from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import Report, score_logits
-from emoser.finetune.training.distributed import Processes
+from emoser.finetune.training.distributed import ProcessGroup
 from emoser.models.model import EmotionModel
 
 
@@ -22,7 +22,7 @@ def score_epoch(
     inputs: Inputs,
     utterances: Sequence[Utterance],
     config: FinetuneConfig,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> Report:
     """The figures of a model on its validation set; every clip passes as if it were alone.
 
@@ -43,5 +43,5 @@ def score_epoch(
     logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
     for indices, values in processes.gather(rows):
         logits[indices] = values
-    labels = config.evaluation_labels or model.config.labels
+    labels = config.data.evaluation_labels or model.config.labels
     return score_logits(logits, utterances, model.config.labels, labels=labels)

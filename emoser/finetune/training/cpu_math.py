@@ -1,8 +1,8 @@
-"""Dropout and attention that train faster on a processor in half precision than torch's own.
+"""Dropout and attention that train faster on a CPU in half precision than torch's own.
 
-torch 2.14 draws the zeros of dropout one double at a time, and the gradient of its fused
-attention takes twice the time of plain matrix products. Inside `quick_math` both are done
-otherwise: the same functions with other draws and other rounding. Knows nothing of models.
+torch 2.14 draws one double per value for dropout, and the gradient of its fused attention takes
+twice the time of plain matrix products. Inside `quick_math` both are replaced: the same functions
+with other random numbers and other rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,31 +16,31 @@ from torch.overrides import TorchFunctionMode
 
 from emoser.finetune.config import FinetuneConfig
 
-LEVELS = 1 << 16  # of chance: a draw has 16 bits
-DRAWS = 4  # in an int64
-FUSED_FRAMES = 512  # from which fused attention saves more memory than it costs in time
+LEVELS = 1 << 16  # values of a random number of 16 bits
+DRAWS = 4  # random numbers in an int64
+FUSED_FRAMES = 512  # from here on fused attention saves more memory than it costs time
 
 
 def quick_math(device: torch.device, config: FinetuneConfig) -> AbstractContextManager[Any]:
-    """A block in which losses and their gradients are computed quickly, where that is a gain.
+    """A block with faster dropout and attention, on a CPU in half precision.
 
-    float32 and other devices compute as ever. So does recomputing: torch leaves the block when
-    it computes activations again, and would drop other values then.
+    It has no effect in float32, on other devices and with recomputation: torch leaves the block
+    before it recomputes activations, and would drop other values then.
 
     Args:
-        device: Where the block computes.
-        config: Its precision, and whether activations are recomputed.
+        device: The device of the block.
+        config: All settings; precision and recomputation matter.
     """
-    quick = device.type == "cpu" and config.precision != "float32" and not config.recompute
-    return _Shortcuts() if quick else nullcontext()
+    quick = device.type == "cpu" and config.run.precision != "float32" and not config.run.recompute
+    return _FastFunctions() if quick else nullcontext()
 
 
 def drop(values: Tensor, chance: float) -> Tensor:
-    """Zeros at random places, everything else larger, so that the mean stays.
+    """Dropout: random values become zero, and the others are scaled to keep the mean.
 
     Args:
         values: Any shape.
-        chance: Of a zero, in [0, 1); rounded to 1/65536.
+        chance: Probability of a zero, in [0, 1); rounded to 1/65536.
 
     Example:
         >>> kept = drop(torch.ones(100_000), 0.2) > 0
@@ -61,13 +61,13 @@ def attend(
     """Attention in plain matrix products.
 
     Args:
-        query: (B, H, L, D), like key and value.
-        key: What it is compared with.
-        value: What is averaged.
-        mask: True or 0 where a frame is heard, False or very negative where not; it broadcasts
-            to (B, H, L, L).
-        chance: Of leaving a weight out.
-        scale: Of the products of query and key.
+        query: (B, H, L, D).
+        key: (B, H, L, D).
+        value: (B, H, L, D).
+        mask: True or 0 at frames that are attended to, False or very negative at others;
+            broadcasts to (B, H, L, L).
+        chance: Probability of dropping a weight.
+        scale: Factor of the products of query and key.
     """
     scores = (query * scale) @ key.transpose(-2, -1)  # (B, H, L, L)
     if mask is not None:
@@ -77,8 +77,8 @@ def attend(
     return (drop(weights, chance) if chance else weights) @ value
 
 
-class _Shortcuts(TorchFunctionMode):
-    """Calls of torch's dropout and attention go to the functions above."""
+class _FastFunctions(TorchFunctionMode):
+    """Replaces torch's dropout and attention by the functions above."""
 
     def __torch_function__(
         self,

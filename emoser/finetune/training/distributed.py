@@ -1,7 +1,7 @@
-"""The processes and devices of a run, as accelerate sees them.
+"""The processes and devices of a run, through accelerate.
 
 One process on a CPU or a GPU, or several that `accelerate launch` has started: each computes
-its part of every batch, and the gradients are averaged. Knows nothing of audio or losses.
+its part of every batch, and the gradients are averaged.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,23 @@ from emoser.errors import DeviceError, missing_extra
 DEVICES = ("auto", "cpu", "cuda")
 
 
-class Processes:
+def join_processes(device: "str | ProcessGroup") -> "ProcessGroup":
+    """The processes of a device, or those that the caller has started."""
+    return device if isinstance(device, ProcessGroup) else ProcessGroup(device)
+
+
+class ProcessGroup:
     """The processes that share a run, and the device of this one."""
 
     def __init__(self, device: str = "auto") -> None:
-        """Join the run.
+        """Join the group.
 
         Args:
-            device: "auto" (a GPU where there is one), "cpu" or "cuda".
+            device: "auto" (a GPU if there is one), "cpu" or "cuda".
 
         Raises:
             ValueError: If the device is none of these.
-            DeviceError: If there is no GPU and one is asked for.
+            DeviceError: If the device is "cuda" and there is no GPU.
             DependencyError: If accelerate is not installed.
         """
         if device not in DEVICES:
@@ -38,18 +43,18 @@ class Processes:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             raise missing_extra("training", "finetune") from error
-        # layer drop leaves out other layers in every process
+        # layer drop skips different layers in every process
         handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self._accelerator: Any = Accelerator(cpu=device == "cpu", kwargs_handlers=[handler])
 
     @property
     def rank(self) -> int:
-        """Number of this process, from 0."""
+        """Index of this process, from 0."""
         return int(self._accelerator.process_index)
 
     @property
     def count(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return int(self._accelerator.num_processes)
 
     @property
@@ -59,7 +64,7 @@ class Processes:
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device that this process computes on."""
         device: torch.device = self._accelerator.device
         return device
 
@@ -69,7 +74,7 @@ class Processes:
         return wrapped
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """Gradients inside the block are not exchanged yet."""
+        """A block in which gradients are not averaged yet."""
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
         return nullcontext() if self.count == 1 else context
 
@@ -90,7 +95,7 @@ class Processes:
         return gathered
 
     def write(self, action: Callable[[], object]) -> None:
-        """Let the first process do something while the others wait."""
+        """Run an action in the first process while the others wait."""
         if self.first:
             action()
         self._accelerator.wait_for_everyone()

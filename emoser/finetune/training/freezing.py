@@ -1,7 +1,7 @@
-"""What of a model learns: everything, all but the convolutions, the head, the last layers, LoRA.
+"""Which parts of a model are trained: all, all but the convolutions, the last layers, LoRA, none.
 
-What does not learn has no gradient and stays in eval mode, without dropout, also when the model
-is put into train mode. Knows nothing of optimisers.
+Frozen parts have no gradient and stay in eval mode, without dropout, when the model is put into
+train mode.
 """
 
 import copy
@@ -18,21 +18,21 @@ LORA_TARGETS = ("q_proj", "v_proj")
 
 
 def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
-    """Take the gradient from what does not learn; "lora" adds its weights.
+    """Freeze the parts that the mode does not train; "lora" adds its adapters.
 
     Raises:
-        ValueError: If the encoder has fewer layers than are to learn.
-        DependencyError: If "lora" is asked for and peft is not installed.
+        ValueError: If the encoder has fewer layers than `last_layers`.
+        DependencyError: If the mode is "lora" and peft is not installed.
     """
-    for part in resting_parts(model, config):
+    for part in frozen_parts(model, config):
         part.requires_grad_(False)
     extractor = getattr(model.encoder, "feature_extractor", None)
-    if extractor is not None and not config.recompute:
-        # transformers asks for the gradient of the waveform, which only recomputation needs
+    if extractor is not None and not config.run.recompute:
+        # transformers computes the gradient of the waveform, which only recomputation needs
         extractor._requires_grad = False
-    if config.mode == "lora":
+    if config.model.mode == "lora":
         _add_lora(model, config)
-    if not config.head_bias:
+    if not config.model.head_bias:
         bias: nn.Parameter = model.head.classifier.bias  # type: ignore[union-attr, assignment]
         with torch.no_grad():
             bias.zero_()
@@ -40,39 +40,39 @@ def freeze(model: EmotionModel, config: FinetuneConfig) -> None:
 
 
 def set_training(model: EmotionModel, config: FinetuneConfig) -> None:
-    """Put the model into train mode, but what does not learn into eval mode."""
+    """Put the model into train mode, and its frozen parts into eval mode."""
     model.train()
-    if config.mode != "lora":
-        for part in resting_parts(model, config):
+    if config.model.mode != "lora":
+        for part in frozen_parts(model, config):
             part.eval()
 
 
-def resting_parts(model: EmotionModel, config: FinetuneConfig) -> list[nn.Module]:
-    """The modules that do not learn.
+def frozen_parts(model: EmotionModel, config: FinetuneConfig) -> list[nn.Module]:
+    """The modules that the mode does not train.
 
     Raises:
-        ValueError: If the encoder has fewer layers than are to learn.
+        ValueError: If the encoder has fewer layers than `last_layers`.
     """
     encoder = model.encoder
-    if config.mode == "entire":
+    if config.model.mode == "entire":
         return []
-    if config.mode not in ("partial", "last-k"):
+    if config.model.mode not in ("partial", "last-k"):
         return [encoder]
     parts = encoder.parts()
-    if config.mode == "partial":
+    if config.model.mode == "partial":
         return parts.convolutions
-    if config.last_layers > len(parts.layers):
+    if config.model.last_layers > len(parts.layers):
         raise ValueError(
-            f"last_layers is {config.last_layers}, the encoder has {len(parts.layers)}"
+            f"last_layers is {config.model.last_layers}, the encoder has {len(parts.layers)} layers"
         )
-    below = parts.layers[: len(parts.layers) - config.last_layers]
+    below = parts.layers[: len(parts.layers) - config.model.last_layers]
     return [*parts.convolutions, *parts.stem, *below]
 
 
 def merge_lora(model: EmotionModel) -> EmotionModel:
-    """A copy of the model in which low-rank additions are part of the weights they are added to.
+    """A copy of the model with its adapters merged into the weights.
 
-    A model without such additions is returned as it is.
+    A model without adapters is returned as it is.
     """
     if not any(_is_lora(module) for module in model.modules()):
         return model
@@ -91,11 +91,10 @@ def _add_lora(model: EmotionModel, config: FinetuneConfig) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise missing_extra("LoRA", "lora") from error
-    settings = LoraConfig(
-        r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules=list(LORA_TARGETS)
-    )
+    rank = config.model.lora_rank
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(LORA_TARGETS))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.run.seed)
         inject_adapter_in_model(settings, model.encoder.backbone)
 
 

@@ -1,10 +1,13 @@
-"""What training minimises: cross-entropy, with labels or teachers, and clip statistics beside it.
+"""What training minimises: cross-entropy with labels and teachers, and an auxiliary task.
 
-A corpus that has only some of the labels is scored among these alone, so that the model does
-not learn "sounds like this corpus, so one of its labels". Works on tensors; knows nothing of
-files or of the encoder.
+The softmax of a corpus that has only some of the labels runs over these, so
+that the model does not learn to recognise the corpus in order to exclude the other labels.
+
+Distillation: the student follows the mean probabilities of its teachers for the same crop and
+augmentation of a clip (arXiv 1503.02531, section 2; arXiv 2106.05237 for the same view).
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,18 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.inputs import Batch, run_model
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.training.distillation import distillation_loss
-from emoser.models.model import EmotionOutput
+from emoser.finetune.training.seeding import seeded
+from emoser.models.model import EmotionModel, EmotionOutput
 
 
 class Targets(NamedTuple):
-    """What a batch should give, and where.
+    """The targets of some clips.
 
     Attributes:
         labels: Index of the true label, (B,).
         allowed: The labels that the softmax runs over, (B, C), boolean.
-        statistics: Standardised statistics, (B, S); S is 0 without the second task.
+        statistics: Standardised statistics, (B, S); S is 0 without the auxiliary task.
     """
 
     labels: Tensor
@@ -36,12 +41,12 @@ class Targets(NamedTuple):
         return Targets(self.labels[rows], self.allowed[rows], self.statistics[rows])
 
     def to(self, device: torch.device) -> "Targets":
-        """The same on a device."""
+        """The targets on a device."""
         return Targets(*(part.to(device) for part in self))
 
 
-class Objective(nn.Module):
-    """The loss of a batch; holds the weights of the second task, which only training needs."""
+class TrainingLoss(nn.Module):
+    """The loss of a batch, with the weights of the auxiliary task."""
 
     def __init__(
         self,
@@ -54,17 +59,17 @@ class Objective(nn.Module):
         distillation_weight: float = 0.0,
         distillation_temperature: float = 1.0,
     ) -> None:
-        """Build it.
+        """Initialise the auxiliary task from torch's global generator.
 
         Args:
             size: Width of the embeddings.
-            num_statistics: How many statistics are predicted from them.
+            num_statistics: Number of statistics that are predicted from them.
             statistics_weight: Weight of that task.
-            smoothing: Part of the target spread over the allowed labels.
-            class_weights: How much each class counts, (C,), None for all alike.
-            distillation_weight: Part of the loss that follows the teachers, where there are any;
-                the rest follows the labels.
-            distillation_temperature: That of the teachers' probabilities.
+            smoothing: Part of the target that is spread over the allowed labels.
+            class_weights: Weight of each class, (C,); None for equal weights.
+            distillation_weight: Part of the loss that follows the teachers, if there are any; the
+                rest follows the labels.
+            distillation_temperature: Temperature of the teachers' probabilities.
         """
         super().__init__()
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
@@ -76,9 +81,9 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, output: EmotionOutput, targets: Targets, taught: Tensor | None = None
+        self, output: EmotionOutput, targets: Targets, soft_targets: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch, a scalar; `taught` is what the teachers answered, (B, C)."""
+        """The loss of a batch, a scalar; `soft_targets` are from the teachers, (B, C)."""
         loss = masked_cross_entropy(
             output.logits.float(),
             targets.labels,
@@ -86,16 +91,44 @@ class Objective(nn.Module):
             smoothing=self.smoothing,
             weights=self.class_weights,
         )
-        if taught is not None:
-            following = distillation_loss(
-                output.logits, taught, targets.allowed, temperature=self.distillation_temperature
+        if soft_targets is not None:
+            distilled = distillation_loss(
+                output.logits,
+                soft_targets,
+                targets.allowed,
+                temperature=self.distillation_temperature,
             )
-            loss = torch.lerp(loss, following, self.distillation_weight)
+            loss = torch.lerp(loss, distilled, self.distillation_weight)
         if self.regressor is None:
             return loss
-        guess = self.regressor(output.embedding).float()
-        distance = functional.smooth_l1_loss(guess, targets.statistics)
+        predicted = self.regressor(output.embedding).float()
+        distance = functional.smooth_l1_loss(predicted, targets.statistics)
         return loss + self.statistics_weight * distance
+
+
+def build_loss(
+    config: FinetuneConfig, targets: Targets, *, size: int, num_labels: int
+) -> TrainingLoss:
+    """The loss that the settings ask for.
+
+    Args:
+        config: All settings; the seed determines the weights of the auxiliary task.
+        targets: Targets of the training set.
+        size: Width of the embeddings.
+        num_labels: Number of labels of the model.
+    """
+    settings = config.optimisation
+    balanced = balance_classes(targets.labels, num_labels) if settings.class_weights else None
+    with seeded(config.run.seed, 0):
+        return TrainingLoss(
+            size,
+            targets.statistics.shape[1],
+            statistics_weight=settings.statistics_weight,
+            smoothing=settings.label_smoothing,
+            class_weights=balanced,
+            distillation_weight=settings.distillation_weight,
+            distillation_temperature=settings.distillation_temperature,
+        )
 
 
 def masked_cross_entropy(
@@ -108,7 +141,12 @@ def masked_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy whose softmax runs over the allowed labels of each row.
 
-    With weights (C,), each row counts by the weight of its label.
+    Args:
+        logits: (B, C).
+        labels: Index of the true label, (B,).
+        allowed: The labels that the softmax runs over, (B, C), boolean.
+        smoothing: Part of the target that is spread over the allowed labels.
+        weights: Weight of the rows of each label, (C,); None for equal weights.
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 9.0]])
@@ -147,20 +185,26 @@ def build_targets(
 ) -> Targets:
     """Targets of all utterances.
 
+    Args:
+        utterances: Utterances with labels.
+        labels: Labels of the model in the order of its logits.
+        restricted: Labels of each corpus that has only some of them.
+        statistics: Targets of the auxiliary task, (N, S).
+
     Raises:
-        ValueError: If an utterance has a label that the model, or its corpus' restriction,
-            does not; all such labels in one message.
+        ValueError: If an utterance has a label that the model, or the restriction of its corpus,
+            does not have; naming all such labels.
     """
     choices = {corpus: set(names) for corpus, names in restricted.items()}
     everything = set(labels)
-    strange = {
+    unknown = {
         f"{item.label} ({item.corpus or 'no corpus'})"
         for item in utterances
         if item.label not in choices.get(item.corpus or "", everything) & everything
     }
-    if strange:
+    if unknown:
         raise ValueError(
-            f"no target for {', '.join(sorted(strange))}: the labels are {', '.join(labels)}, "
+            f"no target for {', '.join(sorted(unknown))}: the labels are {', '.join(labels)}, "
             f"restricted {dict(restricted)}; leave these utterances out or add the label"
         )
     index = {label: position for position, label in enumerate(labels)}
@@ -171,3 +215,83 @@ def build_targets(
     if statistics is None:
         statistics = torch.zeros(len(utterances), 0)
     return Targets(torch.tensor([index[item.label] for item in utterances]), allowed, statistics)
+
+
+class Teachers:
+    """Trained models whose mean probabilities a student follows."""
+
+    def __init__(
+        self, models: Sequence[EmotionModel], labels: Sequence[str], *, temperature: float
+    ) -> None:
+        """Put the models into eval mode.
+
+        Args:
+            models: At least one.
+            labels: Labels of the student, in its order.
+            temperature: Divides the logits.
+
+        Raises:
+            ValueError: If there is no model, or one has other labels or another order.
+        """
+        if not models:
+            raise ValueError("there is no teacher")
+        for number, model in enumerate(models, start=1):
+            if tuple(model.config.labels) != tuple(labels):
+                raise ValueError(
+                    f"teacher {number} has the labels {', '.join(model.config.labels)}, the "
+                    f"student {', '.join(labels)}; both need the same ones in the same order"
+                )
+        self.models = [model.eval() for model in models]
+        self.temperature = temperature
+
+    def to(self, device: torch.device) -> "Teachers":
+        """Move the models to a device."""
+        for model in self.models:
+            model.to(device)
+        return self
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, allowed: Tensor) -> Tensor:
+        """Mean of their softened probabilities over the allowed labels, (B, C)."""
+        logits = [run_model(model, batch).logits for model in self.models]
+        return torch.stack([soften(rows, allowed, self.temperature) for rows in logits]).mean(dim=0)
+
+    def digest(self) -> str:
+        """A hash of the weights, 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for model in self.models:
+            for name, tensor in sorted(model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def soften(logits: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+    """Probabilities of logits over a temperature, among the allowed labels, (B, C)."""
+    masked = logits.float().masked_fill(~allowed, float("-inf"))
+    return functional.softmax(masked / temperature, dim=-1)
+
+
+def distillation_loss(
+    logits: Tensor, soft_targets: Tensor, allowed: Tensor, *, temperature: float
+) -> Tensor:
+    """Cross-entropy of the student's softened probabilities with those of teachers, a scalar.
+
+    Times the square of the temperature, which keeps the size of the gradients (arXiv 1503.02531).
+
+    Args:
+        logits: Logits of the student, (B, C).
+        soft_targets: Softened probabilities, 0 where a label is not allowed, (B, C).
+        allowed: The labels that the softmax runs over, (B, C), boolean.
+        temperature: Temperature of `soft_targets`.
+
+    Example:
+        >>> allowed = torch.tensor([[True, True]])
+        >>> soft_targets = torch.tensor([[0.5, 0.5]])
+        >>> distillation_loss(torch.zeros(1, 2), soft_targets, allowed, temperature=2.0)
+        tensor(2.7726)
+    """
+    masked = logits.float().masked_fill(~allowed, float("-inf"))
+    log_probabilities = functional.log_softmax(masked / temperature, dim=-1)
+    products = soft_targets * log_probabilities.masked_fill(~allowed, 0.0)
+    return -(temperature**2) * products.sum(dim=1).mean()

@@ -1,6 +1,6 @@
-"""How weights move: parameter groups, the schedule of the rates, the average of the weights.
+"""Optimizers and parameter groups, the schedule of the learning rates, the average of the weights.
 
-Works on a model and its configuration; knows nothing of audio or of epochs.
+Works on a model and its configuration.
 """
 
 import math
@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from emoser.finetune.config import FinetuneConfig
 from emoser.models.model import EmotionModel
 
-AVERAGE_WARMUP = 10  # the average forgets faster in about so many first steps
+AVERAGE_WARMUP = 10  # about as many first steps have a smaller decay of the average
 NEWBOB_FACTOR = 0.9
 NEWBOB_THRESHOLD = 0.0025
-SMALL = 0.1  # of the size that the weights of an encoder usually have
-OVERWRITTEN = 0.5  # of its size, moved in an epoch
-MATRIX_RATE = 2.5  # by which Muon's matrices move faster than what AdamW moves beside them
+SMALL = 0.1  # of the median size of an encoder's weights
+OVERWRITTEN = 0.5  # change of a weight in an epoch, relative to its size
+MATRIX_RATE = 2.5  # learning rate of Muon relative to that of AdamW beside it
 
 
 class OptimizerPair(torch.optim.Optimizer):
-    """Two optimizers of different weights that step as one."""
+    """Two optimizers of different weights that act as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        """Join them; their groups become the groups of the pair.
+        """Use the groups of both optimizers.
 
         Args:
-            parts: Optimizers that share no weight.
+            parts: Optimizers without common weights.
         """
         super().__init__([group for part in parts for group in part.param_groups], {})
         self.parts = parts
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of each."""
+        """Step both."""
         for part in self.parts:
             part.step()
 
@@ -45,29 +45,29 @@ class OptimizerPair(torch.optim.Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from saved states."""
+        """Restore the states of both."""
         for part, saved in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(saved)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 class KernelMuon(torch.optim.Muon):
-    """Muon that also moves convolution kernels, each as a matrix of one row per filter."""
+    """Muon that also updates convolution kernels, each as a matrix of one row per filter."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         """Take groups of matrices (O, I) and of kernels (O, I, K)."""
-        with see_matrices(weight for group in groups for weight in group["params"]):
+        with as_matrices(weight for group in groups for weight in group["params"]):
             super().__init__(groups, adjust_lr_fn="match_rms_adamw")
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of all."""
-        with see_matrices(weight for group in self.param_groups for weight in group["params"]):
+        """Step all weights."""
+        with as_matrices(weight for group in self.param_groups for weight in group["params"]):
             super().step()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def see_matrices(weights: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let weights (O, ...) and their gradients look like matrices (O, ...) for a while."""
+def as_matrices(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Weights (O, ...) and their gradients are matrices (O, N) inside the block."""
     shapes = [(weight, weight.shape) for weight in weights if weight.ndim > 2]
     try:
         for weight, _ in shapes:
@@ -79,39 +79,45 @@ def see_matrices(weights: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 def reshape(weight: nn.Parameter, shape: torch.Size) -> None:
-    """Give a weight and its gradient another shape, in place."""
+    """Change the shape of a weight and its gradient in place."""
     gradient, weight.grad = weight.grad, None
     weight.data = weight.data.reshape(shape)
     weight.grad = None if gradient is None else gradient.reshape(shape)
 
 
 def build_optimizer(
-    model: EmotionModel, objective: nn.Module, config: FinetuneConfig
+    model: EmotionModel, loss: nn.Module, config: FinetuneConfig
 ) -> torch.optim.Optimizer:
-    """AdamW, Adam or Muon with two rates, encoder and rest, and no decay of biases and norms.
+    """AdamW, Adam or Muon with learning rates for encoder and rest; biases and norms do not decay.
 
-    Adam treats every weight apart, so that one of them with two rates is the paper's two. Muon
-    moves the matrices and the convolution kernels of the encoder, and AdamW all other weights
-    beside it, kernels that are a product of length and direction (weight norm) among them.
+    Adam updates every weight separately, so one optimizer with two rates equals the paper's two.
+    Muon updates the matrices and the convolution kernels of the encoder, and AdamW all other
+    weights, including kernels in two factors (weight norm).
+
+    Args:
+        model: Frozen as the configuration says.
+        loss: The loss, whose own weights are trained too.
+        config: All settings.
 
     Raises:
         ValueError: If no weight of the model requires a gradient.
     """
+    settings = config.optimisation
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     kernels = {id(part.weight) for part in model.encoder.modules() if isinstance(part, nn.Conv1d)}
-    for parameter in [*model.parameters(), *objective.parameters()]:
+    for parameter in [*model.parameters(), *loss.parameters()]:
         if not parameter.requires_grad:
             continue
         inside = id(parameter) in encoder
         rows = parameter.ndim == 2 or id(parameter) in kernels
-        matrix = config.optimizer == "muon" and inside and rows
-        decays = config.optimizer != "adam" and parameter.ndim > 1
-        decay = config.weight_decay if decays else 0.0
+        matrix = settings.optimizer == "muon" and inside and rows
+        decays = settings.optimizer != "adam" and parameter.ndim > 1
+        decay = settings.weight_decay if decays else 0.0
         groups.setdefault((matrix, inside, decay), []).append(parameter)
     if not groups:
         raise ValueError("no weight of the model requires a gradient; there is nothing to train")
-    rates = {True: config.encoder_learning_rate, False: config.head_learning_rate}
+    rates = {True: settings.encoder_learning_rate, False: settings.head_learning_rate}
     split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for (matrix, inside, decay), parameters in groups.items():
         rate = rates[inside] * (MATRIX_RATE if matrix else 1.0)
@@ -124,23 +130,23 @@ def build_optimizer(
                 "weight_decay": decay,
             }
         )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    adam = kind(split[False], betas=config.betas, fused=True) if split[False] else None
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    adam = kind(split[False], betas=settings.betas, fused=True) if split[False] else None
     muon = KernelMuon(split[True]) if split[True] else None
     parts = [part for part in (adam, muon) if part is not None]
     return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
 
 
 def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: int) -> str | None:
-    """A sentence about encoder weights that an epoch would overwrite, or None.
+    """A warning about encoder weights that an epoch would overwrite, or None.
 
-    A step of Adam moves every weight by about the learning rate, however small the weight is. A
-    front end of long filters, whose weights are far smaller than all others, is gone long before
-    the rest has learned anything.
+    A step of Adam changes every weight by about the learning rate, whatever its size. A front end
+    of long filters, whose weights are far smaller than all others, is overwritten long before the
+    rest has learned anything.
 
     Args:
-        model: Its weights before the first step.
-        config: Says how fast they move.
+        model: With the weights before the first update.
+        config: All settings.
         epoch_steps: Updates in an epoch.
     """
     sizes = {
@@ -149,7 +155,8 @@ def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: i
         if weight.requires_grad and weight.ndim > 1 and "lora_" not in name
     }
     usual = float(np.median(list(sizes.values()))) if sizes else 0.0
-    moved = config.encoder_learning_rate * epoch_steps
+    rate = config.optimisation.encoder_learning_rate
+    moved = rate * epoch_steps
     lost = {
         name: size
         for name, size in sizes.items()
@@ -160,27 +167,27 @@ def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: i
     name, size = min(lost.items(), key=lambda item: item[1])
     return (
         f"the weights {name} are about {size:.1g}, and an epoch of {epoch_steps} updates at the "
-        f"rate {config.encoder_learning_rate:g} moves them by up to {moved:.1g}: the base was "
-        "made to keep them; take mode 'partial', or a lower rate for the encoder"
+        f"rate {rate:g} changes them by up to {moved:.1g}, which overwrites them; use mode "
+        "'partial', or a lower encoder_learning_rate"
     )
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, config: FinetuneConfig) -> None:
-    """Shorten the gradients of all weights together, or of encoder and head apart."""
+    """Limit the norm of the gradients of all weights, or of encoder and head separately."""
     parts: dict[bool, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
-        key = group["encoder"] if config.clipping == "separate" else True
+        key = group["encoder"] if config.optimisation.clipping == "separate" else True
         parts.setdefault(key, []).extend(group["params"])
     for parameters in parts.values():
-        nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        nn.utils.clip_grad_norm_(parameters, config.optimisation.max_grad_norm)
 
 
 def anneal(optimizer: torch.optim.Optimizer, before: float | None, error: float) -> None:
-    """NewBob: lower the rates where the error has not fallen enough since the epoch before.
+    """NewBob: lower the learning rates if the error has not fallen enough since the last epoch.
 
     Args:
-        optimizer: Its rates are changed.
-        before: Validation error of the epoch before, None in the first.
+        optimizer: Its learning rates are changed.
+        before: Validation error of the last epoch, None in the first.
         error: Validation error of this epoch.
     """
     if before is None:
@@ -192,30 +199,30 @@ def anneal(optimizer: torch.optim.Optimizer, before: float | None, error: float)
 
 
 def rate_factor(step: int, num_steps: int, config: FinetuneConfig) -> float:
-    """What the highest learning rates are multiplied by at a step, between 0 and 1.
+    """Factor of the highest learning rates at a step, between 0 and 1.
 
     Example:
         >>> config = FinetuneConfig(warmup=0.5)
         >>> [round(rate_factor(step, 4, config), 2) for step in range(4)]
         [0.5, 1.0, 1.0, 0.5]
     """
-    warmup = int(num_steps * config.warmup)
+    warmup = int(num_steps * config.schedule.warmup)
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule != "cosine":
+    if config.schedule.decay != "cosine":
         return 1.0
     progress = (step - warmup) / max(num_steps - warmup, 1)
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group to its highest rate times the factor."""
+    """Set the learning rate of every group to its highest one times the factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * factor
 
 
 class WeightAverage:
-    """Exponential moving average of the weights that learn; with decay 0 there is none."""
+    """Exponential moving average of the trained weights; none with decay 0."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -224,14 +231,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the weights of now."""
+        """Move the average towards the current weights."""
         decay = min(self.decay, (1 + step) / (AVERAGE_WARMUP + step))
         for average, parameter in zip(self.tensors, self._learning, strict=True):
             average.lerp_(parameter, 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block."""
+        """A block in which the model has the averaged weights."""
         self._exchange()
         try:
             yield
@@ -239,7 +246,7 @@ class WeightAverage:
             self._exchange()
 
     def load(self, tensors: list[Tensor]) -> None:
-        """Continue from saved averages."""
+        """Restore saved averages."""
         for average, saved in zip(self.tensors, tensors, strict=True):
             average.copy_(saved)
 

@@ -1,9 +1,9 @@
-"""The states of a training run on disk, so that a killed run continues where it was.
+"""Saved states of a training run, from which a killed run is resumed.
 
-A state is a folder that appears whole, with a manifest of its files' sizes and hashes. The
-newest one that verifies is continued from; a damaged state is passed over with a warning, and
-refused where no other is left. A state of another run (other settings, recordings or number of
-processes) is refused. Knows nothing of audio or of how training goes.
+A state is a folder that is written as a whole, with a manifest of the sizes and hashes of its
+files. A run is resumed from its newest intact state; damaged states are skipped with a warning,
+and refused if no other one is left. A state of another run (other settings, recordings or number
+of processes) is refused.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ STATE = "state.pt"
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
 SETTINGS = "config.json"
-KEPT = 2  # newest states that stay
+KEPT = 2  # newest states
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ def fingerprint(
     *,
     teaching: Mapping[str, Any] | None = None,
 ) -> str:
-    """A short name for exactly this run; recordings count by their order and labels.
+    """A hash that identifies a run; recordings count by their order, file names and labels.
 
     Args:
         utterances: The training set.
-        validation: What is scored after each epoch.
-        model: Of the model that learns.
+        validation: The validation set.
+        model: Configuration of the model.
         config: All settings.
-        teaching: What the teachers are and how they are followed; None without any.
+        teaching: The teachers and the settings of distillation; None without teachers.
     """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
@@ -65,14 +65,14 @@ def fingerprint(
 def save_state(
     folder: Path, state: Mapping[str, Any], *, name: str, step: int, num_processes: int = 1
 ) -> None:
-    """Write a state; a reader sees it whole or not at all.
+    """Write a state; a reader sees all of it or nothing.
 
     Args:
         folder: Folder of the run.
         state: Tensors and plain values.
         name: The fingerprint of the run.
         step: Updates so far.
-        num_processes: How many processes share the run.
+        num_processes: Number of processes that share the run.
     """
     target = folder / STATES / f"step-{step:08d}"
     with new_folder(target, overwrite=True) as temporary:
@@ -91,39 +91,36 @@ def save_state(
 
 
 def load_state(folder: Path, name: str, *, num_processes: int = 1) -> dict[str, Any] | None:
-    """The newest whole state of the run with this fingerprint, or None when it has not begun.
+    """The newest intact state of the run with this fingerprint, or None if there is no state.
 
     Raises:
-        CheckpointError: If a state belongs to another run, or all are damaged; with the reason
-            for each.
+        CheckpointError: If a state belongs to another run, or all are damaged; naming the fault
+            of each.
     """
     faults: list[str] = []
     for place in reversed(_states(folder)):
         fault = _find_fault(place, name, num_processes)
         if fault is None:
             for reason in faults:
-                logger.warning("%s; continuing from %s", reason, place)
+                logger.warning("%s; resuming from %s", reason, place)
             return _read(place / STATE)
         faults.append(fault)
     if faults:
         raise CheckpointError(
-            f"{'; '.join(faults)}; remove {folder / STATES} to begin the run again"
+            f"{'; '.join(faults)}; remove {folder / STATES} to start the run again"
         )
     return None
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written, and put back what it was replacing."""
+    """Remove the incomplete files of a killed process."""
     for pattern in (".best.*", f"{STATES}/.step-*.*"):
         for item in folder.glob(pattern):
-            owner = item.parent / item.name[1:].split(".")[0]
-            if (item / "replaced").is_dir() and not owner.exists():
-                (item / "replaced").rename(owner)
             shutil.rmtree(item, ignore_errors=True)
 
 
 def write_settings(folder: Path, config: FinetuneConfig) -> None:
-    """Keep the settings beside the weights."""
+    """Write the settings beside the weights."""
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     (folder / SETTINGS).write_text(text, encoding="utf-8")
 
@@ -137,7 +134,7 @@ def write_log(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _states(folder: Path) -> list[Path]:
-    """Folders of states, the oldest first."""
+    """Folders of the states, the oldest first."""
     return sorted(item for item in (folder / STATES).glob("step-*") if item.is_dir())
 
 
@@ -145,7 +142,7 @@ def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
     """Why a state cannot be used, or None.
 
     Raises:
-        CheckpointError: If it is whole and of another run.
+        CheckpointError: If it is intact and belongs to another run.
     """
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
@@ -157,16 +154,16 @@ def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
         return f"{place} is damaged: its {MANIFEST} cannot be read ({error})"
     for file, measured in stated.items():
         if not (place / file).is_file() or _measure(place / file) != measured:
-            return f"{place} is damaged: {file} is not what {MANIFEST} says"
+            return f"{place} is damaged: {file} differs from {MANIFEST}"
     if owner != name:
         raise CheckpointError(
             f"{place} belongs to a run with other settings or recordings; "
-            "choose another output folder, or remove this one to begin again"
+            "choose another output folder, or remove this one to start again"
         )
     if processes != num_processes:
         raise CheckpointError(
             f"{place} was written by {processes} processes, this run has {num_processes}; "
-            "start as many to end with the same weights"
+            "start as many to resume it"
         )
     return None
 

@@ -1,15 +1,14 @@
 """Train a model on utterances: `train(...)` -> the best checkpoint in a folder.
 
-Validation follows every epoch. Everything random is drawn from (seed, step), so that a run which
-is killed and started again goes on to the same weights, on any number of processes. Knows
-nothing of corpora, of how figures are computed, or of how clips are kept.
+Validation follows every epoch. Everything random depends on (seed, step), so that a run which is
+killed and started again ends with the same weights.
 """
 
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.protocols import check_sides
 from emoser.finetune.scoring.evaluation import Report, check_labels
 from emoser.finetune.scoring.validation import score_epoch
-from emoser.finetune.training.distillation import Teachers
-from emoser.finetune.training.distributed import Processes
+from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.freezing import freeze, merge_lora
-from emoser.finetune.training.loss import Objective, Targets, balance_classes, build_targets
+from emoser.finetune.training.loss import Targets, Teachers, build_loss, build_targets
 from emoser.finetune.training.optimization import (
     WeightAverage,
     anneal,
@@ -44,7 +43,6 @@ from emoser.finetune.training.resume import (
     write_log,
     write_settings,
 )
-from emoser.finetune.training.seeding import seeded
 from emoser.finetune.training.steps import Stepper, set_recompute
 from emoser.finetune.training.tensorboard import require_tensorboard, write_events
 from emoser.models.model import EmotionModel
@@ -56,14 +54,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
         folder: The checkpoint of the best epoch.
-        best_epoch: Its number, from 1.
+        best_epoch: Number of that epoch, from 1.
         report: Its validation figures.
-        epochs: One record per epoch: loss, accuracy in training, validation figures, learning
-            rates, seconds, and the most memory in use so far.
+        epochs: One record per epoch: loss, training accuracy, validation figures, learning rates,
+            seconds, and peak memory so far.
     """
 
     folder: Path
@@ -83,100 +81,83 @@ def train(  # noqa: PLR0913  # the public signature of the project
     model: EmotionModel,
     config: FinetuneConfig,
     output: str | Path,
-    device: str = "auto",
+    device: str | ProcessGroup = "auto",
     share_speakers: bool = False,
     teachers: Sequence[EmotionModel] = (),
 ) -> TrainingResult:
-    """Train, or continue a run that was interrupted; the best epoch is saved and left in `model`.
+    """Train a model, or resume an interrupted run; the best epoch is saved and left in `model`.
 
     The best epoch is the one with the highest validation figure, averaged over the corpora.
-    Started by `accelerate launch`, all processes share the run.
+    All processes that `accelerate launch` starts share the run.
 
     Args:
         utterances: The training set.
         validation: Recordings of other speakers.
-        model: Begins with these weights and ends with the best ones; on the CPU.
+        model: On the CPU; starts with these weights and ends with the best ones.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint), `log.jsonl`, `config.json`,
-            `states/`, and `tensorboard/` where it is asked for.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+            `states/`, and `tensorboard/` if set.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda"; or the processes that the caller
+            has started.
         share_speakers: Whether speakers may be on both sides, as in a speaker-dependent split.
-        teachers: Trained models with the labels of `model`, whose mean it is taught to follow;
-            they end on the CPU, in eval mode. None of them may have heard the validation speakers,
-            or the figures do not hold.
+        teachers: Trained models with the labels of `model`, which learns from their mean
+            probabilities. They end on the CPU, in eval mode. If they were trained on the
+            validation speakers, the figures are not speaker-independent.
 
     Raises:
         ValueError: If a speaker is on both sides, a label is unknown, a teacher has other labels,
             or the model is not on the CPU.
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the folder holds the state of another run, or a damaged one.
-        DeviceError: If the device is missing, or too small for a single clip.
+        DeviceError: If there is no such device, or memory runs out with a single clip.
         DependencyError: If a package that the settings need is not installed.
 
     Example:
         >>> import tempfile
-        >>> from emoser.finetune.experiments.start import build_start
+        >>> from emoser.finetune.experiments.start import build_initial_model
         >>> calls = [Utterance("examples/audio/plain.wav", "neutral", speaker="anna")]
         >>> others = [Utterance("examples/audio/slow.ogg", "neutral", speaker="bert")]
         >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
-        >>> model = build_start(config, ["neutral", "sad"])
+        >>> model = build_initial_model(config, ["neutral", "sad"])
         >>> with tempfile.TemporaryDirectory() as place:
         ...     train(calls, others, model=model, config=config, output=place).best_epoch
         1
     """
-    if config.tensorboard:
+    if config.run.tensorboard:
         require_tensorboard()
     places = {parameter.device.type for parameter in model.parameters()}
     if places != {"cpu"}:
-        raise ValueError(f"the model is on {', '.join(places)}; give it to train() on the CPU")
+        raise ValueError(f"the model is on {', '.join(places)}; move it to the CPU")
     check_sides(utterances, validation, share_speakers=share_speakers)
-    check_labels(validation, config.evaluation_labels or model.config.labels)
-    targets = build_targets(utterances, model.config.labels, restricted=config.restricted_labels)
-    guides = None
+    check_labels(validation, config.data.evaluation_labels or model.config.labels)
+    restricted = config.data.restricted_labels
+    targets = build_targets(utterances, model.config.labels, restricted=restricted)
+    followed, teaching = None, None
     if teachers:
-        guides = Teachers(
-            teachers, model.config.labels, temperature=config.distillation_temperature
-        )
-    processes = Processes(device)
+        temperature = config.optimisation.distillation_temperature
+        followed = Teachers(teachers, model.config.labels, temperature=temperature)
+        teaching = {"teachers": followed.digest(), **config.teaching()}
+    processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    teaching = {"teachers": guides.digest(), **config.teaching()} if guides else None
     name = fingerprint(utterances, validation, model.config, config, teaching=teaching)
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
     processes.write(lambda: write_settings(folder, config))
-    data = _decode(utterances, validation, targets, config)
-    run = _Run(model, data, config, folder, name, processes, guides)
+    run = _Run(
+        model=model,
+        data=_decode(utterances, validation, targets, config),
+        config=config,
+        folder=folder,
+        name=name,
+        processes=processes,
+        teachers=followed,
+    )
     if saved is not None:
         run.restore(saved)
-    for epoch in range(run.epoch, config.epochs):
+    for epoch in range(run.epoch, config.schedule.epochs):
         run.train_epoch(epoch)
     return run.finish()
-
-
-def check_sides(
-    utterances: Sequence[Utterance],
-    validation: Sequence[Utterance],
-    *,
-    share_speakers: bool = False,
-) -> None:
-    """Refuse an empty side, and a validation set whose speakers are trained on.
-
-    Raises:
-        ValueError: If there is nothing to train or validate on, or a speaker is on both sides.
-    """
-    if not utterances or not validation:
-        raise ValueError(
-            f"{len(utterances)} utterances to train on and {len(validation)} to validate on; "
-            "both need at least one"
-        )
-    voices = {item.voice for item in utterances} & {item.voice for item in validation}
-    shared = sorted(f"{corpus or ''}/{speaker}" for corpus, speaker in voices - {None})  # type: ignore[misc]
-    if shared and not share_speakers:
-        raise ValueError(
-            f"the speakers {', '.join(shared)} are trained and validated on; "
-            "keep all recordings of a speaker on one side"
-        )
 
 
 @dataclass(frozen=True)
@@ -198,7 +179,7 @@ def _decode(
 ) -> _Data:
     terminal = sys.stderr.isatty()
     recordings = Recordings(utterances, progress=terminal)
-    if config.statistics_weight > 0.0:
+    if config.optimisation.statistics_weight > 0.0:
         voices = [item.voice or item.corpus for item in utterances]
         statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
         targets = targets._replace(statistics=statistics)
@@ -206,60 +187,72 @@ def _decode(
     return _Data(utterances, validation, recordings, held_out, targets)
 
 
+@dataclass(kw_only=True)
 class _Run:
     """A run in progress: everything that changes from epoch to epoch."""
 
-    def __init__(
-        self,
-        model: EmotionModel,
-        data: _Data,
-        config: FinetuneConfig,
-        folder: Path,
-        name: str,
-        processes: Processes,
-        teachers: Teachers | None,
-    ) -> None:
-        self.model, self.data, self.config = model, data, config
-        self.folder, self.name, self.processes = folder, name, processes
+    model: EmotionModel
+    data: _Data
+    config: FinetuneConfig
+    folder: Path
+    name: str
+    processes: ProcessGroup
+    teachers: Teachers | None = None
+    epoch: int = 0
+    step: int = 0
+    hits: int = 0
+    losses: list[float] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    best_weights: list[Tensor] = field(default_factory=list)
+    best_report: Report | None = None
+    last_error: float | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze and move the model, compute what is kept of the clips, and build the optimizer."""
+        model, config, processes = self.model, self.config, self.processes
         freeze(model, config)
         model.to(processes.device).eval()
-        self.teachers = teachers and teachers.to(processes.device)
+        if self.teachers:
+            self.teachers.to(processes.device)
         self.inputs, self.validation_inputs = self._build_inputs()
-        objective = self._build_objective()
-        num_clips = config.epoch_clips or len(data.utterances)
-        self.epoch_steps = -(-num_clips // config.batch_size)
-        optimizer = build_optimizer(model, objective, config)
-        self.average = WeightAverage(model, config.ema_decay)
-        num_steps = config.epochs * self.epoch_steps
+        loss = build_loss(
+            config,
+            self.data.targets,
+            size=model.encoder.hidden_size,
+            num_labels=len(model.config.labels),
+        ).to(processes.device)
+        num_clips = config.data.epoch_clips or len(self.data.utterances)
+        self.epoch_steps = -(-num_clips // config.data.batch_size)
+        optimizer = build_optimizer(model, loss, config)
+        self.average = WeightAverage(model, config.schedule.ema_decay)
         self.stepper = Stepper(
-            model, objective, optimizer, config, processes, num_steps, self.teachers
+            model=model,
+            loss=loss,
+            optimizer=optimizer,
+            config=config,
+            processes=processes,
+            num_steps=config.schedule.epochs * self.epoch_steps,
+            teachers=self.teachers,
         )
-        self.best_weights: list[Tensor] = []
-        self.epoch, self.step = 0, 0
-        self.losses: list[float] = []
-        self.hits = 0
-        self.records: list[dict[str, Any]] = []
-        self.best_report: Report | None = None
-        self.last_error: float | None = None
-        if config.recompute:
+        if config.run.recompute:
             set_recompute(model, active=True)
-        fragile = find_overwritten(model, config, self.epoch_steps)
-        if fragile and processes.first:
-            logger.warning("%s", fragile)
+        warning = find_overwritten(model, config, self.epoch_steps)
+        if warning and processes.first:
+            logger.warning("%s", warning)
 
     def train_epoch(self, epoch: int) -> None:
-        """The steps of an epoch that are still to do, then validation."""
+        """The remaining updates of an epoch, then validation."""
         began = time.monotonic()
         batches = plan_epoch(
             self.data.utterances, self.inputs.num_samples, self.config, epoch=epoch
         )
         todo = batches[self.step - epoch * self.epoch_steps :]
-        title = f"epoch {epoch + 1} of {self.config.epochs}"
+        title = f"epoch {epoch + 1} of {self.config.schedule.epochs}"
         with self.stepper.progress(todo, title) as bar:
             for batch in bar:
                 self.train_step(batch)
-                self.stepper.show(bar, self.losses, self.hits, self.config.batch_size)
-                if self.step % self.config.save_every_steps == 0:
+                self.stepper.show(bar, self.losses, self.hits, self.config.data.batch_size)
+                if self.step % self.config.run.save_every_steps == 0:
                     self.save()
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
@@ -276,18 +269,16 @@ class _Run:
         self.step += 1
 
     def validate(self, epoch: int, seconds: float) -> None:
-        """Score the model as it is, keep it if it is the best, and record the epoch."""
+        """Score the model, keep its weights if they are the best, and record the epoch."""
         report = score_epoch(
             self.model, self.validation_inputs, self.data.validation, self.config, self.processes
         )
-        best, selection = self.best_report, self.config.selection
+        best, selection = self.best_report, self.config.schedule.selection
         if best is None or selection == "last" or report.figure(selection) > best.figure(selection):
             self.best_report = report
             learning = [item for item in self.model.parameters() if item.requires_grad]
             self.best_weights = [item.detach().clone() for item in learning]
-            if not isinstance(
-                self.inputs, PooledLayers
-            ):  # there, saving takes longer than all else
+            if not isinstance(self.inputs, PooledLayers):  # then saving would take longest
                 self.processes.write(self._save_best)
         self.records.append(
             {
@@ -304,7 +295,7 @@ class _Run:
                 "peak_bytes": self.stepper.peak_bytes(),
             }
         )
-        if self.config.schedule == "newbob":
+        if self.config.schedule.decay == "newbob":
             anneal(self.stepper.optimizer, self.last_error, 1.0 - report.accuracy)
         self.last_error = 1.0 - report.accuracy
 
@@ -332,7 +323,7 @@ class _Run:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Restore a saved state."""
         self.epoch, self.step, self.last_error = state["epoch"], state["step"], state["last_error"]
         self.losses, self.records, self.hits = state["losses"], state["records"], state["hits"]
         self.model.load_state_dict(state["model"], strict=False)
@@ -344,12 +335,12 @@ class _Run:
             self.best_report = Report(**state["best_report"])
 
     def finish(self) -> TrainingResult:
-        """Put the best weights into the model and tell how the run went."""
+        """Put the best weights into the model and return the result."""
         learning = [item for item in self.model.parameters() if item.requires_grad]
         with torch.no_grad():
             for parameter, best in zip(learning, self.best_weights, strict=True):
                 parameter.copy_(best)
-        if self.config.recompute:
+        if self.config.run.recompute:
             set_recompute(self.model, active=False)
         self.model.to("cpu").eval()
         if self.teachers:
@@ -361,48 +352,32 @@ class _Run:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
 
-    def _build_objective(self) -> Objective:
-        config, targets = self.config, self.data.targets
-        weights = None
-        if config.class_weights:
-            weights = balance_classes(targets.labels, len(self.model.config.labels))
-        with seeded(config.seed, 0):
-            return Objective(
-                self.model.encoder.hidden_size,
-                targets.statistics.shape[1],
-                statistics_weight=config.statistics_weight,
-                smoothing=config.label_smoothing,
-                class_weights=weights,
-                distillation_weight=config.distillation_weight,
-                distillation_temperature=config.distillation_temperature,
-            ).to(self.processes.device)
-
     def _changing_tensors(self) -> dict[str, Tensor]:
-        """What training can change of the model: weights that learn, and all buffers."""
-        resting = {name for name, item in self.model.named_parameters() if not item.requires_grad}
+        """The trained weights and all buffers of the model."""
+        frozen = {name for name, item in self.model.named_parameters() if not item.requires_grad}
         tensors = self.model.state_dict()
-        return {name: tensor for name, tensor in tensors.items() if name not in resting}
+        return {name: tensor for name, tensor in tensors.items() if name not in frozen}
 
     def _write_logs(self) -> None:
         write_log(self.folder, self.records)
-        if self.config.tensorboard:
+        if self.config.run.tensorboard:
             write_events(self.folder, self.records)
 
     def _save_best(self) -> None:
         save_model(merge_lora(self.model), self.folder / BEST, overwrite=True)
 
     def _num_seen(self) -> int:
-        seen = len(self.losses) * self.config.batch_size
-        return min(seen, self.config.epoch_clips or len(self.data.utterances))
+        seen = len(self.losses) * self.config.data.batch_size
+        return min(seen, self.config.data.epoch_clips or len(self.data.utterances))
 
     def _build_inputs(self) -> tuple[Inputs, Inputs]:
-        heard = replace(self.config, cache="off") if self.teachers else self.config
-        validated = replace(self.config, sampling="shuffled")
+        trained = self.config.replace(cache="off") if self.teachers else self.config
+        validated = self.config.replace(sampling="shuffled")
         built = []
 
         def build() -> None:
             for recordings, name, config in (
-                (self.data.recordings, "training", heard),
+                (self.data.recordings, "training", trained),
                 (self.data.validation_recordings, "validation", validated),
             ):
                 file = self.folder / f"{name}.features"

@@ -1,7 +1,4 @@
-"""Randomness that belongs to a step of a run, and leaves the global generators as they were.
-
-Knows nothing of models.
-"""
+"""Random numbers that depend on the step of a run and leave the global generators unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +11,15 @@ import torch
 def seeded(
     seed: int, step: int, *, rank: int = 0, device: torch.device | None = None
 ) -> Iterator[None]:
-    """The global generators of torch and NumPy begin at (seed, step), and are put back.
+    """A block in which the generators of torch and NumPy are seeded; they are restored afterwards.
 
-    Dropout draws from torch's; the masks of transformers from NumPy's.
+    Dropout draws from torch's generator, the masks of transformers from NumPy's.
 
     Args:
-        seed: Of the run.
-        step: Of the run.
-        rank: Number of the process; each draws its own.
-        device: A GPU whose generator begins there too.
+        seed: Seed of the run.
+        step: Number of the update.
+        rank: Index of the process; each has its own numbers.
+        device: A GPU whose generator is seeded too.
     """
     words = [seed, 3, step, rank] if rank else [seed, 3, step]
     word = int(np.random.SeedSequence(words).generate_state(1)[0])

@@ -1,8 +1,7 @@
-"""One update of the weights: batch in, loss out, however many parts and processes it takes.
+"""One update of the weights: batch in, loss out, for any number of parts and processes.
 
 A batch is computed in `accumulation` parts on every process, and the gradient is that of the
-whole batch. Where memory runs out, the parts are halved and the update is made again. Knows
-nothing of epochs, files or validation.
+whole batch. If memory runs out, the parts are halved and the update is repeated.
 """
 
 import logging
@@ -10,6 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,9 @@ from emoser.errors import DeviceError
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.inputs import DTYPES, Batch, Inputs, run_model
 from emoser.finetune.training.cpu_math import quick_math
-from emoser.finetune.training.distillation import Teachers
-from emoser.finetune.training.distributed import Processes
+from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import set_training
-from emoser.finetune.training.loss import Objective, Targets
+from emoser.finetune.training.loss import Targets, Teachers, TrainingLoss
 from emoser.finetune.training.optimization import clip_gradients, rate_factor, set_rates
 from emoser.finetune.training.seeding import seeded
 from emoser.models.model import EmotionModel
@@ -33,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 class Update(NamedTuple):
-    """What an update said about its batch.
+    """Loss and accuracy of a batch before its update.
 
     Attributes:
         loss: Mean over the batch.
-        hits: How many clips were recognised.
+        hits: Number of clips that were classified correctly.
     """
 
     loss: float
@@ -45,88 +44,88 @@ class Update(NamedTuple):
 
 
 class LossModule(nn.Module):
-    """Model and objective as one module, whose forward pass several processes can share."""
+    """Model and loss as one module, which can be wrapped for several processes."""
 
     def __init__(
         self,
         model: EmotionModel,
-        objective: Objective,
-        wrapper: str,
+        loss: TrainingLoss,
+        padding: str,
         teachers: Teachers | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.objective, self.wrapper = model, objective, wrapper
+        self.model, self.loss, self.padding = model, loss, padding
         self.teachers = teachers
 
     def forward(self, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Mean loss of some clips, and how many were recognised."""
-        output = run_model(self.model, batch, wrapper=self.wrapper)
-        guesses = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
-        taught = None if self.teachers is None else self.teachers.answer(batch, targets.allowed)
-        loss = self.objective(output, targets, taught)
-        return loss, (guesses.argmax(dim=1) == targets.labels).sum()
+        """Mean loss of some clips, and the number that was classified correctly."""
+        output = run_model(self.model, batch, wrapper=self.padding)
+        logits = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
+        soft = None if self.teachers is None else self.teachers.predict(batch, targets.allowed)
+        loss = self.loss(output, targets, soft)
+        return loss, (logits.argmax(dim=1) == targets.labels).sum()
 
 
 def set_recompute(model: EmotionModel, *, active: bool) -> None:
-    """Compute the activations of the layers again for the gradients, or keep them."""
+    """Recompute the activations of the layers for the gradients, or keep them."""
     backbone: Any = model.encoder.backbone
-    word = "enable" if active else "disable"
-    switch = getattr(backbone, f"activation_checkpointing_{word}", None)  # since transformers 5.23
-    (switch or getattr(backbone, f"gradient_checkpointing_{word}"))()
+    verb = "enable" if active else "disable"
+    switch = getattr(backbone, f"activation_checkpointing_{verb}", None)  # since transformers 5.23
+    (switch or getattr(backbone, f"gradient_checkpointing_{verb}"))()
 
 
+@dataclass(kw_only=True)
 class Stepper:
-    """Makes updates; holds the optimiser and how many parts a batch is computed in."""
+    """Makes updates of the weights.
 
-    def __init__(
-        self,
-        model: EmotionModel,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        config: FinetuneConfig,
-        processes: Processes,
-        num_steps: int,
-        teachers: Teachers | None = None,
-    ) -> None:
-        """Prepare the module for all processes.
+    Attributes:
+        model: On the device of this process.
+        loss: On the same device.
+        optimizer: Optimizer of the trained weights.
+        config: All settings.
+        processes: The processes that share the run.
+        num_steps: Updates in the whole run, for the schedule.
+        teachers: On the same device; None without distillation.
+    """
 
-        Args:
-            model: On the device of this process.
-            objective: On the same.
-            optimizer: Of the weights that learn.
-            config: All settings.
-            processes: Who shares the run.
-            num_steps: Updates in the whole run, for the schedule.
-            teachers: On the device too.
-        """
-        self.model, self.objective, self.optimizer = model, objective, optimizer
-        self.config, self.processes, self.num_steps = config, processes, num_steps
-        self.module = processes.wrap(LossModule(model, objective, config.wrapper, teachers))
-        self.parts = config.accumulation
-        kind = processes.device.type
-        self.scaler = torch.amp.GradScaler(kind, enabled=config.precision == "float16")
+    model: EmotionModel
+    loss: TrainingLoss
+    optimizer: torch.optim.Optimizer
+    config: FinetuneConfig
+    processes: ProcessGroup
+    num_steps: int
+    teachers: Teachers | None = None
+
+    def __post_init__(self) -> None:
+        """Wrap model and loss for all processes."""
+        module = LossModule(self.model, self.loss, self.config.model.padding, self.teachers)
+        self.module = self.processes.wrap(module)
+        self.parts = self.config.run.accumulation
+        self.scaler = torch.amp.GradScaler(
+            self.processes.device.type, enabled=self.config.run.precision == "float16"
+        )
 
     def update(self, batch: Sequence[int], inputs: Inputs, targets: Targets, step: int) -> Update:
-        """Learn from a batch.
+        """Update the weights with a batch.
 
         Args:
-            batch: Which clips, of all processes together.
-            inputs: Gives the clips.
-            targets: Of all clips.
-            step: Number of the update; makes everything random about it.
+            batch: Indices of the clips, of all processes together.
+            inputs: The clips.
+            targets: Targets of all clips.
+            step: Number of the update; with the seed, it determines everything random.
 
         Raises:
-            DeviceError: If the memory does not hold a single clip.
+            DeviceError: If memory runs out with a single clip.
         """
         own = list(batch)[self.processes.rank :: self.processes.count]
         share = len(own) / len(batch) * self.processes.count
         own = own or [batch[0]]  # a process without a clip takes part with weight 0
-        words = [self.config.seed, 2, step]
+        words = [self.config.run.seed, 2, step]
         words += [self.processes.rank] if self.processes.count > 1 else []
         loaded = inputs.load(own, np.random.default_rng(words))
         rows = targets.select(own)
         set_training(self.model, self.config)
-        if self.config.schedule != "newbob":
+        if self.config.schedule.decay != "newbob":
             set_rates(self.optimizer, rate_factor(step, self.num_steps, self.config))
         while True:
             try:
@@ -143,21 +142,21 @@ class Stepper:
         return Update(float(total[0]) / self.processes.count, int(total[1]))
 
     def rates(self) -> dict[str, float]:
-        """The learning rates of now."""
+        """The current learning rates."""
         groups = self.optimizer.param_groups
         return {"encoder" if group["encoder"] else "head": group["lr"] for group in groups}
 
     def peak_bytes(self) -> int:
-        """The most memory that has been in use: of the GPU, or else of this process."""
+        """The peak memory of the GPU, or else of this process."""
         if self.processes.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.processes.device))
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def state(self) -> dict[str, Any]:
-        """What the rest of the run depends on."""
+        """Everything that the rest of the run depends on."""
         return {
-            "objective": self.objective.state_dict(),
+            "objective": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "parts": self.parts,
@@ -165,7 +164,7 @@ class Stepper:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.objective.load_state_dict(state["objective"])
+        self.loss.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -173,13 +172,13 @@ class Stepper:
 
     @contextmanager
     def progress(self, batches: Sequence[Sequence[int]], title: str) -> Iterator[Any]:
-        """A bar over the batches of an epoch, on a terminal and in the first process alone."""
+        """A bar over the batches of an epoch, only on a terminal and in the first process."""
         hidden = not (self.processes.first and sys.stderr.isatty())
         with tqdm(batches, title, leave=False, disable=hidden) as bar:
             yield bar
 
     def show(self, bar: Any, losses: Sequence[float], hits: int, batch_size: int) -> None:
-        """Put loss and accuracy of the epoch so far beside the bar."""
+        """Show loss and accuracy of the epoch so far beside the bar."""
         if not bar.disable:
             accuracy = hits / (len(losses) * batch_size)
             bar.set_postfix(loss=f"{np.mean(losses):.3f}", WA=f"{accuracy:.3f}")
@@ -192,7 +191,7 @@ class Stepper:
         size = -(-count // min(self.parts, count))
         starts = range(0, count, size)
         loss, hits = torch.zeros((), device=device), torch.zeros((), device=device)
-        random = seeded(self.config.seed, step + 1, rank=self.processes.rank, device=device)
+        random = seeded(self.config.run.seed, step + 1, rank=self.processes.rank, device=device)
         with random, quick_math(device, self.config):
             for start in starts:
                 end = min(start + size, count)
@@ -209,7 +208,7 @@ class Stepper:
         return loss, hits
 
     def _autocast(self) -> Any:
-        precision = self.config.precision
+        precision = self.config.run.precision
         kind = self.processes.device.type
         return torch.autocast(kind, DTYPES[precision], enabled=precision != "float32")
 
@@ -217,15 +216,15 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         if self.processes.count > 1 or self.parts >= count:
             raise DeviceError(
-                f"the memory does not hold {-(-count // self.parts)} clips at once; set "
-                "accumulation or recompute, or crop_seconds for long recordings"
+                f"out of memory with {-(-count // self.parts)} clips at once; increase "
+                "accumulation, set recompute, or set crop_seconds for long recordings"
             ) from error
         if self.processes.device.type == "cuda":
             torch.cuda.empty_cache()
         self.parts *= 2
         logger.warning(
-            "out of memory: a batch of %d clips is now computed in %d parts, which is the same "
-            "update",
-            self.config.batch_size,
+            "out of memory: a batch of %d clips is now computed in %d parts; the update is the "
+            "same",
+            self.config.data.batch_size,
             self.parts,
         )

@@ -1,7 +1,7 @@
 """The figures of a run for TensorBoard, in `tensorboard/` beside the log.
 
-Records of epochs in, event files out; an epoch that is already there is not written again, so
-that a run which was interrupted goes on in the same curves. Knows nothing of training.
+Records of epochs in, event files out. An epoch that is already there is not written again, so
+that a resumed run continues the same curves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ LANDMARK = "loss"  # written for every epoch
 
 
 def require_tensorboard() -> None:
-    """Refuse to begin a run whose log cannot be written.
+    """Check that TensorBoard is installed before a run starts.
 
     Raises:
         DependencyError: If tensorboard is not installed.
@@ -28,7 +28,7 @@ def require_tensorboard() -> None:
 
 
 def write_events(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the epochs that TensorBoard has not seen, by the number of updates.
+    """Write the epochs that are not in the event files yet, by the number of updates.
 
     Args:
         folder: Folder of the run.
@@ -47,7 +47,7 @@ def write_events(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and values of an epoch; corpora and rates have curves of their own."""
+    """Names and values of an epoch; each corpus and learning rate has its own curve."""
     yield from ((name, record[name]) for name in FIGURES)
     yield from ((f"uar/{name}", val) for name, val in record["uar_per_corpus"].items() if name)
     yield from ((f"rate/{name}", value) for name, value in record["rates"].items())

@@ -127,7 +127,10 @@ def test_settings_survive_json():
     ("change", "message"),
     [
         ({"mode": "full"}, "mode is 'full', allowed are entire, partial, frozen"),
-        ({"epochs": 0, "batch_size": 0}, "epochs must be above 0; batch_size must be above 0"),
+        (
+            {"epochs": 0, "batch_size": 0},
+            "data: batch_size must be above 0; schedule: epochs must be above 0",
+        ),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
         ({"corpus_weights": {"a": 0.0}}, "corpus_weights"),
         ({"epoch_clips": 0}, "epoch_clips"),

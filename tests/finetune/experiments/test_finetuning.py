@@ -16,7 +16,7 @@ from emoser.finetune import FinetuneConfig, Utterance, evaluate, train
 from emoser.finetune.config import Augmentation
 from emoser.finetune.scoring.evaluation import score_logits
 from emoser.finetune.training import run as engine
-from emoser.finetune.training.loss import Objective, build_targets, masked_cross_entropy
+from emoser.finetune.training.loss import TrainingLoss, build_targets, masked_cross_entropy
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionOutput
 
@@ -236,11 +236,11 @@ def test_the_second_task_is_added_with_its_weight():
     targets = build_targets(
         [Utterance("x", "sad")], LABELS, restricted={}, statistics=torch.tensor([[2.0, 0.0]])
     )
-    objective = Objective(3, 2, statistics_weight=0.5, smoothing=0.0)
-    torch.nn.init.zeros_(objective.regressor.weight)
-    torch.nn.init.zeros_(objective.regressor.bias)
-    loss = objective(EmotionOutput(torch.zeros(1, 4), torch.zeros(1, 3)), targets)
-    assert float(loss.detach()) == pytest.approx(np.log(4) + 0.5 * 0.5 * 1.5)
+    loss = TrainingLoss(3, 2, statistics_weight=0.5, smoothing=0.0)
+    torch.nn.init.zeros_(loss.regressor.weight)
+    torch.nn.init.zeros_(loss.regressor.bias)
+    found = loss(EmotionOutput(torch.zeros(1, 4), torch.zeros(1, 3)), targets)
+    assert float(found.detach()) == pytest.approx(np.log(4) + 0.5 * 0.5 * 1.5)
 
 
 def test_scores_decide_between_the_chosen_labels_alone():

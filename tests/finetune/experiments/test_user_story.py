@@ -19,12 +19,12 @@ from emoser.cli import main
 from emoser.errors import CheckpointError
 from emoser.finetune import FinetuneConfig, Utterance, cross_validate, finetune, read_corpus
 from emoser.finetune.config import Augmentation
-from emoser.finetune.experiments import cross_validation as experiments
+from emoser.finetune.experiments import split_run
 from emoser.finetune.experiments.cross_validation import describe_folds
 from emoser.finetune.experiments.finetuning import check_classes, choose_split
-from emoser.finetune.experiments.start import build_start, suggest_settings
+from emoser.finetune.experiments.start import build_initial_model, suggest_settings
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.leakage import describe_contact
+from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import assess, compare, to_markdown
 from emoser.metrics import accuracy, bootstrap_interval
 
@@ -147,35 +147,38 @@ def test_a_wrong_path_is_found_before_the_first_step(tmp_path, capsys):
 
 def test_a_kept_head_begins_with_what_the_base_knows(base):
     config = FinetuneConfig(base="emoser-tiny", keep_head=True)
-    model = build_start(config, ("sad", "bored", "angry"))
+    model = build_initial_model(config, ("sad", "bored", "angry"))
     theirs = load_model(find_checkpoint("emoser-tiny").folder)
     names = theirs.config.labels
     for row, label in ((0, "sad"), (2, "angry")):
         known = theirs.head.classifier.weight[names.index(label)]
         assert torch.equal(model.head.classifier.weight[row], known)
-    drawn = build_start(replace(config, keep_head=False), ("sad", "bored", "angry"))
+    drawn = build_initial_model(replace(config, keep_head=False), ("sad", "bored", "angry"))
     assert torch.equal(model.head.classifier.weight[1], drawn.head.classifier.weight[1])
     assert not torch.equal(model.head.classifier.weight[0], drawn.head.classifier.weight[0])
-    plain = build_start(replace(config, base=str(base)), ("sad",))
-    same = build_start(replace(config, base=str(base), keep_head=False), ("sad",))
+    plain = build_initial_model(replace(config, base=str(base)), ("sad",))
+    same = build_initial_model(replace(config, base=str(base), keep_head=False), ("sad",))
     assert torch.equal(plain.head.classifier.weight, same.head.classifier.weight)
 
 
 def test_suggested_settings_fit_the_size_of_the_base_and_the_mode(base):
     small = suggest_settings(str(base))
-    assert (small.mode, small.keep_head) == ("partial", True)
-    assert small.encoder_learning_rate > FinetuneConfig().encoder_learning_rate
+    assert (small.model.mode, small.model.keep_head) == ("partial", True)
+    assert (
+        small.optimisation.encoder_learning_rate
+        > FinetuneConfig().optimisation.encoder_learning_rate
+    )
     assert not suggest_settings(str(base), mode="frozen").varies  # so that layers are kept
 
 
 def test_an_encoder_that_was_trained_on_the_tested_speakers_is_named():
     items = [replace(item, corpus="nemo", speaker="EB0") for item in people(1)]
     items += [replace(item, corpus="nemo", speaker="KS0") for item in people(1)]
-    (note,) = describe_contact("emoser-tiny", items)
+    (note,) = describe_leakage("emoser-tiny", items)
     assert "trained on 1 of the 2 tested speakers (nemo)" in note
     assert "not speaker-independent" in note
-    assert not describe_contact("emoser-tiny", items[6:])
-    assert not describe_contact("emoser-tiny", people(3))
+    assert not describe_leakage("emoser-tiny", items[6:])
+    assert not describe_leakage("emoser-tiny", people(3))
 
 
 def people(number, clips=6, **changes):
@@ -239,7 +242,7 @@ def test_an_experiment_tests_every_fold_once_and_goes_on_where_it_stopped(
 ):
     utterances = read_corpus(table)[:-1]
     config = replace(CONFIG, base=str(base))
-    train = experiments.train
+    train = split_run.train
     calls = []
 
     def fail_third(*arguments, **options):
@@ -250,11 +253,11 @@ def test_an_experiment_tests_every_fold_once_and_goes_on_where_it_stopped(
 
     arguments = {"config": config, "setting": setting, "num_folds": 3, "num_seeds": 3}
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "train", fail_third)
+        patch.setattr(split_run, "train", fail_third)
         with pytest.raises(KeyboardInterrupt):
             cross_validate(utterances, output=tmp_path / "a", device="cpu", **arguments)
         calls.clear()
-        patch.setattr(experiments, "train", lambda *a, **k: calls.append(1) or train(*a, **k))
+        patch.setattr(split_run, "train", lambda *a, **k: calls.append(1) or train(*a, **k))
         resumed = cross_validate(utterances, output=tmp_path / "a", device="cpu", **arguments)
         assert len(calls) == 1
     whole = cross_validate(utterances, output=tmp_path / "b", device="cpu", **arguments)

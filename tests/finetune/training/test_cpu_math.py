@@ -15,8 +15,8 @@ from emoser.finetune.data.batches import collate
 from emoser.finetune.data.inputs import Batch
 from emoser.finetune.training import cpu_math as shortcuts
 from emoser.finetune.training.cpu_math import FUSED_FRAMES, attend, drop, quick_math
-from emoser.finetune.training.distributed import Processes
-from emoser.finetune.training.loss import Objective, Targets
+from emoser.finetune.training.distributed import ProcessGroup
+from emoser.finetune.training.loss import Targets, TrainingLoss
 from emoser.finetune.training.optimization import build_optimizer
 from emoser.finetune.training.steps import Stepper, set_recompute
 from emoser.models.config import ModelConfig
@@ -141,10 +141,16 @@ def build_stepper(config, chance):
         Wav2Vec2Config, layerdrop=0.0, mask_time_prob=0.0, **dict.fromkeys(DROPOUTS, chance)
     )
     model = build_model(encoder, ModelConfig(labels=LABELS), seed=0)
-    objective = Objective(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
-    set_recompute(model, active=config.recompute)
-    optimizer = build_optimizer(model, objective, config)
-    return Stepper(model, objective, optimizer, config, Processes("cpu"), 10)
+    loss = TrainingLoss(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
+    set_recompute(model, active=config.run.recompute)
+    return Stepper(
+        model=model,
+        loss=loss,
+        optimizer=build_optimizer(model, loss, config),
+        config=config,
+        processes=ProcessGroup("cpu"),
+        num_steps=10,
+    )
 
 
 class Clips:

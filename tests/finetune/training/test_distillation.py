@@ -17,7 +17,7 @@ from emoser.finetune import FinetuneConfig, Utterance, train
 from emoser.finetune.config import Augmentation
 from emoser.finetune.data.batches import collate
 from emoser.finetune.data.inputs import Batch
-from emoser.finetune.training.distillation import Teachers, distillation_loss
+from emoser.finetune.training.loss import Teachers, distillation_loss
 from emoser.models.config import ModelConfig
 
 CONFIG = FinetuneConfig(
@@ -108,7 +108,7 @@ def test_the_answer_is_the_mean_of_softened_probabilities():
     samples, lengths = collate(random_clips([5_000, 7_000, 4_000]))
     allowed = torch.ones(3, 4, dtype=torch.bool)
     allowed[2, 0] = False
-    answer = Teachers(models, LABELS, temperature=2.0).answer(
+    answer = Teachers(models, LABELS, temperature=2.0).predict(
         Batch("waveforms", samples, lengths), allowed
     )
     with torch.no_grad():

@@ -213,7 +213,7 @@ def test_memory_for_not_a_single_clip_is_an_error(sides, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("a pretended one")
 
     monkeypatch.setattr(LossModule, "forward", greedy)
-    with pytest.raises(DeviceError, match="does not hold 1 clips"):
+    with pytest.raises(DeviceError, match="out of memory with 1 clips"):
         train(*sides, model=small_model(), config=CONFIG, output=tmp_path)
 
 
@@ -340,7 +340,7 @@ def test_muon_moves_matrices_and_kernels_of_the_encoder_and_adamw_the_rest():
         matrix.grad = kernel.grad.flatten(1)
     chosen = {id(item) for item in [*inner, *kernels]}
     rest = [item for item in theirs.parameters() if id(item) not in chosen]
-    rate, decay = CONFIG.encoder_learning_rate, config.weight_decay
+    rate, decay = CONFIG.optimisation.encoder_learning_rate, config.optimisation.weight_decay
     parts = (
         torch.optim.Muon(
             [*inner, *flat], lr=2.5 * rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
@@ -351,7 +351,7 @@ def test_muon_moves_matrices_and_kernels_of_the_encoder_and_adamw_the_rest():
                 {"params": [item for item in rest if item.ndim <= 1], "weight_decay": 0.0},
             ],
             lr=rate,
-            betas=config.betas,
+            betas=config.optimisation.betas,
         ),
     )
     build_optimizer(ours, torch.nn.Identity(), config).step()
@@ -462,9 +462,8 @@ def test_leftovers_of_a_killed_save_are_cleared(finished, sides):
     stale.mkdir()
     foreign = folder / ".git"
     foreign.mkdir()
-    old = folder / ".best.old.xyz"
-    old.mkdir()
-    (folder / "best").rename(old / "replaced")
+    old = folder / ".best.saving-elsewhere-1-xyz"
+    (old / "weights").mkdir(parents=True)
     train(*sides, model=small_model(), config=config, output=folder)
     assert not stale.exists()
     assert not old.exists()

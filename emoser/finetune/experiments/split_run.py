@@ -1,0 +1,124 @@
+"""One split from encoder to checkpoint: a model is built, trained, calibrated, tested and saved."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.save import save_model
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.experiments.start import build_initial_model
+from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.calibration import fit_temperature
+from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.provenance import describe_training
+from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.finetune.training.distributed import ProcessGroup
+from emoser.finetune.training.freezing import merge_lora
+from emoser.finetune.training.run import BEST, train
+from emoser.labels import CANONICAL_LABELS
+from emoser.models.model import EmotionModel
+
+
+@dataclass(frozen=True)
+class SplitSetup:
+    """What a split is trained with.
+
+    Attributes:
+        config: All settings.
+        base: The checkpoint of `config.base`.
+        labels: Labels in the order of the logits.
+        processes: The processes that share the run.
+    """
+
+    config: FinetuneConfig
+    base: CheckpointFiles
+    labels: tuple[str, ...]
+    processes: ProcessGroup
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """The result of a split.
+
+    Attributes:
+        best_epoch: The epoch that the validation set chose.
+        temperature: Fitted on the validation set; 1 without calibration.
+        logits: Logits of the test set, divided by the temperature, (N, C).
+        evaluation: The figures of the test set.
+    """
+
+    best_epoch: int
+    temperature: float
+    logits: NDArray[np.float32]
+    evaluation: Evaluation
+
+
+def run_split(
+    split: Split,
+    setup: SplitSetup,
+    folder: Path,
+    *,
+    name: str,
+    calibrate: bool = False,
+    notes: Sequence[str] = (),
+) -> SplitResult:
+    """Train on a split, or resume it, test once, and save the checkpoint with its card.
+
+    Args:
+        split: Training, validation and test set.
+        setup: What it is trained with.
+        folder: Folder of the run.
+        name: Name of the checkpoint on its card.
+        calibrate: Whether to fit the temperature on the validation set.
+        notes: Remarks that belong beside the figures.
+
+    Raises:
+        ValueError: If a side is empty or a label is unknown.
+        AudioError: If a recording cannot be decoded.
+        CheckpointError: If the encoder does not load, or the folder holds another run.
+    """
+    config, labels, processes = setup.config, setup.labels, setup.processes
+    model = build_initial_model(config, labels, files=setup.base)
+    trained = train(
+        split.training,
+        split.validation,
+        model=model,
+        config=config,
+        output=folder,
+        device=processes,
+        share_speakers=True,
+    )
+    temperature = 1.0
+    if calibrate:
+        truth = np.array([labels.index(item.label) for item in split.validation])
+        temperature = fit_temperature(_predict(model, split.validation, processes), truth)
+    logits = _predict(model, split.test, processes) / np.float32(temperature)
+    evaluation = assess(logits, split.test, labels, protocol=split.protocol, notes=notes)
+    training = describe_training(config, split, evaluation, base=setup.base)
+    model.config = replace(model.config, temperature=temperature, training=training)
+    processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
+    return SplitResult(trained.best_epoch, temperature, logits, evaluation)
+
+
+def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
+    """The labels of utterances, canonical ones first and in their order.
+
+    Example:
+        >>> order_labels([Utterance("a", "sad"), Utterance("b", "bored"), Utterance("c", "happy")])
+        ('happy', 'sad', 'bored')
+    """
+    found = {item.label for item in utterances}
+    known = [label for label in CANONICAL_LABELS if label in found]
+    return (*known, *sorted(found - set(known)))
+
+
+def _predict(
+    model: EmotionModel, utterances: Sequence[Utterance], processes: ProcessGroup
+) -> NDArray[np.float32]:
+    return predict_logits(model, Recordings(utterances), device=processes.device)
