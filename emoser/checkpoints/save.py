@@ -122,11 +122,6 @@ def copy_model(
     return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=card)
 
 
-def native_config(model: EmotionModel) -> dict[str, Any]:
-    """The `config.json` of a model: transformers' own keys, and one block of emoser's."""
-    return (to_native(model) if is_native(model) else to_own(model))[1]
-
-
 def _write_tensors(tensors: Tensors, file: Path) -> None:
     try:
         save_file(tensors, file, metadata={"format": "pt"})

@@ -9,18 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from emoser.checkpoints.catalog import RECIPE_ENCODERS
 from emoser.finetune.config import Augmentation, FinetuneConfig
-
-ENCODERS: Mapping[str, str] = {
-    "w2v-base": "facebook/wav2vec2-base",
-    "w2v-base-960h": "facebook/wav2vec2-base-960h",
-    "w2v-large": "facebook/wav2vec2-large",
-    "w2v-large-960h": "facebook/wav2vec2-large-960h",
-    "hbt-base": "facebook/hubert-base-ls960",
-    "hbt-large": "facebook/hubert-large-ll60k",
-    "hbt-large-960h": "facebook/hubert-large-ls960-ft",
-}
-"""The encoders by the names of the paper, and their Hub ids."""
 
 PAPER_RESULTS: Mapping[tuple[str, str], tuple[float, str]] = {
     ("PF-hbt-large", "sd"): (79.58, "the paper's abstract"),
@@ -76,7 +66,7 @@ SUPERB = FinetuneConfig(
 
 def _build_recipes() -> dict[str, FinetuneConfig]:
     recipes = {}
-    for name, base in ENCODERS.items():
+    for name, base in RECIPE_ENCODERS.items():
         recipes[f"EF-{name}"] = replace(PAPER, base=base, mode="entire")
         recipes[f"PF-{name}"] = replace(PAPER, base=base, mode="partial")
         recipes[f"Frozen-{name}"] = replace(SUPERB, base=base)

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from emoser.checkpoints.catalog import RECIPE_ENCODERS
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.save import build_model
 from emoser.errors import CheckpointError
@@ -30,7 +31,7 @@ from emoser.finetune.data.inputs import choose_form
 from emoser.finetune.data.padding import forward_batch
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.experiments.start import build_start
-from emoser.finetune.recipes import ENCODERS, PAPER
+from emoser.finetune.recipes import PAPER
 from emoser.finetune.training.freezing import freeze, merge_lora, set_training
 from emoser.finetune.training.optimization import anneal, build_optimizer
 from emoser.finetune.training.steps import Stepper
@@ -65,7 +66,7 @@ def test_every_experiment_of_the_paper_has_a_recipe():
     assert (recipe.optimizer, recipe.schedule, recipe.selection) == ("adam", "newbob", "accuracy")
     assert not recipe.masking
     assert not recipe.varies
-    assert {name.split("-", 1)[1] for name in RECIPES} == set(ENCODERS)
+    assert {name.split("-", 1)[1] for name in RECIPES} == set(RECIPE_ENCODERS)
     assert FinetuneConfig.from_dict(recipe.to_dict()) == recipe
 
 
