@@ -134,6 +134,8 @@ def test_figures_stand_below_their_protocol_with_intervals_and_groups(model):
         "torch 2.14",
     ):
         assert part in text
+    assert "| true \\ predicted | sad | happy |\n|---|---|---|\n| sad | 7 | 3 |" in text
+    assert text.count("| sex of the speaker | unweighted average recall |") == 1
     assert "0.99" not in str(card)
     assert (card.data.license, card.data.language) == ("cc-by-4.0", "pl")
     assert card.data.base_model == "facebook/hubert-base-ls960"
