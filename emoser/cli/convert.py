@@ -1,4 +1,4 @@
-"""`emoser convert`: a checkpoint of any layout as a folder of emoser's, numbers proven equal."""
+"""`emoser convert`: write a checkpoint of any layout as safetensors with equal numbers."""
 
 import argparse
 import json
@@ -13,15 +13,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "convert",
         help="write a checkpoint of any layout as safetensors",
         description="Write a checkpoint of any layout as a folder of safetensors that emoser "
-        "loads, and transformers too where it has a class for the model. The folder is read "
+        "loads, and transformers too if it has a class for the model. The folder is loaded "
         "again and compared with the source before it appears.",
     )
     parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
-    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
+    parser.add_argument("folder", metavar="FOLDER", help="folder to write")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.add_argument(
-        "--activation", help="inside the head, where the layout leaves it open: none, tanh, relu"
+        "--activation",
+        help="activation inside the head, if the layout does not state it: none, tanh, relu",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -29,7 +30,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert and print what was done."""
+    """Convert the checkpoint and print the result."""
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.checkpoints.conversion import convert_checkpoint
 
