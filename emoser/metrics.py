@@ -84,6 +84,17 @@ def confusion_matrix(truth: Indices, predicted: Indices, num_labels: int) -> NDA
     return matrix
 
 
+def confusion_table(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[list[str]]:
+    r"""A confusion matrix as the rows of a table, with a header: one row per true label.
+
+    Example:
+        >>> confusion_table(["sad", "happy"], [[7, 3], [2, 8]])[:2]
+        [['true \\ predicted', 'sad', 'happy'], ['sad', '7', '3']]
+    """
+    rows = [[label, *map(str, row)] for label, row in zip(labels, counts, strict=True)]
+    return [["true \\ predicted", *labels], *rows]
+
+
 def expected_calibration_error(
     truth: Indices, probabilities: NDArray[np.floating], *, num_bins: int = NUM_BINS
 ) -> float:

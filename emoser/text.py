@@ -49,3 +49,40 @@ def guard_cell(text: str) -> str:
     """
     text = text.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Words as an enumeration; "" for none.
+
+    Example:
+        >>> join_words(["sad"]), join_words(["sad", "happy", "angry"])
+        ('sad', 'sad, happy and angry')
+    """
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header.
+
+    Example:
+        >>> print(markdown_table([["label", "recall"], ["sad", "0.7"]]))
+        | label | recall |
+        |---|---|
+        | sad | 0.7 |
+    """
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def aligned_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in columns of equal width, the first to the left and the others to the right.
+
+    Example:
+        >>> print(aligned_table([["label", "recall"], ["sad", "0.7"]]))
+        label     recall
+        sad          0.7
+    """
+    width = max(len(cell) for row in rows for cell in row) + 2
+    return "\n".join(
+        row[0].ljust(width) + "".join(cell.rjust(width) for cell in row[1:]) for row in rows
+    )

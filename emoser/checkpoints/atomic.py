@@ -1,7 +1,4 @@
-"""Write a folder so that others see the old one or the new one, never a mixture.
-
-Knows nothing of what is inside.
-"""
+"""Replace a folder so that readers see the old version or the new one, never a mixture."""
 
 import ctypes
 import os
@@ -13,16 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-AT_CURRENT_FOLDER = -100
+AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+OLD = "-old"
 
 
 @contextmanager
 def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well.
+    """A temporary folder that takes the place of `folder` when the block ends without an error.
 
-    A fault inside leaves the old folder as it was and removes the temporary one. A kill leaves
-    the old folder or the new one; what it leaves beside is cleared at the next save.
+    After an error inside the block, `folder` is as before and the temporary folder is removed.
+    On Linux the exchange is one step, so that a kill at any moment leaves the old version or the
+    new one; elsewhere a kill during the exchange leaves the old version under a temporary name,
+    from which the next save restores it. Other leftovers of killed processes are removed by the
+    next save.
 
     Raises:
         NotADirectoryError: If the path is a file.
@@ -31,60 +32,68 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; name a folder to save to")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(f"{folder} is not empty; pass overwrite=True to replace it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(f"{folder} is not empty; pass overwrite=True to replace it")
     temporary = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}-", dir=folder.parent))
     try:
         os.chmod(temporary, 0o755)
         yield temporary
         _flush(temporary)
-        _exchange(temporary, folder)
+        _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _exchange(temporary: Path, folder: Path) -> None:
-    """Put the new folder where the old one is; the old one is then the temporary."""
-    if not folder.exists():
-        temporary.rename(folder)
-    elif not _swap(temporary, folder):
-        old = temporary.with_name(f"{temporary.name}-old")
-        folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+def _replace(folder: Path, temporary: Path) -> None:
+    """Put `temporary` in the place of `folder`; an old version ends up as `temporary`."""
+    try:
+        temporary.rename(folder)  # works where the folder is missing or empty
+    except OSError:
+        if not folder.is_dir():
+            raise
+        if not _exchange(temporary, folder):
+            old = temporary.with_name(f"{temporary.name}{OLD}")
+            folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def _swap(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step, where the system can (Linux); whether it did."""
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, which only Linux can; whether it was done.
+
+    Python has no call for it: `os.replace` refuses a folder that is not empty.
+    """
     if platform.system() != "Linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
     paths = os.fsencode(one), os.fsencode(other)
-    done = rename(AT_CURRENT_FOLDER, paths[0], AT_CURRENT_FOLDER, paths[1], RENAME_EXCHANGE)
-    return bool(done == 0)
+    return bool(rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0)
 
 
 def _prefix(folder: Path) -> str:
-    """How temporary folders of this machine begin; the number of the process follows."""
+    """Prefix of temporary folders of this machine; the process id follows."""
     machine = re.sub(r"\W", "", platform.node())
     return f".{folder.name}.saving-{machine}-"
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine that are no more have left beside the folder."""
+    """Remove what dead processes of this machine left, but restore a version moved aside."""
     prefix = _prefix(folder)
-    for item in folder.parent.iterdir():
-        number = item.name.removeprefix(prefix).split("-")[0]
-        if item.name.startswith(prefix) and number.isdigit() and not _is_alive(int(number)):
-            shutil.rmtree(item, ignore_errors=True)
+    for item in list(folder.parent.iterdir()):
+        process = item.name.removeprefix(prefix).split("-")[0]
+        if item.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
+            if item.name.endswith(OLD) and not folder.exists():
+                item.rename(folder)
+            else:
+                shutil.rmtree(item, ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process runs; where asking would end it (Windows), it is taken to."""
+    """Whether a process runs; assumed on Windows, where `os.kill` would end it."""
     if os.name == "nt":
         return True
     try:

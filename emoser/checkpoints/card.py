@@ -1,33 +1,55 @@
-"""The model card of a checkpoint: what the Hub reads, and what a stranger needs to use it.
+"""The model card of a checkpoint: metadata for the Hub, and how to use the model.
 
-Takes what a folder says about itself and gives a `huggingface_hub.ModelCard`. A card that was
-written for emoser is kept, its metadata completed; of any other the licence and language are
-taken over and its text is quoted. Nothing is fetched.
+A card that was written for emoser is kept and its metadata completed. Any other card is quoted
+below a new one, which takes over its licence and language. The text is in `card_template.md`.
+No request is made.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.card_text import METRICS, compose_text, stated_evaluations
 from emoser.checkpoints.files import CARD, GOLDEN
 from emoser.errors import CheckpointError
+from emoser.metrics import confusion_table, drawn_units
 from emoser.models.config import ModelConfig
+from emoser.text import counted, join_words, markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+TEMPLATE = Path(__file__).with_name("card_template.md")
 TAGS = ("speech-emotion-recognition", "emotion-recognition", "audio", "speech", "emoser")
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "base_model")
-"""What a foreign card says that stays true of the same weights in another layout."""
+"""Metadata of a foreign card that stay true of the same weights in another layout."""
 OWN = ("library_name", "model_name", "eval_results", "tags")
-"""What emoser knows better than the card that was there."""
+"""Metadata that are written anew in every card."""
 FRONT = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 OURS = "from emoser import"
 NAMED = re.compile(r'(from_pretrained\(|"audio-classification", )"[^"\n]*"')
+METRICS: Mapping[str, tuple[str, str]] = {
+    "uar": ("recall", "Unweighted average recall"),
+    "accuracy": ("accuracy", "Accuracy"),
+    "macro_f1": ("f1", "Macro F1"),
+    "calibration_error": ("", "Expected calibration error"),
+}
+"""Figures of an evaluation: the metric of the Hub, "" if it has none, and the name in the text."""
+GROUPS: Mapping[str, str] = {
+    "per_corpus": "corpus",
+    "per_sex": "sex of the speaker",
+    "per_speaker": "speaker",
+}
+MAX_ROWS = 24  # of a table of groups; of longer ones, both ends and the middle are shown
+NORMALIZATIONS: Mapping[str, str] = {
+    "none": "as they are",
+    "clip": "with zero mean and unit variance over each recording",
+    "layer": "with zero mean and unit variance over each recording (layer norm)",
+    "centre": "with zero mean over each recording",
+}
+SETTINGS = ("mode", "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "seed")
 
 
 @dataclass(frozen=True)
@@ -35,13 +57,13 @@ class CardFacts:
     """What a card is written from.
 
     Attributes:
-        name: What the snippets call the model: a Hub id, or the name of its folder.
-        config: What stands around the encoder, with the training and where it came from.
-        layout: How the folder is written: "transformers", "emoser", or another.
-        num_weights: How many weights the model has.
-        before: The text of the card that was there, "" without any.
+        name: Name of the model in the snippets: a Hub id or the name of its folder.
+        config: Configuration of the model, with the training and its provenance.
+        layout: Layout of the folder: "transformers", "emoser", or another.
+        num_weights: Number of weights of the model.
+        before: Text of the card that the checkpoint had; "" if it had none.
         max_difference: Largest difference of a logit to the source of a conversion, else None.
-        note: What must be read before everything else, such as that the folder holds a graph.
+        note: Shown before everything else, such as that the folder holds a graph.
     """
 
     name: str
@@ -57,30 +79,47 @@ def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
     """The card of a checkpoint.
 
     Args:
-        facts: What is known of it.
-        fresh: Write the text anew also where the card before was written for emoser.
+        facts: What is known about the checkpoint.
+        fresh: Write the text anew even if the card before was written for emoser.
     """
+    from huggingface_hub import ModelCard
+
     stated = read_metadata(facts.before)
     data = _metadata(facts, stated)
-    if OURS in facts.before and not fresh:
-        body = _rename(_body(facts.before), facts.name)
-        return _join(_complete(data, stated), _put_note(body, facts.note))
-    quoted = "" if OURS in facts.before else _body(facts.before).strip()
-    text = compose_text(
-        facts.name,
-        facts.config,
+    body = FRONT.sub("", facts.before, count=1).strip()
+    ours = OURS in facts.before
+    if ours and not fresh:
+        text = _insert_note(_rename(body, facts.name), facts.note)
+        return ModelCard(f"---\n{_complete(data, stated).to_yaml()}\n---\n\n{text.strip()}\n")
+    config = facts.config
+    corpus = (
+        f"scaled by the training corpus (mean {config.input_mean:g}, "
+        f"deviation {config.input_std:g})"
+    )
+    licence = data.get("license_name") or data.get("license")
+    card: ModelCard = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        title=facts.name.split("/")[-1],
+        name=facts.name,
+        note=facts.note,
+        config=config,
+        training=config.training,
         layout=facts.layout,
         num_weights=facts.num_weights,
-        licence=str(data.get("license_name") or data.get("license")),
-        max_difference=facts.max_difference,
+        tasks=_describe_tasks(config),
+        labels=join_words(config.labels),
+        evaluations=[_describe(found) for found in stated_evaluations(config.training)],
+        origin=_describe_origin(config.training, facts.max_difference),
+        normalization=NORMALIZATIONS.get(config.normalization, corpus),
+        licence="" if licence in ("not-stated", "unknown") else licence,
+        quoted="" if ours else _lower_headings(body),
     )
-    if quoted:
-        text += f"\n## The card of the source, as its authors wrote it\n\n{_lower(quoted)}\n"
-    return _join(data, _put_note(text, facts.note))
+    return card
 
 
 def read_max_difference(folder: Path) -> float | None:
-    """How far the logits of a converted folder were from those of its source; None unknown."""
+    """Largest difference of a logit of a converted folder to its source; None if unknown."""
     file = folder / GOLDEN
     if not file.is_file():
         return None
@@ -91,13 +130,13 @@ def read_max_difference(folder: Path) -> float | None:
 
 
 def read_card(folder: Path) -> str:
-    """The text of the card in a folder, "" without any."""
+    """The text of the card in a folder; "" if there is none."""
     file = folder / CARD
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def read_metadata(text: str) -> dict[str, Any]:
-    """The front matter of a card; empty where there is none, or none that can be read."""
+    """The front matter of a card; empty if there is none or it is malformed."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
@@ -110,7 +149,7 @@ def read_metadata(text: str) -> dict[str, Any]:
 
 
 def check_card(text: str) -> list[str]:
-    """What is wrong with a card, one sentence each; nothing is asked of the Hub.
+    """The faults of a card, one sentence each; no request is made.
 
     Example:
         >>> check_card("# A model")
@@ -155,13 +194,13 @@ def _metadata(facts: CardFacts, stated: Mapping[str, Any]) -> "ModelCardData":
 
 
 def _base(training: Mapping[str, Any]) -> str | None:
-    """The Hub id of the encoder, where the training began with one."""
+    """The Hub id of the encoder that training started from, if it has one."""
     base = str(training.get("base_model") or training.get("base") or "")
     return base if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
 
 
 def _results(facts: CardFacts) -> list["EvalResult"]:
-    """The figures that state their protocol."""
+    """The figures of the evaluations that state their protocol."""
     from huggingface_hub import EvalResult
 
     return [
@@ -180,38 +219,119 @@ def _results(facts: CardFacts) -> list["EvalResult"]:
     ]
 
 
-def _body(text: str) -> str:
-    return FRONT.sub("", text, count=1)
+def stated_evaluations(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The evaluations of a training that state their protocol."""
+    found = training.get("evaluations") or ()
+    return [item for item in found if isinstance(item, Mapping) and item.get("protocol")]
 
 
-def _lower(text: str) -> str:
-    """Headings two levels further down, so that they stay below that of the quotation."""
+def _describe_tasks(config: ModelConfig) -> list[str]:
+    """What the model does, as the rest of a sentence."""
+    tasks = []
+    if config.labels:
+        tasks.append(f"distinguishes {join_words(config.labels)} in speech")
+    if config.dimensions:
+        tasks.append(f"gives {join_words(config.dimensions)} of speech as values")
+    return tasks
+
+
+def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
+    """One evaluation for the template: its size in words, and its tables."""
+    counts = [
+        counted(found[key], word)
+        for key, word in (("num_utterances", "recording"), ("num_speakers", "known speaker"))
+        if found.get(key)
+    ]
+    tables = [_figures(found)]
+    if found.get("labels") and found.get("confusion"):
+        tables.append(markdown_table(confusion_table(found["labels"], found["confusion"])))
+    tables += [_group_table(word, found.get(key) or {}) for key, word in GROUPS.items()]
+    return {
+        **found,
+        "size": f" ({' of '.join(counts)})" if counts else "",
+        "notes": found.get("notes", ()),
+        "tables": list(filter(None, tables)),
+    }
+
+
+def _figures(found: Mapping[str, Any]) -> str:
+    rows = [["figure", "value", f"95 % interval over {drawn_units(found.get('num_speakers'))}"]]
+    for key, (_, name) in METRICS.items():
+        if key in found:
+            interval = found.get(f"{key}_interval")
+            shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+            rows.append([name, f"{found[key]:.3f}", shown])
+    return markdown_table(rows)
+
+
+def _group_table(word: str, figures: Mapping[str, float]) -> str:
+    """Recall by group in ascending order; "" if fewer than two groups are known."""
+    known = [(value, name) for name, value in figures.items() if name]
+    ranked = sorted(known, key=lambda pair: pair[0])
+    if len(ranked) < 2:
+        return ""
+    if len(ranked) > MAX_ROWS:
+        middle = len(ranked) // 2
+        ranked = [*ranked[:3], *ranked[middle : middle + 1], *ranked[-3:]]
+    rows = [[name, f"{value:.3f}"] for value, name in ranked]
+    left_out = len(figures) > MAX_ROWS
+    more = f"\n\nThe lowest, the middle and the highest of {len(figures)}." if left_out else ""
+    return markdown_table([[word, "unweighted average recall"], *rows]) + more
+
+
+def _describe_origin(training: Mapping[str, Any], difference: float | None) -> list[str]:
+    """How the weights were made, one sentence each; empty if nothing is stated."""
+    sentences = []
+    source, clips, settings = (
+        value if isinstance(value := training.get(key), Mapping) else None
+        for key in ("converted_from", "clips", "settings")
+    )
+    if source is not None:
+        commit = f" at commit `{source['revision']}`" if source.get("revision") else ""
+        layout = source.get("layout")
+        sentences.append(f"Written from `{source.get('name')}`{commit}, layout {layout}.")
+    if difference is not None:
+        sentences.append(f"Largest difference of a logit to that source: {difference:.1e}.")
+    if training.get("base"):
+        base = str(training["base"])
+        shown = base if base.count("/") == 1 else PurePath(base).name  # never a local path
+        licence = f" ({training['base_licence']})" if training.get("base_licence") else ""
+        sentences.append(f"Fine-tuned from `{shown}`{licence}.")
+    if clips is not None:
+        counts = ", ".join(f"{count:,} {label}" for label, count in clips.items())
+        sentences.append(f"Training clips: {counts}.")
+    if settings is not None:
+        chosen = ", ".join(f"{key} {settings[key]}" for key in SETTINGS if key in settings)
+        sentences.append(f"Settings: {chosen}; all are in `config.json`.")
+    if training.get("data_licence"):
+        sentences.append(f"Licence of the training data: {training['data_licence']}.")
+    elif sentences:
+        sentences.append("The licence of the training data is not stated here.")
+    return sentences
+
+
+def _lower_headings(text: str) -> str:
+    """The text with its headings two levels down, below the heading of the quotation."""
     return re.sub(r"^(#{1,4}) ", r"##\1 ", text, flags=re.MULTILINE)
 
 
-def _put_note(text: str, note: str) -> str:
+def _insert_note(text: str, note: str) -> str:
     """The text with a note below its first heading."""
     if not note:
         return text
-    head, _, rest = text.lstrip().partition("\n")
+    head, _, rest = text.partition("\n")
     return f"{head}\n\n> {note}\n{rest}"
 
 
 def _rename(text: str, name: str) -> str:
-    """The same snippets, for the model under another name."""
+    """The text with the model under another name in its snippets."""
     return NAMED.sub(lambda match: f'{match[1]}"{name}"', text)
 
 
 def _complete(data: "ModelCardData", stated: Mapping[str, Any]) -> "ModelCardData":
-    """What a card written for emoser states, and what it left out."""
+    """Metadata of a card that was written for emoser, with what it leaves out."""
     for key, value in stated.items():
         if value and key not in OWN:
             setattr(data, key, value)
     data.eval_results = data.eval_results or stated.get("eval_results")
     return data
-
-
-def _join(data: "ModelCardData", body: str) -> "ModelCard":
-    from huggingface_hub import ModelCard
-
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n")

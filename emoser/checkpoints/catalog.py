@@ -1,9 +1,9 @@
-"""Names that people type, and what stands behind each: plain data about published checkpoints.
+"""Short names of published checkpoints, and facts about them.
 
-Written down from the cards, configurations and discussions of the checkpoints. No entry has been
-checked against the live Hub (`checked` says so); what a checkpoint really holds is read from its
-files when it is loaded. A figure is its authors' claim and is given with their protocol, which
-is often no speaker-independent one.
+Compiled from the cards, configurations and discussions of the checkpoints. No entry was compared
+with the live Hub (see `checked`); what a checkpoint holds is read from its files when it is
+loaded. A figure is a claim of its authors and comes with their protocol, which is often not
+speaker-independent.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ RECIPE_ENCODERS: Mapping[str, str] = {
     "hbt-large": "facebook/hubert-large-ll60k",
     "hbt-large-960h": "facebook/hubert-large-ls960-ft",
 }
-"""Encoders that the recipes of arXiv 2111.02735 start from, without EF-, PF- or Frozen-."""
+"""Encoders of the recipes of arXiv 2111.02735, by the recipe's name without its prefix."""
 RECIPE_PREFIXES = ("EF-", "PF-", "Frozen-")
 FOUR_SUPERB = ("neutral", "happy", "angry", "sad")
 EIGHT = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -36,17 +36,17 @@ class Entry:
     """A published checkpoint.
 
     Attributes:
-        name: What may be typed instead of the id.
+        name: Short name, accepted instead of the id.
         id: Owner and name on the Hub.
-        layout: How emoser reads it, as in `ModelInfo.layout`.
-        encoder: What hears the sound.
-        labels: In the order of the logits, canonical names.
-        licence: Of the weights.
-        megabytes: Of the weights, about; None where it was not written down.
-        trained_on: Corpora.
-        claim: The figure that its authors give; "" where they give none.
-        protocol: How they measured it.
-        caution: What to know before using it.
+        layout: Layout of the files, as in `ModelInfo.layout`.
+        encoder: Architecture of the encoder.
+        labels: Canonical names in the order of the logits.
+        licence: Licence of the weights.
+        megabytes: Approximate size of the weights; None if not known.
+        trained_on: Training corpora.
+        claim: Figure that the authors state; "" if they state none.
+        protocol: Protocol of that figure.
+        caution: What to know before using the checkpoint.
         checked: Whether the entry was compared with the live Hub.
     """
 
@@ -94,57 +94,27 @@ CATALOG = (
         "ZED test set",
         "trained with one non-neutral event per recording",
     ),
-    Entry(
-        "superb-wav2vec2-base",
-        "superb/wav2vec2-base-superb-er",
-        "transformers",
-        "wav2vec2-base",
-        FOUR_SUPERB,
-        "apache-2.0",
-        378,
-        "IEMOCAP",
-        "63.43 % accuracy",
-        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
-        "never report IEMOCAP numbers with it: the training sessions are unknown",
-    ),
-    Entry(
-        "superb-hubert-base",
-        "superb/hubert-base-superb-er",
-        "transformers",
-        "hubert-base",
-        FOUR_SUPERB,
-        "apache-2.0",
-        378,
-        "IEMOCAP",
-        "64.92 % accuracy",
-        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
-        "never report IEMOCAP numbers with it: the training sessions are unknown",
-    ),
-    Entry(
-        "superb-hubert-large",
-        "superb/hubert-large-superb-er",
-        "transformers",
-        "hubert-large",
-        FOUR_SUPERB,
-        "apache-2.0",
-        1_260,
-        "IEMOCAP",
-        "67.62 % accuracy",
-        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
-        "never report IEMOCAP numbers with it: the training sessions are unknown",
-    ),
-    Entry(
-        "superb-wav2vec2-large",
-        "superb/wav2vec2-large-superb-er",
-        "transformers",
-        "wav2vec2-large",
-        FOUR_SUPERB,
-        "apache-2.0",
-        1_260,
-        "IEMOCAP",
-        "65.64 % accuracy",
-        "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not stated",
-        "never report IEMOCAP numbers with it: the training sessions are unknown",
+    *(
+        Entry(
+            f"superb-{encoder}",
+            f"superb/{encoder}-superb-er",
+            "transformers",
+            encoder,
+            FOUR_SUPERB,
+            "apache-2.0",
+            megabytes,
+            "IEMOCAP",
+            claim,
+            "SUPERB: IEMOCAP four classes, leave one session out; the fold of this file is not "
+            "stated",
+            "never report IEMOCAP numbers with it: the training sessions are unknown",
+        )
+        for encoder, megabytes, claim in (
+            ("wav2vec2-base", 378, "63.43 % accuracy"),
+            ("hubert-base", 378, "64.92 % accuracy"),
+            ("hubert-large", 1_260, "67.62 % accuracy"),
+            ("wav2vec2-large", 1_260, "65.64 % accuracy"),
+        )
     ),
     Entry(
         "ehcalabres",
@@ -277,11 +247,11 @@ CATALOG = (
         "CREMA-D",
     ),
 )
-"""Checkpoints that people use, in no order of merit."""
+"""Widely used checkpoints, in no particular order."""
 
 
 def find_entry(name: str) -> Entry | None:
-    """The entry of a short name.
+    """The entry with a short name, or None.
 
     Example:
         >>> find_entry("superb-hubert-large").id
@@ -291,7 +261,7 @@ def find_entry(name: str) -> Entry | None:
 
 
 def find_recipe(name: str) -> str | None:
-    """The encoder that a recipe of the paper starts from, by the recipe's name.
+    """The encoder that a recipe of the paper starts from, or None.
 
     Example:
         >>> find_recipe("PF-hbt-large")

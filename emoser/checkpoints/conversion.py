@@ -1,7 +1,7 @@
-"""From any layout to emoser's own folder, with a proof that the numbers are the same.
+"""Convert a checkpoint of any layout to one that `save_model` writes, with equal numbers.
 
-The folder is written, read again and compared with the source on known clips before the caller
-sees it; what was compared is kept in `golden.json`.
+The written folder is loaded again and compared with the source on known clips before it
+appears; the logits that were compared are stored in `golden.json`.
 """
 
 import os
@@ -33,12 +33,12 @@ TOLERANCE = 1e-5  # of the largest logit
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a checkpoint.
+    """Result of a conversion.
 
     Attributes:
-        folder: Where it is now.
-        source_layout: How it was written before.
-        layout: How it is written now.
+        folder: The folder that was written.
+        source_layout: Layout of the source.
+        layout: Layout of the new folder.
         max_difference: Largest difference of a logit to the source.
     """
 
@@ -56,20 +56,20 @@ def convert_checkpoint(
     activation: str | None = None,
     name: str = "",
 ) -> Conversion:
-    """Write a checkpoint of any layout as a folder of emoser's.
+    """Convert a checkpoint of any layout to a folder of safetensors.
 
     Args:
-        checkpoint: Where it is.
-        folder: Where it goes; appears whole or not at all.
+        checkpoint: The source.
+        folder: The folder to write; appears complete or not at all.
         overwrite: Replace a folder that is not empty.
-        activation: For layouts that leave the activation inside the head open (ehcalabres):
-            "none", "tanh" or "relu".
-        name: What the card calls the model; the name of the folder where it is empty.
+        activation: "none", "tanh" or "relu", for layouts that do not state the activation
+            inside the head (ehcalabres).
+        name: Name of the model in the card; the name of the folder if empty.
 
     Raises:
-        CheckpointError: If it does not load, or the numbers change.
+        CheckpointError: If the source does not load, or its numbers change.
         FileExistsError: If the folder is not empty and `overwrite` is off.
-        ValueError: If `activation` is unknown or the head has no place for one.
+        ValueError: If `activation` is unknown, or the layout states it.
     """
     loaded = load_checkpoint(checkpoint)
     model = loaded.model if activation is None else _activate(loaded, activation)
@@ -83,7 +83,7 @@ def convert_checkpoint(
         difference = float((answer_alone(written.model) - expected).abs().max())
         if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
             raise CheckpointError(
-                f"{checkpoint.name} gives other numbers after conversion: {difference:.1e} apart"
+                f"the logits of {checkpoint.name} change by {difference:.1e} in the conversion"
             )
         for file in inner.iterdir():
             file.rename(target / file.name)
@@ -97,10 +97,10 @@ def convert_checkpoint(
 
 
 def describe_checkpoint(checkpoint: CheckpointFiles) -> CardFacts:
-    """What the card of a checkpoint of any layout is written from.
+    """The facts for the card of a checkpoint of any layout.
 
     Raises:
-        CheckpointError: If it does not load.
+        CheckpointError: If the checkpoint does not load.
     """
     loaded = load_checkpoint(checkpoint)
     facts = describe_model(loaded.model, checkpoint.name, card=checkpoint.card)
@@ -117,18 +117,18 @@ def publish(
     dry_run: bool = False,
     token: str | bool | None = None,
 ) -> str:
-    """Convert a loaded checkpoint, write its card, and upload both; the address of the commit.
+    """Convert a loaded checkpoint, write its card, and upload both; the URL of the commit.
 
     Args:
-        info: Of the loaded checkpoint.
-        repo_id: Where it goes, as owner/name.
+        info: Description of the loaded checkpoint.
+        repo_id: Repository, as owner/name.
         private: Make a new repository private.
-        dry_run: Do everything but send; the address is then that of the repository.
-        token: With which the Hub is asked.
+        dry_run: Do everything but upload; returns the URL of the repository.
+        token: Access token of the Hub.
 
     Raises:
-        CheckpointError: If the card is not fit to be published.
-        HubError: If the name is none, the Hub refuses, or it cannot be reached.
+        CheckpointError: If the card has a fault; see `check_card`.
+        HubError: If the id is malformed, or the Hub refuses or cannot be reached.
     """
     check_name(repo_id)
     source = CheckpointFiles(info.name, Path(info.path), info.revision)
@@ -144,7 +144,7 @@ def publish(
 
 
 def _provenance(checkpoint: CheckpointFiles, loaded: LoadedModel) -> dict[str, object]:
-    """What the source says of its training, and where it came from."""
+    """The training as the source states it, and the source itself."""
     source = {
         "name": checkpoint.name,
         "revision": checkpoint.revision,
@@ -160,7 +160,7 @@ def _activate(loaded: LoadedModel, activation: str) -> EmotionModel:
     head = loaded.model.head
     if loaded.layout != "ehcalabres" or not isinstance(head, DenseHead):
         raise ValueError(
-            f"the layout {loaded.layout!r} leaves no activation open; drop --activation"
+            f"the layout {loaded.layout!r} states its activation; leave out --activation"
         )
     head.activation = MODULES[activation]()
     loaded.model.config = replace(loaded.model.config, activation=activation)

@@ -1,15 +1,16 @@
-"""Fetch the files of a checkpoint from the Hub, at one commit, and put a folder there.
+"""Download checkpoints from the Hugging Face Hub, pinned to one commit, and upload them.
 
-Every fault is one `HubError` that names its cause, within seconds: what the Hub says is asked
-without retries before a file is fetched. What came is compared with the hash that the Hub
-states. Offline, not a single request is made. Knows nothing of tensors.
+Every failure raises a `HubError` that states its cause in one sentence and within seconds: the
+Hub is first asked without retries, before huggingface_hub downloads. Downloaded files are
+compared with the hash that the Hub states. In offline mode no request is made.
 """
 
 import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,25 +34,23 @@ WEIGHTS = (
     (r"wav2vec2\.ckpt", r"model\.ckpt"),
     (r"model\.pt",),
 )
-"""Names of weight files, the safest kind first; a kind counts when all of its names are there."""
+"""Names of weight files by format, safest first; a format needs a file for each of its names."""
 TIMEOUT_SECONDS = 10.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
-BLOCK_BYTES = 2**20
-WITHOUT_NETWORK = "check the network, or name a folder or the bundled emoser-tiny, which need none"
 UNREACHABLE = ("network", "server", "rate-limited")
-"""Reasons for which a copy in the cache is as good as an answer."""
+"""Reasons of a `HubError` after which the cached copy is used."""
 
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How the Hub is asked.
+    """How a checkpoint is downloaded.
 
     Attributes:
-        revision: Branch, tag or commit; the default branch when None.
-        cache_dir: Where files are kept; huggingface_hub's default when None.
-        local_files_only: Take everything from the cache, without any request.
-        token: For gated or private checkpoints.
+        revision: Branch, tag or commit; the default branch if None.
+        cache_dir: Cache folder; the default of huggingface_hub if None.
+        local_files_only: Use the cache only and make no request.
+        token: Access token for gated or private checkpoints.
     """
 
     revision: str | None = None
@@ -61,15 +60,15 @@ class HubOptions:
 
     @property
     def cache(self) -> str | None:
-        """`cache_dir` as huggingface_hub takes it."""
+        """`cache_dir` in the type that huggingface_hub expects."""
         return None if self.cache_dir is None else os.fspath(self.cache_dir)
 
 
 def fetch(name: str, options: HubOptions) -> Path:
-    """The folder of a checkpoint in the cache, whose name is its commit.
+    """Download what is missing of a checkpoint; its folder in the cache, named after its commit.
 
     Raises:
-        HubError: If it cannot be had; `reason` tells why.
+        HubError: If the checkpoint cannot be downloaded; `reason` is the cause in one word.
     """
     from huggingface_hub.constants import is_offline_mode
 
@@ -87,47 +86,46 @@ def fetch(name: str, options: HubOptions) -> Path:
 
 
 def choose_files(names: Iterable[str]) -> list[str]:
-    """The files that emoser needs of those that a repository has; no weights give none.
+    """The files of a repository that emoser needs; empty if none of them holds weights.
 
     Example:
         >>> choose_files(["config.json", "model.safetensors", "pytorch_model.bin", "x.py"])
         ['config.json', 'model.safetensors']
     """
-    there = sorted(names)
-    for kind in WEIGHTS:
-        found = [[name for name in there if re.fullmatch(pattern, name)] for pattern in kind]
+    present = sorted(names)
+    for patterns in WEIGHTS:
+        found = [[name for name in present if re.fullmatch(each, name)] for each in patterns]
         if all(found):
-            small = [name for name in SMALL_FILES if name in there]
+            small = [name for name in SMALL_FILES if name in present]
             return [*small, *itertools.chain.from_iterable(found)]
     return []
 
 
 def check_name(repo_id: str) -> None:
-    """Refuse what no repository can be called; nothing is asked.
+    """Check that a repository id is well-formed; no request is made.
 
     Raises:
-        HubError: If the name is not of the form owner/name.
+        HubError: If the id is not of the form owner/name.
     """
-    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    try:
+    with _explained(repo_id):
         validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise _explain(repo_id, None, error) from error
     if "/" not in repo_id:
         raise HubError(f"{repo_id} has no owner; name it owner/{repo_id}", reason="not-found")
 
 
 def address_of(repo_id: str) -> str:
-    """Where the page of a repository is."""
+    """The URL of the page of a repository."""
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{repo_id}"
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool | None) -> str:
-    """Upload a folder as one commit, in a new repository where there is none; its address.
+    """Upload a folder as one commit and return the URL of the commit.
+
+    The repository is created if it does not exist.
 
     Raises:
         HubError: If the Hub refuses or cannot be reached.
@@ -135,59 +133,81 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool 
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    try:
+    with _explained(repo_id, failed="could not be uploaded"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message="Upload with emoser"
         )
-    except _faults() as error:
-        fault = _explain(repo_id, None, error)
-        sentence = str(fault).replace("could not be fetched", "could not be uploaded")
-        raise HubError(sentence, reason=fault.reason) from error
     return str(commit.commit_url)
 
 
 def _download(name: str, options: HubOptions) -> Path:
     from huggingface_hub import HfApi
 
-    try:
+    with _explained(name, options.revision):
         info = HfApi(token=options.token).model_info(
             name, revision=options.revision, timeout=TIMEOUT_SECONDS
         )
-    except _faults() as error:
-        raise _explain(name, options.revision, error) from error
-    files = choose_files(item.rfilename for item in info.siblings or ())
-    if not files:
-        raise HubError(
-            f"{name} holds no weights that emoser reads ({_list_kinds()})", reason="no-weights"
-        )
-    commit = str(info.sha)
-    paths = [_fetch_file(name, file, commit, options) for file in files]
-    folder = paths[-1].parent
-    _remember(folder, options.revision or "main", commit)
+        files = choose_files(item.rfilename for item in info.siblings or ())
+        if not files:
+            kinds = "; ".join(" with ".join(kind).replace("\\", "") for kind in WEIGHTS)
+            raise HubError(
+                f"{name} holds no weights that emoser reads ({kinds})", reason="no-weights"
+            )
+        commit = str(info.sha)
+        missing = [file for file in files if _find_file(name, file, commit, options) is None]
+        hashes = {file: _request_hash(name, file, commit, options) for file in missing}
+        folder = _snapshot(name, commit, files, options, local_files_only=not missing)
+        for file, stated in hashes.items():
+            _verify(folder / file, stated, name)
+    known = _find_file(name, files[0], options.revision, options)
+    if known is None or known.parent.name != commit:
+        with suppress(*_faults()):  # a cache that is read-only
+            # Records the commit of the branch or tag; the files are in the cache already.
+            _snapshot(name, options.revision, files[:1], options)
     return folder
 
 
-def _fetch_file(name: str, file: str, commit: str, options: HubOptions) -> Path:
-    """One file in the cache, compared with its hash when it had to be fetched."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+def _snapshot(
+    name: str,
+    revision: str | None,
+    files: Sequence[str],
+    options: HubOptions,
+    *,
+    local_files_only: bool = False,
+) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    cached = try_to_load_from_cache(name, file, cache_dir=options.cache, revision=commit)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        etag = _ask(name, file, commit, options)
-        path = hf_hub_download(
-            name, file, revision=commit, cache_dir=options.cache, token=options.token
-        )
-    except _faults() as error:
-        raise _explain(name, options.revision, error) from error
-    _verify(Path(path), etag, name)
-    return Path(path)
+    class Progress(tqdm):
+        """A bar on a terminal and none in a pipe."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            settings.setdefault("disable", None)
+            super().__init__(*args, **settings)  # type: ignore[no-untyped-call]
+
+    folder = snapshot_download(
+        name,
+        revision=revision,
+        allow_patterns=list(files),
+        cache_dir=options.cache,
+        token=options.token,
+        local_files_only=local_files_only,
+        tqdm_class=Progress,
+    )
+    return Path(folder)
 
 
-def _ask(name: str, file: str, commit: str, options: HubOptions) -> str:
-    """The hash that the Hub states for a file, asked once."""
+def _find_file(name: str, file: str, revision: str | None, options: HubOptions) -> Path | None:
+    """The path of a file in the cache, or None if it is not there; no request is made."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file, cache_dir=options.cache, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _request_hash(name: str, file: str, commit: str, options: HubOptions) -> str:
+    """The hash that the Hub states for a file, from one request without retries."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     metadata = get_hf_file_metadata(
@@ -196,149 +216,121 @@ def _ask(name: str, file: str, commit: str, options: HubOptions) -> str:
     return str(metadata.etag or "")
 
 
-def _verify(path: Path, etag: str, name: str) -> None:
-    """Compare a file with its hash, and forget the file where they differ.
+def _verify(path: Path, stated: str, name: str) -> None:
+    """Compare a file with its hash: SHA-256 of large files, the git blob hash of small ones.
 
     Raises:
-        HubError: If they differ.
+        HubError: If they differ; the file is removed.
     """
-    if SHA256.fullmatch(etag):
+    if SHA256.fullmatch(stated):
         digest = hashlib.sha256()
-    elif GIT_SHA1.fullmatch(etag):
+    elif GIT_SHA1.fullmatch(stated):
         header = f"blob {path.stat().st_size}\0".encode()
         digest = hashlib.sha1(header, usedforsecurity=False)
     else:
         return
     with path.open("rb") as opened:
-        while block := opened.read(BLOCK_BYTES):
-            digest.update(block)
-    if digest.hexdigest() == etag:
-        return
+        if hashlib.file_digest(opened, lambda: digest).hexdigest() == stated:
+            return
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     raise HubError(
-        f"{name}: {path.name} came with another hash than the Hub states; it was removed from "
-        "the cache, try again",
+        f"{name}: the downloaded {path.name} does not match the hash that the Hub states; it was "
+        "removed from the cache, try again",
         reason="broken-file",
     )
 
 
-def _remember(folder: Path, revision: str, commit: str) -> None:
-    """Note in the cache which commit a branch or tag was, as huggingface_hub does.
-
-    A cache that cannot be written to serves all the same.
-    """
-    references = (folder.parent.parent / "refs").resolve()
-    note = (references / revision).resolve()
-    if GIT_SHA1.fullmatch(revision) or references not in note.parents:
-        return
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(f".{note.name}.{os.getpid()}")
-        temporary.write_text(commit, encoding="utf-8")
-        temporary.replace(note)
-    except OSError:
-        return
-
-
 def _find_cached(name: str, options: HubOptions) -> Path:
-    from huggingface_hub import snapshot_download
-
+    at = "" if options.revision is None else f" at {options.revision!r}"
     try:
-        found = snapshot_download(
-            name, revision=options.revision, cache_dir=options.cache, local_files_only=True
-        )
+        folder = _snapshot(name, options.revision, SMALL_FILES[:1], options, local_files_only=True)
     except _faults() as error:
         raise HubError(
-            f"{name} is not in the cache{_at(options.revision)}; fetch it once with a network",
+            f"{name} is not in the cache{at}; download it once with a network connection",
             reason="not-cached",
         ) from error
-    folder = Path(found)
     if not choose_files(item.name for item in folder.iterdir()):
         raise HubError(
-            f"{name} is in the cache without its weights; fetch it once with a network",
+            f"{name} is in the cache{at} without its weights; download it once with a network "
+            "connection",
             reason="not-cached",
         )
     return folder
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """Everything that huggingface_hub raises: its own, its HTTP library's, and bad answers."""
+    """What huggingface_hub raises: its own errors, those of its HTTP library, bad responses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return (HfHubHTTPError, _http_library().HTTPError, OSError, ValueError, KeyError)
 
 
-def _explain(name: str, revision: str | None, error: Exception) -> HubError:
-    """One sentence on a fault of the Hub, and its reason in one word."""
+@contextmanager
+def _explained(
+    name: str, revision: str | None = None, *, failed: str = "could not be downloaded"
+) -> Iterator[None]:
+    """Raise the errors of huggingface_hub inside the block as a `HubError` of one sentence."""
+    try:
+        yield
+    except HubError:
+        raise
+    except _faults() as error:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+        reason, sentence = _explain(cause or error, revision, failed)
+        raise HubError(f"{name} {sentence}", reason=reason) from error
+
+
+def _explain(error: BaseException, revision: str | None, failed: str) -> tuple[str, str]:
+    """The reason in one word, and the rest of the sentence that begins with the name."""
     from huggingface_hub import errors
 
+    httpx, line = _http_library(), _first_line(error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    offline = "check the network, or use a folder or the bundled emoser-tiny, which need none"
     kinds: Sequence[tuple[type[Exception], str, str]] = (
         (errors.GatedRepoError, "gated", "is gated; ask for access on its page and pass token="),
         (errors.RevisionNotFoundError, "no-revision", f"has no revision {revision!r}"),
-        (errors.EntryNotFoundError, "no-file", f"has a file missing: {_telling_line(error)}"),
-        (errors.HFValidationError, "not-found", f"is no name of the Hub: {_telling_line(error)}"),
+        (errors.EntryNotFoundError, "no-file", f"has a file missing: {line}"),
+        (errors.HFValidationError, "not-found", f"is not a valid Hub id: {line}"),
         (
             errors.RepositoryNotFoundError,
             "not-found",
-            "does not exist on the Hub, or is private; check the name or pass token=",
+            "does not exist on the Hub or is private; check the name or pass token=",
         ),
+        (errors.HfHubHTTPError, *_explain_status(status, failed)),
+        (httpx.TooManyRedirects, "server", f"{failed}: the Hub redirects in a loop; {offline}"),
+        (httpx.TimeoutException, "network", f"{failed}: the Hub does not respond; {offline}"),
+        (httpx.HTTPError, "network", f"{failed}: no connection to the Hub ({error}); {offline}"),
     )
     for kind, reason, sentence in kinds:
         if isinstance(error, kind):
-            return HubError(f"{name} {sentence}", reason=reason)
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return _explain_status(name, int(status))
-    return _explain_connection(name, error)
+            return reason, sentence
+    cause = f"{type(error).__name__}: {line}"
+    return "broken-file", f"{failed}: the response is not from the Hub or is damaged ({cause})"
 
 
-def _explain_status(name: str, status: int) -> HubError:
-    sentences = {
+def _explain_status(status: int | None, failed: str) -> tuple[str, str]:
+    known = {
         401: ("gated", "needs a valid token; pass token= or log in with `hf auth login`"),
         403: ("gated", "may not be read with this token; ask for access on its page"),
         404: ("not-found", "was not found: the Hub answers 404"),
         429: ("rate-limited", "was refused: too many requests to the Hub; wait, or pass token="),
     }
-    reason, sentence = sentences.get(
-        status, ("server", f"could not be fetched: the Hub answers {status}; try again later")
-    )
-    return HubError(f"{name} {sentence}", reason=reason)
+    other = ("server", f"{failed}: the Hub answers {status}; try again later")
+    return known.get(status or 0, other)
 
 
-def _explain_connection(name: str, error: Exception) -> HubError:
-    httpx = _http_library()
-    kinds: Sequence[tuple[type[Exception], str, str]] = (
-        (httpx.TooManyRedirects, "server", "could not be fetched: the Hub redirects in a circle"),
-        (httpx.TimeoutException, "network", "could not be fetched: the Hub does not answer"),
-        (httpx.HTTPError, "network", f"could not be fetched: no connection to the Hub ({error})"),
-    )
-    for kind, reason, sentence in kinds:
-        if isinstance(error, kind):
-            return HubError(f"{name} {sentence}; {WITHOUT_NETWORK}", reason=reason)
-    return HubError(
-        f"{name} could not be fetched: what answered is not the Hub, or the file came broken "
-        f"({type(error).__name__}: {_telling_line(error)})",
-        reason="broken-file",
-    )
-
-
-def _telling_line(error: Exception) -> str:
-    """The line of a message that names an address, else the first."""
+def _first_line(error: BaseException) -> str:
+    """The first line of a message that has an address, else the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "/" in line), lines[0] if lines else "")
 
 
 def _http_library() -> Any:
-    """The HTTP library that this version of huggingface_hub uses."""
+    """The HTTP library of this version of huggingface_hub: httpx, from 2.0 on httpx2."""
     from huggingface_hub import utils
 
     return utils.httpx  # type: ignore[attr-defined]
-
-
-def _at(revision: str | None) -> str:
-    return "" if revision is None else f" at {revision!r}"
-
-
-def _list_kinds() -> str:
-    return "; ".join(" with ".join(kind).replace("\\", "") for kind in WEIGHTS)

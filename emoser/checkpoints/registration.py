@@ -1,7 +1,7 @@
-"""Let transformers' Auto classes and pipelines read folders with `model_type: "emoser"`.
+"""Register `model_type: "emoser"` with the Auto classes and pipelines of transformers.
 
-Importing this module changes nothing; `register()` tells transformers of the two classes. A
-folder in transformers' own layout needs none of it.
+Importing this module changes nothing; `register()` adds the classes. Folders in the layout of
+transformers itself do not need it.
 
     from transformers import pipeline
     from emoser.checkpoints.registration import register
@@ -36,11 +36,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput  # isort: ski
 
 @strict
 class EmoserConfig(PreTrainedConfig):  # type: ignore[misc]
-    """`config.json` of emoser's own layout, for transformers.
+    """Configuration of the layout "emoser" for transformers.
 
     Attributes:
-        backbone_config: The encoder's own configuration.
-        emoser: What stands around the encoder, as `ModelConfig.to_block` writes it.
+        backbone_config: Configuration of the encoder.
+        emoser: Everything around the encoder, as `ModelConfig.to_block` writes it.
     """
 
     model_type = MODEL_TYPE
@@ -50,7 +50,7 @@ class EmoserConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class EmoserForAudioClassification(PreTrainedModel):  # type: ignore[misc]
-    """An `EmotionModel` in the shape that transformers expects."""
+    """An `EmotionModel` with the interface of transformers."""
 
     config_class = EmoserConfig
     base_model_prefix = MODEL_TYPE
@@ -66,7 +66,7 @@ class EmoserForAudioClassification(PreTrainedModel):  # type: ignore[misc]
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, **ignored: Any
     ) -> SequenceClassifierOutput:
-        """Logits of raw samples; the model normalises them itself."""
+        """Logits of raw samples, which the model normalises itself."""
         lengths = None if attention_mask is None else attention_mask.sum(dim=1)
         stated = self.emoser.config
         logits = self.emoser(input_values, lengths).logits
@@ -78,7 +78,7 @@ class EmoserForAudioClassification(PreTrainedModel):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Tell transformers' Auto classes of emoser's layout; doing it twice does no harm."""
+    """Add the layout "emoser" to the Auto classes of transformers; may be called repeatedly."""
     AutoConfig.register(MODEL_TYPE, EmoserConfig, exist_ok=True)
     AutoModelForAudioClassification.register(
         EmoserConfig, EmoserForAudioClassification, exist_ok=True

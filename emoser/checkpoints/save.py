@@ -1,8 +1,8 @@
-"""Write a model as a folder that loads anywhere, and make and read models of any layout.
+"""Build, load and save models.
 
-Where transformers has a class for the model, the folder is of that class and gives the same
-numbers through `transformers.pipeline("audio-classification")` without emoser. Where it has
-none, the folder has `model_type: "emoser"`.
+If transformers has a class for the model, the saved folder is of that class and gives the same
+numbers through `transformers.pipeline("audio-classification")` without emoser. Otherwise the
+folder has `model_type: "emoser"`.
 """
 
 import json
@@ -29,7 +29,7 @@ from emoser.models.model import EmotionModel
 
 
 def load_model(folder: Path) -> EmotionModel:
-    """The model of a folder of any layout, in float32 on the CPU, ready to predict.
+    """Load a folder of any layout in float32 on the CPU, in evaluation mode.
 
     Raises:
         CheckpointError: If the layout is unknown or any part does not fit.
@@ -38,12 +38,12 @@ def load_model(folder: Path) -> EmotionModel:
 
 
 def build_model(config: Any, model_config: ModelConfig, *, seed: int) -> EmotionModel:
-    """A model with fresh weights, drawn as transformers draws them.
+    """Build a model with random weights, initialised as transformers does.
 
     Args:
         config: Configuration of the encoder, an object of transformers.
-        model_config: What stands around the encoder.
-        seed: Makes the weights; torch's global generator is left as it was.
+        model_config: Configuration of everything around the encoder.
+        seed: Seed of the weights; the global generator of torch is left unchanged.
     """
     from transformers import AutoModel
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -70,22 +70,22 @@ def save_model(
     card: str = "",
     name: str = "",
 ) -> Path:
-    """Write a folder that emoser and, where it has the class, transformers load with equal numbers.
+    """Save a model as a folder that emoser and, if it has the class, transformers load equally.
 
-    The folder appears whole or not at all. A temperature is folded into the classifier where
-    transformers shall read it, so that a plain softmax gives the calibrated probabilities.
+    The folder appears complete or not at all. In the layout of transformers the temperature is
+    folded into the classifier, so that a plain softmax gives the calibrated probabilities.
 
     Args:
-        model: What is written.
-        folder: Where it goes.
+        model: The model.
+        folder: The folder to write.
         overwrite: Replace a folder that is not empty.
-        card: The text of the card that the model had; see `checkpoints.card`.
-        name: What the card calls the model; the name of the folder where it is empty.
+        card: Text of the card that the model had; see `checkpoints.card`.
+        name: Name of the model in the card; the name of the folder if empty.
 
     Raises:
         FileExistsError: If the folder is not empty and `overwrite` is off.
         NotADirectoryError: If the path is a file.
-        OSError: If the disk is full or may not be written to; the old folder stays.
+        OSError: If the disk is full or not writable; an old folder stays unchanged.
     """
     _, config, tensors = to_native(model) if is_native(model) else to_own(model)
     with new_folder(Path(folder), overwrite=overwrite) as target:
@@ -98,7 +98,7 @@ def save_model(
 
 
 def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFacts:
-    """What the card of a model is written from, once it is in a folder of emoser's."""
+    """The facts for the card of a model that emoser saves."""
     return CardFacts(
         name=name,
         config=model.config,
@@ -111,7 +111,7 @@ def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFac
 def copy_model(
     source: str | Path, folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
-    """Load a checkpoint folder of any layout and write it in emoser's, its card included.
+    """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
 
     Raises:
         FileExistsError: If the folder is not empty and `overwrite` is off.
@@ -120,11 +120,6 @@ def copy_model(
     """
     card = read_card(Path(source))
     return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=card)
-
-
-def native_config(model: EmotionModel) -> dict[str, Any]:
-    """The `config.json` of a model: transformers' own keys, and one block of emoser's."""
-    return (to_native(model) if is_native(model) else to_own(model))[1]
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:
@@ -136,7 +131,7 @@ def _write_tensors(tensors: Tensors, file: Path) -> None:
 
 
 def _preprocessor(model: EmotionModel) -> dict[str, Any]:
-    """`preprocessor_config.json`; in emoser's own layout the model itself normalises."""
+    """The contents of `preprocessor_config.json`; the layout "emoser" normalises in the model."""
     native = is_native(model)
     family = FAMILIES.get(model.config.encoder)
     if native and family is not None and family.extractor != "Wav2Vec2FeatureExtractor":
@@ -165,5 +160,5 @@ def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file as people read it."""
+    """Write an indented JSON file."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

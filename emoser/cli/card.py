@@ -16,18 +16,18 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "card",
         help="print or write the model card of a checkpoint",
-        description="Print the model card of a checkpoint: the one it has, its metadata "
-        "completed, or one written from what the checkpoint says about itself. What is wrong "
-        "with it goes to the standard error. Nothing is sent or asked of the Hub, except for "
-        "the checkpoint itself when MODEL is a Hub id.",
+        description="Print the model card of a checkpoint: its own card with completed "
+        "metadata, or a new one written from the files of the checkpoint. Faults of the card "
+        "are printed to standard error. No request is made, except to download the checkpoint "
+        "when MODEL is a Hub id.",
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("--name", help="what the card calls the model, such as owner/name")
+    parser.add_argument("--name", help="name of the model in the card, such as owner/name")
     parser.add_argument(
-        "--fresh", action="store_true", help="write the text anew where there is one already"
+        "--fresh", action="store_true", help="write a new text even if the card has one"
     )
     parser.add_argument(
-        "--write", action="store_true", help="write it into the folder instead of printing it"
+        "--write", action="store_true", help="write the card into the folder instead of printing it"
     )
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print or write the card; 4 when it is not fit to be published."""
+    """Print or write the card; 4 if it has faults."""
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     if options.write:
         _check_own(checkpoint)
@@ -61,14 +61,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_own(checkpoint: CheckpointFiles) -> None:
-    """Refuse to change what is not the user's own folder.
+    """Refuse to write into the package or into the cache of the Hub.
 
     Raises:
-        ValueError: If the checkpoint is in the package or in the cache of the Hub.
+        ValueError: If the checkpoint is in one of them.
     """
     bundled = checkpoint.folder.resolve().is_relative_to(BUNDLED)
     if bundled or checkpoint.revision is not None:
         raise ValueError(
-            f"{checkpoint.name} is no folder of yours; save a copy with `emoser convert "
-            f"{checkpoint.name} FOLDER` and write its card"
+            f"{checkpoint.name} is not a folder of yours; save a copy with `emoser convert "
+            f"{checkpoint.name} FOLDER` and write the card there"
         )

@@ -1,4 +1,4 @@
-"""`emoser convert`: a checkpoint of any layout as a folder of emoser's, numbers proven equal."""
+"""`emoser convert`: write a checkpoint of any layout as safetensors with equal numbers."""
 
 import argparse
 import json
@@ -14,13 +14,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "convert",
         help="write a checkpoint of any layout as safetensors",
         description="Write a checkpoint of any layout as a folder of safetensors that emoser "
-        "loads, and transformers too where it has a class for the model. The folder is read "
+        "loads, and transformers too if it has a class for the model. The folder is loaded "
         "again and compared with the source before it appears.",
     )
     add_checkpoint_arguments(parser)
     add_output_folder(parser)
     parser.add_argument(
-        "--activation", help="inside the head, where the layout leaves it open: none, tanh, relu"
+        "--activation",
+        help="activation inside the head, if the layout does not state it: none, tanh, relu",
     )
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -28,7 +29,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert and print what was done."""
+    """Convert the checkpoint and print the result."""
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.checkpoints.conversion import convert_checkpoint
 

@@ -1,4 +1,4 @@
-"""`emoser models`: the checkpoints that a name alone stands for."""
+"""`emoser models`: list the checkpoints that have a short name."""
 
 import argparse
 import json
@@ -17,10 +17,10 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Add the sub-command to a parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "models",
-        help="list the checkpoints that a name stands for",
-        description="List the checkpoints inside the package and the published ones that emoser "
-        "knows by a short name. Entries of the catalog were written down from cards and "
-        "configurations and were not checked against the live Hub.",
+        help="list the checkpoints that have a short name",
+        description="List the bundled checkpoints and the published ones that have a short name. "
+        "Entries of the catalog were compiled from cards and configurations and were not checked "
+        "against the live Hub.",
     )
     add_json_option(parser, lines=True)
     parser.set_defaults(run=run)
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for row in rows:
         print(_describe(row))
-    print("\nNot checked against the live Hub, but for the bundled ones. Recipes of the paper:")
+    print("\nNot checked against the live Hub, except the bundled ones. Recipes of the paper:")
     for name, encoder in RECIPE_ENCODERS.items():
         names = ", ".join(prefix + name for prefix in RECIPE_PREFIXES)
         print(f"  {names}: start from {encoder}")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from support.models import loud_model, small_config
 
+from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.save import load_model, save_model
 
 WRITER = """
@@ -31,7 +33,7 @@ KILLS = 8
 
 
 def which(folder):
-    """The seed that the folder says it has, after its weights are found to agree with it."""
+    """The seed that the folder states, once its weights are found to agree with it."""
     seed = json.loads((folder / "config.json").read_text())["emoser"]["training"]["seed"]
     expected = loud_model(small_config(), seed=seed).state_dict()
     for name, tensor in load_model(folder).state_dict().items():
@@ -69,8 +71,45 @@ def test_a_kill_at_any_moment_leaves_a_whole_version(tmp_path):
     print(f"{KILLS} kills left versions {sorted(seen)}")
 
 
+def write(folder, text):
+    (folder / "text").write_text(text)
+
+
+def texts(place):
+    return {item.name: (item / "text").read_text() for item in place.iterdir()}
+
+
+@pytest.mark.parametrize("system", ["Linux", "Darwin"])
+def test_of_two_writers_at_once_the_last_to_finish_stays(system, tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: system)
+    for before in (False, True):
+        place = tmp_path / str(before)
+        if before:
+            with new_folder(place / "model") as folder:
+                write(folder, "old")
+        with ExitStack() as second, ExitStack() as first:
+            for stack, text in ((second, "second"), (first, "first")):
+                write(stack.enter_context(new_folder(place / "model", overwrite=True)), text)
+            first.close()
+            assert "first" in texts(place).values()
+        assert texts(place) == {"model": "second"}
+
+
+def test_a_version_that_a_killed_writer_moved_aside_is_restored(tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("emoser.checkpoints.atomic._is_alive", lambda process: False)
+    with new_folder(tmp_path / "model") as folder:
+        write(folder, "old")
+        left = folder.name
+    (tmp_path / "model").rename(tmp_path / f"{left}-old")
+    (tmp_path / left).mkdir()
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "model"):
+        pass
+    assert texts(tmp_path) == {"model": "old"}
+
+
 def test_a_full_disk_leaves_the_old_version(tmp_path):
-    """The limit on the size of a file stands for the full disk: the same OSError comes."""
+    """A limit on the size of a file stands for the full disk: both raise OSError."""
     folder = tmp_path / "model"
     save_model(loud_model(small_config(), seed=1, training={"seed": 1}), folder)
     before = load_file(folder / "model.safetensors")

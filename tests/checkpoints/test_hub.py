@@ -95,6 +95,25 @@ def test_a_moved_branch_gives_the_new_commit_whole(hub, tmp_path):
     assert find(tmp_path, revision=COMMIT, local_files_only=True).revision == COMMIT
 
 
+def test_a_cached_commit_costs_one_request(hub, tmp_path):
+    first = find(tmp_path)
+    hub.requests.clear()
+    assert find(tmp_path) == first
+    assert [path for _, path in hub.requests] == [f"/api/models/{NAME}"]
+
+
+def test_a_failed_update_leaves_the_old_commit_for_offline_use(hub, tmp_path):
+    find(tmp_path)
+    hub.commits[NAME] = OTHER_COMMIT
+    hub.fault = at("/resolve/", error(503))
+    assert find(tmp_path).revision == COMMIT
+    broken = {"ETag": f'"{"0" * 64}"', "X-Repo-Commit": OTHER_COMMIT}
+    hub.fault = at("model.safetensors", (200, broken, b"not these weights"))
+    with pytest.raises(HubError, match="does not match the hash"):
+        find(tmp_path)
+    assert find(tmp_path, local_files_only=True).revision == COMMIT
+
+
 def at(part, answer):
     """A fault of one kind of request alone."""
     return lambda method, path: answer if part in path else None
@@ -126,12 +145,12 @@ FAULTS = {
     "captive portal": (
         at(FOR_ALL, (200, {"Content-Type": "text/html"}, b"<html>pay here</html>")),
         "broken-file",
-        "what answered is not the Hub",
+        "the response is not from the Hub",
     ),
     "redirect loop": (
         lambda method, path: (307, {"Location": path}, b""),
         "server",
-        "redirects in a circle",
+        "redirects in a loop",
     ),
     "wrong hash": (
         lambda method, path: (
@@ -140,7 +159,7 @@ FAULTS = {
             else None
         ),
         "broken-file",
-        "another hash than the Hub states",
+        "does not match the hash that the Hub states",
     ),
 }
 
@@ -173,7 +192,7 @@ def test_a_body_cut_off_is_refused_and_not_kept(hub, tmp_path, files):
 
     hub.fault = cut
     start = time.perf_counter()
-    with pytest.raises(HubError, match="could not be fetched"):
+    with pytest.raises(HubError, match="could not be downloaded"):
         find(tmp_path)
     assert time.perf_counter() - start < 4 * SECONDS
     hub.fault = lambda method, path: None

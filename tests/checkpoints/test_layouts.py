@@ -199,7 +199,7 @@ def test_the_activation_of_ehcalabres_is_stated_and_can_be_chosen(written, tmp_p
     with torch.inference_mode():
         ours = load_checkpoint(tmp_path / "tanh").model(torch.from_numpy(clip)[None]).logits[0]
         torch.testing.assert_close(ours, reference(clip), atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="leaves no activation open"):
+    with pytest.raises(ValueError, match="states its activation"):
         convert_checkpoint(
             CheckpointFiles("x", written("CTC head")[0]), tmp_path / "no", activation="tanh"
         )

@@ -121,7 +121,7 @@ def test_a_missing_gpu(capsys):
     ("variable", "value", "sentence"),
     [
         ("HF_ENDPOINT", "http://127.0.0.1:9", "no connection to the Hub"),
-        ("HF_HUB_OFFLINE", "1", "is not in the cache; fetch it once with a network"),
+        ("HF_HUB_OFFLINE", "1", "is not in the cache; download it once with a network connection"),
     ],
 )
 def test_no_network_and_a_hub_id(variable, value, sentence, tmp_path, monkeypatch):

@@ -100,6 +100,8 @@ class FakeHub:
         return self.commits.get(repository, COMMIT)
 
     def describe(self, rest):
+        if "/tree/" in rest:
+            return self.list_files(*rest.split("/tree/"))
         repository, _, revision = rest.partition("/revision/")
         files = self.repositories.get(repository)
         if files is None:
@@ -109,6 +111,15 @@ class FakeHub:
         siblings = [{"rfilename": name} for name in files]
         facts = {"id": repository, "sha": self.commit(repository), "siblings": siblings}
         return 200, {"Content-Type": "application/json"}, json.dumps(facts).encode()
+
+    def list_files(self, repository, commit):
+        if commit != self.commit(repository):
+            return error(404, "RevisionNotFound")
+        files = [
+            {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+            for name, content in self.repositories[repository].items()
+        ]
+        return 200, {"Content-Type": "application/json"}, json.dumps(files).encode()
 
     def serve(self, repository, content, *, large):
         blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()

@@ -19,14 +19,13 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
+    confusion_table,
     expected_calibration_error,
     macro_f1,
     unweighted_average_recall,
 )
 from emoser.models.model import EmotionModel
-from emoser.text import counted
-
-CORNER = "true / said"
+from emoser.text import aligned_table, counted
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,11 @@ class Report:
 
     def __str__(self) -> str:
         """A few lines for people: the figures and the confusion."""
-        width = max(len(text) for text in (*self.labels, CORNER)) + 2
-        head = CORNER.ljust(width) + "".join(label.rjust(width) for label in self.labels)
-        rows = [
-            label.ljust(width) + "".join(str(count).rjust(width) for count in row)
-            for label, row in zip(self.labels, self.confusion, strict=True)
-        ]
         figures = (
             f"{self.size}: UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, "
             f"macro F1 {self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
         )
-        return "\n".join([figures, head, *rows])
+        return f"{figures}\n{aligned_table(confusion_table(self.labels, self.confusion))}"
 
 
 def evaluate(

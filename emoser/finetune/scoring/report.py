@@ -20,11 +20,12 @@ from emoser.finetune.scoring.evaluation import Report, score_logits
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
+    confusion_table,
     draw_groups,
     drawn_units,
     unweighted_average_recall,
 )
-from emoser.text import counted
+from emoser.text import counted, markdown_table
 
 NUM_DRAWS = 1000
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
@@ -192,12 +193,15 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
         f"| macro F1 | {_percent(report.macro_f1)} | |",
         f"| calibration error | {report.calibration_error:.3f} | |",
         "",
-        f"| true \\ said | {' | '.join(report.labels)} | recall |",
-        f"|---|{'---|' * (len(report.labels) + 1)}",
     ]
-    for label, row in zip(report.labels, report.confusion, strict=True):
-        recall = _percent(row[report.labels.index(label)] / sum(row)) if sum(row) else "-"
-        lines.append(f"| {label} | {' | '.join(map(str, row))} | {recall} |")
+    recalls = [
+        _percent(row[place] / sum(row)) if sum(row) else "-"
+        for place, row in enumerate(report.confusion)
+    ]
+    rows = confusion_table(report.labels, report.confusion)
+    lines.append(
+        markdown_table([[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)])
+    )
     for name, figures in (
         ("corpus", report.per_corpus),
         ("sex", report.per_sex),
@@ -242,7 +246,7 @@ def draw_confusion(report: Report, file: Path, *, title: str) -> None:
     positions = range(len(report.labels))
     axes.set_xticks(positions, report.labels, rotation=45, ha="right")
     axes.set_yticks(positions, report.labels)
-    axes.set_xlabel("said")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{title}\nUAR {_percent(report.uar)}", fontsize=9)
     figure.savefig(file, dpi=150)
