@@ -14,7 +14,7 @@ import numpy.typing as npt
 from emoser.audio import StreamResampler
 from emoser.audio.limits import scale_to_float
 from emoser.errors import AudioError
-from emoser.inference.chunking import Loudness, Piece, ScanEvent, Scanner
+from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness
 from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
@@ -23,9 +23,9 @@ from emoser.inference.options import (
     DEFAULT_WINDOW_SECONDS,
     TimelineOptions,
 )
-from emoser.inference.scoring import Ear, Logits, Teller, Verdict
+from emoser.inference.scoring import Logits, ScoredWindow, Scorer, WindowScorer
 from emoser.inference.segmentation import Segmenter, segment_rules
-from emoser.inference.vad import SpeechRun
+from emoser.inference.vad import SpeechRegion
 from emoser.results.segments import Segment, TimelineWindow
 
 if TYPE_CHECKING:
@@ -75,15 +75,15 @@ class EmotionStream:
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
-        self._ear: Ear = classifier.ear
-        rate = self._ear.sampling_rate
+        self._scorer: Scorer = classifier._scorer
+        rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
         self._resampler = StreamResampler(sampling_rate)
-        self._scanner = Scanner(window=options.window(rate), hop=options.hop(rate), vad=vad)
-        self._teller = Teller(self._ear)
+        self._chunker = Chunker(window=options.window(rate), hop=options.hop(rate), vad=vad)
+        self._window_scorer = WindowScorer(self._scorer)
         rules = segment_rules(
-            options, self._ear.labels, sampling_rate=rate, dimensions=self._ear.dimensions
+            options, self._scorer.labels, sampling_rate=rate, dimensions=self._scorer.dimensions
         )
         self._segmenter = Segmenter(rules)
         self._latest: TimelineWindow | None = None
@@ -115,7 +115,7 @@ class EmotionStream:
             seconds = self._num_frames / self._source_rate
             raise AudioError(f"the block at {seconds:.3f} s holds NaN or infinity; leave it out")
         self._num_frames += len(block)
-        return self._hear(self._scanner.push(self._resampler.push(block)))
+        return self._hear(self._chunker.push(self._resampler.push(block)))
 
     def flush(self) -> list[Segment]:
         """End the stream; the segments that are left, the last one included.
@@ -134,9 +134,9 @@ class EmotionStream:
         if self._ended:
             raise ValueError("this stream has ended already")
         self._ended = True
-        segments = self._hear(self._scanner.push(self._resampler.flush()))
-        segments += self._hear(self._scanner.flush())
-        self._add(self._teller.finish())
+        segments = self._hear(self._chunker.push(self._resampler.flush()))
+        segments += self._hear(self._chunker.flush())
+        self._add(self._window_scorer.finish())
         segments += self._segmenter.finish()
         return segments
 
@@ -184,27 +184,27 @@ class EmotionStream:
     @property
     def delay_seconds(self) -> float:
         """How long after it was said an emotion shows in `latest` at most, without computing."""
-        num_hops = 1 if self._ear.frame_seconds is None else 2  # cells wait for the next piece
+        num_hops = 1 if self._scorer.frame_seconds is None else 2  # cells wait for the next piece
         return self._options.window_seconds / 2 + num_hops * self._options.hop_seconds
 
-    def _hear(self, events: Iterable[ScanEvent]) -> list[Segment]:
+    def _hear(self, events: Iterable[ChunkEvent]) -> list[Segment]:
         segments: list[Segment] = []
         for event in events:
             if isinstance(event, Loudness):
                 continue
-            if isinstance(event, SpeechRun):
+            if isinstance(event, SpeechRegion):
                 self._segmenter.add_speech(event)
             else:
-                said = self._infer(event.samples) if isinstance(event, Piece) else None
-                self._add(self._teller.add(event.window, said))
+                said = self._infer(event.samples) if isinstance(event, Chunk) else None
+                self._add(self._window_scorer.add(event.window, said))
             segments.extend(self._segmenter.settle())
         return segments
 
     def _infer(self, samples: npt.NDArray[np.float32]) -> Logits:
-        said: Logits = self._ear.runtime.infer([samples]).logits[0]
+        said: Logits = self._scorer.runtime.infer([samples]).logits[0]
         return said
 
-    def _add(self, verdicts: Sequence[Verdict]) -> None:
+    def _add(self, verdicts: Sequence[ScoredWindow]) -> None:
         for verdict in verdicts:
             self._segmenter.add_window(verdict.window, verdict.values)
             self._latest = verdict.shown

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from emoser.audio import Channel, Source, describe_source, open_blocks
 from emoser.errors import AudioError, EmoserError
-from emoser.inference.chunking import Loudness, Piece, Scanner, SilentWindow
-from emoser.inference.vad import SpeechRun
+from emoser.inference.chunking import Chunk, Chunker, Loudness, SilentChunk
+from emoser.inference.vad import SpeechRegion
 from emoser.inference.windows import window_weights
 from emoser.runtimes import Runtime
 
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class HearingOptions:
+class InferenceOptions:
     """How recordings are read and cut.
 
     Attributes:
@@ -59,7 +59,7 @@ class HearingOptions:
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordingOutput:
     """What the model says about one recording.
 
     Attributes:
@@ -84,7 +84,7 @@ class Heard:
         return window_weights(self.windows)
 
 
-class Told(NamedTuple):
+class ChunkOutput(NamedTuple):
     """What the model says about one piece.
 
     Attributes:
@@ -118,13 +118,13 @@ class _Fault(NamedTuple):
     error: Exception
 
 
-Mark: TypeAlias = SilentWindow | SpeechRun | Loudness | End
+Mark: TypeAlias = SilentChunk | SpeechRegion | Loudness | End
 _Passed: TypeAlias = Mark | _Fault
 
 
-def hear(
-    sources: Iterable[Source], runtime: Runtime, options: HearingOptions
-) -> Iterator[Heard | EmoserError]:
+def infer_recordings(
+    sources: Iterable[Source], runtime: Runtime, options: InferenceOptions
+) -> Iterator[RecordingOutput | EmoserError]:
     """What the model says about each recording, in their order.
 
     Raises:
@@ -149,21 +149,21 @@ def hear(
         threads = min(MAX_THREADS, os.cpu_count() or 1) if free else NUM_THREADS
         ahead = AHEAD_PER_THREAD * threads
         readings = map_ahead(read, sources, num_threads=threads, num_ahead=ahead)
-    told: list[Told] = []
-    for event in _answer_pieces(readings, runtime, options):
-        if isinstance(event, Told):
+    told: list[ChunkOutput] = []
+    for event in _infer_in_order(readings, runtime, options):
+        if isinstance(event, ChunkOutput):
             told.append(event)
         elif isinstance(event, End):
             yield event.error if event.error is not None else _gather(event, told)
             told = []
 
 
-def hear_along(
-    source: Source, runtime: Runtime, options: HearingOptions
-) -> Iterator["Told | Mark"]:
+def infer_chunks(
+    source: Source, runtime: Runtime, options: InferenceOptions
+) -> Iterator["ChunkOutput | Mark"]:
     """What there is to say about one recording, as it goes by and in constant memory.
 
-    Every piece comes as `Told`, or as `SilentWindow` when nobody speaks in it; `SpeechRun`s
+    Every piece comes as `ChunkOutput`, or as `SilentChunk` when nobody speaks in it; `SpeechRegion`s
     cover the recording; `End` is last.
 
     Raises:
@@ -172,7 +172,7 @@ def hear_along(
         ValueError: If an array comes without its rate or in an ambiguous shape.
     """
     readings = (_Reading(item, options, num_ahead=1) for item in [source])
-    return _answer_pieces(readings, runtime, options)
+    return _infer_in_order(readings, runtime, options)
 
 
 def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
@@ -220,7 +220,7 @@ def map_ahead(
 class _Reading:
     """A recording that is open, with its first blocks decoded."""
 
-    def __init__(self, source: Source, options: HearingOptions, *, num_ahead: int) -> None:
+    def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = open_blocks(
             source, sampling_rate=options.sampling_rate, channel=options.channel
@@ -232,38 +232,38 @@ class _Reading:
             raise
 
 
-def _answer_pieces(
-    readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: HearingOptions
-) -> Iterator[Told | Mark]:
+def _infer_in_order(
+    readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
+) -> Iterator[ChunkOutput | Mark]:
     """All that happens in the recordings, one after another; faults are raised in their turn."""
-    for event in _infer(_read_pieces(readings, options), runtime, options.batch_samples):
+    for event in _infer(_read_chunks(readings, options), runtime, options.batch_samples):
         if isinstance(event, _Fault):
             raise event.error
         yield event
 
 
-def _read_pieces(
-    readings: Iterable["_Reading | EmoserError"], options: HearingOptions
-) -> Iterator[Piece | _Passed]:
+def _read_chunks(
+    readings: Iterable["_Reading | EmoserError"], options: InferenceOptions
+) -> Iterator[Chunk | _Passed]:
     """The pieces of all recordings; a fault waits its turn behind what was read before it."""
     try:
         for reading in readings:
             yield from _cut(reading, options)
-    except Exception as error:  # raised by `_answer_pieces`, when the answers before it are out
+    except Exception as error:  # raised by `_infer_in_order`, when the answers before it are out
         yield _Fault(error)
 
 
-def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[Piece | Mark]:
+def _cut(reading: _Reading | EmoserError, options: InferenceOptions) -> Iterator[Chunk | Mark]:
     """The windows of a recording and what lies between them, then its end."""
     if isinstance(reading, EmoserError):
         yield End("", 0.0, (), reading)
         return
-    scanner = Scanner(window=options.window, hop=options.hop or options.window, vad=options.vad)
+    chunker = Chunker(window=options.window, hop=options.hop or options.window, vad=options.vad)
     with reading.blocks as blocks:
         try:
             for block in chain(reading.first, blocks):
-                yield from scanner.push(block)
-            yield from scanner.flush()
+                yield from chunker.push(block)
+            yield from chunker.flush()
         except (EmoserError, OSError) as error:
             if not options.keep_errors:
                 raise
@@ -273,33 +273,33 @@ def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[P
 
 
 def _infer(
-    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
-) -> Iterator[Told | _Passed]:
+    events: Iterable[Chunk | _Passed], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | _Passed]:
     """The same events in the same order, with every piece answered."""
     if batch_samples is not None or runtime.group_size > 1:
         yield from _infer_groups(events, runtime, batch_samples)
         return
     for event in events:
-        if isinstance(event, Piece):
+        if isinstance(event, Chunk):
             yield from _tell([event], runtime, None)
         else:
             yield event
 
 
 def _infer_groups(
-    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
-) -> Iterator[Told | _Passed]:
+    events: Iterable[Chunk | _Passed], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | _Passed]:
     """As `_infer`, with groups of pieces heard while the next one is gathered.
 
     The first piece goes alone and at once; a group is what has come while the one before it
     was heard, so that nobody waits for a full one.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-hear")
+    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-infer")
     heard: _Group | None = None
     gathered = _Group()
     try:
         for event in events:
-            if heard is not None and not gathered.pieces and not isinstance(event, Piece):
+            if heard is not None and not gathered.pieces and not isinstance(event, Chunk):
                 heard.events.append(event)
                 continue
             gathered.add(event)
@@ -319,14 +319,14 @@ class _Group:
     """Pieces that are heard together, and what lies between and behind them."""
 
     def __init__(self) -> None:
-        self.events: list[Piece | _Passed] = []
-        self.pieces: list[Piece] = []
+        self.events: list[Chunk | _Passed] = []
+        self.pieces: list[Chunk] = []
         self.num_samples = 0
-        self.answer: Future[list[Told]] = Future()
+        self.answer: Future[list[ChunkOutput]] = Future()
 
-    def add(self, event: Piece | _Passed) -> None:
+    def add(self, event: Chunk | _Passed) -> None:
         self.events.append(event)
-        if isinstance(event, Piece):
+        if isinstance(event, Chunk):
             self.pieces.append(event)
             self.num_samples += len(event.samples)
 
@@ -343,24 +343,26 @@ class _Group:
     ) -> None:
         self.answer = executor.submit(_tell, self.pieces, runtime, batch_samples)
 
-    def tell(self) -> Iterator[Told | _Passed]:
+    def tell(self) -> Iterator[ChunkOutput | _Passed]:
         """All events in their order, the pieces answered."""
         told = iter(self.answer.result())
         for event in self.events:
-            yield next(told) if isinstance(event, Piece) else event
+            yield next(told) if isinstance(event, Chunk) else event
 
 
-def _tell(pieces: Sequence[Piece], runtime: Runtime, batch_samples: int | None) -> list[Told]:
+def _tell(
+    pieces: Sequence[Chunk], runtime: Runtime, batch_samples: int | None
+) -> list[ChunkOutput]:
     """What the engine says about some pieces, in their order: in batches, or in one call."""
     lengths = [len(piece.samples) for piece in pieces]
     batches: Iterable[list[int]] = [list(range(len(pieces)))] if pieces else []
     if batch_samples is not None:
         batches = _pack(lengths, batch_samples)
-    told: dict[int, Told] = {}
+    told: dict[int, ChunkOutput] = {}
     for places in batches:
         answer = runtime.infer([pieces[place].samples for place in places])
         for place, logits, embedding in zip(places, *answer, strict=True):
-            told[place] = Told(pieces[place].window, logits, embedding)
+            told[place] = ChunkOutput(pieces[place].window, logits, embedding)
     return [told[place] for place in range(len(pieces))]
 
 
@@ -378,8 +380,8 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _gather(end: End, told: list[Told]) -> Heard:
-    return Heard(
+def _gather(end: End, told: list[ChunkOutput]) -> RecordingOutput:
+    return RecordingOutput(
         source=end.source,
         windows=tuple(item.window for item in told),
         logits=np.stack([item.logits for item in told]),

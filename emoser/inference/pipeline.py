@@ -1,7 +1,7 @@
 """One recording, heard along its time: windows and segments instead of one answer.
 
 Brings together what hears (`hearing`), what makes windows of it (`telling`) and what makes
-segments (`segmentation`). Knows nothing of checkpoints or label sets: the `Ear` is handed in.
+segments (`segmentation`). Knows nothing of checkpoints or label sets: the `Scorer` is handed in.
 """
 
 import io
@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.audio import Channel, Source, describe_source, open_blocks
-from emoser.inference.batching import HearingOptions, Told, hear_along
-from emoser.inference.chunking import Loudness, SilentWindow
+from emoser.inference.batching import ChunkOutput, InferenceOptions, infer_chunks
+from emoser.inference.chunking import Loudness, SilentChunk
 from emoser.inference.options import TimelineOptions
-from emoser.inference.scoring import Ear, Teller, Verdict
+from emoser.inference.scoring import ScoredWindow, Scorer, WindowScorer
 from emoser.inference.segmentation import Segmenter, segment_rules
-from emoser.inference.vad import SpeechRun
+from emoser.inference.vad import SpeechRegion
 from emoser.results.segments import Segment, TimelineWindow
 from emoser.results.timeline import Timeline
 
 EACH_CHANNEL = "each"
 
 
-def listen_to(
+def build_timeline(
     source: Source,
-    ear: Ear,
+    scorer: Scorer,
     options: TimelineOptions,
     *,
     sampling_rate: int | None = None,
@@ -39,7 +39,7 @@ def listen_to(
         ValueError: If the recording cannot be read once per channel, or as for `load_audio`.
     """
     if channel != EACH_CHANNEL:
-        return _Listener(source, ear, options, None).listen(sampling_rate, channel)
+        return _Listener(source, scorer, options, None).listen(sampling_rate, channel)
     if hasattr(source, "read") and not _is_seekable(source):
         raise ValueError(
             f"{describe_source(source)} can be read only once, and channel='each' reads it once "
@@ -48,7 +48,7 @@ def listen_to(
     with open_blocks(source, sampling_rate=sampling_rate) as blocks:
         num_channels = blocks.num_channels
     parts = [
-        _Listener(source, ear, options, index).listen(sampling_rate, index)
+        _Listener(source, scorer, options, index).listen(sampling_rate, index)
         for index in range(num_channels)
     ]
     return _join_channels(parts)
@@ -58,30 +58,30 @@ class _Listener:
     """Gathers what is said about one channel."""
 
     def __init__(
-        self, source: Source, ear: Ear, options: TimelineOptions, index: int | None
+        self, source: Source, scorer: Scorer, options: TimelineOptions, index: int | None
     ) -> None:
         self.source = source
-        self.ear = ear
+        self.scorer = scorer
         self.options = options
         self.index = index
         rules = segment_rules(
             options,
-            ear.labels,
-            sampling_rate=ear.sampling_rate,
+            scorer.labels,
+            sampling_rate=scorer.sampling_rate,
             channel=index,
-            dimensions=ear.dimensions,
+            dimensions=scorer.dimensions,
         )
         self.segmenter = Segmenter(rules)
-        self.teller = Teller(ear, index)
+        self.window_scorer = WindowScorer(scorer, index)
         self.windows: list[TimelineWindow] = []
         self.segments: list[Segment] = []
         self.peaks: list[npt.NDArray[np.float32]] = []
 
     def listen(self, sampling_rate: int | None, channel: Channel) -> Timeline:
         """Hear the recording to its end."""
-        seconds = self.ear.runtime.batch_seconds
-        rate = self.ear.sampling_rate
-        hearing = HearingOptions(
+        seconds = self.scorer.runtime.batch_seconds
+        rate = self.scorer.sampling_rate
+        hearing = InferenceOptions(
             window=self.options.window(rate),
             hop=self.options.hop(rate),
             vad=self.options.vad,
@@ -89,39 +89,39 @@ class _Listener:
             channel=channel,
             batch_samples=None if seconds is None else round(seconds * rate),
         )
-        for event in hear_along(self.source, self.ear.runtime, hearing):
+        for event in infer_chunks(self.source, self.scorer.runtime, hearing):
             if isinstance(event, Loudness):
                 self.peaks.append(event.peaks)
-            elif isinstance(event, SpeechRun):
+            elif isinstance(event, SpeechRegion):
                 self.segmenter.add_speech(event)
-            elif isinstance(event, Told):
-                self._add(self.teller.add(event.window, event.logits))
-            elif isinstance(event, SilentWindow):
-                self._add(self.teller.add(event.window, None))
+            elif isinstance(event, ChunkOutput):
+                self._add(self.window_scorer.add(event.window, event.logits))
+            elif isinstance(event, SilentChunk):
+                self._add(self.window_scorer.add(event.window, None))
             else:
                 end = event
             self.segments.extend(self.segmenter.settle())
-        self._add(self.teller.finish())
+        self._add(self.window_scorer.finish())
         self.segments.extend(self.segmenter.finish())
         return Timeline(
             windows=tuple(self.windows),
             segments=tuple(self.segments),
             duration=end.duration,
-            labels=self.ear.labels,
-            dimensions=self.ear.dimensions,
+            labels=self.scorer.labels,
+            dimensions=self.scorer.dimensions,
             quality=end.quality,
             channels=() if self.index is None else (self.index,),
             window_seconds=self.options.window_seconds,
             hop_seconds=self.options.hop_seconds,
-            model=self.ear.model,
+            model=self.scorer.model,
             source=end.source,
             peaks=(np.concatenate(self.peaks),),
         )
 
-    def _add(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            self.segmenter.add_window(verdict.window, verdict.values)
-            self.windows.append(verdict.shown)
+    def _add(self, windows: Sequence[ScoredWindow]) -> None:
+        for scored in windows:
+            self.segmenter.add_window(scored.window, scored.values)
+            self.windows.append(scored.shown)
 
 
 def _join_channels(parts: Sequence[Timeline]) -> Timeline:
