@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
+from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
 from emoser.inference.vad import SpeechRegion
 from emoser.results.prediction import mean_scores
 from emoser.results.segments import Segment
@@ -39,21 +39,6 @@ class SegmentRules:
     channel: int | None = None
     sampling_rate: int = 16_000
     dimensions: tuple[str, ...] = ()
-
-
-def segment_rules(
-    options: TimelineOptions,
-    labels: Sequence[str],
-    *,
-    sampling_rate: int,
-    channel: int | None = None,
-    dimensions: Sequence[str] = (),
-) -> SegmentRules:
-    """The rules that the options ask for, for one channel."""
-    smoothing, threshold = options.smoothing, options.threshold
-    return SegmentRules(
-        tuple(labels), smoothing, threshold, channel, sampling_rate, tuple(dimensions)
-    )
 
 
 @dataclass
