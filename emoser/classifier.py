@@ -17,7 +17,7 @@ from tqdm import tqdm
 from emoser.audio import Channel, Source
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
-from emoser.inference.batching import Heard, HearingOptions, hear
+from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
@@ -26,8 +26,8 @@ from emoser.inference.options import (
     DEFAULT_WINDOW_SECONDS,
     TimelineOptions,
 )
-from emoser.inference.pipeline import listen_to
-from emoser.inference.scoring import Ear
+from emoser.inference.pipeline import build_timeline
+from emoser.inference.scoring import Scorer
 from emoser.labels import map_labels, order_dimensions
 from emoser.models.config import ModelInfo
 from emoser.results.prediction import Prediction
@@ -206,7 +206,7 @@ class EmotionClassifier:
         if batch_seconds is not None and not batch_seconds > 0:
             raise ValueError(f"batch_seconds is {batch_seconds}; it must be above 0")
         seconds = self._runtime.batch_seconds if batch_seconds is None else batch_seconds
-        options = HearingOptions(
+        options = InferenceOptions(
             window=self._window,
             sampling_rate=sampling_rate,
             channel=channel,
@@ -262,16 +262,18 @@ class EmotionClassifier:
         options = TimelineOptions(
             window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
         )
-        return listen_to(source, self.ear, options, sampling_rate=sampling_rate, channel=channel)
+        return build_timeline(
+            source, self._scorer, options, sampling_rate=sampling_rate, channel=channel
+        )
 
     @property
-    def ear(self) -> Ear:
-        """What timelines and streams hear with: the engine, and how its logits become scores."""
+    def _scorer(self) -> Scorer:
+        """The engine, and how its logits become scores."""
         runtime, frame_seconds = self._runtime, self._config.frame_seconds
         by_frame = None
         if frame_seconds is not None and isinstance(runtime, FrameRuntime):
             by_frame = FrameAdapter(runtime)
-        return Ear(
+        return Scorer(
             runtime=by_frame or runtime,
             to_scores=self._score,
             to_dimensions=self._name_dimensions,
@@ -295,8 +297,8 @@ class EmotionClassifier:
         """
         rows = [
             (item.weights @ item.embeddings).astype(np.float32)
-            for item in self._hear(sources, HearingOptions(self._window, sampling_rate))
-            if isinstance(item, Heard)
+            for item in self._hear(sources, InferenceOptions(self._window, sampling_rate))
+            if isinstance(item, RecordingOutput)
         ]
         return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
@@ -347,13 +349,13 @@ class EmotionClassifier:
         return round(self._config.max_seconds * self._config.sampling_rate)
 
     def _hear(
-        self, sources: Iterable[Source], options: HearingOptions
-    ) -> Iterator[Heard | EmoserError]:
+        self, sources: Iterable[Source], options: InferenceOptions
+    ) -> Iterator[RecordingOutput | EmoserError]:
         if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )
-        return hear(sources, self._runtime, options)
+        return infer_recordings(sources, self._runtime, options)
 
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
         """Probabilities of one piece, (C,) -> one per label of the classifier."""
@@ -363,7 +365,7 @@ class EmotionClassifier:
         values = [float(value) for value in _softmax(known / self._config.temperature)]
         return values if self._map is None else self._map.apply(values)[0]
 
-    def _predict(self, heard: Heard) -> Prediction:
+    def _predict(self, heard: RecordingOutput) -> Prediction:
         num_labels = len(self._config.labels)
         values, unmapped = [], 0.0
         if num_labels:

@@ -1,10 +1,10 @@
-"""`EmotionStream`: a voice that is still speaking, block by block.
+"""`EmotionStream`: the timeline of live audio, block by block.
 
-Blocks of any size go in, segments come out as they end: those that `EmotionClassifier.timeline`
-finds in the whole recording. Memory stays the same for ever. Knows nothing of microphones.
+Blocks of any size go in; segments come out as they end, the same that
+`EmotionClassifier.timeline` finds in the whole recording. Memory use is constant.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from emoser.audio import StreamResampler
 from emoser.audio.limits import scale_to_float
 from emoser.errors import AudioError
-from emoser.inference.chunking import Loudness, Piece, ScanEvent, Scanner
+from emoser.inference.batching import OutputEvent, infer_each
+from emoser.inference.chunking import Chunker, ChunkEvent
 from emoser.inference.options import (
     DEFAULT_HOP_SECONDS,
     DEFAULT_SMOOTHING,
@@ -23,9 +24,7 @@ from emoser.inference.options import (
     DEFAULT_WINDOW_SECONDS,
     TimelineOptions,
 )
-from emoser.inference.scoring import Ear, Logits, Teller, Verdict
-from emoser.inference.segmentation import Segmenter, segment_rules
-from emoser.inference.vad import SpeechRun
+from emoser.inference.pipeline import TimelineBuilder, TimelineUpdate
 from emoser.results.segments import Segment, TimelineWindow
 
 if TYPE_CHECKING:
@@ -33,21 +32,22 @@ if TYPE_CHECKING:
 
 
 class EmotionStream:
-    """Tells the emotions of a live voice.
+    """Segments of emotion in live audio.
 
-    A segment is given out once it has ended; `current` shows the one that goes on, `latest` the
-    last window. What is said at a moment shows in `latest` when the window around it is full:
-    after half a window and up to a hop, and the time the model takes (`delay_seconds`). With a
-    model that classifies frames, `latest` is the last short cell, and comes a hop later.
+    A segment is returned once it has ended; `current` is the one that has not, `latest` the last
+    window. A moment of speech shows in `latest` when the window around it is full: after half a
+    window and up to a hop (`delay_seconds`), plus the time that the model takes. With a model
+    that classifies frames, `latest` is the last cell of about 0.2 s and comes a hop later.
 
     Args:
-        classifier: What hears.
-        sampling_rate: Rate in Hz of the blocks; they are resampled as they come.
+        classifier: The model.
+        sampling_rate: Rate of the blocks in Hz; they are resampled as they arrive.
         window_seconds: As for `EmotionClassifier.timeline`, like the others.
         hop_seconds: Time from one window to the next.
-        smoothing: By how much another emotion must be ahead to take over.
-        threshold: Probability below which nothing is certain.
-        vad: "energy", "silero", or None for no silence.
+        smoothing: Margin of probability by which another emotion must lead to replace the
+            present one.
+        threshold: Probability below which a segment is "uncertain".
+        vad: Voice activity detection: "energy", "silero", or None, which finds no silence.
 
     Raises:
         DependencyError: If `vad` needs a package that is not installed.
@@ -75,27 +75,23 @@ class EmotionStream:
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
-        self._ear: Ear = classifier.ear
-        rate = self._ear.sampling_rate
+        self._scorer = classifier._scorer
+        rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
         self._resampler = StreamResampler(sampling_rate)
-        self._scanner = Scanner(window=options.window(rate), hop=options.hop(rate), vad=vad)
-        self._teller = Teller(self._ear)
-        rules = segment_rules(
-            options, self._ear.labels, sampling_rate=rate, dimensions=self._ear.dimensions
-        )
-        self._segmenter = Segmenter(rules)
+        self._chunker = Chunker(window=options.window(rate), hop=options.hop(rate), vad=vad)
+        self._builder = TimelineBuilder(self._scorer, options)
         self._latest: TimelineWindow | None = None
         self._num_frames = 0  # at the rate of the blocks
         self._ended = False
 
     def push(self, samples: Any) -> list[Segment]:
-        """Hear the next block; the segments that ended by it, mostly none.
+        """Process the next block; the segments that ended with it, mostly none.
 
         Args:
             samples: Shape (n,), or (n, channels), which are averaged; floats in [-1, 1] or
-                integers by their full scale. It may be of any length and is not kept.
+                integers scaled by their range. Any length is allowed; the block is not kept.
 
         Raises:
             AudioError: If it holds NaN or infinity.
@@ -109,16 +105,16 @@ class EmotionStream:
             []
         """
         if self._ended:
-            raise ValueError("this stream has ended; make an EmotionStream per stream")
+            raise ValueError("this stream has ended; use a new EmotionStream for each stream")
         block = _as_mono(np.asarray(samples))
         if not np.isfinite(block).all():
             seconds = self._num_frames / self._source_rate
             raise AudioError(f"the block at {seconds:.3f} s holds NaN or infinity; leave it out")
         self._num_frames += len(block)
-        return self._hear(self._scanner.push(self._resampler.push(block)))
+        return self._process(self._chunker.push(self._resampler.push(block)))
 
     def flush(self) -> list[Segment]:
-        """End the stream; the segments that are left, the last one included.
+        """End the stream; the remaining segments, the last one included.
 
         Raises:
             ValueError: If the stream has ended already.
@@ -134,14 +130,12 @@ class EmotionStream:
         if self._ended:
             raise ValueError("this stream has ended already")
         self._ended = True
-        segments = self._hear(self._scanner.push(self._resampler.flush()))
-        segments += self._hear(self._scanner.flush())
-        self._add(self._teller.finish())
-        segments += self._segmenter.finish()
-        return segments
+        segments = self._process(self._chunker.push(self._resampler.flush()))
+        segments += self._process(self._chunker.flush())
+        return segments + self._add(self._builder.finish())
 
     def iterate(self, blocks: Iterable[Any]) -> Iterator[Segment]:
-        """Push every block, then flush; each segment as soon as it has ended.
+        """Push every block, then flush; yields each segment as soon as it has ended.
 
         Example:
             >>> from emoser import EmotionClassifier
@@ -163,17 +157,17 @@ class EmotionStream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the stream; call `flush` before if the last segments are wanted."""
+        """End the stream; call `flush` first to get the last segments."""
         self._ended = True
 
     @property
     def current(self) -> Segment | None:
-        """The segment that goes on, as far as it is known; None before the first."""
-        return self._segmenter.current
+        """The segment that has not ended, as far as it is known; None before the first."""
+        return self._builder.current
 
     @property
     def latest(self) -> TimelineWindow | None:
-        """The last window, with neither scores nor dimensions if nobody spoke; None before it."""
+        """The last window, without scores and dimensions if it has no speech; None at first."""
         return self._latest
 
     @property
@@ -183,31 +177,21 @@ class EmotionStream:
 
     @property
     def delay_seconds(self) -> float:
-        """How long after it was said an emotion shows in `latest` at most, without computing."""
-        num_hops = 1 if self._ear.frame_seconds is None else 2  # cells wait for the next piece
+        """The most seconds until speech shows in `latest`, computing time not included."""
+        num_hops = 1 if self._scorer.frame_seconds is None else 2  # cells wait for the next piece
         return self._options.window_seconds / 2 + num_hops * self._options.hop_seconds
 
-    def _hear(self, events: Iterable[ScanEvent]) -> list[Segment]:
+    def _process(self, events: Iterable[ChunkEvent]) -> list[Segment]:
         segments: list[Segment] = []
-        for event in events:
-            if isinstance(event, Loudness):
-                continue
-            if isinstance(event, SpeechRun):
-                self._segmenter.add_speech(event)
-            else:
-                said = self._infer(event.samples) if isinstance(event, Piece) else None
-                self._add(self._teller.add(event.window, said))
-            segments.extend(self._segmenter.settle())
+        outputs: Iterator[OutputEvent] = infer_each(events, self._scorer.runtime)
+        for event in outputs:
+            segments += self._add(self._builder.add(event))
         return segments
 
-    def _infer(self, samples: npt.NDArray[np.float32]) -> Logits:
-        said: Logits = self._ear.runtime.infer([samples]).logits[0]
-        return said
-
-    def _add(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            self._segmenter.add_window(verdict.window, verdict.values)
-            self._latest = verdict.shown
+    def _add(self, update: TimelineUpdate) -> list[Segment]:
+        if update.windows:
+            self._latest = update.windows[-1]
+        return update.segments
 
 
 def _as_mono(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

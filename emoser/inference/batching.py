@@ -1,9 +1,9 @@
-"""From recordings to what a model says about each: read ahead, cut, batch, and gather.
+"""Run a model over recordings: decode ahead, cut into chunks, batch, and collect the outputs.
 
-Recordings are decoded in worker threads while the model works, longer ones are cut into
-windows as they are read, windows of several recordings share a batch or are heard side by side
-where the engine likes that, and the answers come out in the order of the recordings. Memory
-stays constant however long or many the recordings are. Knows nothing of labels.
+Recordings are decoded in worker threads while the model runs. Long ones are cut into chunks as
+they are read; chunks of several recordings share a batch, or run side by side where the runtime
+prefers that. Outputs come in the order of the recordings, in memory that depends neither on
+their length nor on their number.
 """
 
 import os
@@ -19,33 +19,34 @@ import numpy.typing as npt
 
 from emoser.audio import Channel, Source, describe_source, open_blocks
 from emoser.errors import AudioError, EmoserError
-from emoser.inference.chunking import Loudness, Piece, Scanner, SilentWindow
-from emoser.inference.vad import SpeechRun
+from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
+from emoser.inference.vad import SpeechRegion
 from emoser.inference.windows import window_weights
 from emoser.runtimes import Runtime
 
-NUM_THREADS = 2  # that decode; soundfile and soxr release the interpreter lock
-MAX_THREADS = 8  # likewise, where the model is not on the processor
+NUM_THREADS = 2  # for decoding; soundfile and soxr release the interpreter lock
+MAX_THREADS = 8  # the same where the model does not run on the CPU
 AHEAD_PER_THREAD = 4  # recordings decoded before they are needed
 BLOCKS_AHEAD = 4  # half-minute blocks of each that a thread decodes; the rest is read on demand
-BATCHES_SORTED = 8  # batches' worth of windows that are sorted by length together
+BATCHES_SORTED = 8  # how many batches of chunks are sorted by length together
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Event = TypeVar("Event")
 
 
 @dataclass(frozen=True)
-class HearingOptions:
-    """How recordings are read and cut.
+class InferenceOptions:
+    """How recordings are read and cut into chunks.
 
     Attributes:
-        sampling_rate: Rate in Hz of arrays; files have their own.
+        window: Longest chunk in samples.
+        sampling_rate: Rate of arrays in Hz; files state their own.
         channel: "mix", "left", "right" or an index.
-        window: Longest piece in samples.
-        hop: Samples from one piece to the next; None for pieces that follow one another.
-        vad: "energy" or "silero" for pieces without speech to be left out, or None.
-        batch_samples: Samples in one batch, padding included; None for no padding: one piece at a
-            time, or the groups that the engine likes.
+        hop: Samples from the start of one chunk to the next; None for chunks without overlap.
+        vad: "energy" or "silero" to leave out chunks without speech, or None.
+        batch_samples: Samples in one batch, padding included. None pads nothing: chunks run one
+            at a time, or in groups of the runtime's own size.
         keep_errors: Give the error of a recording in its place instead of raising it.
     """
 
@@ -59,14 +60,14 @@ class HearingOptions:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the model says about one recording.
+class RecordingOutput:
+    """The model's outputs for one recording.
 
     Attributes:
         source: Short name of the recording.
-        windows: Positions of its pieces in samples.
-        logits: One row per piece, (N, C).
-        embeddings: One row per piece, (N, D).
+        windows: Positions of its N chunks in samples.
+        logits: One row per chunk, (N, C).
+        embeddings: One row per chunk, (N, D).
         duration: Length in seconds.
         quality: Flags of the recording.
     """
@@ -80,16 +81,16 @@ class Heard:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """The share of the recording that each piece speaks for, (N,)."""
+        """The share of the recording that each chunk stands for, (N,)."""
         return window_weights(self.windows)
 
 
-class Told(NamedTuple):
-    """What the model says about one piece.
+class ChunkOutput(NamedTuple):
+    """The model's output for one chunk.
 
     Attributes:
         window: Its position in samples.
-        logits: (C,).
+        logits: (C,), or (L, C) of a model that classifies frames.
         embedding: (D,).
     """
 
@@ -98,14 +99,14 @@ class Told(NamedTuple):
     embedding: npt.NDArray[np.float32]
 
 
-class End(NamedTuple):
-    """A recording is over.
+class RecordingEnd(NamedTuple):
+    """The end of a recording.
 
     Attributes:
         source: Its short name.
         duration: Its length in seconds.
         quality: Its flags.
-        error: What ended it early, where errors are kept.
+        error: The error that ended it early, where errors are kept.
     """
 
     source: str
@@ -118,19 +119,20 @@ class _Fault(NamedTuple):
     error: Exception
 
 
-Mark: TypeAlias = SilentWindow | SpeechRun | Loudness | End
-_Passed: TypeAlias = Mark | _Fault
+OutputEvent: TypeAlias = ChunkOutput | SilentChunk | SpeechRegion | Loudness | RecordingEnd
+_Input: TypeAlias = ChunkEvent | RecordingEnd | _Fault
+_Output: TypeAlias = OutputEvent | _Fault
 
 
-def hear(
-    sources: Iterable[Source], runtime: Runtime, options: HearingOptions
-) -> Iterator[Heard | EmoserError]:
-    """What the model says about each recording, in their order.
+def infer_recordings(
+    sources: Iterable[Source], runtime: Runtime, options: InferenceOptions
+) -> Iterator[RecordingOutput | EmoserError]:
+    """The model's outputs for each recording, in order.
 
     Raises:
         AudioError: If a recording cannot be read and errors are not kept.
         OSError: Likewise, if a file is missing or may not be read.
-        ValueError: If an array comes without its rate or in an ambiguous shape.
+        ValueError: If an array has no sampling rate or an ambiguous shape.
     """
     single = isinstance(sources, list) and len(sources) == 1
 
@@ -149,34 +151,43 @@ def hear(
         threads = min(MAX_THREADS, os.cpu_count() or 1) if free else NUM_THREADS
         ahead = AHEAD_PER_THREAD * threads
         readings = map_ahead(read, sources, num_threads=threads, num_ahead=ahead)
-    told: list[Told] = []
-    for event in _answer_pieces(readings, runtime, options):
-        if isinstance(event, Told):
-            told.append(event)
-        elif isinstance(event, End):
-            yield event.error if event.error is not None else _gather(event, told)
-            told = []
+    outputs: list[ChunkOutput] = []
+    for event in _infer_in_order(readings, runtime, options):
+        if isinstance(event, ChunkOutput):
+            outputs.append(event)
+        elif isinstance(event, RecordingEnd):
+            yield event.error if event.error is not None else _collect(event, outputs)
+            outputs = []
 
 
-def hear_along(
-    source: Source, runtime: Runtime, options: HearingOptions
-) -> Iterator["Told | Mark"]:
-    """What there is to say about one recording, as it goes by and in constant memory.
+def infer_chunks(
+    source: Source, runtime: Runtime, options: InferenceOptions
+) -> Iterator[OutputEvent]:
+    """The events of one recording while it is read, in constant memory.
 
-    Every piece comes as `Told`, or as `SilentWindow` when nobody speaks in it; `SpeechRun`s
-    cover the recording; `End` is last.
+    Every chunk comes as a `ChunkOutput`, or as a `SilentChunk` if it has no speech; the
+    `SpeechRegion`s cover the recording; `RecordingEnd` is last.
 
     Raises:
         AudioError: If the recording cannot be read.
         OSError: If a file is missing or may not be read.
-        ValueError: If an array comes without its rate or in an ambiguous shape.
+        ValueError: If an array has no sampling rate or an ambiguous shape.
     """
     readings = (_Reading(item, options, num_ahead=1) for item in [source])
-    return _answer_pieces(readings, runtime, options)
+    return _infer_in_order(readings, runtime, options)
+
+
+def infer_each(events: Iterable[Chunk | Event], runtime: Runtime) -> Iterator[ChunkOutput | Event]:
+    """The same events, with the output of every chunk in its place, computed at once."""
+    for event in events:
+        if isinstance(event, Chunk):
+            yield from _run([event], runtime, None)
+        else:
+            yield event
 
 
 def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
-    """The error itself, or an `AudioError` that stands for a fault of the file system."""
+    """The error itself, or an `AudioError` in the place of an error of the file system."""
     if isinstance(error, EmoserError):
         return error
     wrapped = AudioError(str(error))
@@ -189,7 +200,7 @@ def map_ahead(
 ) -> Iterator[Result]:
     """`map(function, items)` in order, computed ahead in threads.
 
-    A fault of `items` itself comes after the results of the items before it.
+    An error of the iterator `items` is raised after the results of the items before it.
 
     Example:
         >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
@@ -209,7 +220,7 @@ def map_ahead(
                 pending.append(executor.submit(function, next(iterator)))
             except StopIteration:
                 exhausted = True
-            except Exception as error:  # whatever the caller's own iterator raises
+            except Exception as error:  # the caller's iterator may raise anything
                 exhausted, fault = True, error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -218,9 +229,9 @@ def map_ahead(
 
 
 class _Reading:
-    """A recording that is open, with its first blocks decoded."""
+    """An open recording with its first blocks decoded."""
 
-    def __init__(self, source: Source, options: HearingOptions, *, num_ahead: int) -> None:
+    def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = open_blocks(
             source, sampling_rate=options.sampling_rate, channel=options.channel
@@ -232,140 +243,137 @@ class _Reading:
             raise
 
 
-def _answer_pieces(
-    readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: HearingOptions
-) -> Iterator[Told | Mark]:
-    """All that happens in the recordings, one after another; faults are raised in their turn."""
-    for event in _infer(_read_pieces(readings, options), runtime, options.batch_samples):
+def _infer_in_order(
+    readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
+) -> Iterator[OutputEvent]:
+    """The events of all recordings, one after another; errors are raised in their place."""
+    for event in _infer(_read_chunks(readings, options), runtime, options.batch_samples):
         if isinstance(event, _Fault):
             raise event.error
         yield event
 
 
-def _read_pieces(
-    readings: Iterable["_Reading | EmoserError"], options: HearingOptions
-) -> Iterator[Piece | _Passed]:
-    """The pieces of all recordings; a fault waits its turn behind what was read before it."""
+def _read_chunks(
+    readings: Iterable["_Reading | EmoserError"], options: InferenceOptions
+) -> Iterator[_Input]:
+    """The chunks of all recordings; an error follows what was read before it."""
     try:
         for reading in readings:
             yield from _cut(reading, options)
-    except Exception as error:  # raised by `_answer_pieces`, when the answers before it are out
+    except Exception as error:  # raised by `_infer_in_order`, after the outputs before it
         yield _Fault(error)
 
 
-def _cut(reading: _Reading | EmoserError, options: HearingOptions) -> Iterator[Piece | Mark]:
-    """The windows of a recording and what lies between them, then its end."""
+def _cut(
+    reading: _Reading | EmoserError, options: InferenceOptions
+) -> Iterator[ChunkEvent | RecordingEnd]:
+    """The events of one recording, its end included."""
     if isinstance(reading, EmoserError):
-        yield End("", 0.0, (), reading)
+        yield RecordingEnd("", 0.0, (), reading)
         return
-    scanner = Scanner(window=options.window, hop=options.hop or options.window, vad=options.vad)
+    chunker = Chunker(window=options.window, hop=options.hop or options.window, vad=options.vad)
     with reading.blocks as blocks:
         try:
             for block in chain(reading.first, blocks):
-                yield from scanner.push(block)
-            yield from scanner.flush()
+                yield from chunker.push(block)
+            yield from chunker.flush()
         except (EmoserError, OSError) as error:
             if not options.keep_errors:
                 raise
-            yield End(reading.source, 0.0, (), as_emoser_error(error))
+            yield RecordingEnd(reading.source, 0.0, (), as_emoser_error(error))
         else:
-            yield End(reading.source, blocks.duration, blocks.quality, None)
+            yield RecordingEnd(reading.source, blocks.duration, blocks.quality, None)
 
 
 def _infer(
-    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
-) -> Iterator[Told | _Passed]:
-    """The same events in the same order, with every piece answered."""
+    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
+) -> Iterator[_Output]:
+    """The same events in the same order, with the output of every chunk in its place."""
     if batch_samples is not None or runtime.group_size > 1:
-        yield from _infer_groups(events, runtime, batch_samples)
-        return
-    for event in events:
-        if isinstance(event, Piece):
-            yield from _tell([event], runtime, None)
-        else:
-            yield event
+        return _infer_groups(events, runtime, batch_samples)
+    return infer_each(events, runtime)
 
 
 def _infer_groups(
-    events: Iterable[Piece | _Passed], runtime: Runtime, batch_samples: int | None
-) -> Iterator[Told | _Passed]:
-    """As `_infer`, with groups of pieces heard while the next one is gathered.
+    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
+) -> Iterator[_Output]:
+    """As `_infer`, with one group of chunks in the model while the next is collected.
 
-    The first piece goes alone and at once; a group is what has come while the one before it
-    was heard, so that nobody waits for a full one.
+    The first chunk runs alone and at once; a group is what has arrived while the one before it
+    ran, so that no output waits for a full group.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-hear")
-    heard: _Group | None = None
-    gathered = _Group()
+    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-infer")
+    running: _Group | None = None
+    waiting = _Group()
     try:
         for event in events:
-            if heard is not None and not gathered.pieces and not isinstance(event, Piece):
-                heard.events.append(event)
+            if running is not None and not waiting.chunks and not isinstance(event, Chunk):
+                running.events.append(event)
                 continue
-            gathered.add(event)
-            if heard is None or heard.is_over() or gathered.is_full(runtime, batch_samples):
-                yield from heard.tell() if heard is not None else ()
-                heard, gathered = gathered, _Group()
-                heard.begin(executor, runtime, batch_samples)
-        if heard is not None:
-            gathered.begin(executor, runtime, batch_samples)
-            yield from heard.tell()
-            yield from gathered.tell()
+            waiting.add(event)
+            if running is None or running.is_done() or waiting.is_full(runtime, batch_samples):
+                yield from running.outputs() if running is not None else ()
+                running, waiting = waiting, _Group()
+                running.start(executor, runtime, batch_samples)
+        if running is not None:
+            waiting.start(executor, runtime, batch_samples)
+            yield from running.outputs()
+            yield from waiting.outputs()
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 class _Group:
-    """Pieces that are heard together, and what lies between and behind them."""
+    """Chunks that run together, and the events between and behind them."""
 
     def __init__(self) -> None:
-        self.events: list[Piece | _Passed] = []
-        self.pieces: list[Piece] = []
+        self.events: list[_Input] = []
+        self.chunks: list[Chunk] = []
         self.num_samples = 0
-        self.answer: Future[list[Told]] = Future()
+        self.result: Future[list[ChunkOutput]] = Future()
 
-    def add(self, event: Piece | _Passed) -> None:
+    def add(self, event: _Input) -> None:
         self.events.append(event)
-        if isinstance(event, Piece):
-            self.pieces.append(event)
+        if isinstance(event, Chunk):
+            self.chunks.append(event)
             self.num_samples += len(event.samples)
 
     def is_full(self, runtime: Runtime, batch_samples: int | None) -> bool:
         if batch_samples is None:
-            return len(self.pieces) >= runtime.group_size
+            return len(self.chunks) >= runtime.group_size
         return self.num_samples >= BATCHES_SORTED * batch_samples
 
-    def is_over(self) -> bool:
-        return self.answer.done()
+    def is_done(self) -> bool:
+        return self.result.done()
 
-    def begin(
+    def start(
         self, executor: ThreadPoolExecutor, runtime: Runtime, batch_samples: int | None
     ) -> None:
-        self.answer = executor.submit(_tell, self.pieces, runtime, batch_samples)
+        self.result = executor.submit(_run, self.chunks, runtime, batch_samples)
 
-    def tell(self) -> Iterator[Told | _Passed]:
-        """All events in their order, the pieces answered."""
-        told = iter(self.answer.result())
+    def outputs(self) -> Iterator[_Output]:
+        """All events in order, with the output of every chunk in its place."""
+        outputs = iter(self.result.result())
         for event in self.events:
-            yield next(told) if isinstance(event, Piece) else event
+            yield next(outputs) if isinstance(event, Chunk) else event
 
 
-def _tell(pieces: Sequence[Piece], runtime: Runtime, batch_samples: int | None) -> list[Told]:
-    """What the engine says about some pieces, in their order: in batches, or in one call."""
-    lengths = [len(piece.samples) for piece in pieces]
-    batches: Iterable[list[int]] = [list(range(len(pieces)))] if pieces else []
+def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -> list[ChunkOutput]:
+    """The model's output for each chunk, in order; computed in batches or in one call."""
+    lengths = [len(chunk.samples) for chunk in chunks]
+    batches: Iterable[list[int]] = [list(range(len(chunks)))] if chunks else []
     if batch_samples is not None:
         batches = _pack(lengths, batch_samples)
-    told: dict[int, Told] = {}
+    outputs: dict[int, ChunkOutput] = {}
     for places in batches:
-        answer = runtime.infer([pieces[place].samples for place in places])
-        for place, logits, embedding in zip(places, *answer, strict=True):
-            told[place] = Told(pieces[place].window, logits, embedding)
-    return [told[place] for place in range(len(pieces))]
+        batch = runtime.infer([chunks[place].samples for place in places])
+        for place, logits, embedding in zip(places, *batch, strict=True):
+            outputs[place] = ChunkOutput(chunks[place].window, logits, embedding)
+    return [outputs[place] for place in range(len(chunks))]
 
 
 def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
-    """Batches of places, longest first, that hold at most `batch_samples` with their padding."""
+    """Indices in batches, longest first, of at most `batch_samples` with their padding."""
     batch: list[int] = []
     longest = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
@@ -378,12 +386,12 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _gather(end: End, told: list[Told]) -> Heard:
-    return Heard(
+def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
+    return RecordingOutput(
         source=end.source,
-        windows=tuple(item.window for item in told),
-        logits=np.stack([item.logits for item in told]),
-        embeddings=np.stack([item.embedding for item in told]),
+        windows=tuple(item.window for item in outputs),
+        logits=np.stack([item.logits for item in outputs]),
+        embeddings=np.stack([item.embedding for item in outputs]),
         duration=end.duration,
         quality=end.quality,
     )

@@ -12,38 +12,38 @@ import numpy.typing as npt
 
 from emoser.inference.vad import (
     FRAME_SAMPLES,
-    EnergyGate,
-    Gate,
-    SpeechRun,
+    EnergyDetector,
+    SpeechRegion,
     SpeechSmoother,
+    VoiceDetector,
 )
 from emoser.inference.windows import WindowCutter
 
 Samples = npt.NDArray[np.float32]
 
 
-def _open_silero() -> Gate:
-    from emoser.inference.silero import SileroGate
+def _open_silero() -> VoiceDetector:
+    from emoser.inference.silero import SileroDetector
 
-    return SileroGate()
+    return SileroDetector()
 
 
-GATES: Mapping[str | None, Callable[[], Gate | None]] = {
-    "energy": EnergyGate,
+DETECTORS: Mapping[str | None, Callable[[], VoiceDetector | None]] = {
+    "energy": EnergyDetector,
     "silero": _open_silero,
     None: lambda: None,
 }
 
 
-class Piece(NamedTuple):
-    """A window that the model should hear."""
+class Chunk(NamedTuple):
+    """A window for the model."""
 
     window: slice
     samples: Samples
 
 
-class SilentWindow(NamedTuple):
-    """A window without a frame that passed the gate, which no model needs to hear."""
+class SilentChunk(NamedTuple):
+    """A window without a frame that passed the gate, which the model does not get."""
 
     window: slice
 
@@ -54,13 +54,13 @@ class Loudness(NamedTuple):
     peaks: Samples
 
 
-ScanEvent: TypeAlias = Piece | SilentWindow | SpeechRun | Loudness
+ChunkEvent: TypeAlias = Chunk | SilentChunk | SpeechRegion | Loudness
 
 
-class Scanner:
+class Chunker:
     """Cuts one recording into windows, and tells speech from silence on the way.
 
-    Every window comes as a `Piece` or as a `SilentWindow`, in order; the `SpeechRun`s come in
+    Every window comes as a `Chunk` or as a `SilentChunk`, in order; the `SpeechRegion`s come in
     order too and cover the recording.
 
     Args:
@@ -73,26 +73,26 @@ class Scanner:
         DependencyError: If `vad` needs a package that is not installed.
 
     Example:
-        >>> scanner = Scanner(window=8000, hop=8000, vad="energy")
-        >>> events = [*scanner.push(np.zeros(16000, np.float32)), *scanner.flush()]
-        >>> [event.window.start for event in events if isinstance(event, SilentWindow)]
+        >>> chunker = Chunker(window=8000, hop=8000, vad="energy")
+        >>> events = [*chunker.push(np.zeros(16000, np.float32)), *chunker.flush()]
+        >>> [event.window.start for event in events if isinstance(event, SilentChunk)]
         [0, 8000]
     """
 
     def __init__(self, *, window: int, hop: int, vad: str | None) -> None:
-        if vad not in GATES:
+        if vad not in DETECTORS:
             raise ValueError(f"vad is {vad!r}; use 'energy', 'silero' or None")
         self._cutter = WindowCutter(window=window, hop=hop)
-        self._gate = GATES[vad]()
+        self._detector = DETECTORS[vad]()
         self._smoother = SpeechSmoother()
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0
         self._active = np.zeros(0, np.int64)  # frames that passed, as long as a window needs them
 
-    def push(self, block: Samples) -> Iterator[ScanEvent]:
+    def push(self, block: Samples) -> Iterator[ChunkEvent]:
         """What the next samples, shape (n,), bring; take it all before the next call."""
-        if self._gate is None and len(block):
-            yield SpeechRun(self._num_samples, self._num_samples + len(block), True)
+        if self._detector is None and len(block):
+            yield SpeechRegion(self._num_samples, self._num_samples + len(block), True)
         self._num_samples += len(block)
         joined = np.concatenate([self._rest, block])
         num_framed = len(joined) // FRAME_SAMPLES * FRAME_SAMPLES
@@ -103,7 +103,7 @@ class Scanner:
             # A frame that the window holds only in part may not be there yet.
             yield self._choose(window, samples, window.stop // FRAME_SAMPLES)
 
-    def flush(self) -> Iterator[ScanEvent]:
+    def flush(self) -> Iterator[ChunkEvent]:
         """The last window and the last stretch; nothing if there was no sample."""
         if len(self._rest):
             frame = np.full((1, FRAME_SAMPLES), self._rest.mean(), np.float32)
@@ -111,24 +111,24 @@ class Scanner:
             yield from self._scan(frame)
         for window, samples in self._cutter.flush():
             yield self._choose(window, samples, self._num_frames)
-        if self._gate is not None:
+        if self._detector is not None:
             yield from self._smoother.flush(self._num_samples)
 
-    def _scan(self, frames: Samples) -> Iterator[ScanEvent]:
+    def _scan(self, frames: Samples) -> Iterator[ChunkEvent]:
         """Whole frames, (n, 512); the last of a recording is filled up with its mean."""
         yield Loudness(np.abs(frames).max(axis=1))
-        if self._gate is not None:
-            flags = self._gate.judge(frames)
+        if self._detector is not None:
+            flags = self._detector.detect(frames)
             passed = self._num_frames + np.flatnonzero(flags)
             self._active = np.concatenate([self._active, passed])
             self._num_frames += len(frames)
             yield from self._smoother.push(flags)
 
-    def _choose(self, window: slice, samples: Samples, end_frame: int) -> Piece | SilentWindow:
-        if self._gate is None:
-            return Piece(window, samples)
+    def _choose(self, window: slice, samples: Samples, end_frame: int) -> Chunk | SilentChunk:
+        if self._detector is None:
+            return Chunk(window, samples)
         first = window.start // FRAME_SAMPLES
         heard = np.count_nonzero((self._active >= first) & (self._active < end_frame))
         # The last window may begin before this one, by less than a hop, never by a window.
         self._active = self._active[self._active >= first - len(samples) // FRAME_SAMPLES - 1]
-        return Piece(window, samples) if heard else SilentWindow(window)
+        return Chunk(window, samples) if heard else SilentChunk(window)

@@ -1,45 +1,127 @@
-"""One recording, heard along its time: windows and segments instead of one answer.
+"""From the events of a recording to the windows and segments of its timeline.
 
-Brings together what hears (`hearing`), what makes windows of it (`telling`) and what makes
-segments (`segmentation`). Knows nothing of checkpoints or label sets: the `Ear` is handed in.
+`TimelineBuilder` is the one event loop for files and streams: a file's blocks come from a reader
+and its chunks may share batches, a stream's blocks come from the caller and its chunks run at
+once. `build_timeline` collects what the builder gives for a whole file.
 """
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.audio import Channel, Source, describe_source, open_blocks
-from emoser.inference.batching import HearingOptions, Told, hear_along
-from emoser.inference.chunking import Loudness, SilentWindow
+from emoser.inference.batching import (
+    ChunkOutput,
+    InferenceOptions,
+    OutputEvent,
+    RecordingEnd,
+    infer_chunks,
+)
+from emoser.inference.chunking import Loudness, SilentChunk
 from emoser.inference.options import TimelineOptions
-from emoser.inference.scoring import Ear, Teller, Verdict
-from emoser.inference.segmentation import Segmenter, segment_rules
-from emoser.inference.vad import SpeechRun
+from emoser.inference.scoring import ScoredWindow, Scorer, WindowScorer
+from emoser.inference.segmentation import Segmenter, SegmentRules
+from emoser.inference.vad import SpeechRegion
 from emoser.results.segments import Segment, TimelineWindow
 from emoser.results.timeline import Timeline
 
 EACH_CHANNEL = "each"
 
 
-def listen_to(
+class TimelineUpdate(NamedTuple):
+    """What one event completes.
+
+    Attributes:
+        windows: The windows that are scored now, mostly one or none.
+        segments: The segments that ended, mostly none.
+    """
+
+    windows: list[TimelineWindow]
+    segments: list[Segment]
+
+
+class TimelineBuilder:
+    """Turns the events of one channel, in order, into windows and segments; constant memory.
+
+    Args:
+        scorer: Scores the outputs of the model.
+        options: How the recording is cut and segmented.
+        channel: Index of the channel that windows and segments name, or None.
+    """
+
+    def __init__(
+        self, scorer: Scorer, options: TimelineOptions, channel: int | None = None
+    ) -> None:
+        self._window_scorer = WindowScorer(scorer, channel)
+        self._segmenter = Segmenter(
+            SegmentRules(
+                labels=scorer.labels,
+                smoothing=options.smoothing,
+                threshold=options.threshold,
+                channel=channel,
+                sampling_rate=scorer.sampling_rate,
+                dimensions=scorer.dimensions,
+            )
+        )
+
+    def add(self, event: OutputEvent) -> TimelineUpdate:
+        """The windows and segments that the next event completes."""
+        windows: list[TimelineWindow] = []
+        if isinstance(event, SpeechRegion):
+            self._segmenter.add_speech(event)
+        elif isinstance(event, ChunkOutput):
+            windows = self._add(self._window_scorer.add(event.window, event.logits))
+        elif isinstance(event, SilentChunk):
+            windows = self._add(self._window_scorer.add(event.window, None))
+        return TimelineUpdate(windows, list(self._segmenter.settle()))
+
+    def finish(self) -> TimelineUpdate:
+        """The windows and segments that are left after the last event."""
+        windows = self._add(self._window_scorer.finish())
+        return TimelineUpdate(windows, list(self._segmenter.finish()))
+
+    @property
+    def current(self) -> Segment | None:
+        """The segment that has not ended, as far as it is known; None before the first."""
+        return self._segmenter.current
+
+    def _add(self, scored: Sequence[ScoredWindow]) -> list[TimelineWindow]:
+        for item in scored:
+            self._segmenter.add_window(item.window, item.values)
+        return [item.shown for item in scored]
+
+
+def build_timeline(
     source: Source,
-    ear: Ear,
+    scorer: Scorer,
     options: TimelineOptions,
     *,
     sampling_rate: int | None = None,
     channel: Channel = "mix",
 ) -> Timeline:
-    """The timeline of a recording; with channel "each", of every channel for itself.
+    """The timeline of a recording; with channel "each", of every channel separately.
 
     Raises:
         AudioError: If the recording cannot be read.
         OSError: If a file is missing or may not be read.
-        ValueError: If the recording cannot be read once per channel, or as for `load_audio`.
+        ValueError: If channel is "each" and the source can be read only once, or as for
+            `load_audio`.
     """
+    seconds, rate = scorer.runtime.batch_seconds, scorer.sampling_rate
+    inference = InferenceOptions(
+        window=options.window(rate),
+        hop=options.hop(rate),
+        vad=options.vad,
+        sampling_rate=sampling_rate,
+        channel=channel,
+        batch_samples=None if seconds is None else round(seconds * rate),
+    )
     if channel != EACH_CHANNEL:
-        return _Listener(source, ear, options, None).listen(sampling_rate, channel)
+        return _build_channel(source, scorer, options, inference, None)
     if hasattr(source, "read") and not _is_seekable(source):
         raise ValueError(
             f"{describe_source(source)} can be read only once, and channel='each' reads it once "
@@ -48,84 +130,50 @@ def listen_to(
     with open_blocks(source, sampling_rate=sampling_rate) as blocks:
         num_channels = blocks.num_channels
     parts = [
-        _Listener(source, ear, options, index).listen(sampling_rate, index)
+        _build_channel(source, scorer, options, replace(inference, channel=index), index)
         for index in range(num_channels)
     ]
     return _join_channels(parts)
 
 
-class _Listener:
-    """Gathers what is said about one channel."""
-
-    def __init__(
-        self, source: Source, ear: Ear, options: TimelineOptions, index: int | None
-    ) -> None:
-        self.source = source
-        self.ear = ear
-        self.options = options
-        self.index = index
-        rules = segment_rules(
-            options,
-            ear.labels,
-            sampling_rate=ear.sampling_rate,
-            channel=index,
-            dimensions=ear.dimensions,
-        )
-        self.segmenter = Segmenter(rules)
-        self.teller = Teller(ear, index)
-        self.windows: list[TimelineWindow] = []
-        self.segments: list[Segment] = []
-        self.peaks: list[npt.NDArray[np.float32]] = []
-
-    def listen(self, sampling_rate: int | None, channel: Channel) -> Timeline:
-        """Hear the recording to its end."""
-        seconds = self.ear.runtime.batch_seconds
-        rate = self.ear.sampling_rate
-        hearing = HearingOptions(
-            window=self.options.window(rate),
-            hop=self.options.hop(rate),
-            vad=self.options.vad,
-            sampling_rate=sampling_rate,
-            channel=channel,
-            batch_samples=None if seconds is None else round(seconds * rate),
-        )
-        for event in hear_along(self.source, self.ear.runtime, hearing):
-            if isinstance(event, Loudness):
-                self.peaks.append(event.peaks)
-            elif isinstance(event, SpeechRun):
-                self.segmenter.add_speech(event)
-            elif isinstance(event, Told):
-                self._add(self.teller.add(event.window, event.logits))
-            elif isinstance(event, SilentWindow):
-                self._add(self.teller.add(event.window, None))
-            else:
-                end = event
-            self.segments.extend(self.segmenter.settle())
-        self._add(self.teller.finish())
-        self.segments.extend(self.segmenter.finish())
-        return Timeline(
-            windows=tuple(self.windows),
-            segments=tuple(self.segments),
-            duration=end.duration,
-            labels=self.ear.labels,
-            dimensions=self.ear.dimensions,
-            quality=end.quality,
-            channels=() if self.index is None else (self.index,),
-            window_seconds=self.options.window_seconds,
-            hop_seconds=self.options.hop_seconds,
-            model=self.ear.model,
-            source=end.source,
-            peaks=(np.concatenate(self.peaks),),
-        )
-
-    def _add(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            self.segmenter.add_window(verdict.window, verdict.values)
-            self.windows.append(verdict.shown)
+def _build_channel(
+    source: Source,
+    scorer: Scorer,
+    options: TimelineOptions,
+    inference: InferenceOptions,
+    index: int | None,
+) -> Timeline:
+    builder = TimelineBuilder(scorer, options, index)
+    windows: list[TimelineWindow] = []
+    segments: list[Segment] = []
+    peaks: list[npt.NDArray[np.float32]] = []
+    for event in infer_chunks(source, scorer.runtime, inference):
+        update = builder.add(event)
+        windows += update.windows
+        segments += update.segments
+        if isinstance(event, Loudness):
+            peaks.append(event.peaks)
+        elif isinstance(event, RecordingEnd):
+            end = event
+    rest = builder.finish()
+    return Timeline(
+        windows=(*windows, *rest.windows),
+        segments=(*segments, *rest.segments),
+        duration=end.duration,
+        labels=scorer.labels,
+        dimensions=scorer.dimensions,
+        quality=end.quality,
+        channels=() if index is None else (index,),
+        window_seconds=options.window_seconds,
+        hop_seconds=options.hop_seconds,
+        model=scorer.model,
+        source=end.source,
+        peaks=(np.concatenate(peaks),),
+    )
 
 
 def _join_channels(parts: Sequence[Timeline]) -> Timeline:
-    """One timeline that holds those of all channels, in the order of time."""
+    """One timeline of all channels, sorted by time."""
     first = parts[0]
     flags = [flag for part in parts for flag in part.quality]
     return Timeline(

@@ -1,4 +1,4 @@
-"""What a model said about each piece of sound in; the windows of a timeline out.
+"""What a model logits about each piece of sound in; the windows of a timeline out.
 
 A model that classifies recordings says one thing about a piece, which is one window. A model
 that classifies frames says something every 20 ms: the windows are then short cells, each with
@@ -29,7 +29,7 @@ ToDimensions: TypeAlias = Callable[[Logits], dict[str, float] | None]
 
 
 @dataclass(frozen=True)
-class Ear:
+class Scorer:
     """What hears: an engine, and how its logits become scores and dimensions.
 
     Attributes:
@@ -54,7 +54,7 @@ class Ear:
     frame_seconds: float | None = None
 
 
-class Verdict(NamedTuple):
+class ScoredWindow(NamedTuple):
     """What there is to say about one window of a timeline.
 
     Attributes:
@@ -68,36 +68,36 @@ class Verdict(NamedTuple):
     shown: TimelineWindow
 
 
-class Teller:
+class WindowScorer:
     """Turns the pieces of one channel, in their order, into the windows of its timeline."""
 
-    def __init__(self, ear: Ear, channel: int | None = None) -> None:
-        self._ear = ear
+    def __init__(self, scorer: Scorer, channel: int | None = None) -> None:
+        self._scorer = scorer
         self._channel = channel
         self._held: tuple[slice, Logits | None] | None = None  # ends where the next piece says
         self._start = 0  # of what has not been told
 
-    def add(self, piece: slice, said: Logits | None) -> list[Verdict]:
+    def add(self, piece: slice, logits: Logits | None) -> list[ScoredWindow]:
         """The windows that are settled by the next piece, with its logits; None for silence."""
-        if self._ear.frame_seconds is None:
-            return [self._judge(piece, said)]
+        if self._scorer.frame_seconds is None:
+            return [self._judge(piece, logits)]
         told = [] if self._held is None else self._tell((self._held[0].stop + piece.start) // 2)
-        self._held = (piece, said)
+        self._held = (piece, logits)
         return told
 
-    def finish(self) -> list[Verdict]:
+    def finish(self) -> list[ScoredWindow]:
         """The windows that are left when the sound has ended."""
         return [] if self._held is None else self._tell(self._held[0].stop)
 
-    def _tell(self, stop: int) -> list[Verdict]:
+    def _tell(self, stop: int) -> list[ScoredWindow]:
         """The cells of the held piece up to `stop`."""
         piece, frames = self._held or (slice(0, 0), None)
-        rate = self._ear.sampling_rate
+        rate = self._scorer.sampling_rate
         cells = list(cut_cells(self._start, stop, cell=round(CELL_SECONDS * rate)))
         self._start = stop
         if frames is None:
             return [self._judge(cell, None) for cell in cells]
-        step = (self._ear.frame_seconds or 0.0) * rate
+        step = (self._scorer.frame_seconds or 0.0) * rate
         return [
             self._judge(
                 cell, pool_frames(frames, cell.start - piece.start, cell.stop - piece.start, step)
@@ -105,17 +105,17 @@ class Teller:
             for cell in cells
         ]
 
-    def _judge(self, window: slice, logits: Logits | None) -> Verdict:
-        ear = self._ear
+    def _judge(self, window: slice, logits: Logits | None) -> ScoredWindow:
+        scorer = self._scorer
         scores: Mapping[str, float] = {}
         dimensions, values = None, None
         if logits is not None:
-            scores = dict(zip(ear.labels, ear.to_scores(logits), strict=True))
-            dimensions = ear.to_dimensions(logits)
+            scores = dict(zip(scorer.labels, scorer.to_scores(logits), strict=True))
+            dimensions = scorer.to_dimensions(logits)
             values = [*scores.values(), *(dimensions or {}).values()]
-        start, stop = window.start / ear.sampling_rate, window.stop / ear.sampling_rate
+        start, stop = window.start / scorer.sampling_rate, window.stop / scorer.sampling_rate
         shown = TimelineWindow(start, stop, scores, self._channel, dimensions)
-        return Verdict(window, values, shown)
+        return ScoredWindow(window, values, shown)
 
 
 def cut_cells(start: int, stop: int, *, cell: int) -> Iterator[slice]:

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD, TimelineOptions
-from emoser.inference.vad import SpeechRun
+from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
+from emoser.inference.vad import SpeechRegion
 from emoser.results.prediction import mean_scores
 from emoser.results.segments import Segment
 
@@ -39,21 +39,6 @@ class SegmentRules:
     channel: int | None = None
     sampling_rate: int = 16_000
     dimensions: tuple[str, ...] = ()
-
-
-def segment_rules(
-    options: TimelineOptions,
-    labels: Sequence[str],
-    *,
-    sampling_rate: int,
-    channel: int | None = None,
-    dimensions: Sequence[str] = (),
-) -> SegmentRules:
-    """The rules that the options ask for, for one channel."""
-    smoothing, threshold = options.smoothing, options.threshold
-    return SegmentRules(
-        tuple(labels), smoothing, threshold, channel, sampling_rate, tuple(dimensions)
-    )
 
 
 @dataclass
@@ -85,7 +70,7 @@ class Segmenter:
         >>> segmenter = Segmenter(SegmentRules(("happy", "sad"), sampling_rate=10))
         >>> segmenter.add_window(slice(0, 30), [0.9, 0.1])
         >>> segmenter.add_window(slice(10, 40), [0.2, 0.8])
-        >>> segmenter.add_speech(SpeechRun(0, 40, True))
+        >>> segmenter.add_speech(SpeechRegion(0, 40, True))
         >>> [print(segment) for segment in segmenter.finish()]
         0:00.00 - 0:02.00  happy 0.90
         0:02.00 - 0:04.00  sad 0.80
@@ -96,7 +81,7 @@ class Segmenter:
         self.rules = rules
         self._window = slice(0, 0)  # the latest
         self._slots: deque[_Slot] = deque()
-        self._runs: deque[SpeechRun] = deque()
+        self._runs: deque[SpeechRegion] = deque()
         self._label: int | None = None
         self._open: _Open | None = None
 
@@ -110,10 +95,10 @@ class Segmenter:
         self._label = None if scores is None else self._choose(scores)
         self._slots.append(_Slot(start, window.stop, self._label, scores))
 
-    def add_speech(self, run: SpeechRun) -> None:
+    def add_speech(self, run: SpeechRegion) -> None:
         """The next stretch of speech or silence; the stretches follow one another."""
         if self._runs and self._runs[-1].speaking == run.speaking:
-            run = SpeechRun(self._runs.pop().start, run.stop, run.speaking)
+            run = SpeechRegion(self._runs.pop().start, run.stop, run.speaking)
         self._runs.append(run)
 
     def settle(self) -> Iterator[Segment]:
@@ -172,7 +157,7 @@ class Segmenter:
         entered = stop if slot.entered is None else slot.entered
         return stop - entered < MIN_PIECE_SECONDS * self.rules.sampling_rate
 
-    def _label_piece(self, slot: _Slot, start: int, stop: int, run: SpeechRun) -> int | None:
+    def _label_piece(self, slot: _Slot, start: int, stop: int, run: SpeechRegion) -> int | None:
         """The label of a stretch of one window; a sliver of speech goes with its neighbour."""
         if slot.scores is None or not run.speaking or not self._is_short(slot, stop):
             return slot.label

@@ -25,7 +25,7 @@ TRANSFORM_HOP = 128
 Array = npt.NDArray[np.float32]
 
 
-class SileroGate:
+class SileroDetector:
     """Speech is what silero-vad takes for speech.
 
     Raises:
@@ -39,7 +39,7 @@ class SileroGate:
         self._hidden = np.zeros(width, np.float32)
         self._cell = np.zeros(width, np.float32)
 
-    def judge(self, frames: Frames) -> Flags:
+    def detect(self, frames: Frames) -> Flags:
         """Whether somebody speaks in each frame, (n, 512) -> (n,)."""
         return np.asarray(self.probabilities(frames) > SPEECH_PROBABILITY)
 

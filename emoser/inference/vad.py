@@ -33,27 +33,27 @@ Frames = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 
-class Gate(Protocol):
+class VoiceDetector(Protocol):
     """Judges frames, one after another, in the order of the recording."""
 
-    def judge(self, frames: Frames) -> Flags:
+    def detect(self, frames: Frames) -> Flags:
         """Whether somebody speaks in each frame, (n, 512) -> (n,)."""
         ...
 
 
-class EnergyGate:
+class EnergyDetector:
     """Speech is what stands out of the noise floor; needs no dependency.
 
     Example:
         >>> tone = np.sin(np.arange(1024, dtype=np.float32)).reshape(2, 512)
-        >>> EnergyGate().judge(tone * np.array([[0.0], [0.1]], np.float32)).tolist()
+        >>> EnergyDetector().detect(tone * np.array([[0.0], [0.1]], np.float32)).tolist()
         [False, True]
     """
 
     def __init__(self) -> None:
         self._floor = FLOOR_RANGE_DBFS[0]
 
-    def judge(self, frames: Frames) -> Flags:
+    def detect(self, frames: Frames) -> Flags:
         """Whether each frame is louder than the floor so far, (n, 512) -> (n,)."""
         centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
         power = np.einsum("ij,ij->i", centred, centred) / FRAME_SAMPLES
@@ -66,7 +66,7 @@ class EnergyGate:
         return flags
 
 
-class SpeechRun(NamedTuple):
+class SpeechRegion(NamedTuple):
     """A stretch of the recording that is settled: speech or silence.
 
     Attributes:
@@ -101,7 +101,7 @@ class SpeechSmoother:
         self._speaking = False
         self._streak = 0  # frames at the end that contradict the state
 
-    def push(self, flags: Flags) -> Iterator[SpeechRun]:
+    def push(self, flags: Flags) -> Iterator[SpeechRegion]:
         """What the next frames settle."""
         for active in flags.tolist():
             self._num_frames += 1
@@ -115,10 +115,10 @@ class SpeechSmoother:
         if self._start or self._speaking or settled >= MIN_SILENCE_FRAMES:
             yield from self._settle(settled)
 
-    def flush(self, num_samples: int) -> Iterator[SpeechRun]:
+    def flush(self, num_samples: int) -> Iterator[SpeechRegion]:
         """The rest of a recording of `num_samples` samples."""
         if self._start * FRAME_SAMPLES < num_samples:
-            yield SpeechRun(self._start * FRAME_SAMPLES, num_samples, self._speaking)
+            yield SpeechRegion(self._start * FRAME_SAMPLES, num_samples, self._speaking)
 
     def _change(self) -> int:
         """The first frame that would be of the other kind if the streak went on."""
@@ -129,7 +129,7 @@ class SpeechSmoother:
         # A recording that begins a moment before the voice does has no silence there.
         return first if self._start or first >= MIN_SILENCE_FRAMES else 0
 
-    def _settle(self, stop: int) -> Iterator[SpeechRun]:
+    def _settle(self, stop: int) -> Iterator[SpeechRegion]:
         if stop > self._start:
-            yield SpeechRun(self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking)
+            yield SpeechRegion(self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking)
             self._start = stop

@@ -18,9 +18,9 @@ from support.reference_checkpoints import CASES
 
 from emoser import EmotionClassifier, EmotionStream
 from emoser.checkpoints.save import save_model
-from emoser.inference.scoring import CELL_SECONDS, Ear, Teller
+from emoser.inference.scoring import CELL_SECONDS, Scorer, WindowScorer
 from emoser.inference.segmentation import Segmenter, SegmentRules, merge_segments
-from emoser.inference.vad import SpeechRun
+from emoser.inference.vad import SpeechRegion
 from emoser.models.config import ModelConfig
 from emoser.results.plots import plot_timeline
 from emoser.runtimes import InferenceOutput, OpenedModel
@@ -149,9 +149,9 @@ def test_speech_that_is_known_up_to_the_end_of_a_cell_may_go_on(stop):
     segmenter = Segmenter(SegmentRules(("happy", "sad"), smoothing=0))
     for window, sad in ((slice(0, 4800), 0), (slice(4800, 8000), 1), (slice(8000, 12800), 1)):
         segmenter.add_window(window, [1 - sad, sad])
-    segmenter.add_speech(SpeechRun(0, stop, True))
+    segmenter.add_speech(SpeechRegion(0, stop, True))
     segments = list(segmenter.settle())
-    segmenter.add_speech(SpeechRun(stop, 12_800, True))
+    segmenter.add_speech(SpeechRegion(stop, 12_800, True))
     segments += [*segmenter.settle(), *segmenter.finish()]
     assert [(item.end, item.label) for item in segments] == [(0.3, "happy"), (0.8, "sad")]
 
@@ -176,7 +176,7 @@ def test_an_engine_without_frames_gives_whole_windows():
 
 def test_the_cells_of_three_hours_stay_within_fifty_mebibytes():
     labels = tuple("abcdefgh")
-    ear = Ear(
+    scorer = Scorer(
         runtime=LoudFrames(),
         to_scores=lambda logits: [float(value) for value in np.exp(logits)],
         to_dimensions=lambda logits: None,
@@ -188,14 +188,14 @@ def test_the_cells_of_three_hours_stay_within_fifty_mebibytes():
     )
     generator = np.random.default_rng(0)
     frames = generator.dirichlet(np.ones(len(labels)), 149).astype(np.float32)
-    teller = Teller(ear)
+    window_scorer = WindowScorer(scorer)
     tracemalloc.start()
     try:
         shown = []
         for second in range(0, 3 * 360 - 2):  # a tenth of three hours
             piece = slice(second * RATE, (second + 3) * RATE)
-            shown += [verdict.shown for verdict in teller.add(piece, frames)]
-        shown += [verdict.shown for verdict in teller.finish()]
+            shown += [scored.shown for scored in window_scorer.add(piece, frames)]
+        shown += [scored.shown for scored in window_scorer.finish()]
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

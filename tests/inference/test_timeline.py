@@ -18,8 +18,8 @@ from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
 from emoser.errors import AudioError, DependencyError
 from emoser.inference.segmentation import merge_segments
-from emoser.inference.silero import SileroGate
-from emoser.inference.vad import EnergyGate, SpeechSmoother
+from emoser.inference.silero import SileroDetector
+from emoser.inference.vad import EnergyDetector, SpeechSmoother
 from emoser.results.segments import Segment
 
 RATE = 16_000
@@ -115,7 +115,7 @@ def test_a_breath_between_words_is_no_silence():
 
 def test_steady_noise_is_learnt_as_the_floor():
     noise = voice_and_pauses([(30, 0.003)])  # -50 dBFS
-    flags = EnergyGate().judge(noise[: len(noise) // 512 * 512].reshape(-1, 512))
+    flags = EnergyDetector().detect(noise[: len(noise) // 512 * 512].reshape(-1, 512))
     assert flags[:30].all()
     assert not flags[-300:].any()
 
@@ -261,13 +261,13 @@ def test_silero_finds_speech_in_speech_and_none_in_noise(speech_data):
     file = speech_data / "ravdess/Actor_01/03-01-05-02-01-01-01.flac"
     samples, _ = soundfile.read(file, dtype="float32")
     frames = samples[: len(samples) // 512 * 512].reshape(-1, 512)
-    whole = SileroGate().probabilities(frames)
-    gate = SileroGate()
-    parts = np.concatenate([gate.probabilities(frames[i : i + 7]) for i in range(0, 128, 7)])
+    whole = SileroDetector().probabilities(frames)
+    detector = SileroDetector()
+    parts = np.concatenate([detector.probabilities(frames[i : i + 7]) for i in range(0, 128, 7)])
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     assert 0.3 < (whole > 0.5).mean() < 0.7
     noise = voice_and_pauses([(2.048, 0.05)]).reshape(-1, 512)
-    assert SileroGate().judge(noise).mean() < 0.05
+    assert SileroDetector().detect(noise).mean() < 0.05
 
 
 @pytest.mark.data
