@@ -1,4 +1,4 @@
-"""From a name to a model: find the folder, know its layout, load it strictly, and save it.
+"""Find checkpoints, load them strictly in any layout, and save them.
 
-`find_checkpoint` needs neither torch nor transformers; `load_model` imports both.
+`emoser.checkpoints.resolve` and `files` import neither torch nor transformers.
 """

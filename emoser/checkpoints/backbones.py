@@ -1,8 +1,8 @@
-"""From a description or from the shapes of the tensors alone to an encoder.
+"""Build an encoder from its configuration, or from the shapes of its tensors alone.
 
-`family_of` names the encoders of transformers that emoser runs; `infer_encoder_config` reads the
-shape of a wav2vec 2.0, HuBERT or WavLM off its tensors, for files that state none. Knows nothing
-of heads.
+`FAMILIES` lists the encoders of transformers that emoser runs. `infer_encoder_config` derives
+the configuration of a wav2vec 2.0, HuBERT or WavLM encoder from its tensors, for checkpoints
+that do not state it.
 """
 
 import re
@@ -23,7 +23,7 @@ from emoser.models.spectral import FilterBankEncoder, LogMelEncoder
 
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions
-MAX_WIDTH = 65_536  # features; beyond it some constructors of transformers take real memory
+MAX_WIDTH = 65_536  # features; beyond it some constructors of transformers allocate real memory
 MAX_DEPTH = 1_000  # layers
 WIDTHS = ("hidden_size", "intermediate_size", "d_model", "encoder_ffn_dim", "mlp_size", "conv_dim")
 DEPTHS = ("num_hidden_layers", "encoder_layers", "depth", "prenet_depth", "num_adapter_layers")
@@ -34,9 +34,9 @@ class Family:
     """An encoder of transformers that emoser runs.
 
     Attributes:
-        architecture: The class of transformers with a classification head on it.
-        prefix: In front of the names of the encoder's tensors in that class' files.
-        encoder: What makes its frames exact.
+        architecture: The class of transformers that adds a classification head.
+        prefix: Precedes the names of the encoder's tensors in files of that class.
+        encoder: The class that gives exact frames for batches.
         extractor: The feature extractor that transformers uses for it.
     """
 
@@ -73,7 +73,7 @@ def family_of(kind: Any, file: Path) -> Family:
     """The family of a `model_type`.
 
     Raises:
-        CheckpointError: If emoser runs no such encoder.
+        CheckpointError: If emoser does not run this encoder.
     """
     if kind not in FAMILIES:
         raise CheckpointError(f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}")
@@ -83,10 +83,15 @@ def family_of(kind: Any, file: Path) -> Family:
 def encoder_builder(
     config: Mapping[str, Any], model_config: ModelConfig, file: Path
 ) -> Callable[[], SpeechEncoder]:
-    """What makes the encoder that a `config.json` describes, with untrained weights.
+    """A function that builds the encoder of a configuration, with untrained weights.
+
+    Args:
+        config: The encoder's own configuration, such as `config.json`.
+        model_config: The configuration around the encoder.
+        file: The file that error messages name.
 
     Raises:
-        CheckpointError: If a size is beyond any encoder.
+        CheckpointError: If a size is larger than that of any encoder.
     """
     _check_numbers(config, file)
 
@@ -115,7 +120,7 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
 
 
 def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:
-    """The shape of an emotion2vec encoder as `Emotion2VecConfig.to_dict` wrote it.
+    """The configuration of an emotion2vec encoder that `Emotion2VecConfig.to_dict` wrote.
 
     Raises:
         CheckpointError: If a value is unknown or of the wrong kind.
@@ -126,30 +131,33 @@ def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConf
     try:
         return Emotion2VecConfig(**known)
     except TypeError as error:
-        raise CheckpointError(f"{file} describes no emotion2vec encoder: {error}") from error
+        raise CheckpointError(
+            f"{file} does not describe an emotion2vec encoder: {error}"
+        ) from error
 
 
 def infer_encoder_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """The configuration of a wav2vec 2.0, HuBERT or WavLM encoder by the shapes of its tensors.
+    """The configuration of a wav2vec 2.0, HuBERT or WavLM encoder, from its tensors' shapes.
 
-    What shapes do not tell is as in every published one: 64 features per attention head (WavLM
-    states its heads), strides 5 2 2 2 2 2 2, GELU, and layer norm before each block where the
-    convolutions have layer norm. HuBERT and wav2vec 2.0 compute the same; it is called wav2vec2.
+    Shapes do not determine everything. The rest is as in every published encoder: 64 features
+    per attention head (WavLM states its heads), strides 5 2 2 2 2 2 2, GELU, and layer norm
+    before each block if the convolutions have layer norm. HuBERT and wav2vec 2.0 compute the
+    same function; both give "wav2vec2".
 
     Args:
         shapes: Shapes by name.
-        prefix: In front of the names of the encoder.
+        prefix: Precedes the names of the encoder's tensors.
 
     Raises:
-        CheckpointError: If the tensors are of no such encoder.
+        CheckpointError: If the tensors are not those of such an encoder.
     """
     own = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     try:
         return _infer(own)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"the tensors under {prefix!r} are of no wav2vec 2.0, HuBERT or WavLM encoder: "
-            f"{error} is missing"
+            f"the tensors under {prefix!r} are not those of a wav2vec 2.0, HuBERT or WavLM "
+            f"encoder: {error} is missing"
         ) from error
 
 
@@ -183,7 +191,7 @@ def _infer(own: Shapes) -> dict[str, Any]:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """One more than the highest number that the pattern finds in the names."""
+    """One more than the highest number that the pattern matches in the names."""
     found = [int(match.group(1)) for name in shapes if (match := re.match(pattern, name))]
     return max(found, default=-1) + 1
 
@@ -195,7 +203,7 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
     kind = str(config["model_type"])
     if config.get("add_adapter"):
         raise CheckpointError(
-            f"{file}: add_adapter is set; transformers has no classifier on adapters either"
+            f"{file}: add_adapter is set; emoser, like transformers, does not classify on adapters"
         )
     values = {key: value for key, value in config.items() if key not in ("model_type", "emoser")}
     try:
@@ -207,4 +215,4 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
         return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{file} describes no {kind} encoder: {reason}") from error
+        raise CheckpointError(f"{file} does not describe a {kind} encoder: {reason}") from error

@@ -1,8 +1,8 @@
-"""Put every tensor of a checkpoint in its place, or say what does not fit.
+"""Load tensors into a model strictly: every tensor is assigned, or the checkpoint is refused.
 
-A layout describes itself in a `Plan`: what the model is, and which place each name has. Sizes
-are checked on the meta device before memory is taken, nothing is left to chance, and all faults
-come in one message. Knows no layout.
+A layout describes a checkpoint by a `Plan`: the model, and the name in it of every tensor. Sizes
+are checked on the meta device before memory is allocated, no weight is initialised at random,
+and one message lists all faults.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel
 from emoser.text import shorten
 
-OPTIONAL_TENSORS = ("masked_spec_embed",)  # used in training alone
+OPTIONAL_TENSORS = ("masked_spec_embed",)  # used in training only
 MAX_PARAMETERS = 4_000_000_000
 
 Tensors = dict[str, Tensor]
@@ -30,14 +30,14 @@ class Plan:
     """How the tensors of one checkpoint become an `EmotionModel`.
 
     Attributes:
-        config: What stands around the encoder.
-        build_encoder: Makes the encoder on the device that is current.
-        rename: The place of a tensor in the model by its name in the file (weight-norm pairs
-            in torch's present spelling); None for one that is known and has no use here, such
-            as the decoder of a pretraining. Unknown names are returned as they are.
-        complete: Changes the renamed tensors where a name alone does not do: a bias that the
+        config: The configuration around the encoder.
+        build_encoder: Builds the encoder on torch's current device.
+        rename: Maps the name of a tensor in the file (weight-norm pairs in torch's current
+            spelling) to its name in the model; to None if the tensor is known and not used,
+            such as the decoder of a pretraining. Unknown names are returned unchanged.
+        complete: Changes the renamed tensors where renaming is not enough: a bias that the
             layout does not have becomes zeros, adapters are merged.
-        notes: What the layout chose where the file leaves a choice, for `emoser doctor`.
+        notes: Choices of the layout where the files leave one open, for `emoser doctor`.
     """
 
     config: ModelConfig
@@ -70,7 +70,7 @@ def fit_model(plan: Plan, stored: StoredTensors, layout: str) -> EmotionModel:
 
 
 def place_names(plan: Plan, names: Shapes | Tensors) -> dict[str, str | None]:
-    """The place of every tensor of a file; None for those without use."""
+    """The name in the model of every tensor in the files; None for those that are not used."""
     return {name: plan.rename(rename_weight_norm(name, names)) for name in names}
 
 
@@ -78,7 +78,7 @@ def _check_size(model: nn.Module, folder: Path) -> None:
     size = sum(parameter.numel() for parameter in model.parameters())
     if size > MAX_PARAMETERS:
         raise CheckpointError(
-            f"{folder} describes {size:,} weights; emoser loads up to {MAX_PARAMETERS:,}"
+            f"{folder} describes a model of {size:,} weights; emoser loads up to {MAX_PARAMETERS:,}"
         )
 
 
@@ -116,7 +116,7 @@ def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: st
 
 
 def _fill_buffers(model: EmotionModel) -> None:
-    """Compute the buffers that no file holds, such as tables of positions."""
+    """Compute the buffers that are not stored in files, such as position tables."""
     for module in model.modules():
         hollow = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in hollow:

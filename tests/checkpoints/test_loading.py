@@ -181,7 +181,7 @@ FAULTS = {
     "bad JSON": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "not an object"),
     "unknown model_type": (lambda f: change_config(f, model_type="bert"), "model_type is 'bert'"),
-    "wrong type": (lambda f: change_config(f, hidden_size="many"), "describes no hubert"),
+    "wrong type": (lambda f: change_config(f, hidden_size="many"), "does not describe a hubert"),
     "huge": (
         lambda f: change_config(f, hidden_size=2**20, num_attention_heads=4),
         "hidden_size is 1048576; emoser loads up to",

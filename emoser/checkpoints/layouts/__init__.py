@@ -1,1 +1,1 @@
-"""One module for each layout of a checkpoint folder."""
+"""The layouts of checkpoint folders, one module each; `registry` lists them."""

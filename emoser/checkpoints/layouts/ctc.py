@@ -1,9 +1,8 @@
 """`Wav2Vec2ForCTC` used as a classifier (r-f/wav2vec-english-speech-emotion-recognition).
 
-One linear layer gives every frame its logits, and a recording has their mean. The mean commutes
-with the linear layer, so this is a linear head on the mean frame. A speech recogniser has the
-same tensors; what tells them apart is that the configuration names as many emotions as the layer
-has rows.
+One linear layer gives every frame its logits, and their mean is that of the recording. The mean
+commutes with the linear layer, so this is a linear head on the mean frame. A speech recogniser
+has the same tensors; here the configuration names as many labels as the layer has rows.
 """
 
 from collections.abc import Set
@@ -28,7 +27,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     """How the files of a checkpoint of this layout become a model.
 
     Raises:
-        CheckpointError: If the head has not one row per label, as in a speech recogniser.
+        CheckpointError: If the head does not have one row per label, as in a speech recogniser.
     """
     file = files.folder / CONFIG
     family = family_of(files.config.get("model_type"), file)
@@ -37,8 +36,8 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     if num_rows != len(model_config.outputs):
         raise CheckpointError(
             f"{files.folder}: lm_head has {num_rows} rows and {CONFIG} names "
-            f"{len(model_config.outputs)} labels; this looks like a speech recogniser, which "
-            "knows no emotions"
+            f"{len(model_config.outputs)} labels; this looks like a speech recogniser, "
+            "not an emotion model"
         )
 
     def rename(name: str) -> str:

@@ -1,10 +1,10 @@
 """ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition: `classifier.dense`, `.output`.
 
-Its configuration names transformers' class, its weights were saved by another one, so that
-transformers gives it a random head. The weights do not tell whether an activation stands between
-the two layers, and the code was never published. emoser takes none, as the remapping in the
-discussion of that checkpoint does; `"head_activation": "tanh"` (or "relu") in `config.json`, or
-`emoser convert --activation`, chooses otherwise.
+Its configuration names a class of transformers, but its weights were saved by another one, so
+transformers gives it a random head. The weights do not show whether there is an activation
+between the two layers, and the code was never published. emoser assumes none, like the remapping
+in the discussion of that checkpoint; `"head_activation": "tanh"` (or "relu") in `config.json`, or
+`emoser convert --activation`, sets another.
 """
 
 from collections.abc import Set
@@ -36,7 +36,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
             f"{', '.join(ACTIVATIONS)}"
         )
     note = (
-        f"activation between the layers of the head: {activation}; the file does not tell, "
-        f"{ACTIVATION_KEY} in {CONFIG} chooses"
+        f"activation between the layers of the head: {activation}; the weights do not determine "
+        f"it, set {ACTIVATION_KEY} in {CONFIG} to change it"
     )
     return plan_dense(files, shapes, pooling="mean", activation=activation, notes=(note,))

@@ -1,10 +1,10 @@
-"""emoser's own layout, `model_type: "emoser"`: what transformers has no class for.
+"""emoser's own layout, `model_type: "emoser"`, for models that transformers has no class for.
 
-Written wherever `sequence_classification` does not fit: activations between the layers of a
-head, attentive statistics, norms over whole recordings, encoders of other projects. `config.json`
-holds the encoder's configuration under "backbone_config" and the rest under "emoser"; every
-tensor has "emoser." in front of its name in `EmotionModel`. transformers' Auto classes and
-pipelines read it after `emoser.checkpoints.registration.register()`.
+These have activations between the layers of a head, attentive statistics, norms over whole
+recordings, or encoders of other projects. `config.json` holds the encoder's configuration under
+"backbone_config" and the rest under "emoser"; the name of every tensor is that in `EmotionModel`,
+preceded by "emoser.". transformers' Auto classes and pipelines read the layout after
+`emoser.checkpoints.registration.register()`.
 """
 
 from collections.abc import Mapping, Set

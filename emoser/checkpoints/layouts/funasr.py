@@ -1,8 +1,8 @@
 """emotion2vec and emotion2vec+ as FunASR publishes them: `model.pt` and `tokens.txt`.
 
 The samples of a recording pass one layer norm, the ten extra tokens are dropped, the frames are
-averaged and classified. Tokens are bilingual ("生气/angry") and those that begin with "unuse" are
-no answer: their rows of the head are left out, which is what a logit of minus infinity does.
+averaged and classified. Tokens are bilingual ("生气/angry"); those that begin with "unuse" are not
+labels: their rows of the head are left out, which equals a logit of minus infinity.
 """
 
 import re
@@ -22,7 +22,7 @@ from emoser.models.emotion2vec import Emotion2VecConfig
 NAME = "emotion2vec"
 AUDIO = "modality_encoders.AUDIO."
 SIGNATURE = (f"{AUDIO}extra_tokens", "blocks.0.attn.qkv.weight", "proj.weight", "proj.bias")
-WRAPPER = "d2v_model."  # in front of every name in files of the older code
+WRAPPER = "d2v_model."  # precedes every name in files of the older code
 PRETRAINING = (f"{AUDIO}decoder.", "_ema.", "recon_proj.")
 TOKENS = "tokens.txt"
 UNUSED = "unuse"
@@ -78,7 +78,7 @@ def _unwrap(name: str) -> str:
 
 
 def _infer_config(own: Shapes, folder: Path) -> Emotion2VecConfig:
-    """The shape of the encoder by its tensors; strides are as published."""
+    """The configuration of the encoder from its tensors; strides are as published."""
 
     def count(pattern: str) -> int:
         found = [int(match.group(1)) for name in own if (match := re.match(pattern, name))]
@@ -101,7 +101,7 @@ def _infer_config(own: Shapes, folder: Path) -> Emotion2VecConfig:
             position_groups=hidden_size // width,
         )
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{folder} holds no emotion2vec encoder: {error}") from error
+        raise CheckpointError(f"{folder} does not hold an emotion2vec encoder: {error}") from error
 
 
 def _read_tokens(files: CheckpointFiles) -> list[str]:
@@ -113,5 +113,5 @@ def _read_tokens(files: CheckpointFiles) -> list[str]:
     while tokens and not tokens[-1]:
         tokens.pop()
     if not tokens or len(tokens) > MAX_TOKENS:
-        raise CheckpointError(f"{file} names {len(tokens)} labels, which no such file does")
+        raise CheckpointError(f"{file} names {len(tokens)} labels; 1 to {MAX_TOKENS:,} are allowed")
     return tokens

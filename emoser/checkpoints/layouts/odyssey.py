@@ -1,8 +1,8 @@
 """3loi/SER-Odyssey-Baseline-WavLM-*: WavLM-large, attentive statistics, an MLP.
 
-Categorical and dimensional ones. The samples are scaled by mean and standard deviation of the
-training corpus, which `config.json` states, not by those of the recording. The published code
-does not run on transformers 5; this does not need it.
+Both categorical and dimensional models. The samples are scaled by the mean and standard deviation
+of the training corpus, which `config.json` states, not by those of the recording. The published
+code, which does not run on transformers 5, is not needed.
 """
 
 from collections.abc import Set
@@ -17,7 +17,7 @@ from emoser.errors import CheckpointError
 NAME = "odyssey"
 SIGNATURE = ("pool_model.sap_linear.weight", "pool_model.attention", "ser_model.out.0.weight")
 ENCODER = "ssl_model."
-MAX_SECONDS = 12.0  # it was trained on
+MAX_SECONDS = 12.0  # the longest recordings in training
 
 
 def matches(keys: Set[str]) -> bool:

@@ -1,64 +1,58 @@
-"""The layouts that emoser knows, and loading a folder of any of them.
+"""The layouts that emoser reads, and loading a checkpoint of any of them.
 
-A layout is recognised by the names of its tensors, never by what `config.json` calls itself.
-What fits none is refused with the nearest one named.
+A layout is recognised by the names of its tensors, never by the name that `config.json` gives
+itself. A checkpoint that fits none is refused, with the nearest layout named. To add a layout,
+write a module like the others in this package and add its name to `MODULES`.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 from emoser.checkpoints.files import CheckpointFiles, as_files
-from emoser.checkpoints.layouts import (
-    ctc,
-    ehcalabres,
-    emoser,
-    funasr,
-    odyssey,
-    soxan,
-    speechbrain,
-    transformers,
-    vox_profile,
-)
 from emoser.checkpoints.strict import Plan, fit_model, place_names
 from emoser.checkpoints.tensors import Shapes, open_tensors
 from emoser.errors import CheckpointError
 from emoser.models.model import EmotionModel
 from emoser.text import shorten
 
+MODULES = (
+    "emoser",
+    "transformers",
+    "soxan",
+    "ehcalabres",
+    "speechbrain",
+    "odyssey",
+    "vox_profile",
+    "funasr",
+    "ctc",
+)
+"""The modules of this package that are layouts, in the order in which they are tried."""
 
-@dataclass(frozen=True)
-class Layout:
-    """One way of writing a speech-emotion model down.
+
+class Layout(Protocol):
+    """A module that reads one layout of checkpoints.
 
     Attributes:
-        name: What `ModelInfo.layout` says.
-        signature: Tensors of its head that no other layout has together.
-        matches: Whether a set of tensor names is of this layout.
-        plan: What a folder with tensors of these shapes holds.
+        NAME: The value of `ModelInfo.layout`.
+        SIGNATURE: Tensors of its head that no other layout has together.
     """
 
-    name: str
-    signature: tuple[str, ...]
-    matches: Callable[[Set[str]], bool]
-    plan: Callable[[CheckpointFiles, Shapes], Plan]
+    NAME: str
+    SIGNATURE: tuple[str, ...]
+
+    def matches(self, keys: Set[str]) -> bool:
+        """Whether tensors with these names are of this layout."""
+        ...
+
+    def plan(self, files: CheckpointFiles, shapes: Shapes) -> Plan:
+        """How files with tensors of these shapes become a model."""
+        ...
 
 
-LAYOUTS = tuple(
-    Layout(module.NAME, module.SIGNATURE, module.matches, module.plan)
-    for module in (
-        emoser,
-        transformers,
-        soxan,
-        ehcalabres,
-        speechbrain,
-        odyssey,
-        vox_profile,
-        funasr,
-        ctc,
-    )
-)
-"""In the order in which they are tried."""
+LAYOUTS = tuple(cast(Layout, import_module(f"{__package__}.{name}")) for name in MODULES)
 
 
 @dataclass(frozen=True)
@@ -92,8 +86,8 @@ def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
     with open_tensors(files) as stored:
         layout = identify(set(stored.shapes), files.folder)
         plan = layout.plan(files, stored.shapes)
-        model = fit_model(plan, stored, layout.name)
-    return LoadedModel(model, layout.name, plan.notes, place_names(plan, stored.shapes))
+        model = fit_model(plan, stored, layout.NAME)
+    return LoadedModel(model, layout.NAME, plan.notes, place_names(plan, stored.shapes))
 
 
 def identify(keys: Set[str], folder: Path) -> Layout:
@@ -105,12 +99,12 @@ def identify(keys: Set[str], folder: Path) -> Layout:
     for layout in LAYOUTS:
         if layout.matches(keys):
             return layout
-    near = max(LAYOUTS, key=lambda layout: len(set(layout.signature) & keys))
-    lacking = sorted(set(near.signature) - keys)
-    if len(lacking) == len(near.signature):
-        reason = f" ({', '.join(layout.name for layout in LAYOUTS)})"
+    near = max(LAYOUTS, key=lambda layout: len(set(layout.SIGNATURE) & keys))
+    lacking = sorted(set(near.SIGNATURE) - keys)
+    if len(lacking) == len(near.SIGNATURE):
+        reason = f" ({', '.join(layout.NAME for layout in LAYOUTS)})"
     else:
-        reason = f"; the nearest is {near.name!r}, which also needs {', '.join(lacking)}"
+        reason = f"; the nearest is {near.NAME!r}, which also needs {', '.join(lacking)}"
     starts = sorted({key.split(".")[0] for key in keys})
     raise CheckpointError(
         f"{folder} has no classification head of a layout that emoser reads{reason}; its tensors "

@@ -2,7 +2,7 @@
 
 m3hrdadfi/*, harshit345/xlsr-wav2vec-speech-emotion-recognition, and audEERING's dimensional
 model, whose three outputs are arousal, dominance and valence. transformers' own class would give
-these a random head. The originals pool padding too; here a recording is pooled alone.
+these a random head. The original code pools padding too; emoser pools only the recording.
 """
 
 from collections.abc import Set

@@ -3,7 +3,7 @@
 emotion-recognition-wav2vec2-IEMOCAP classifies recordings, emotion-diarization-wavlm-large
 classifies frames. The samples pass a layer norm, the encoder sees no mask, its frames pass one
 layer norm over all of them (`output_norm`), and the head has no bias. `hyperparams.yaml` can
-name code to run; here it is read as text, for four words of it. SpeechBrain adds noise to the
+name code to run; emoser only searches its text for four settings. SpeechBrain adds noise to the
 pooled mean even at evaluation; emoser does not.
 """
 
@@ -63,7 +63,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
 
 
 def _add_bias(tensors: Tensors) -> Tensors:
-    """The tensors with the zeros that stand for the bias which this head does not have."""
+    """The tensors with a bias of zeros, as this head has none."""
     completed = dict(tensors)
     weight = completed.get("head.classifier.weight")
     if weight is not None:
@@ -72,7 +72,7 @@ def _add_bias(tensors: Tensors) -> Tensors:
 
 
 def _prefix(shapes: Shapes) -> str:
-    """What stands before the encoder's own names; later wrappers have one "model." more."""
+    """The prefix of the encoder's names; later wrappers have one more "model."."""
     nested = f"{ENCODER}model."
     return nested if any(name.startswith(nested) for name in shapes) else ENCODER
 

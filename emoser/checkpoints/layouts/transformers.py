@@ -1,8 +1,8 @@
 """The layout of transformers' `*ForSequenceClassification` and `WhisperForAudioClassification`.
 
 A linear projector on every frame, the mean, and a linear classifier, on any encoder of
-`backbones.FAMILIES`. It is also what emoser writes wherever a model fits it: the block "emoser"
-in `config.json` then says what transformers has no word for.
+`backbones.FAMILIES`. emoser also writes this layout if a model fits it: the block "emoser" in
+`config.json` then states what transformers has no field for.
 """
 
 from collections.abc import Callable, Set
@@ -112,12 +112,12 @@ def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
 
 
 def rename_encoder(name: str, family: Family) -> str:
-    """The place of an encoder's tensor in `EmotionModel`; other names as they are."""
+    """The name of an encoder's tensor in `EmotionModel`; other names unchanged."""
     return rename_behind(name, f"{family.prefix}.")
 
 
 def rename_behind(name: str, prefix: str) -> str:
-    """The place of a tensor whose name behind `prefix` is the encoder's own; others as they are.
+    """The name in `EmotionModel` of a tensor of the encoder, after `prefix`; others unchanged.
 
     Example:
         >>> rename_behind("hubert.encoder.layer_norm.bias", "hubert.")
@@ -131,7 +131,7 @@ def rename_behind(name: str, prefix: str) -> str:
 
 
 def rename_head(name: str) -> str:
-    """The place of a tensor of the head; other names as they are."""
+    """The name in `EmotionModel` of a tensor of the head; other names unchanged."""
     return f"head.{name}" if name.startswith(("projector.", "classifier.")) else name
 
 
@@ -174,7 +174,7 @@ def to_native(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors
 
 
 def label_fields(config: ModelConfig) -> dict[str, Any]:
-    """The labels as `config.json` has them."""
+    """The fields of `config.json` that hold the labels."""
     return {
         "id2label": {str(index): name for index, name in enumerate(config.raw_labels)},
         "label2id": {name: index for index, name in enumerate(config.raw_labels)},
@@ -211,7 +211,7 @@ def _native_renamer(prefix: str) -> Callable[[str], str]:
 
 
 def _drop_identity(tensors: Tensors) -> Tensors:
-    """The tensors without the projector that stands for none.
+    """The tensors without the identity projector of a linear head.
 
     Raises:
         CheckpointError: If it is not an identity.
@@ -220,5 +220,7 @@ def _drop_identity(tensors: Tensors) -> Tensors:
     projector = kept.pop("head.projector.weight", torch.zeros(0, 0))
     bias = kept.pop("head.projector.bias", torch.ones(1))
     if not torch.equal(projector, torch.eye(len(projector))) or bias.any():
-        raise CheckpointError("the emoser block says head 'linear', the projector says not")
+        raise CheckpointError(
+            "the emoser block states head 'linear', but the projector is not an identity"
+        )
     return kept

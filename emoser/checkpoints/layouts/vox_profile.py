@@ -3,7 +3,7 @@
 A learned mix of all layers, three convolutions over single frames with ReLU between, the mean,
 linear, ReLU, linear. Low-rank adapters of the feed-forward layers are merged into their weights
 as loralib does at evaluation: weight + B A / rank. `detailed_out_layer` and the heads for arousal,
-valence and dominance of its siblings answer other questions and are left out.
+valence and dominance of related models are not used.
 """
 
 from collections.abc import Set
@@ -33,7 +33,7 @@ RAW_LABELS = (
     "Surprise",
     "Other",
 )
-MAX_SECONDS = 15.0  # it was trained on 3 to 15 s
+MAX_SECONDS = 15.0  # training used 3 to 15 s
 OTHER_HEADS = ("detailed_out_layer.", "arousal_layer.", "valence_layer.", "dominance_layer.")
 PLACES = {
     "model_seq.0.": "pointwise.layers.0.",
@@ -84,14 +84,14 @@ def _rename(name: str) -> str | None:
 
 
 def _complete(tensors: Tensors) -> Tensors:
-    """Adapters merged, and convolutions over single frames as the matrices that they are."""
+    """The tensors with adapters merged and convolutions over single frames as matrices."""
     completed = dict(tensors)
     for name in [name for name in tensors if name.endswith(ADAPTER[0])]:
         stem = name.removesuffix(ADAPTER[0])
         down = completed.pop(name)
         up, weight = completed.get(f"{stem}{ADAPTER[1]}"), completed.get(f"{stem}weight")
         if up is None or weight is None or (up @ down).shape != weight.shape:
-            raise CheckpointError(f"the adapter {stem} has no counterpart that fits")
+            raise CheckpointError(f"the adapter {stem} has no counterpart of a fitting shape")
         del completed[f"{stem}{ADAPTER[1]}"]
         completed[f"{stem}weight"] = weight + up @ down / len(down)
     for name in [name for name in completed if name.startswith("pointwise.")]:
