@@ -24,6 +24,10 @@ MAX_CHANGELOG_LINES = 50
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.S | re.M)
 
 
+def name_of(page):
+    return f"{page.parent.name}/{page.stem}"
+
+
 def blocks(page, language, *, run=True):
     """Code blocks of a page in one language; those marked `no-test` with `run=False`."""
     found = FENCE.findall(page.read_text(encoding="utf-8"))
@@ -38,14 +42,6 @@ def commands(page, *, run):
                 words = shlex.split(command, comments=True)
                 if words and words[:2] != ["pip", "install"] and words != ["pytest"]:
                     yield command.split("  #")[0].strip()
-
-
-def cases(run):
-    return [
-        pytest.param(page, command, id=f"{page.parent.name}/{page.stem}: {command[:50]}")
-        for page in PAGES
-        for command in commands(page, run=run)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +85,7 @@ def test_the_first_snippet_is_on_the_first_screen_and_prints_its_output():
     assert done.stdout.strip() == expected
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_snippets_run_from_top_to_bottom(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     names = {"__name__": "page"}
@@ -97,10 +93,11 @@ def test_python_snippets_run_from_top_to_bottom(page, workspace, monkeypatch):
         exec(compile(code, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize(("page", "command"), cases(run=True))
-def test_commands_run(page, command, workspace, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_run(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
-    assert run(command) == 0
+    for command in commands(page, run=True):
+        assert run(command) == 0, command
 
 
 def options_of(command, capsys):
@@ -112,15 +109,16 @@ def options_of(command, capsys):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("page", "command"), cases(run=False))
-def test_commands_that_are_not_run_name_existing_files_and_options(page, command, capsys):
-    words = shlex.split(command, comments=True)
-    if words[0] == "pytest":
-        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
-        return
-    place = words.index("emoser") + 1 if "emoser" in words else 1
-    text = options_of(words[place], capsys)
-    assert not [word for word in words[place:] if word.startswith("--") and word not in text]
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_that_are_not_run_name_existing_files_and_options(page, capsys):
+    for command in commands(page, run=False):
+        words = shlex.split(command, comments=True)
+        if words[0] == "pytest":
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+            continue
+        place = words.index("emoser") + 1 if "emoser" in words else 1
+        text = options_of(words[place], capsys)
+        assert not [word for word in words[place:] if word.startswith("--") and word not in text]
 
 
 def shell_examples():
@@ -153,7 +151,7 @@ def test_readme_and_changelog_are_short():
     assert len(changelog.splitlines()) <= MAX_CHANGELOG_LINES
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_resolve_and_the_readme_lists_every_page(page):
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", re.sub(FENCE, "", text))
