@@ -1,4 +1,4 @@
-"""`emoser export`: a checkpoint as a folder that runs without torch, numbers proven equal."""
+"""`emoser export`: write a checkpoint as a folder that runs without torch."""
 
 import argparse
 import json
@@ -13,11 +13,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "export",
         help="write a checkpoint for ONNX Runtime or OpenVINO",
         description="Write a checkpoint as a folder that runs without torch. emoser loads it "
-        "like any other (--model FOLDER). Its numbers are compared with the original's before "
-        "the folder appears.",
+        "like any other (--model FOLDER). Its numbers are compared with those of the original "
+        "before the folder appears.",
     )
     parser.add_argument("model", metavar="MODEL", help="bundled name, folder or Hub id")
-    parser.add_argument("folder", metavar="FOLDER", help="where it goes")
+    parser.add_argument("folder", metavar="FOLDER", help="the folder to write")
     parser.add_argument("--to", default="onnx", help="onnx (default) or openvino")
     parser.add_argument(
         "--int8", action="store_true", help="8-bit integers; needs --calibrate and extra int8"
@@ -25,17 +25,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate",
         metavar="FOLDER",
-        help="recordings to compare the numbers on as well; for --int8 at least 100",
+        help="recordings to compare the numbers on; at least 100 for --int8",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub checkpoint")
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a folder that is not empty"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Export and print what was proved."""
+    """Export and print the measured differences."""
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.export import export
 

@@ -316,7 +316,7 @@ def test_calibration_does_not_change_the_logits_and_the_scores_follow_it(tmp_pat
     )
 
 
-def test_the_command_says_what_was_proved(tmp_path, capsys):
+def test_the_command_prints_the_measured_differences(tmp_path, capsys):
     assert main(["export", "emoser-tiny", str(tmp_path / "a"), "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["format"] == "onnx"

@@ -54,9 +54,8 @@ class FastConvolutions(nn.Module):
         """Pack the weights that do not change, in their current precision."""
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         if can_pack(layers[0].weight.dtype):
-            folding = isinstance(
-                layers[0].norm, nn.GroupNorm
-            )  # of the first weight, anew for each recording
+            # A group norm is folded into the first weight, anew for each recording.
+            folding = isinstance(layers[0].norm, nn.GroupNorm)
             self.products = nn.ModuleList(_pack(layer) for layer in layers[folding:])
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -158,9 +157,7 @@ def _take_buffers(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -
         num_frames = (num_frames - 1) * layer.stride + layer.kernel
     by_dtype: dict[torch.dtype, list[Tensor]] = _buffers.__dict__.setdefault("held", {})
     buffers = by_dtype.get(dtype)
-    if buffers is None or any(
-        len(buffer) < size for buffer, size in zip(buffers, sizes, strict=True)
-    ):
+    if buffers is None or any(len(buffers[place]) < sizes[place] for place in range(2)):
         with torch.inference_mode(False):  # writable in any mode
             buffers = by_dtype[dtype] = [torch.empty(size, dtype=dtype) for size in sizes]
     return buffers
