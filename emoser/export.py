@@ -1,15 +1,15 @@
-"""A checkpoint as a folder that runs without torch: ONNX or OpenVINO, numbers proven equal.
+"""Export a checkpoint to a folder that runs without torch, in ONNX or OpenVINO.
 
-The folder holds the graph, its manifest and the card; `EmotionClassifier.from_pretrained` takes
-it like any checkpoint. It appears whole or not at all, and only after the engine has given the
-numbers of the original.
+The folder holds the graph, its manifest and the card; `EmotionClassifier.from_pretrained` loads
+it like any checkpoint. It appears complete or not at all, and only after the engine has given
+the numbers of the original.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,21 @@ from emoser.runtimes.manifest import FILES, Manifest
 from emoser.runtimes.opening import open_runtime, require_backend
 
 LICENCE = "LICENSE"
-MAX_CLIPS = 8  # of the user's, to compare the numbers on
-MAX_INT8_CLIPS = 600  # to calibrate on and to try
+MAX_CLIPS = 8  # recordings of the user to compare the numbers on
+MAX_INT8_CLIPS = 600  # recordings for calibration and test
 MAX_CLIP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported folder.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the folder.
         format: "onnx" or "openvino".
-        dtype: Precision of its arithmetic.
-        megabytes: Of the whole folder.
-        parity: What was proved about its numbers, and on what.
+        dtype: Precision of its arithmetic: "float32" or "int8".
+        megabytes: Size of the whole folder.
+        parity: Measured differences to torch, and the clips that they were measured on.
     """
 
     folder: Path
@@ -49,13 +49,7 @@ class Exported:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {
-            "folder": str(self.folder),
-            "format": self.format,
-            "dtype": self.dtype,
-            "megabytes": self.megabytes,
-            "parity": self.parity,
-        }
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def export(
@@ -67,25 +61,25 @@ def export(
     calibrate: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a checkpoint as a folder that runs without it, and without torch.
+    """Export a checkpoint to a folder that runs without torch.
 
     Args:
         model: A bundled name, a folder, a name of the catalog, a Hub id, or a `CheckpointFiles`.
-        folder: Where it goes; appears whole or not at all.
+        folder: The folder to write; it appears complete or not at all.
         to: "onnx" or "openvino".
-        int8: Compute in 8-bit integers: about half the time, and other numbers.
-        calibrate: A folder of recordings to compare the numbers on, beside synthetic voices.
-            For int8 at least 100, like those that the model will hear: it is calibrated on
-            half of them and must give 98 % of the labels of the others.
+        int8: Compute in 8-bit integers: takes about half the time and changes the numbers.
+        calibrate: A folder of recordings to compare the numbers on, in addition to synthetic
+            voices. For int8 at least 100, like those that the model will be used on: it is
+            calibrated on half of them and must give the same label for 98 % of the others.
         overwrite: Replace a folder that is not empty.
 
     Raises:
         AudioError: If `calibrate` holds no recording that can be read, or too few for int8.
-        CheckpointError: If the checkpoint does not load or cannot be expressed, or if the engine
-            gives other numbers or int8 other labels: the message says how far apart.
+        CheckpointError: If the checkpoint does not load, the format cannot express it, or the
+            engine gives other numbers or int8 other labels; the message states the difference.
         DependencyError: If a package of the format is not installed.
         FileExistsError: If the folder is not empty and `overwrite` is off.
-        ValueError: If the format is unknown, or int8 has nothing to calibrate on.
+        ValueError: If the format is unknown, or `int8` is set without `calibrate`.
     """
     if to not in FILES:
         raise ValueError(f"to is {to!r}; use one of {', '.join(FILES)}")
@@ -104,7 +98,7 @@ def export(
             manifest = write_graph(checkpoint, target, to=to, clips=recordings)
         card = _write_card(checkpoint, manifest, Path(folder).absolute().name)
         (target / CARD).write_text(card, encoding="utf-8")
-        if (checkpoint.folder / LICENCE).is_file():
+        if LICENCE in checkpoint.stamps:
             shutil.copyfile(checkpoint.folder / LICENCE, target / LICENCE)
         size = sum(file.stat().st_size for file in target.iterdir())
     return Exported(Path(folder), to, manifest.dtype, size / 1e6, dict(manifest.parity))
@@ -113,7 +107,7 @@ def export(
 def _write_int8(
     to: str, checkpoint: CheckpointFiles, folder: Path, clips: list[Samples]
 ) -> Manifest:
-    """Write the int8 graph of a checkpoint by way of its float32 one, and try it."""
+    """Write the int8 graph of a checkpoint from its float32 one, and test it."""
     from emoser.runtimes.conversion.quantization import (
         measure_agreement,
         quantize_onnx,
@@ -144,10 +138,10 @@ def _write_int8(
 
 def _write_card(checkpoint: CheckpointFiles, manifest: Manifest, name: str) -> str:
     difference = manifest.parity.get("max_difference")
-    proved = "" if difference is None else f" Largest difference of a logit: {difference:.1e}."
+    measured = "" if difference is None else f" Largest difference of a logit: {difference:.1e}."
     if "agreement" in manifest.parity:
         same, count = manifest.parity["agreement"], manifest.parity["num_clips"]
-        proved += f" Labels that stay, of {count} held-out recordings: {same:.1%}."
+        measured += f" Same labels on {count} held-out recordings: {same:.1%}."
     facts = CardFacts(
         name=name,
         config=manifest.config,
@@ -156,13 +150,13 @@ def _write_card(checkpoint: CheckpointFiles, manifest: Manifest, name: str) -> s
         before=checkpoint.card,
         note=f"This folder is a graph ({manifest.format}, {manifest.dtype}) exported from "
         f"`{checkpoint.name}`: emoser runs it without torch. transformers loads the original, "
-        f"not this folder.{proved}",
+        f"not this folder.{measured}",
     )
     return str(build_card(facts))
 
 
 def _load_clips(folder: str | os.PathLike[str], limit: int) -> Iterator[Samples]:
-    """The beginnings of some recordings of a folder, spread over it."""
+    """The beginnings of up to `limit` recordings, spread evenly over a folder."""
     files = find_recordings(folder)
     for file in files[:: -(-len(files) // limit)]:
         samples = load_audio(file)

@@ -1,4 +1,4 @@
-"""`emoser doctor`: what a checkpoint is, whether its numbers hold, and what this machine has."""
+"""`emoser doctor`: examine a checkpoint, its numbers, and the packages of this machine."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ OPTIONAL = {
     "av": 'm4a, mp4 and webm need it: pip install "emoser[media]"',
     "accelerate": 'fine-tuning needs it: pip install "emoser[finetune]"',
 }
-"""Packages that something needs, and the mend where one is absent or broken."""
+"""Packages that some features need, and the remedy if one is missing or broken."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -25,10 +25,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "doctor",
         help="examine a checkpoint and this machine",
-        description="Say what layout a checkpoint has, which tensors went where, its labels, "
-        "licence and size, whether batches are exact and kept logits are reached, and whether "
-        "the packages on this machine are sound. Exit code 4: the checkpoint is not; 5: a "
-        "required package is not.",
+        description="Show the layout, labels, licence and size of a checkpoint and where its "
+        "tensors went, and check whether batches are exact, whether stored logits are "
+        "reproduced, and whether the packages on this machine work. Exit code 4: the checkpoint "
+        "is not sound; 5: a required package does not work.",
     )
     add_checkpoint_arguments(parser, default=DEFAULT_MODEL)
     parser.add_argument("--tensors", action="store_true", help="list which tensors went where")
@@ -38,8 +38,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine and print; the exit code tells whether all is well."""
-    # Before transformers: a broken torchaudio would take it down.
+    """Examine and print; the exit code is 0 if everything is sound."""
+    # Before transformers, whose import a broken torchaudio would break.
     from emoser.models import torchaudio_guard
 
     hidden = {"torchaudio": torchaudio_guard.fault}
@@ -69,10 +69,10 @@ def run(options: argparse.Namespace) -> int:
 def examine_packages(
     hidden: Mapping[str, BaseException | None],
 ) -> dict[str, dict[str, str | None]]:
-    """Version, fault and mend of every package that emoser can use.
+    """Version, fault and remedy of every package that emoser can use.
 
     Args:
-        hidden: Faults of packages that were put aside when they did not load.
+        hidden: Faults of packages that were hidden because they do not load.
     """
     return {name: _examine(name, hidden.get(name)) for name in (*REQUIRED, *OPTIONAL)}
 
@@ -109,8 +109,8 @@ def _print_checkpoint(row: dict[str, Any], *, tensors: bool) -> None:
         "size": f"{row['megabytes']:.1f} MB, {row['parameters']:,} weights",
         "batches": f"differ by {row['batch_difference']:.1e} from single recordings, "
         f"largest logit {row['largest_logit']:.2f}",
-        "kept logits": "none" if golden is None else f"differ by {golden:.1e}",
-        "verdict": "sound" if row["sound"] else "NOT SOUND: the numbers above should be 0",
+        "golden": "none" if golden is None else f"differ by {golden:.1e}",
+        "result": "sound" if row["sound"] else "NOT SOUND: the numbers above should be 0",
     }
     for name, value in lines.items():
         print(f"{name:<12} {value}")

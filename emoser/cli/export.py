@@ -1,4 +1,4 @@
-"""`emoser export`: a checkpoint as a folder that runs without torch, numbers proven equal."""
+"""`emoser export`: write a checkpoint as a folder that runs without torch."""
 
 import argparse
 import json
@@ -14,8 +14,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "export",
         help="write a checkpoint for ONNX Runtime or OpenVINO",
         description="Write a checkpoint as a folder that runs without torch. emoser loads it "
-        "like any other (--model FOLDER). Its numbers are compared with the original's before "
-        "the folder appears.",
+        "like any other (--model FOLDER). Its numbers are compared with those of the original "
+        "before the folder appears.",
     )
     add_checkpoint_arguments(parser)
     add_output_folder(parser)
@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate",
         metavar="FOLDER",
-        help="recordings to compare the numbers on as well; for --int8 at least 100",
+        help="recordings to compare the numbers on; at least 100 for --int8",
     )
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Export and print what was proved."""
+    """Export and print the measured differences."""
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.export import export
 

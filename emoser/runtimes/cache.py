@@ -1,9 +1,9 @@
-"""The user's cache of converted graphs: one folder per content, which is whole or not there.
+"""The user's cache of converted graphs: one folder per content, complete or absent.
 
-An entry is built in a temporary folder beside its place and renamed into it, so that several
-processes may fill the cache at once and a kill leaves nothing half done. Damaged entries are
-built again, and where the cache cannot be written a graph is built for this process alone.
-Knows nothing of engines, and imports neither torch nor transformers.
+An entry is built in a temporary folder and renamed into place, so that several processes may
+fill the cache at once and a killed process leaves no partial entry. Damaged entries are built
+again; if the cache cannot be written, a graph is built for this process alone. Imports neither
+torch nor transformers.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from emoser.checkpoints.files import CheckpointFiles
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
-RECIPE = 3  # how graphs are written; another number where they would come out different
-SETTLED_SECONDS = 2.0  # a file younger than this may change again within one tick of its clock
+RECIPE = 3  # version of the conversion; raised when its graphs change
+SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
 
 Stamp = list[list[str | int]]
 
@@ -33,8 +33,8 @@ class Entry(NamedTuple):
     """A graph that may be read.
 
     Attributes:
-        folder: Where its files are.
-        notes: What the user should know about how it came here; usually nothing.
+        folder: The folder that holds its files.
+        notes: Remarks for the user, such as a cache that cannot be written; usually none.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Where converted graphs are kept: `EMOSER_CACHE`, or where the system keeps caches.
+    """The folder of converted graphs: `EMOSER_CACHE`, or in the system's folder for caches.
 
     Example:
         >>> cache_folder().is_absolute()
@@ -59,14 +59,14 @@ def cache_folder() -> Path:
 
 
 def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
-    """What tells one converted graph from every other, as the name of its folder.
+    """The name of the cache entry of a converted graph, unique to its content.
 
     Args:
         files: The checkpoint that it is made from.
-        parts: What else decides it: format, precision, versions of the packages.
+        parts: What else determines it: format, precision, versions of packages.
 
     Raises:
-        CheckpointError: If the folder has no weights, or lacks some.
+        CheckpointError: If there are no weights, or some are missing.
     """
     text = json.dumps(
         {"weights": hash_weights(files), "recipe": RECIPE, "emoser": __version__, **parts}
@@ -95,10 +95,10 @@ def hash_weights(files: CheckpointFiles) -> str:
 
 @contextmanager
 def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
-    """The entry of a key, built if it is not there or damaged; readable while the block lasts.
+    """The entry of a key, built if it is absent or damaged; readable within the block.
 
     Args:
-        key: What `make_key` gave.
+        key: A result of `make_key`.
         build: Writes the files of the entry into an empty folder.
 
     Raises:
@@ -115,7 +115,7 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
 
 
 def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
-    """Build an entry in its place; what the system said where that failed."""
+    """Build an entry in its place; the error of the system if that failed."""
     try:
         with new_folder(folder, overwrite=True) as target:
             build(target)
@@ -127,7 +127,7 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether every file of an entry is there as it was when the entry was sealed."""
+    """Whether every file of an entry is unchanged since the entry was sealed."""
     try:
         return _read_json(folder / SEAL) == _stamp(folder)
     except OSError:
@@ -135,7 +135,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """Names, sizes and times of change of the files of a folder."""
+    """Names, sizes and times of last change of the files in a folder."""
     rows: Stamp = []
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name != SEAL:
@@ -153,7 +153,7 @@ def _read_json(file: Path) -> object:
 
 
 def _write_json(file: Path, value: object) -> None:
-    """Write a file that others see whole; what cannot be remembered is left."""
+    """Write a file atomically; a file that cannot be written is skipped."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as opened:
@@ -166,5 +166,5 @@ def _write_json(file: Path, value: object) -> None:
 def _describe(problem: OSError) -> str:
     return (
         f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
-        f"converted anew each time; name a folder that can be written in {VARIABLE}"
+        f"converted each time; set {VARIABLE} to a folder that can be written"
     )

@@ -79,7 +79,7 @@ def test_the_doctor_examines_the_checkpoint_and_says_what_is_wrong_with_torchaud
     code = "import sys; from emoser.cli import main; sys.exit(main(['doctor']))"
     done = run(code, broken)
     assert done.returncode == 0, done.stderr
-    assert "verdict      sound" in done.stdout
+    assert "result       sound" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("torchaudio")]
     assert "libcudart.so.13" in line
     assert "prediction works without it" in line

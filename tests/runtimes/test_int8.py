@@ -131,6 +131,6 @@ def test_a_refused_int8_export_leaves_no_folder(real_clips, tmp_path, monkeypatc
     from emoser.runtimes.conversion import quantization
 
     monkeypatch.setattr(quantization, "MIN_AGREEMENT", 1.01)
-    with pytest.raises(CheckpointError, match="changes too many answers"):
+    with pytest.raises(CheckpointError, match="changes too many labels"):
         export("emoser-tiny", tmp_path / "int8", to="openvino", int8=True, calibrate=real_clips)
     assert not (tmp_path / "int8").exists()

@@ -15,14 +15,14 @@ from emoser.runtimes.conversion.graph import (
     replace_convolutions,
 )
 from emoser.runtimes.torch.linear import (
+    InPlaceGelu,
     JointAttention,
-    OverwritingGelu,
     PackedLinear,
     can_pack,
     is_exact_gelu,
     is_stock_attention,
-    lay_out,
     optimize_transformer,
+    pack_linear,
 )
 
 CONFIGS = {
@@ -56,7 +56,7 @@ def test_a_optimized_transformer_gives_the_frames_of_transformers(name, packing,
     optimize_transformer(backbone)
     kinds = {type(part) for part in backbone.modules()}
     packed = packing and can_pack(torch.float32)
-    assert {JointAttention, PackedLinear if packed else OverwritingGelu} <= kinds
+    assert {JointAttention, PackedLinear if packed else InPlaceGelu} <= kinds
     after = [run(backbone, frames.clone()), run(backbone, frames.clone(), mask)]
     for one, other in zip(after, before, strict=True):
         assert (one - other).abs().max() <= 2e-5 * other.abs().max()
@@ -91,7 +91,7 @@ def test_a_packed_layer_is_the_product_rounded_once_and_survives_pickling(dtype,
     weight = (torch.randn(48, 32, generator=generator) / 6).to(dtype)
     bias = torch.randn(48, generator=generator).to(dtype)
     frames = torch.randn(1, 11, 32, generator=generator).to(dtype)
-    layer = lay_out(weight, bias)
+    layer = pack_linear(weight, bias)
     assert isinstance(layer, PackedLinear)
     plain = frames.double() @ weight.double().t() + bias.double()
     for activation in ("none", "relu", "gelu"):
@@ -104,7 +104,7 @@ def test_a_packed_layer_is_the_product_rounded_once_and_survives_pickling(dtype,
 def test_where_onednn_is_not_the_quickest_a_layer_stays_what_it_was(monkeypatch):
     monkeypatch.setattr("emoser.runtimes.torch.linear.can_pack", lambda dtype: False)
     weight = torch.randn(3, 2)
-    layer = lay_out(weight, None)
+    layer = pack_linear(weight, None)
     assert type(layer) is nn.Linear
     assert layer.bias is None
     assert layer.weight.data_ptr() == weight.data_ptr()

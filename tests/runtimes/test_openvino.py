@@ -34,7 +34,7 @@ pytest.importorskip("openvino")
 from openvino import Core
 
 from emoser.runtimes.conversion.openvino import convert_graph
-from emoser.runtimes.conversion.openvino_loop import STRETCH_FRAMES, fits_loop
+from emoser.runtimes.conversion.openvino_loop import SEGMENT_FRAMES, fits_loop
 
 LENGTHS = (1, 16_000, 399, 401, 5_000, 30_000)
 TOLERANCE = 1e-4
@@ -401,7 +401,7 @@ def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
     assert [op.get_type_name() for op in converted.get_ordered_ops()].count("Loop") == 1
     compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     runtime = OpenVinoRuntime(compiled)
-    for frames in (1, 3, STRETCH_FRAMES, STRETCH_FRAMES + 1, 3 * STRETCH_FRAMES - 5):
+    for frames in (1, 3, SEGMENT_FRAMES, SEGMENT_FRAMES + 1, 3 * SEGMENT_FRAMES - 5):
         for spare in (0, 319):  # samples behind the last frame
             (clip,) = random_clips((400 + 320 * (frames - 1) + spare,))
             with inference_mode():

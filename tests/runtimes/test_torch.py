@@ -55,7 +55,7 @@ def test_fast_convolutions_give_the_features_of_transformers(name, packing):
         expected = extractor(batch)
         quick = FastConvolutions(extractor)
         if packing:
-            quick.lay_out()
+            quick.pack()
         found = quick(batch)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -168,13 +168,13 @@ def test_a_group_runs_on_the_threads_that_torch_had_when_the_model_was_opened():
     assert on_cpu(loud_model(small_config())).group_size == 1
 
 
-def test_a_crew_can_be_sent_to_another_process():
+def test_worker_threads_can_be_sent_to_another_process():
     assert pickle.loads(pickle.dumps(WorkerThreads(3))).num_threads == 3
 
 
 def test_a_thread_that_has_one_core_already_is_alone():
-    crew = WorkerThreads(1)
-    assert list(crew.map(lambda _: work_alone(), [0])) == [can_work_alone()]
+    workers = WorkerThreads(1)
+    assert list(workers.map(lambda _: work_alone(), [0])) == [can_work_alone()]
 
 
 @pytest.mark.gpu

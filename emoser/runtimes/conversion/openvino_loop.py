@@ -1,9 +1,8 @@
-"""The convolutions of a wide encoder as a loop over stretches of a recording, for OpenVINO.
+"""The convolutions of a wide encoder as a loop over segments of a recording, for OpenVINO.
 
-What lies between the convolutions is then as large as one stretch, however long the recording
-is, and stays near the processor; and stretches of a few sizes alone are compiled. Put together
-of three traces: what comes before the convolutions, one stretch, and what follows. Knows
-nothing of files.
+The memory between the convolutions is then that of one segment, however long the recording is,
+and stays in the processor's cache; OpenVINO compiles segments of a few sizes only. The loop is
+assembled from three traces: the steps before the convolutions, one segment, and the steps after.
 """
 
 from collections.abc import Callable
@@ -23,15 +22,15 @@ from emoser.runtimes.conversion.graph import (
 from emoser.runtimes.openvino import import_engine
 from emoser.runtimes.torch.convolutions import measure_layers
 
-STRETCH_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
-SIZE_STEP = 4  # sizes of stretches are multiples of it, so that there are few
+SEGMENT_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
+SIZE_STEP = 4  # sizes of segments are multiples of it, so that there are few
 TRACED_FRAMES = 20
 
 Convert = Callable[[nn.Module, tuple[Tensor, ...]], Any]
 
 
 class Front(nn.Module):
-    """Samples (B, T) as the convolutions hear them, and the group norm of these samples."""
+    """The input of the convolutions from samples (B, T), and the group norm of these samples."""
 
     def __init__(self, graph: InferenceGraph) -> None:
         super().__init__()
@@ -40,13 +39,14 @@ class Front(nn.Module):
     def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
         """Normalised samples (B, T') and, with a group norm, its scale and shift, (B, 1, D)."""
         encoder = self.encoder
-        heard = encoder.normalize(lengthen(samples, encoder.min_samples), None).to(encoder.dtype)
-        affine = cast(GraphConvolutions, encoder.feature_extractor).measure_group_norm(heard)
-        return (heard,) if affine is None else (heard, *affine)
+        lengthened = lengthen(samples, encoder.min_samples)
+        normalized = encoder.normalize(lengthened, None).to(encoder.dtype)
+        affine = cast(GraphConvolutions, encoder.feature_extractor).measure_group_norm(normalized)
+        return (normalized,) if affine is None else (normalized, *affine)
 
 
-class Stretch(nn.Module):
-    """Some samples through all convolutions."""
+class Segment(nn.Module):
+    """One segment of a recording through all convolutions."""
 
     def __init__(self, graph: InferenceGraph) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Back(nn.Module):
         self.whole = graph
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Logits, embedding and, by frames, probabilities."""
+        """Logits, embedding and, for a model that classifies frames, probabilities."""
         model = self.whole.model
         layered = model.layer_weights is not None
         frames = features.transpose(1, 2)
@@ -77,7 +77,7 @@ class Back(nn.Module):
 
 
 def fits_loop(graph: InferenceGraph) -> bool:
-    """Whether a graph has wide convolutions of wav2vec 2.0 between plain steps."""
+    """Whether a graph has wide convolutions of wav2vec 2.0 and a plain encoder around them."""
     encoder = graph.model.encoder
     convolutions = getattr(encoder, "feature_extractor", None)
     if not isinstance(convolutions, GraphConvolutions) or convolutions.num_parts == 1:
@@ -87,22 +87,22 @@ def fits_loop(graph: InferenceGraph) -> bool:
 
 
 def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
-    """A graph as a model of OpenVINO's, its convolutions in a loop.
+    """A graph as a model of OpenVINO, with its convolutions in a loop.
 
     Args:
-        graph: One that `fits_loop` has approved of.
-        convert: Makes a module and what it is called with a model of OpenVINO's.
+        graph: A graph for which `fits_loop` is true.
+        convert: Converts a module, traced on example inputs, to a model of OpenVINO.
         example: Samples (B, T).
     """
     layers = cast(GraphConvolutions, graph.model.encoder.feature_extractor).layers
     _, stride, field = measure_layers(layers, example.shape[1])
     front_module = Front(graph)
     with torch.inference_mode():
-        heard, *affine = front_module(example)
-        part = heard[:, : (TRACED_FRAMES - 1) * stride + field]
-        features = Stretch(graph)(part, *affine)[0]
+        normalized, *affine = front_module(example)
+        part = normalized[:, : (TRACED_FRAMES - 1) * stride + field]
+        features = Segment(graph)(part, *affine)[0]
     front = convert(front_module, (example,))
-    body = _write_body(convert(Stretch(graph), (part, *affine)), stride=stride, field=field)
+    body = _write_body(convert(Segment(graph), (part, *affine)), stride=stride, field=field)
     back = convert(Back(graph), (features,))
     front.reshape({0: [-1, -1]})
     back.reshape({0: [-1, -1, features.shape[-1]]})
@@ -115,38 +115,42 @@ def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
     return joined
 
 
-def _write_body(stretch: Any, *, stride: int, field: int) -> Any:
-    """What a turn of the loop does: number, frames, samples, norm -> whether to go on, features."""
+def _write_body(segment: Any, *, stride: int, field: int) -> Any:
+    """The body of the loop.
+
+    Inputs: step, frames in a segment, samples and group norm. Outputs: whether to continue, and
+    features.
+    """
     op = import_engine().opset13
-    turn, size = (op.parameter([], np.int64, name) for name in ("turn", "size"))
+    step, size = (op.parameter([], np.int64, name) for name in ("step", "size"))
     samples = op.parameter([-1, -1], np.float32, "samples")
-    norms = [op.parameter([-1, 1, -1], np.float32) for _ in stretch.inputs[1:]]
-    begin = op.multiply(op.multiply(turn, size), _number(stride))
+    norms = [op.parameter([-1, 1, -1], np.float32) for _ in segment.inputs[1:]]
+    begin = op.multiply(op.multiply(step, size), _number(stride))
     length = op.add(op.multiply(op.subtract(size, _number(1)), _number(stride)), _number(field))
     ends = [op.unsqueeze(value, _number(0)) for value in (begin, op.add(begin, length))]
     part = op.slice(samples, *ends, _numbers(1), _numbers(1))
-    stretch.reshape({0: [-1, -1]} | {place: [-1, 1, -1] for place in range(1, len(norms) + 1)})
-    for entry, value in zip(stretch.inputs, (part, *norms), strict=True):
+    segment.reshape({0: [-1, -1]} | {place: [-1, 1, -1] for place in range(1, len(norms) + 1)})
+    for entry, value in zip(segment.inputs, (part, *norms), strict=True):
         _replace(entry, value.output(0))
-    features = stretch.outputs[0].get_node().input_value(0)
+    features = segment.outputs[0].get_node().input_value(0)
     results = [op.result(op.constant(np.array(True))), op.result(features)]
-    return import_engine().Model(results, [turn, size, samples, *norms], "stretch")
+    return import_engine().Model(results, [step, size, samples, *norms], "segment")
 
 
 def _write_loop(values: list[Any], body: Any, *, stride: int, field: int) -> Any:
-    """Features (B, L, D) of what the front gave."""
+    """Features (B, L, D) of the outputs of `Front`."""
     op = import_engine().opset13
-    heard, *norms = values
-    length = op.gather(op.shape_of(heard), _number(1), _number(0))
+    normalized, *norms = values
+    length = op.gather(op.shape_of(normalized), _number(1), _number(0))
     frames = op.add(op.divide(op.subtract(length, _number(field)), _number(stride)), _number(1))
-    turns = _divide_up(op, frames, STRETCH_FRAMES)
-    even = op.divide(op.subtract(op.add(frames, turns), _number(1)), turns)  # rounded up
+    steps = _divide_up(op, frames, SEGMENT_FRAMES)
+    even = op.divide(op.subtract(op.add(frames, steps), _number(1)), steps)  # rounded up
     size = op.multiply(_divide_up(op, even, SIZE_STEP), _number(SIZE_STEP))
-    needed = op.add(op.multiply(op.multiply(turns, size), _number(stride)), _number(field - stride))
+    needed = op.add(op.multiply(op.multiply(steps, size), _number(stride)), _number(field - stride))
     missing = op.maximum(op.subtract(needed, length), _number(0))
     behind = op.concat([_numbers(0), op.unsqueeze(missing, _number(0))], 0)
-    padded = op.pad(heard, _numbers(0, 0), behind, "constant", op.constant(np.float32(0)))
-    loop = op.loop(turns, op.constant(np.array(True)))
+    padded = op.pad(normalized, _numbers(0, 0), behind, "constant", op.constant(np.float32(0)))
+    loop = op.loop(steps, op.constant(np.array(True)))
     loop.set_function(body)
     loop.set_special_body_ports([0, 0])
     parameters = body.get_parameters()[1:]
@@ -155,10 +159,10 @@ def _write_loop(values: list[Any], body: Any, *, stride: int, field: int) -> Any
     ):
         loop.set_invariant_input(parameter, value)
     parts = loop.get_concatenated_slices(body.results[1].output(0), 0, 1, 1, -1, 0)
-    turned = op.transpose(parts, _numbers(1, 0, 2, 3))  # (B, N, L / N, D)
-    width = op.gather(op.shape_of(turned), _numbers(3), _number(0))
-    rows = op.gather(op.shape_of(turned), _numbers(0), _number(0))
-    features = op.reshape(turned, op.concat([rows, _numbers(-1), width], 0), special_zero=False)
+    transposed = op.transpose(parts, _numbers(1, 0, 2, 3))  # (B, N, L / N, D)
+    width = op.gather(op.shape_of(transposed), _numbers(3), _number(0))
+    rows = op.gather(op.shape_of(transposed), _numbers(0), _number(0))
+    features = op.reshape(transposed, op.concat([rows, _numbers(-1), width], 0), special_zero=False)
     ends = op.unsqueeze(frames, _number(0))
     return op.slice(features, _numbers(0), ends, _numbers(1), _numbers(1)).output(0)
 
@@ -176,6 +180,6 @@ def _numbers(*values: int) -> Any:
 
 
 def _replace(entry: Any, value: Any) -> None:
-    """Let all that reads an input of a model read something else."""
+    """Connect all readers of a model's input to another value."""
     for target in list(entry.get_target_inputs()):
         target.replace_source_output(value)

@@ -1,7 +1,7 @@
-"""Whether an engine gives the numbers of the model that its graph was made from.
+"""Compare an engine with the model that its graph was made from.
 
-Compares logits, embeddings and frames on clips of many lengths, below the receptive field too.
-Needs torch; knows nothing of files.
+Compares logits, embeddings and frames on clips of many lengths, including some below the
+receptive field. Needs torch.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from emoser.errors import CheckpointError
 from emoser.models.model import EmotionModel
 from emoser.runtimes import FrameRuntime, Runtime, Samples
 
-TOLERANCE = 1e-4  # of a number, or of the largest one where that is above 1
+TOLERANCE = 1e-4  # relative to the largest number if that is above 1, else absolute
 LENGTHS = (1, 399, 400, 5_000, 16_000, 33_333)
 SEED = 16
 SYNTHETIC = "synthetic voices"
@@ -26,15 +26,16 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Parity:
-    """How near an engine came to the model.
+    """The differences between an engine and the model.
 
     Attributes:
-        max_difference: Largest difference of a logit.
-        largest_logit: The largest logit, of either sign.
-        embedding_difference: Largest difference of a number of an embedding.
-        frame_difference: Largest difference of a probability of a frame; None without frames.
-        num_clips: How many clips were compared.
-        clips: What they were.
+        max_difference: Largest absolute difference of a logit.
+        largest_logit: Largest absolute logit.
+        embedding_difference: Largest absolute difference of an element of an embedding.
+        frame_difference: Largest absolute difference of a probability of a frame; None for a
+            model that does not classify frames.
+        num_clips: Number of clips that were compared.
+        clips: Description of the clips.
     """
 
     max_difference: float
@@ -50,7 +51,7 @@ class Parity:
 
 
 def proof_clips(sampling_rate: int = 16_000) -> list[Samples]:
-    """Glides with overtones, pauses and breath: something like voices, of many lengths.
+    """Voice-like clips of many lengths: glides with overtones, pauses and breath noise.
 
     Example:
         >>> [len(clip) for clip in proof_clips()]
@@ -72,16 +73,16 @@ def proof_clips(sampling_rate: int = 16_000) -> list[Samples]:
 def prove_parity(
     runtime: Runtime, model: EmotionModel, subject: str, *, clips: Sequence[Samples] = ()
 ) -> Parity:
-    """Compare an engine with the model on synthetic voices, and on clips that are given.
+    """Compare an engine with the model on synthetic voices and on given clips.
 
     Args:
         runtime: The engine.
         model: The model, on the CPU.
-        subject: What the message calls the engine.
-        clips: Recordings at the model's rate, no longer than it hears at once.
+        subject: Name of the engine in error messages.
+        clips: Recordings at the model's rate, no longer than its `max_seconds`.
 
     Raises:
-        CheckpointError: If the numbers are further apart than rounding explains.
+        CheckpointError: If the numbers differ by more than rounding explains.
     """
     rows = [_compare(runtime, model, clip) for clip in (*proof_clips(), *clips)]
     scales, logits, embedding_scales, embeddings, frames = zip(*rows, strict=True)
@@ -93,16 +94,16 @@ def prove_parity(
         num_clips=len(rows),
         clips=SYNTHETIC + (f" and {len(clips)} recordings" if clips else ""),
     )
-    apart = {
+    differences = {
         "logits": (parity.max_difference, max(parity.largest_logit, 1.0)),
         "embeddings": (parity.embedding_difference, max(*embedding_scales, 1.0)),
         "probabilities of frames": (parity.frame_difference or 0.0, 1.0),
     }
-    for name, (difference, scale) in apart.items():
+    for name, (difference, scale) in differences.items():
         if not difference <= TOLERANCE * scale:
             raise CheckpointError(
-                f"{subject} gives other {name} than torch, up to {difference:.1e} apart where "
-                f"{TOLERANCE * scale:.1e} is allowed; use backend='torch'"
+                f"{subject} gives other {name} than torch: they differ by up to {difference:.1e}, "
+                f"and {TOLERANCE * scale:.1e} is allowed; use backend='torch'"
             )
     return parity
 
@@ -110,27 +111,27 @@ def prove_parity(
 def _compare(
     runtime: Runtime, model: EmotionModel, clip: Samples
 ) -> tuple[float, float, float, float, float]:
-    """Largest logit, its difference, the same of the embedding, and the difference of frames."""
+    """Largest logit, its difference, the same for the embedding, and the difference of frames."""
     batch = torch.from_numpy(clip)[None]
-    told = runtime.infer([clip])
+    output = runtime.infer([clip])
     with torch.inference_mode():
         logits, embedding = (value.numpy() for value in model(batch))
-    apart = 0.0
+    frame_difference = 0.0
     if model.config.frame_seconds is not None and isinstance(runtime, FrameRuntime):
         with torch.inference_mode():
             frames = model.classify_frames(batch).logits[0].softmax(dim=-1).numpy()
-        apart = _difference(runtime.infer_frames(clip), frames)
+        frame_difference = _difference(runtime.infer_frames(clip), frames)
     return (
         float(np.abs(logits).max()),
-        _difference(told.logits, logits),
+        _difference(output.logits, logits),
         float(np.abs(embedding).max()),
-        _difference(told.embeddings, embedding),
-        apart,
+        _difference(output.embeddings, embedding),
+        frame_difference,
     )
 
 
-def _difference(told: Array, expected: Array) -> float:
-    """The largest, infinite where the shapes differ or a number is none."""
-    if told.shape != expected.shape or not np.isfinite(told).all():
+def _difference(found: Array, expected: Array) -> float:
+    """The largest absolute difference; infinite if the shapes differ or a number is not finite."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
-    return float(np.abs(told - expected).max())
+    return float(np.abs(found - expected).max())

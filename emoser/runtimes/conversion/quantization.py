@@ -1,10 +1,9 @@
-"""From a float32 graph to one of 8-bit integers, calibrated on recordings and tried on others.
+"""Quantise a float32 graph to 8-bit integers, calibrated on recordings and tested on others.
 
 The convolution that reads raw samples keeps its precision: samples need more than 8 bits, and
-quantising it cost emoser-tiny one label in forty. In ONNX, where the answers move further, those
-behind it keep theirs too. So does the grouped convolution that tells positions: at base size it
-took OpenVINO 337 ms of 845 in int8, and 6 ms in bfloat16. Needs NNCF; knows nothing of
-checkpoints.
+quantising it changed one label in forty of emoser-tiny. In ONNX, where the outputs change more,
+so do the convolutions after it. So does the grouped convolution of the positions: at base size
+it took OpenVINO 337 ms of 845 in int8, and 6 ms in bfloat16. Needs NNCF.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,28 +18,33 @@ from emoser.runtimes import Runtime, Samples
 from emoser.runtimes.openvino import import_engine, without_telemetry
 
 MIN_AGREEMENT = 0.98
-MIN_CLIPS = 100  # half to calibrate on, half to try on
+MIN_CLIPS = 100  # half for calibration, half for the test
 FRONT = "feature_extractor"  # part of the names of the first convolutions
 PRODUCTS = frozenset({"Conv", "Convolution", "Gemm", "MatMul"})
 GROUPED = "GroupConvolution"
 
 
 def split_clips(clips: Sequence[Samples]) -> tuple[list[Samples], list[Samples]]:
-    """Recordings to calibrate on and others to try on, by turns.
+    """Split recordings alternately into those for calibration and those for the test.
 
     Raises:
-        AudioError: If they are too few to tell whether 98 % of the labels stay.
+        AudioError: If they are too few to measure an agreement of 98 %.
     """
     if len(clips) < MIN_CLIPS:
         raise AudioError(
-            f"int8 is calibrated on half of the recordings and tried on the others, and "
+            f"int8 is calibrated on half of the recordings and tested on the others, and "
             f"{len(clips)} are too few; pass a folder with at least {MIN_CLIPS}"
         )
     return list(clips[0::2]), list(clips[1::2])
 
 
 def quantize_openvino(source: Path, target: Path, clips: Sequence[Samples]) -> None:
-    """Write the int8 graph of a float32 graph of OpenVINO's.
+    """Quantise a graph of OpenVINO.
+
+    Args:
+        source: The float32 graph.
+        target: Where the int8 graph is written.
+        clips: Recordings for calibration.
 
     Raises:
         DependencyError: If NNCF is not installed.
@@ -53,28 +57,33 @@ def quantize_openvino(source: Path, target: Path, clips: Sequence[Samples]) -> N
 
 
 def find_kept(nodes: Iterable[Any]) -> list[str]:
-    """Names of the products in a graph of OpenVINO's that keep their precision.
+    """Names of the products in a graph of OpenVINO that keep their precision.
 
-    Grouped convolutions, and those that nothing was multiplied before: they read raw samples.
+    These are grouped convolutions, and products that no other precedes: they read raw samples.
 
     Args:
-        nodes: All nodes, each behind what it reads.
+        nodes: All nodes, each after its inputs.
     """
     kept: list[str] = []
-    behind: set[str] = set()  # what has been through a product
+    after_product: set[str] = set()  # nodes that depend on a product
     for node in nodes:
         name, kind = node.get_friendly_name(), node.get_type_name()
         read = {value.get_node().get_friendly_name() for value in node.input_values()}
-        raw = behind.isdisjoint(read)
+        raw = after_product.isdisjoint(read)
         if kind == GROUPED or (kind in PRODUCTS and raw):
             kept.append(name)
         if kind in PRODUCTS or not raw:
-            behind.add(name)
+            after_product.add(name)
     return kept
 
 
 def quantize_onnx(source: Path, target: Path, clips: Sequence[Samples]) -> None:
-    """Write the int8 graph of a float32 graph in ONNX.
+    """Quantise a graph in ONNX.
+
+    Args:
+        source: The float32 graph.
+        target: Where the int8 graph is written.
+        clips: Recordings for calibration.
 
     Raises:
         DependencyError: If NNCF or `onnx` is not installed.
@@ -94,21 +103,21 @@ def quantize_onnx(source: Path, target: Path, clips: Sequence[Samples]) -> None:
 
 
 def _is_grouped(node: Any) -> bool:
-    """Whether a node in ONNX is a convolution whose channels are in groups."""
+    """Whether a node in ONNX is a grouped convolution."""
     return node.op_type == "Conv" and any(
         attribute.name == "group" and attribute.i > 1 for attribute in node.attribute
     )
 
 
 def _quantize(model: Any, rows: list[Any], kept: list[str]) -> Any:
-    import_engine()  # first, so that its statistics are off
+    import_engine()  # first, so that it sends no statistics
     with without_telemetry():
         try:
             import nncf
         except ImportError as error:
             raise missing_extra("int8", "int8") from error
     nncf.set_log_level(40)  # errors alone
-    # Smoothing also multiplies what the layers that keep their precision read: a fifth of the time.
+    # Smoothing would also scale the inputs of unquantised layers, at a fifth of the time.
     smoothing = nncf.AdvancedSmoothQuantParameters(convolution=-1.0, matmul=-1.0)
     return nncf.quantize(
         model,
@@ -123,7 +132,13 @@ def _quantize(model: Any, rows: list[Any], kept: list[str]) -> Any:
 def measure_agreement(
     runtime: Runtime, reference: Runtime, clips: Sequence[Samples], num_labels: int
 ) -> dict[str, Any]:
-    """How near an int8 engine comes to its float32 one, on recordings it was not calibrated on.
+    """Compare an int8 engine with its float32 one on recordings not used for calibration.
+
+    Args:
+        runtime: The int8 engine.
+        reference: The float32 engine.
+        clips: Recordings.
+        num_labels: Number of logits that are labels.
 
     Returns:
         `agreement`, the share of recordings with the same label; `mean_recall`, the same
@@ -134,23 +149,23 @@ def measure_agreement(
         ValueError: If the model has no labels.
     """
     if not num_labels:
-        raise ValueError("int8 is proven by labels, and this model answers in dimensions only")
-    told = np.concatenate([runtime.infer([clip]).logits for clip in clips])
+        raise ValueError("int8 is tested by comparing labels, and this model has dimensions only")
+    found = np.concatenate([runtime.infer([clip]).logits for clip in clips])
     expected = np.concatenate([reference.infer([clip]).logits for clip in clips])
     labels = expected[:, :num_labels].argmax(axis=1)
-    same = told[:, :num_labels].argmax(axis=1) == labels
+    same = found[:, :num_labels].argmax(axis=1) == labels
     agreement = float(same.mean())
     if agreement < MIN_AGREEMENT:
         raise CheckpointError(
-            f"int8 changes too many answers: {agreement:.1%} of the labels of {len(clips)} "
-            f"recordings stay, and {MIN_AGREEMENT:.0%} must; calibrate on more recordings like "
-            "those it will hear, or export float32"
+            f"int8 changes too many labels: {agreement:.1%} of those of {len(clips)} recordings "
+            f"are the same, and {MIN_AGREEMENT:.0%} is required; calibrate on more recordings "
+            "like those that the model will be used on, or export float32"
         )
     return {
         "agreement": agreement,
         "mean_recall": _mean_recall(same, labels),
-        "max_difference": float(np.abs(told - expected).max()),
-        "mean_difference": float(np.abs(told - expected).mean()),
+        "max_difference": float(np.abs(found - expected).max()),
+        "mean_difference": float(np.abs(found - expected).mean()),
         "num_clips": len(clips),
         "clips": "held-out recordings",
     }

@@ -1,13 +1,13 @@
-"""The convolutions of a speech encoder for inference on a CPU: the same numbers, in less time.
+"""Fast convolutions of a speech encoder for inference on a CPU, with the same numbers.
 
-Samples (B, T), valid to their end, in; features (B, D, L) out, as transformers' feature encoder
-gives them. Three things differ from running its modules one by one. Frames lie behind one
-another with their channels together, so that a convolution is one matrix product with a weight
-laid out for oneDNN, or, without that, one or two without a copy of its input. The group norm of
-the first convolution is folded into its weights, recording by recording: the mean and variance
-of its output follow from those of the samples. And a stretch of the recording passes through all
-layers before the next one does, so that what lies between them stays in the processor's cache
-and memory does not grow with the recording. Knows nothing of training, masks or what follows.
+Samples (B, T), valid to their end, in; features (B, D, L) out, as from transformers' feature
+encoder. Three things differ from running its modules one by one. The channels of a frame are
+adjacent in memory, so that a convolution is one matrix product with a weight in the layout of
+oneDNN, or else one or two products without a copy of the input. The group norm of the first
+convolution is folded into its weights for each recording: the mean and variance of its output
+follow from those of the samples. And a chunk of the recording passes through all layers before
+the next one does, so that intermediate results stay in the processor's cache and memory does not
+grow with the length of the recording.
 """
 
 import threading
@@ -20,13 +20,13 @@ from torch.nn.utils import parametrize
 
 from emoser.runtimes.torch.linear import PackedLinear, can_pack, is_exact_gelu, name_activation
 
-CHUNK_FRAMES = 64  # features that are computed at once, 1.3 s: 8 MB in the first layer
+CHUNK_FRAMES = 64  # features computed at once, 1.3 s: 8 MB in the first layer
 
-_desks = threading.local()  # memory that a thread writes on again and again
+_buffers = threading.local()  # memory that each thread reuses
 
 
 class Layer(NamedTuple):
-    """One convolution, its weight with the taps side by side: (D, K * C)."""
+    """One convolution, its weight as a matrix over all taps, (D, K * C)."""
 
     weight: Tensor
     bias: Tensor | None
@@ -34,14 +34,14 @@ class Layer(NamedTuple):
     stride: int
     norm: nn.Module | None
     activation: nn.Module
-    product: nn.Module | None = None  # weight, bias and, without a norm, activation, laid out
+    product: nn.Module | None = None  # weight, bias and, without a norm, activation, packed
 
 
 class FastConvolutions(nn.Module):
-    """Stands in the place of a feature encoder of transformers, whose layers it keeps."""
+    """A replacement for the feature encoder of transformers, whose layers it keeps."""
 
     def __init__(self, extractor: nn.Module) -> None:
-        """Take over the layers of a feature encoder that `are_stock` has approved of."""
+        """Take over the layers of a feature encoder for which `are_stock` is true."""
         super().__init__()
         self.conv_layers = extractor.conv_layers
         for layer in self.conv_layers:  # type: ignore[union-attr]
@@ -50,11 +50,12 @@ class FastConvolutions(nn.Module):
             layer.conv.weight.data = taps.permute(0, 2, 1)
         self.products = nn.ModuleList()
 
-    def lay_out(self) -> None:
-        """Lay the weights out that do not change, in the precision that they have by now."""
+    def pack(self) -> None:
+        """Pack the weights that do not change, in their current precision."""
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         if can_pack(layers[0].weight.dtype):
-            folding = isinstance(layers[0].norm, nn.GroupNorm)  # changes the first weight
+            # A group norm is folded into the first weight, anew for each recording.
+            folding = isinstance(layers[0].norm, nn.GroupNorm)
             self.products = nn.ModuleList(_pack(layer) for layer in layers[folding:])
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ class FastConvolutions(nn.Module):
 
 
 def fold_weight_norms(module: nn.Module) -> None:
-    """Make every weight norm inside a module a plain weight; its tensors are then named anew.
+    """Replace every weight norm inside a module by a plain weight, which renames its tensors.
 
-    torch's own `remove_parametrizations` changes the class of the part, which copies of a module
-    share, and so breaks the others; here they keep theirs.
+    torch's own `remove_parametrizations` modifies the class of the part, which copies of a module
+    share, and so breaks the copies; this function leaves them intact.
     """
     for part in list(module.modules()):
         if parametrize.is_parametrized(part, "weight"):
@@ -81,14 +82,14 @@ def fold_weight_norms(module: nn.Module) -> None:
 
 
 def optimize_convolutions(encoder: nn.Module) -> None:
-    """Replace the convolutions of an encoder where they are those of wav2vec 2.0."""
+    """Replace the convolutions of an encoder if they are those of wav2vec 2.0."""
     extractor = getattr(encoder, "feature_extractor", None)
     if isinstance(extractor, nn.Module) and are_stock(extractor):
         encoder.feature_extractor = FastConvolutions(extractor)
 
 
 def are_stock(extractor: nn.Module) -> bool:
-    """Whether the layers are those of transformers' wav2vec 2.0, so that they can be replaced."""
+    """Whether the layers are those of transformers' wav2vec 2.0 and can be replaced."""
     layers = getattr(extractor, "conv_layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return False
@@ -110,7 +111,7 @@ def _is_stock(layer: nn.Module, *, first: bool) -> bool:
 
 
 def read_layer(layer: nn.Module) -> Layer:
-    """A layer of a feature encoder that `are_stock` has approved of."""
+    """A layer of a feature encoder for which `are_stock` is true."""
     convolution: nn.Conv1d = layer.conv  # type: ignore[assignment]
     norm: nn.Module | None = getattr(layer, "layer_norm", None)
     activation: nn.Module = layer.activation  # type: ignore[assignment]
@@ -133,21 +134,20 @@ def _extract(samples: Tensor, layers: Sequence[Layer]) -> Tensor:
     chain = [first, *others]
     num_frames, stride, field = measure_layers(chain, len(samples))
     features = samples.new_empty(num_frames, len(chain[-1].weight))
-    desks = _take_desks(chain, min(CHUNK_FRAMES, num_frames), samples.dtype)
+    buffers = _take_buffers(chain, min(CHUNK_FRAMES, num_frames), samples.dtype)
     for begin in range(0, num_frames, CHUNK_FRAMES):
         part = features[begin : begin + CHUNK_FRAMES]
         frames = samples[begin * stride : (begin + len(part) - 1) * stride + field]
         for place, layer in enumerate(chain):
-            frames = _apply(layer, frames, desks[place % 2])
+            frames = _apply(layer, frames, buffers[place % 2])
         part.copy_(frames)
     return features
 
 
-def _take_desks(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:
-    """Two stretches of memory of this thread for the outputs of the layers, by turns.
+def _take_buffers(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:
+    """Two buffers of this thread for the outputs of alternate layers.
 
-    Memory that is handed back to the system and asked for again at every layer costs a
-    twentieth of the time in page faults.
+    Allocating memory at every layer would cost a twentieth of the time in page faults.
     """
     sizes = [0, 0]
     for place in reversed(range(len(chain))):
@@ -155,16 +155,16 @@ def _take_desks(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> 
         if layer.product is None:
             sizes[place % 2] = max(sizes[place % 2], num_frames * len(layer.weight))
         num_frames = (num_frames - 1) * layer.stride + layer.kernel
-    held: dict[torch.dtype, list[Tensor]] = _desks.__dict__.setdefault("held", {})
-    desks = held.get(dtype)
-    if desks is None or any(len(desk) < size for desk, size in zip(desks, sizes, strict=True)):
-        with torch.inference_mode(False):  # memory that is written on in any mode
-            desks = held[dtype] = [torch.empty(size, dtype=dtype) for size in sizes]
-    return desks
+    by_dtype: dict[torch.dtype, list[Tensor]] = _buffers.__dict__.setdefault("held", {})
+    buffers = by_dtype.get(dtype)
+    if buffers is None or any(len(buffers[place]) < sizes[place] for place in range(2)):
+        with torch.inference_mode(False):  # writable in any mode
+            buffers = by_dtype[dtype] = [torch.empty(size, dtype=dtype) for size in sizes]
+    return buffers
 
 
 def measure_layers(layers: Sequence[Layer], num_samples: int) -> tuple[int, int, int]:
-    """Frames of so many samples, samples from one frame to the next, and those of one frame."""
+    """The number of frames, the samples from one frame to the next, and those of one frame."""
     field, step = 1, 1
     for layer in layers:
         num_samples = (num_samples - layer.kernel) // layer.stride + 1
@@ -173,15 +173,15 @@ def measure_layers(layers: Sequence[Layer], num_samples: int) -> tuple[int, int,
     return num_samples, step, field
 
 
-def _apply(layer: Layer, frames: Tensor, desk: Tensor) -> Tensor:
-    """One convolution with norm and activation, (L, C) -> (L', D), on a thread's own memory."""
+def _apply(layer: Layer, frames: Tensor, buffer: Tensor) -> Tensor:
+    """One convolution with norm and activation, (L, C) -> (L', D), in a buffer of the thread."""
     num_out = (len(frames) - layer.kernel) // layer.stride + 1
     if layer.product is not None:
         hidden: Tensor = layer.product(_take(frames, layer, num_out, 0, layer.kernel))
         if layer.norm is None and name_activation(layer.activation) is not None:
-            return hidden  # activated already
+            return hidden  # the activation was fused
     else:
-        hidden = desk[: num_out * len(layer.weight)].view(num_out, len(layer.weight))
+        hidden = buffer[: num_out * len(layer.weight)].view(num_out, len(layer.weight))
         _convolve(frames, layer, hidden)
     normed = hidden if layer.norm is None else layer.norm(hidden)
     if is_exact_gelu(layer.activation):
@@ -206,7 +206,7 @@ def _convolve(frames: Tensor, layer: Layer, hidden: Tensor) -> None:
 
 
 def _take(frames: Tensor, layer: Layer, num_out: int, tap: int, width: int) -> Tensor:
-    """What each output reads at some of the taps, side by side, (L, C) -> (L', width * C)."""
+    """The inputs of each output at some of the taps, concatenated, (L, C) -> (L', width * C)."""
     num_channels = frames.shape[1]
     steps = (layer.stride * num_channels, 1)
     offset = frames.storage_offset() + tap * num_channels
@@ -214,7 +214,7 @@ def _take(frames: Tensor, layer: Layer, num_out: int, tap: int, width: int) -> T
 
 
 def _fold_group_norm(layer: Layer, norm: nn.GroupNorm, samples: Tensor) -> Layer:
-    """The first convolution with its norm over this recording inside, in double precision.
+    """The first convolution with its norm over this recording folded in, in double precision.
 
     Each output is a weighted sum of K samples, so its mean over the recording is that sum of
     the K means, and its variance the quadratic form of the weights with their covariance.

@@ -1,8 +1,8 @@
 """The torch engine: any layout, any device.
 
-On a CPU recordings are never padded: several run side by side, each on a thread of its own. On
-a GPU a batch is as large as its seconds allow. How many threads there are is read once, when
-the model is opened; predicting leaves grad mode, train/eval mode and thread counts alone.
+On a CPU recordings are never padded: several run in parallel, each on its own thread. On a GPU
+they run in padded batches. The number of threads is read once, when the model is opened;
+predicting does not change grad mode, train/eval mode or thread counts.
 """
 
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
-SMALL_MODEL = 20_000_000  # weights below which threads wait for one another more than they help
-GROUP_ROUNDS = 4  # recordings per thread in a group, so that a long one does not end it alone
-LONG_SAMPLES = 12 * 16_000  # from here on all threads work at one recording of a large model
+SMALL_MODEL = 20_000_000  # weights; below, threads of one operation wait more than they help
+GROUP_ROUNDS = 4  # recordings per thread in a group, so that threads end at about the same time
+LONG_SAMPLES = 12 * 16_000  # from here on all threads work on one recording of a large model
 
 
 class TorchRuntime:
-    """A model of torch on one device, which it takes over: no more training, no more saving."""
+    """A model of torch on one device, which takes ownership: it cannot be trained or saved."""
 
     def __init__(self, model: EmotionModel, device: torch.device, dtype: torch.dtype) -> None:
-        # Counted before the weights are laid out anew, which are no parameters then.
+        # Counted before the weights are packed and are no longer parameters.
         self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
         fold_weight_norms(model)
         if device.type == "cpu":
@@ -46,35 +46,35 @@ class TorchRuntime:
             optimize_transformer(model.encoder.backbone)
             convolutions = getattr(model.encoder, "feature_extractor", None)
             if isinstance(convolutions, FastConvolutions):
-                convolutions.lay_out()
+                convolutions.pack()
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
         num_threads = torch.get_num_threads() if device.type == "cpu" else 1
         alone = num_threads > 1 and can_work_alone()
-        self.crew = WorkerThreads(num_threads) if alone else None
+        self.workers = WorkerThreads(num_threads) if alone else None
         self.group_size = GROUP_ROUNDS * num_threads if alone else 1
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of recordings; on a CPU they run side by side.
+        """Logits and embeddings of recordings; on a CPU they run in parallel.
 
-        Long recordings of a large model run one after another: they fill the threads alone, and
-        side by side they would need the memory several times.
+        Long recordings of a large model run one after another: each uses all threads, and in
+        parallel they would need several times the memory.
 
         Raises:
-            DeviceError: If one recording alone does not fit the memory of the device.
+            DeviceError: If a single recording does not fit the memory of the device.
         """
         if self.device.type != "cpu":
             return self.infer_padded(recordings)
-        if self.crew is None or (len(recordings) == 1 and not self.small):
+        if self.workers is None or (len(recordings) == 1 and not self.small):
             return _join([self._infer_batch([samples]) for samples in recordings])
         order = sorted(range(len(recordings)), key=lambda place: -len(recordings[place]))
         num_long = 0 if self.small else sum(len(item) >= LONG_SAMPLES for item in recordings)
         parts = [[recordings[place]] for place in order]
-        answers = [self._infer_batch(part) for part in parts[:num_long]]
-        answers += self.crew.map(self._infer_batch, parts[num_long:])
-        told = dict(zip(order, answers, strict=True))
-        return _join([told[place] for place in range(len(order))])
+        outputs = [self._infer_batch(part) for part in parts[:num_long]]
+        outputs += self.workers.map(self._infer_batch, parts[num_long:])
+        by_place = dict(zip(order, outputs, strict=True))
+        return _join([by_place[place] for place in range(len(order))])
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them.
@@ -88,10 +88,10 @@ class TorchRuntime:
             return logits.float().softmax(dim=-1).cpu().numpy()
 
     def infer_padded(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of one padded batch, halved while it does not fit the memory.
+        """Logits and embeddings of one padded batch, split in halves until it fits the memory.
 
         Raises:
-            DeviceError: If one recording alone does not fit.
+            DeviceError: If a single recording does not fit.
         """
         try:
             return self._infer_batch(recordings)
@@ -108,7 +108,7 @@ class TorchRuntime:
 
     def _infer_batch(self, recordings: Sequence[Samples]) -> InferenceOutput:
         counts = [len(samples) for samples in recordings]
-        pinned = self.device.type == "cuda"  # such memory is copied while the device works
+        pinned = self.device.type == "cuda"  # pinned memory is copied while the device computes
         padded = torch.zeros(len(counts), max(counts), pin_memory=pinned)
         for row, samples in zip(padded.numpy(), recordings, strict=True):
             row[: len(samples)] = samples
@@ -149,8 +149,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     """The device of a name; "auto" is CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: If torch knows no device of this name.
-        DeviceError: If it is not on this machine.
+        ValueError: If torch has no device of this name.
+        DeviceError: If it is not available on this machine.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -159,22 +159,29 @@ def choose_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device {device!r} is none of 'auto', 'cpu', 'cuda', 'mps'") from error
+        raise ValueError(
+            f"device is {device!r}; use 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
+        ) from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"device {str(device)!r} was asked for and torch sees {torch.cuda.device_count()} CUDA "
+            f"device is {str(device)!r} and torch finds {torch.cuda.device_count()} CUDA "
             "devices; use device='cpu', or install a torch build for your GPU and driver"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' was asked for and is not there; use device='cpu'")
+        raise DeviceError("device is 'mps', which is not available; use device='cpu'")
     return chosen
 
 
 def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
     """The precision of a name; "auto" is float32 on a CPU and the checkpoint's own elsewhere.
 
+    Args:
+        dtype: The requested precision.
+        device: The device that the model runs on.
+        stored: The precision that the checkpoint states, "" if none.
+
     Raises:
-        ValueError: If emoser does not run in this precision.
+        ValueError: If emoser does not support this precision.
     """
     if dtype == "auto":
         return DTYPES.get("float32" if device.type == "cpu" else stored, torch.float32)
@@ -183,8 +190,8 @@ def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _join(answers: Sequence[InferenceOutput]) -> InferenceOutput:
+def _join(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
     return InferenceOutput(
-        np.concatenate([answer.logits for answer in answers]),
-        np.concatenate([answer.embeddings for answer in answers]),
+        np.concatenate([output.logits for output in outputs]),
+        np.concatenate([output.embeddings for output in outputs]),
     )

@@ -1,10 +1,10 @@
-"""The linear layers of a transformer for inference on a CPU, laid out for its processor.
+"""Fast linear layers of a transformer for inference on a CPU.
 
-Frames (B, L, D) in and out, the same modules' places and the same numbers. Weights are reordered
-once for oneDNN, which spares a matrix unit (AMX) a third of its time in bfloat16, and in float32
-is quicker than MKL, torch's own choice, wherever the processor is not of MKL's maker. Query, key
-and value of stock attention come from one product, and an activation is part of the product
-before it, or overwrites what nobody reads again. Knows nothing of training, convolutions or audio.
+Frames (B, L, D) in and out, with the same numbers as the modules that they replace. Weights are
+reordered once for oneDNN, which saves a matrix unit (AMX) a third of its time in bfloat16; in
+float32 oneDNN is faster than MKL, torch's own choice, on processors not made by Intel. Query,
+key and value of stock attention come from one product, and an activation is fused into the
+product before it, or computed in place.
 """
 
 from typing import Any
@@ -19,19 +19,19 @@ STOCK_FEED_FORWARD = frozenset(
 )
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 EXACT = "none"  # approximation of the GELU
-TYPICAL_FRAMES = 256  # 5 s; the layout serves every number of frames, and this one best
+TYPICAL_FRAMES = 256  # 5 s; the layout works for any number of frames and is best for this one
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight lies as oneDNN reads it, in bfloat16 or float32."""
+    """A linear layer with its weight in the layout of oneDNN, in bfloat16 or float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        """Lay a weight (D', D) out; the bias is (D',).
+        """Reorder the weight.
 
         Args:
-            weight: What to multiply by.
-            bias: What to add.
-            activation: "relu", "gelu" (the exact one) or "none", which the product comes through.
+            weight: The weight, (D', D).
+            bias: The bias, (D',).
+            activation: "relu", "gelu" (the exact one) or "none"; applied to the product.
         """
         super().__init__()
         self.activation = activation
@@ -39,7 +39,7 @@ class PackedLinear(nn.Module):
         self.bias = bias
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Products of frames (..., D), (..., D')."""
+        """Products (..., D') of frames (..., D)."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
             frames, self.packed, self.bias, self.activation, [], EXACT
         )
@@ -53,26 +53,26 @@ class JointAttention(nn.Module):
     """Self-attention of transformers' speech encoders, its three projections in one product."""
 
     def __init__(self, attention: nn.Module) -> None:
-        """Take over the weights of an attention that `is_stock_attention` has approved of."""
+        """Take over the weights of an attention for which `is_stock_attention` is true."""
         super().__init__()
         self.num_heads = int(attention.num_heads)  # type: ignore[arg-type]
         self.scaling = float(attention.scaling)  # type: ignore[arg-type]
         parts: list[nn.Linear] = [getattr(attention, name) for name in PROJECTIONS]
         weight = torch.cat([part.weight.data for part in parts])
         biases = [part.bias.data for part in parts if part.bias is not None]
-        self.projections = lay_out(weight, torch.cat(biases) if biases else None)
+        self.projections = pack_linear(weight, torch.cat(biases) if biases else None)
         out: nn.Linear = attention.out_proj  # type: ignore[assignment]
-        self.out_proj = lay_out(out.weight.data, None if out.bias is None else out.bias.data)
+        self.out_proj = pack_linear(out.weight.data, None if out.bias is None else out.bias.data)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **unused: object
     ) -> tuple[Tensor, None]:
-        """Attended frames (B, L, D), and None where transformers has attention weights.
+        """Attended frames (B, L, D), and None in place of attention weights.
 
         Args:
             hidden_states: Frames (B, L, D).
-            attention_mask: What transformers hands to `scaled_dot_product_attention`.
-            unused: What else it hands around.
+            attention_mask: The mask that transformers passes to `scaled_dot_product_attention`.
+            unused: Other arguments that transformers passes.
         """
         joint = self.projections(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = joint.permute(2, 0, 3, 1, 4)  # (B, H, L, D / H) each
@@ -82,19 +82,20 @@ class JointAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
-class OverwritingGelu(nn.Module):
-    """The exact GELU, in the place of its input."""
+class InPlaceGelu(nn.Module):
+    """The exact GELU, computed in place."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The input itself, activated."""
+        """The activated frames, in the memory of the input."""
         activated: Tensor = torch.ops.aten.gelu_(frames)
         return activated
 
 
 def optimize_transformer(backbone: nn.Module) -> None:
-    """Replace the linear layers of stock attention and feed-forward parts by quicker ones.
+    """Replace the linear layers of stock attention and feed-forward parts by faster ones.
 
-    The backbone must be on the CPU, in the precision that it will compute in.
+    Args:
+        backbone: An encoder on the CPU, in the precision that it will compute in.
     """
     for part in list(backbone.modules()):
         for name, child in list(part.named_children()):
@@ -105,7 +106,7 @@ def optimize_transformer(backbone: nn.Module) -> None:
 
 
 def is_stock_attention(module: nn.Module) -> bool:
-    """Whether a module is plain self-attention of a wav2vec 2.0 encoder, so that it can go."""
+    """Whether a module is plain self-attention of a wav2vec 2.0 encoder."""
     if type(module).__name__ not in STOCK_ATTENTION:
         return False
     parts = [getattr(module, name, None) for name in (*PROJECTIONS, "out_proj")]
@@ -115,7 +116,7 @@ def is_stock_attention(module: nn.Module) -> bool:
 
 
 def is_exact_gelu(activation: nn.Module) -> bool:
-    """Whether an activation is the GELU of the error function, not one of its approximations."""
+    """Whether an activation is the exact GELU, not an approximation."""
     if type(activation) is nn.GELU:
         return activation.approximate == "none"
     stock = type(activation).__name__ == "GELUActivation"
@@ -123,14 +124,14 @@ def is_exact_gelu(activation: nn.Module) -> bool:
 
 
 def name_activation(activation: nn.Module) -> str | None:
-    """What oneDNN calls an activation that it computes; None for any other."""
+    """The name in oneDNN of an activation that it can fuse; None for any other."""
     if is_exact_gelu(activation):
         return "gelu"
     return "relu" if type(activation) is nn.ReLU else None
 
 
-def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A linear layer of a weight (D', D) that is as quick as it can be on this processor."""
+def pack_linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """The fastest linear layer with a weight (D', D) on this processor."""
     if can_pack(weight.dtype):
         return PackedLinear(weight, bias)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
@@ -141,7 +142,7 @@ def lay_out(weight: Tensor, bias: Tensor | None) -> nn.Module:
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and the quickest for products in a precision on this processor."""
+    """Whether oneDNN is available and fastest for products in a precision on this processor."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.bfloat16:
@@ -150,11 +151,11 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def _optimize_feed_forward(part: nn.Module) -> None:
-    """Lay out both products; the activation between them becomes part of the first."""
+    """Replace both linear layers; the activation between them is fused into the first."""
     for name, child in list(part.named_children()):
         if type(child) is nn.Linear:
             bias = None if child.bias is None else child.bias.data
-            setattr(part, name, lay_out(child.weight.data, bias))
+            setattr(part, name, pack_linear(child.weight.data, bias))
     first = getattr(part, "intermediate_dense", None)
     activation: nn.Module = part.intermediate_act_fn  # type: ignore[assignment]
     known = name_activation(activation)
@@ -162,4 +163,4 @@ def _optimize_feed_forward(part: nn.Module) -> None:
         first.activation = known
         part.intermediate_act_fn = nn.Identity()
     elif is_exact_gelu(activation):
-        part.intermediate_act_fn = OverwritingGelu()
+        part.intermediate_act_fn = InPlaceGelu()

@@ -1,11 +1,10 @@
-"""Work side by side in threads that compute on one core each.
+"""Run functions in parallel, in threads that compute on one core each.
 
 torch splits every operation among its threads, which wait for one another at its end: for small
-models that costs more than it gives, and on cores that others use too it costs many times as
-much. Here several recordings run at once instead, each on a thread of its own. The number of
-threads that OpenMP splits an operation among belongs to the thread that asks, so the workers
-set theirs to one and no other thread of the process notices; `torch.set_num_threads` would
-change it for all. Knows nothing of models or audio.
+models that costs more than it gains, and far more on cores that other processes use too. Here
+several recordings run at once instead, each on its own thread. OpenMP's number of threads is a
+property of the calling thread, so the workers set theirs to one without affecting the rest of
+the process; `torch.set_num_threads` would change it for all.
 """
 
 import ctypes
@@ -20,13 +19,13 @@ import torch
 
 LIBRARIES = ("libtorch_cpu.so", "libtorch_cpu.dylib", "libiomp5md.dll")
 SET_OPENMP = "omp_set_num_threads"
-SET_MKL = "MKL_Set_Num_Threads_Local"  # Intel's library keeps a number of its own per thread
+SET_MKL = "MKL_Set_Num_Threads_Local"  # MKL keeps its own number per thread
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class WorkerThreads:
-    """Threads for one model, started when they are first needed."""
+    """A pool of threads for one model, started when first used."""
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
@@ -34,8 +33,8 @@ class WorkerThreads:
         self._process = 0
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`map(function, items)`, side by side; results in order."""
-        if self._executor is None or self._process != os.getpid():  # a fork takes no threads along
+        """`map(function, items)` in parallel; results in order."""
+        if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
             self._executor = ThreadPoolExecutor(
                 self.num_threads, thread_name_prefix="emoser-torch", initializer=work_alone
             )
@@ -47,7 +46,7 @@ class WorkerThreads:
 
 
 def work_alone() -> bool:
-    """Let what the calling thread computes run on that thread alone; whether it does now."""
+    """Make torch compute on the calling thread alone; whether that succeeded."""
     if torch.get_num_threads() > 1 and (library := _openmp()) is not None:
         library[SET_OPENMP](1)
         if hasattr(library, SET_MKL):
@@ -57,14 +56,14 @@ def work_alone() -> bool:
 
 @cache
 def can_work_alone() -> bool:
-    """Whether threads of this process can be told to compute on one core each."""
+    """Whether threads of this process can be made to compute on one core each."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(work_alone).result()
 
 
 @cache
 def _openmp() -> ctypes.CDLL | None:
-    """The library whose threads torch uses, where it says how many there are."""
+    """The library whose threads torch uses, if their number can be set in it."""
     folder = Path(torch.__file__).parent / "lib"
     for file in (folder / name for name in LIBRARIES):
         if file.is_file():
