@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.files import CARD, GOLDEN
+from emoser.checkpoints.files import GOLDEN, CheckpointFiles
 from emoser.errors import CheckpointError
 from emoser.metrics import confusion_table, drawn_units
 from emoser.models.config import ModelConfig
@@ -118,21 +118,18 @@ def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
     return card
 
 
-def read_max_difference(folder: Path) -> float | None:
-    """Largest difference of a logit of a converted folder to its source; None if unknown."""
-    file = folder / GOLDEN
-    if not file.is_file():
+def read_max_difference(files: CheckpointFiles) -> float | None:
+    """Largest difference of a logit of a converted checkpoint to its source; None if unknown.
+
+    Raises:
+        CheckpointError: If `golden.json` is damaged.
+    """
+    if GOLDEN not in files.stamps:
         return None
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["max_difference"])
+        return float(json.loads(files.read_text(GOLDEN))["max_difference"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
-
-
-def read_card(folder: Path) -> str:
-    """The text of the card in a folder; "" if there is none."""
-    file = folder / CARD
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        raise CheckpointError(f"{files.folder / GOLDEN} is damaged: {error}") from error
 
 
 def read_metadata(text: str) -> dict[str, Any]:

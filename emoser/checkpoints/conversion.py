@@ -14,10 +14,9 @@ from emoser.checkpoints.card import (
     CardFacts,
     build_card,
     check_card,
-    read_card,
     read_max_difference,
 )
-from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles
+from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.inspection import answer_alone, golden_record
 from emoser.checkpoints.layouts.registry import LoadedModel, load_checkpoint
@@ -104,9 +103,7 @@ def describe_checkpoint(checkpoint: CheckpointFiles) -> CardFacts:
     """
     loaded = load_checkpoint(checkpoint)
     facts = describe_model(loaded.model, checkpoint.name, card=checkpoint.card)
-    return replace(
-        facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint.folder)
-    )
+    return replace(facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint))
 
 
 def publish(
@@ -135,7 +132,7 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="emoser-") as place:
         folder = Path(place) / "model"
         convert_checkpoint(source, folder, name=repo_id)
-        faults = check_card(read_card(folder))
+        faults = check_card(as_files(folder).card)
         if faults:
             raise CheckpointError(f"the card of {info.name} cannot be published: {faults[0]}")
         if dry_run:

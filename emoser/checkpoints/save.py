@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.backbones import FAMILIES
-from emoser.checkpoints.card import CardFacts, build_card, read_card
-from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS
+from emoser.checkpoints.card import CardFacts, build_card
+from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
@@ -118,8 +118,8 @@ def copy_model(
         NotADirectoryError: If the path is a file.
         CheckpointError: If the source does not load.
     """
-    card = read_card(Path(source))
-    return save_model(load_model(Path(source)), folder, overwrite=overwrite, card=card)
+    files = as_files(source)
+    return save_model(load_checkpoint(files).model, folder, overwrite=overwrite, card=files.card)
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints come from the Hub pinned and whole, or one sentence says within seconds why not."""
+"""Downloads from the Hub are pinned and complete, or fail within seconds with one sentence."""
 
 import json
 import time
@@ -115,7 +115,7 @@ def test_a_failed_update_leaves_the_old_commit_for_offline_use(hub, tmp_path):
 
 
 def at(part, answer):
-    """A fault of one kind of request alone."""
+    """A fault of the requests whose path contains `part`."""
     return lambda method, path: answer if part in path else None
 
 

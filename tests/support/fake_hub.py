@@ -1,4 +1,4 @@
-"""A small Hub on the loopback: serves repositories, takes uploads, and misbehaves when told."""
+"""A small Hub on the loopback: serves repositories, takes uploads, and fails on demand."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ OTHER_COMMIT = "b" * 40
 
 
 def error(status, code=None, **headers):
-    """An answer with a status and, as the real Hub has it, a code in the header."""
+    """A response with a status and, as from the real Hub, an error code in the header."""
     named = {"X-Error-Code": code, "X-Error-Message": code} if code else {}
     return status, {**named, **headers}, b""
 
@@ -22,9 +22,9 @@ class FakeHub:
 
     Attributes:
         repositories: By id; `commits` gives their commit, `COMMIT` otherwise.
-        fault: Called with method and path; what it returns (status, headers, body) is answered
-            instead, None lets the hub behave.
-        requests: Every (method, path) that came.
+        fault: Called with method and path; returns the response (status, headers, body) to send
+            instead, or None for the regular one.
+        requests: All (method, path) received.
         uploaded: Files that were committed, by name.
     """
 
@@ -128,7 +128,7 @@ class FakeHub:
         return 200, headers, content
 
     def take(self, path, body):
-        """Uploads: small files come inside the commit, in base64."""
+        """Take an upload; small files are inside the commit, in base64."""
         kind = {"Content-Type": "application/json"}
         if path == "/api/repos/create":
             stated = json.loads(body)
