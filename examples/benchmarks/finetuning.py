@@ -4,11 +4,11 @@
 
 A base-size wav2vec 2.0 with random weights learns from batches of 4 clips of 4 s: all but the
 convolutions ("PF"), or everything ("EF"), with dropout and without layer drop, so that all do the
-same work. Every contender makes two updates per round, in turn, so that a noisy machine disturbs
-all alike; the second is timed, when its weights are at hand again, and the median counts. The
-authors' recipe needs `pip install speechbrain`. bfloat16 is left out where the processor has no
-arithmetic for it. At the end a frozen head is trained with and without what emoser keeps of the
-encoder, and the weights of both are compared.
+same work. All implementations take turns and make two updates per round, so that a noisy machine
+affects them equally; the second update is timed, with warm caches, and the median is printed. The
+authors' recipe needs `pip install speechbrain`. bfloat16 is left out on processors without bfloat16
+arithmetic. Finally a frozen head is trained with and without the kept outputs of the encoder, and
+the logits of both are compared.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def write_encoder(folder: Path) -> Path:
 def step_emoser(
     encoder: Path, clips: list[Utterance], folder: Path, recipe: str, **changes: Any
 ) -> Steps:
-    """Updates as `emoser.finetune.train` makes them; what is kept is computed before the first."""
+    """Updates as in `emoser.finetune.train`; kept features are computed before the first one."""
     config = replace(RECIPES[f"{recipe}-w2v-base"], base=str(encoder), **changes)
     model = build_initial_model(config, LABELS)
     processes = ProcessGroup("auto")
@@ -134,20 +134,20 @@ def step_speechbrain(encoder: Path, clips: list[Utterance], folder: Path, recipe
         yield
 
 
-class Baton(TrainerCallback):
-    """Lets a Trainer in a thread of its own make one update at a time."""
+class Stepwise(TrainerCallback):
+    """Makes a Trainer in its own thread do one update at a time."""
 
     def __init__(self) -> None:
         self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
         self.last = False
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Wait for the first turn."""
+        """Wait for the first request."""
         self.done.release()
         self.go.acquire()
 
     def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
-        """Give the turn back, and wait for the next."""
+        """Report the update, and wait for the next request."""
         self.done.release()
         self.go.acquire()
         control.should_training_stop = self.last
@@ -170,7 +170,7 @@ def step_trainer(
         }
         for index, clip in enumerate(clips)
     ]
-    baton = Baton()
+    stepwise = Stepwise()
     arguments = TrainingArguments(
         str(folder / "trainer"),
         per_device_train_batch_size=BATCH,
@@ -183,18 +183,18 @@ def step_trainer(
         logging_strategy="no",
         max_grad_norm=5.0,
     )
-    trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[baton])
+    trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[stepwise])
     thread = threading.Thread(target=trainer.train, daemon=True)
     thread.start()
-    baton.done.acquire()
+    stepwise.done.acquire()
     try:
         while True:
-            baton.go.release()
-            baton.done.acquire()
+            stepwise.go.release()
+            stepwise.done.acquire()
             yield
     finally:
-        baton.last = True
-        baton.go.release()
+        stepwise.last = True
+        stepwise.go.release()
         thread.join()
 
 
@@ -207,7 +207,7 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
-def list_contenders(
+def list_implementations(
     encoder: Path, clips: list[Utterance], folder: Path
 ) -> dict[str, Callable[[], Steps]]:
     runs: dict[str, Callable[[], Steps]] = {}
@@ -241,19 +241,19 @@ def synchronize() -> None:
 
 
 def race(runs: dict[str, Callable[[], Steps]], rounds: int) -> dict[str, float]:
-    """Audio seconds per second of every contender, updates made in turn."""
+    """Audio seconds per second of every implementation; they take turns."""
     steps = {title: run() for title, run in runs.items()}
     seconds: dict[str, list[float]] = {title: [] for title in runs}
     for _ in range(rounds):
-        for title, contender in steps.items():
-            next(contender)
+        for title, implementation in steps.items():
+            next(implementation)
             synchronize()
             began = time.perf_counter()
-            next(contender)
+            next(implementation)
             synchronize()
             seconds[title].append(time.perf_counter() - began)
-    for contender in steps.values():
-        contender.close()
+    for implementation in steps.values():
+        implementation.close()
     return {title: BATCH * SECONDS / statistics.median(each) for title, each in seconds.items()}
 
 
@@ -265,8 +265,8 @@ def print_table(speeds: dict[str, float]) -> None:
         mode = title[:2]
         kind = "bfloat16" if "bfloat16" in title else "float32"
         ratios = [
-            f"{speed / speeds[rival]:.2f}" if rival in speeds else "-"
-            for rival in (f"{mode} SpeechBrain float32", f"{mode} Trainer {kind}")
+            f"{speed / speeds[other]:.2f}" if other in speeds else "-"
+            for other in (f"{mode} SpeechBrain float32", f"{mode} Trainer {kind}")
         ]
         print(f"{title:32s} {speed:7.2f} {ratios[0]:>14s} {ratios[1]:>10s}")
 
@@ -312,8 +312,8 @@ def main() -> None:
         folder = Path(name)
         encoder = write_encoder(folder / "encoder")
         clips = write_clips(folder, 2 * BATCH)
-        runs = list_contenders(encoder, clips, folder)
-        for mode in MODES:  # one mode at a time: every contender holds weights and moments
+        runs = list_implementations(encoder, clips, folder)
+        for mode in MODES:  # one mode at a time, to limit memory
             chosen = {title: run for title, run in runs.items()
                       if title.startswith(mode) and wanted in title}  # fmt: skip
             if chosen:

@@ -1,7 +1,7 @@
-"""The classic anchor: 88 eGeMAPS statistics of each recording and a linear SVM.
+"""The classic baseline: 88 eGeMAPS statistics of each recording and a linear SVM.
 
-openSMILE, whose licence is for research, is a tool of this comparison only; `emoser` never
-imports it. Without it, this module says so and nothing is measured. Knows nothing of networks.
+openSMILE, whose licence is limited to research, is only used for this comparison; `emoser` never
+imports it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ INNER_FOLDS = 4
 
 
 def has_opensmile() -> bool:
-    """Whether openSMILE can be imported here."""
+    """Whether openSMILE is installed."""
     try:
         import opensmile  # noqa: F401
     except ImportError:
@@ -28,7 +28,7 @@ def has_opensmile() -> bool:
 
 
 def describe(utterances: Sequence[Utterance], file: Path) -> dict[str, NDArray[np.float32]]:
-    """The statistics of every recording, by path; kept in a file once computed."""
+    """The statistics of every recording by its path, cached in a file."""
     kept: dict[str, NDArray[np.float32]] = {}
     if file.is_file():
         with np.load(file) as stored:
@@ -51,10 +51,10 @@ def recognise(
     features: dict[str, NDArray[np.float32]],
     labels: Sequence[str],
 ) -> NDArray[np.float32]:
-    """What the SVM says of the test recordings, one-hot, (N, C).
+    """Predictions of the SVM for the test recordings, one-hot, (N, C).
 
-    Features are standardised on the training recordings, classes weigh alike, and the cost is
-    chosen by cross-validation over speakers of the training side.
+    Features are standardised on the training recordings, classes have equal weights, and the cost
+    is chosen by cross-validation over the training speakers.
     """
     from sklearn.model_selection import GridSearchCV, GroupKFold
     from sklearn.pipeline import make_pipeline
@@ -73,5 +73,5 @@ def recognise(
         [item.label for item in known],
         groups=[f"{item.corpus}/{item.speaker}" for item in known],
     )
-    said = search.predict(np.stack([features[item.path] for item in test]))
-    return np.array([[label == guess for label in labels] for guess in said], dtype=np.float32)
+    predicted = search.predict(np.stack([features[item.path] for item in test]))
+    return np.array([[label == name for label in labels] for name in predicted], dtype=np.float32)

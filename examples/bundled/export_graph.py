@@ -1,9 +1,9 @@
-"""Make the graph of the bundled checkpoint again, after its weights have changed.
+"""Export the graph of the bundled checkpoint again after its weights have changed.
 
     python examples/bundled/export_graph.py
 
-Writes `model.onnx` and `emoser_runtime.json` beside the weights in the package, when ONNX Runtime
-gives torch's numbers. Needs the extra `onnx`.
+Writes `model.onnx` and `emoser_runtime.json` beside the weights in the package if ONNX Runtime
+gives the numbers of torch. Needs the extra `onnx`.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""Measure the recipe of emoser-tiny, and eGeMAPS with an SVM, on the same unseen speakers.
+"""Evaluate the recipe of emoser-tiny, and eGeMAPS with an SVM, on the same unseen speakers.
 
     python examples/bundled/measure.py folds --data PATH --output DIR
     python examples/bundled/measure.py cross --data PATH --output DIR
@@ -8,17 +8,17 @@
 `folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
 speakers of nEMO, and tests it on all of them, so that every speaker is tested once. `cross`
 trains on one corpus and tests on the other, whose emotion labels are not used. CREMA-D's happy
-and sad clips are learned from in all of them. The SVM learns beside each network from the same
-speakers, of the tested corpus alone in `folds`, where more of them lower its figures. `--method
-taught` adds one network per split that follows the networks of all seeds beside the labels. No test
-speaker chooses anything in a run: the last epoch is taken, and the temperature of a split is fitted
-on the other splits. The settings of the recipe were tried out on the first folds and across
-corpora, the number of stages on all folds.
+and sad clips are part of every training set. The SVM is trained on the same speakers as each
+network, in `folds` only on those of the tested corpus, where more of them lower its figures.
+`--method taught` adds one network per split that follows the networks of all seeds in addition to
+the labels. No test speaker chooses anything in a run: the last epoch is taken, and the temperature
+of a split is fitted on the other splits. The settings of the recipe were chosen on the first folds
+and across corpora, the number of stages on all folds.
 
-All networks begin with DIR/network.pt, the encoder that `pretrain.py` wrote; it heard none of the
-tested speakers. What is measured stays in DIR: the same command goes on where it was stopped, and
-`table` prints what there is. `--part 0.1` trains a tenth of the epochs, which is another, weaker
-recipe: give it a DIR of its own.
+All networks start from DIR/network.pt, the encoder of `pretrain.py`, which was not trained on the
+tested speakers. Results stay in DIR: run the same command again to resume, and `table` to print the
+results so far. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe: give it
+its own DIR.
 """
 
 import argparse
@@ -47,7 +47,7 @@ NUM_FOLDS = 5
 SEEDS = (20, 21, 22)
 SEED_STEP = 3  # between two runs' first stages: there were three when the runs began
 TINY, TAUGHT, SVM = "emoser-tiny", "taught emoser-tiny", "eGeMAPS + SVM"
-WATCHED = 25  # every so many test clips are scored after each epoch, for the log alone
+WATCHED = 25  # every 25th test clip is scored after each epoch, only for the log
 SPEED_CLIPS, SPEED_ROUNDS = 60, 3
 
 Logits = NDArray[np.float32]
@@ -55,7 +55,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Split:
-    """Who is learned from and who is tested; the speakers of the two differ."""
+    """Training and test set, without common speakers."""
 
     name: str
     training: list[Utterance]
@@ -98,12 +98,12 @@ class Row:
     """A row of the table of goals.
 
     Attributes:
-        title: What it says first.
-        plan: Which networks it is about.
-        splits: Which of their splits.
-        corpus: Whose recordings are scored.
-        labels: What is decided between.
-        by_speaker: Whether the mean runs over speakers, not over splits.
+        title: First cell of the row.
+        plan: The plan of the networks.
+        splits: The splits of the plan.
+        corpus: The scored corpus.
+        labels: The scored labels.
+        by_speaker: Whether the mean is over speakers instead of splits.
     """
 
     title: str
@@ -125,7 +125,7 @@ ROWS = (
 
 
 def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """Train and store what is missing of a plan."""
+    """Train and store the missing networks of a plan."""
     for seed in arguments.seeds:
         folder = arguments.output / plan / f"{TINY}-{seed}"
         for split, file in missing(folder, splits, arguments):
@@ -134,7 +134,7 @@ def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Name
 
 
 def measure_taught(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """The same of one network per split that learns from those of all seeds."""
+    """Train and store one network per split that follows those of all seeds."""
     for split, file in missing(arguments.output / plan / TAUGHT, splits, arguments):
         teachers = [train_split(plan, split, seed, arguments) for seed in arguments.seeds]
         model = train_split(plan, split, arguments.seeds[0], arguments, teachers=teachers)
@@ -144,13 +144,13 @@ def measure_taught(plan: str, splits: Sequence[Split], arguments: argparse.Names
 def missing(
     folder: Path, splits: Sequence[Split], arguments: argparse.Namespace
 ) -> Iterator[tuple[Split, Path]]:
-    """The splits that are still to be measured, and where their answers will stand."""
+    """The splits without results, and the files for their logits."""
     held: Recordings | None = None
     for place, split in enumerate(splits):
         file = folder / f"{split.name}.npz"
         if file.is_file() or place not in (arguments.only or range(len(splits))):
             continue
-        if held is None:  # while they are held, nothing is decoded twice
+        if held is None:  # keeps the decoded clips for all splits
             held = Recordings([*split.training, *split.test])
         yield split, file
 
@@ -163,7 +163,7 @@ def train_split(
     *,
     teachers: Sequence[EmotionModel] = (),
 ) -> EmotionModel:
-    """A network of a split; one that was trained before is read."""
+    """The network of a split, read if it has been trained before."""
     stages = [
         replace(
             stage,
@@ -184,7 +184,7 @@ def train_split(
 
 
 def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """Compute and store what is missing of a plan; says so when openSMILE is missing."""
+    """Compute and store the missing results of a plan, if openSMILE is installed."""
     if not egemaps_svm.has_opensmile():
         print("eGeMAPS + SVM is left out: it needs `pip install opensmile`")
         return
@@ -197,17 +197,17 @@ def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespac
             others = [item for item in split.training if item.corpus != "cremad"]
             clips = (alone or others) + split.test
             features = egemaps_svm.describe(clips, arguments.output / "egemaps.npz")
-            said = egemaps_svm.recognise(alone or others, split.test, features, row.labels)
-            store(file, said, row.labels)
+            predicted = egemaps_svm.recognise(alone or others, split.test, features, row.labels)
+            store(file, predicted, row.labels)
 
 
 def svm_folder(row: Row, output: Path) -> Path:
-    """Where the SVM's answers for a row stand."""
+    """The folder of the SVM's predictions for a row."""
     return output / row.plan / f"{SVM} {row.corpus} {len(row.labels)}"
 
 
 def store(file: Path, logits: Logits, labels: Sequence[str]) -> None:
-    """Write what was said of the test recordings of a split, at once or not at all."""
+    """Write the logits of the test recordings of a split, as a whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name("unfinished.npz")
     np.savez(temporary, logits=logits, labels=np.array(labels))
@@ -217,7 +217,7 @@ def store(file: Path, logits: Logits, labels: Sequence[str]) -> None:
 def recall(
     folder: Path, splits: Sequence[Split], corpora: Sequence[str], labels: Sequence[str]
 ) -> list[tuple[Logits, list[Utterance]]]:
-    """What was stored of each split, cut to the recordings of the corpora and to the labels."""
+    """The stored logits of each split, for the recordings of some corpora and for some labels."""
     found = []
     for split in splits:
         file = folder / f"{split.name}.npz"
@@ -263,10 +263,10 @@ class Score:
     """One method with one seed on the recordings of a row.
 
     Attributes:
-        uar: Averaged over the splits or speakers that were measured.
+        uar: Mean over the splits or speakers with results.
         evaluation: Of all recordings together, with intervals over speakers.
         calibration_error: With the temperature of the other splits; None with one split.
-        num_splits: How many were measured.
+        num_splits: Number of splits with results.
     """
 
     uar: float
@@ -276,7 +276,7 @@ class Score:
 
 
 def score(folder: Path, row: Row, splits: Sequence[Split]) -> Score | None:
-    """Figures of what a folder holds, None when it holds nothing."""
+    """Figures of the results in a folder, None if there are none."""
     found = recall(folder, splits[row.splits], (row.corpus,), row.labels)
     if not found:
         return None
@@ -299,7 +299,7 @@ def score(folder: Path, row: Row, splits: Sequence[Split]) -> Score | None:
 
 
 def tabulate(output: Path, speech: list[Utterance]) -> Iterator[str]:
-    """Lines of the table in Markdown: what was measured, and of how many splits."""
+    """Lines of the table of results in Markdown."""
     yield "| row | method | seeds | splits | UAR | deviation | 95 % over speakers | ECE |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in ROWS:
@@ -359,7 +359,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=[*PLANS, "speed", "table"])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
-    parser.add_argument("--output", type=Path, required=True, help="what is measured stays here")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=["svm", "network"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")

@@ -1,7 +1,7 @@
-"""The network of emoser-tiny before it has heard anything: a small HuBERT on a filter bank.
+"""The untrained network of emoser-tiny: a small HuBERT on a filter bank.
 
 The first convolution is a fixed bank of Gabor filters, evenly spaced in mel: a raw-waveform
-front-end with random weights learns next to nothing in an hour. Knows nothing of training.
+front end with random weights learns next to nothing in an hour.
 """
 
 import numpy as np
@@ -56,8 +56,8 @@ def build_network(utterances: list[Utterance], *, seed: int) -> EmotionModel:
     """Random weights behind the filter bank, for all labels of the corpora.
 
     Args:
-        utterances: Speech on which the bands of the filter bank are made equally loud.
-        seed: Draws the weights.
+        utterances: Speech on which the bands of the filter bank are equalised.
+        seed: Seed of the weights.
     """
     model = build_model(ENCODER, ModelConfig(labels=ALL_LABELS), seed=seed)
     install_filters(model, utterances)
@@ -77,14 +77,14 @@ def build_filters() -> torch.Tensor:
     angles = 2 * np.pi * centres[:, None] * times
     waves = np.cos(angles[:, None] + PHASES[:, None]) * windows[:, None]  # (bands, 4, kernel)
     offsets = waves.mean(axis=-1) / windows.mean(axis=-1)[:, None]
-    waves -= offsets[..., None] * windows[:, None]  # no answer to a constant
+    waves -= offsets[..., None] * windows[:, None]  # no response to a constant
     waves /= np.sqrt((waves**2).sum(axis=-1, keepdims=True))
     return torch.from_numpy(waves.reshape(-1, 1, KERNEL)).float()
 
 
 @torch.no_grad()
 def install_filters(model: EmotionModel, utterances: list[Utterance]) -> None:
-    """Put the filters into the first convolution, every band equally loud on speech."""
+    """Put the filters into the first convolution, with equal power of all bands on speech."""
     first, second = list(model.encoder.feature_extractor.conv_layers)[:2]
     first.conv.weight.copy_(build_filters())
     chosen = np.random.default_rng(SEED).choice(
@@ -97,13 +97,13 @@ def install_filters(model: EmotionModel, utterances: list[Utterance]) -> None:
         power += bands.square().mean(dim=(0, 2)) / len(clips)
     band_power = power.reshape(NUM_BANDS, -1).mean(dim=1).repeat_interleave(len(PHASES))
     first.conv.weight.mul_(torch.sqrt(CHANNEL_VARIANCE / band_power)[:, None, None])
-    # The second layer begins with one weight per band: the four phases add up to its envelope.
+    # The second layer starts with one weight per band: the four phases add up to its envelope.
     drawn = second.conv.weight[:, :NUM_BANDS].clone()
     second.conv.weight.copy_(drawn.repeat_interleave(len(PHASES), dim=1))
 
 
 def hold_filters(model: EmotionModel) -> None:
-    """Keep the filter bank and its norm as they are, at no cost in the backward pass."""
+    """Freeze the filter bank and its norm, at no cost in the backward pass."""
     extractor = model.encoder.feature_extractor
     extractor.conv_layers[0].requires_grad_(False)
-    extractor._requires_grad = False  # transformers asks for the gradient of the waveform
+    extractor._requires_grad = False  # transformers would compute the gradient of the waveform

@@ -1,16 +1,16 @@
-"""Let the network of emoser-tiny hear plain speech before it learns emotions.
+"""Pretrain the network of emoser-tiny on speech without labels.
 
     python examples/bundled/pretrain.py --data PATH --output DIR
 
 PATH holds the corpora with a table `manifest.csv`. DIR/network.pt is the encoder that the recipe of
-`recipe.py` begins with. A run that was interrupted continues when the same command is given again.
+`recipe.py` starts from. Run the same command again to resume an interrupted run.
 
-The task is that of HuBERT (arXiv 2106.07447): half of the frames are masked, and the network says
-which cluster of sounds each quarter of them belongs to. There are two sets of clusters, of MFCCs
-with their derivatives, and of pitch, periodicity and level, which MFCCs tell little of. As in
-WavLM (arXiv 2110.13900) the clusters are those of the clean clip, while the network hears it in
-rooms, through noise, telephones and other microphones. Neither RAVDESS nor nEMO is heard: whoever
-is tested in `measure.py` is new to the network.
+The task is that of HuBERT (arXiv 2106.07447): half of the frames are masked, and the network
+predicts the cluster of each quarter of a frame. There are two sets of clusters: of MFCCs with their
+derivatives, and of pitch, periodicity and level, which MFCCs hardly represent. As in WavLM (arXiv
+2110.13900) the clusters are those of the clean clip, while the input of the network has reverb,
+noise, telephone lines and other microphones added. RAVDESS and nEMO are not used, so that all
+speakers tested in `measure.py` are new to the network.
 """
 
 import argparse
@@ -44,19 +44,19 @@ from emoser.models.model import EmotionModel
 CORPORA = ("cremad", "librispeech", "picovoice")
 SPEEDS = (0.9, 1.0, 1.1)
 HOP = math.prod(ENCODER.conv_stride)  # samples from frame to frame of the encoder
-FIELD = 5312  # samples that one frame hears
-PARTS = 4  # of a frame, which are named one by one
+FIELD = 5312  # receptive field of a frame in samples
+PARTS = 4  # of a frame, each with its own cluster
 PART_HOP = HOP // PARTS
 FIRST_CENTRE = (FIELD - HOP + PART_HOP) // 2  # sample in the middle of the first part
-WINDOW, VOICE_HOP = 512, 160  # samples that a description of sound or voice is made of
+WINDOW, VOICE_HOP = 512, 160  # samples of the analysis of sound and voice
 SOUND_CLUSTERS, VOICE_CLUSTERS = 100, 50
 CLUSTERED_ROWS = 150_000
-SHORTEST_FRAMES = 6  # of a clip that is learned from
+SHORTEST_FRAMES = 6  # of a training clip
 STEPS = 8000
 BATCH, CROP_FRAMES = 24, 37  # 3 s
-SPARE_FRAMES = -(-(FIELD - HOP) // HOP)  # that the last frame hears beyond its hop
+SPARE_FRAMES = -(-(FIELD - HOP) // HOP)  # receptive field beyond the last hop
 MASK_STARTS, MASK_FRAMES = 0.2, 3  # about half of all frames
-HEARD_WEIGHT = 0.2  # of frames that are not masked
+UNMASKED_WEIGHT = 0.2  # of frames that are not masked
 SAVE_EVERY, LOG_EVERY = 200, 25
 DEVICE = torch.device("cpu")
 
@@ -95,12 +95,12 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step learns from.
+    """Input and targets of a step.
 
     Attributes:
-        samples: What is heard, (B, T).
-        clusters: What is to be said of the parts of each frame, (B, L, P, 2).
-        masked: Which frames are hidden, (B, L).
+        samples: Waveforms, (B, T).
+        clusters: Targets of the parts of each frame, (B, L, P, 2).
+        masked: Whether a frame is masked, (B, L).
     """
 
     samples: Tensor
@@ -109,7 +109,7 @@ class Batch:
 
 
 class Guesser(nn.Module):
-    """The encoder, and two linear layers that name the clusters of the parts of its frames."""
+    """The encoder, and two linear layers that predict the clusters of the parts of its frames."""
 
     def __init__(self, model: EmotionModel) -> None:
         super().__init__()
@@ -120,20 +120,20 @@ class Guesser(nn.Module):
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and how many masked frames have the right sound."""
+        """The loss of a batch, and the accuracy of the sound clusters of masked frames."""
         encoder = self.model.encoder
         features = encoder.extract_features(encoder.normalize(batch.samples, None), None)
         frames = encoder.backbone(features, mask_time_indices=batch.masked)[0]
-        weights = torch.where(batch.masked, 1.0, HEARD_WEIGHT)
+        weights = torch.where(batch.masked, 1.0, UNMASKED_WEIGHT)
         weights = (weights / weights.sum() / PARTS).repeat_interleave(PARTS)
-        said = [
+        predicted = [
             layer(frames).float().flatten().unflatten(0, (len(weights), -1)) for layer in self.heads
         ]
         losses = [
             functional.cross_entropy(logits, truth, reduction="none")
-            for logits, truth in zip(said, batch.clusters.flatten(0, 2).unbind(1), strict=True)
+            for logits, truth in zip(predicted, batch.clusters.flatten(0, 2).unbind(1), strict=True)
         ]
-        right = said[0].argmax(dim=1) == batch.clusters[..., 0].flatten()
+        right = predicted[0].argmax(dim=1) == batch.clusters[..., 0].flatten()
         hits = right[batch.masked.repeat_interleave(PARTS)].float().mean()
         return ((losses[0] + losses[1]) * weights).sum(), hits
 
@@ -178,7 +178,7 @@ def cut_rows(
 
 
 def cluster(rows: list[NDArray[np.float32]], count: int) -> list[NDArray[np.int64]]:
-    """The nearest of `count` centres for every row, found by k-means on a part of all rows."""
+    """The nearest of `count` centres for every row, from k-means on a subset of the rows."""
     everything = np.concatenate(rows)
     mean, deviation = everything.mean(axis=0), everything.std(axis=0) + 1e-6
     chosen = np.random.default_rng(SEED).choice(
@@ -213,7 +213,7 @@ def prepare(utterances: list[Utterance]) -> list[Clip]:
 
 
 def draw_batch(clips: list[Clip], step: int) -> Batch:
-    """The batch of a step: pieces of random clips, varied, with random masks."""
+    """The batch of a step: random crops of random clips, augmented, with random masks."""
     generator = np.random.default_rng([SEED, 7, step])
     size = (CROP_FRAMES - 1) * HOP + FIELD
     weights = np.array([len(clip.clusters) for clip in clips], dtype=np.float64)
@@ -222,7 +222,7 @@ def draw_batch(clips: list[Clip], step: int) -> Batch:
     clusters = np.zeros((BATCH, CROP_FRAMES, PARTS, 2), np.int64)
     for row, index in enumerate(chosen):
         clip = clips[index]
-        # A short clip is said again and again: its frames stay where they are.
+        # A short clip is repeated: its frames stay where they are.
         repeats = -(-(CROP_FRAMES + SPARE_FRAMES) // len(clip.clusters))
         whole = np.tile(clip.samples[: len(clip.clusters) * HOP], repeats)
         names = np.tile(clip.clusters, (repeats, 1, 1))
@@ -239,17 +239,17 @@ def draw_batch(clips: list[Clip], step: int) -> Batch:
 
 
 def build_guesser(utterances: list[Utterance]) -> Guesser:
-    """The network with its two layers, the filter bank held."""
+    """The network with its two layers and a frozen filter bank."""
     torch.manual_seed(SEED)
     model = build_network(utterances, seed=SEED)
     for part in model.modules():
         if isinstance(part, nn.Dropout):
-            part.p = 0.0  # the masks are enough
+            part.p = 0.0  # masking is enough
     return Guesser(model)
 
 
 def learn(guesser: Guesser, clips: list[Clip], output: Path) -> None:
-    """Train, or go on where the state in the folder stands; writes `network.pt`."""
+    """Train, or resume from the state in the folder; writes `network.pt`."""
     learning = [item for item in guesser.parameters() if item.requires_grad]
     optimizer = build_optimizer(guesser.model, guesser.heads, CONFIG)
     state, first = output / "state.pt", 0
@@ -286,7 +286,7 @@ def learn(guesser: Guesser, clips: list[Clip], output: Path) -> None:
 
 
 def write(content: object, file: Path) -> None:
-    """Save at once or not at all."""
+    """Write a file as a whole or not at all."""
     temporary = file.with_suffix(".unfinished")
     torch.save(content, temporary)
     temporary.replace(file)

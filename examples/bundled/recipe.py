@@ -1,9 +1,9 @@
-"""How the network of emoser-tiny learns emotions, and from whom.
+"""The recipe of emoser-tiny: corpora, stages of training, and teachers.
 
-It begins with the encoder of `pretrain.py`, which heard plain speech without labels. All emotions
-of the corpora are learned, with acoustic statistics of each clip as a second task; for CREMA-D, of
-which happy and sad clips are at hand, the loss runs over these two alone. The last epoch is taken,
-so that no speaker chooses it. Knows nothing of splits or figures.
+It starts from the encoder of `pretrain.py`, which was trained on speech without labels. All
+emotions of the corpora are trained, with acoustic statistics of each clip as an auxiliary task; for
+CREMA-D, of which only happy and sad clips are used, the loss runs over these two. The last epoch is
+taken, so that no speaker chooses it.
 """
 
 from collections.abc import Sequence
@@ -56,32 +56,32 @@ RECIPE = FinetuneConfig(
 )
 
 
-# On four times from there, each time down from half the rate. The mean of these four ends knows
-# more of new speakers than the first end does (cf. arXiv 1803.05407).
+# Four more stages, each starting at half the rate. The mean of their final weights is better on
+# new speakers than the end of the first stage (cf. arXiv 1803.05407).
 AGAIN = replace(
     RECIPE, epochs=3, encoder_learning_rate=8e-4, head_learning_rate=8e-4, statistics_weight=0.5
 )
 STAGES = (RECIPE, *(replace(AGAIN, seed=SEED + number) for number in range(1, 5)))
 
 
-# The bundled weights: the same, the first stage five times as long and the others by a third.
+# The bundled weights: as above, with the first stage five times as long and the others 4/3.
 SHIPPED = (
     replace(RECIPE, epochs=36),
     *(replace(AGAIN, epochs=4, seed=SEED + number) for number in range(1, 5)),
 )
 
 
-# It follows the mean of three networks that were trained like that alone, with other seeds.
+# It follows the mean of three networks that were trained in the same way with other seeds.
 NUM_TEACHERS = 3
 
 
 def stages_of_teacher(number: int) -> tuple[FinetuneConfig, ...]:
-    """The stages of a teacher, from 0, with seeds that no other one has."""
+    """The stages of a teacher, counted from 0, with seeds of its own."""
     return tuple(replace(stage, seed=stage.run.seed + number * len(SHIPPED)) for stage in SHIPPED)
 
 
 def read_speech(data: Path) -> list[Utterance]:
-    """All labelled recordings that are learned from, without copies."""
+    """All labelled recordings for training, without duplicates."""
     utterances = [
         item
         for item in read_corpus(data / "manifest.csv")
@@ -92,7 +92,7 @@ def read_speech(data: Path) -> list[Utterance]:
 
 
 def fit_config(config: FinetuneConfig, utterances: Sequence[Utterance]) -> FinetuneConfig:
-    """The settings without corpora that are not there; the others share their weight evenly."""
+    """The settings without absent corpora, whose weight the others share evenly."""
     corpora = {item.corpus for item in utterances}
     weights = {k: v for k, v in config.data.corpus_weights.items() if k in corpora}
     share = (1.0 - sum(weights.values())) / len(weights)
@@ -112,22 +112,22 @@ def train_network(
     start: Path,
     teachers: Sequence[EmotionModel] = (),
 ) -> EmotionModel:
-    """Train in stages that go on from one another, and go on where a run was interrupted.
+    """Train in consecutive stages, or resume an interrupted run.
 
-    What comes of it is the mean of the weights at the ends of all stages but the first; of a single
-    stage, its end.
+    Returns the mean of the weights at the ends of all stages but the first; for a single stage, the
+    weights at its end.
 
     Args:
-        training: What is learned from.
+        training: The training set.
         validation: Clips of other speakers, scored after each epoch; they choose nothing.
-        folder: Of the run.
-        stages: `STAGES`, `SHIPPED`, or variants; corpora that are not there are left out.
+        folder: Folder of the run.
+        stages: `STAGES`, `SHIPPED`, or variants; absent corpora are left out.
         start: The encoder that `pretrain.py` wrote.
-        teachers: Networks whose mean it follows beside the labels.
+        teachers: Networks whose mean it follows, in addition to the labels.
     """
     model = build_network(training, seed=stages[0].run.seed)
     model.encoder.load_state_dict(torch.load(start, weights_only=True))
-    held = Recordings([*training, *validation])  # while they are held, nothing is decoded twice
+    held = Recordings([*training, *validation])  # keeps the decoded clips for all stages
     ends = []
     for number, config in enumerate(stages, start=1):
         fitted, place = fit_config(config, training), folder / f"stage{number}"

@@ -1,10 +1,10 @@
-"""Print how well the bundled checkpoint does on the speakers that it was not trained on.
+"""Print the figures of the bundled checkpoint on speakers that it was not trained on.
 
     python examples/bundled/score_shipped.py --data PATH
 
-PATH holds RAVDESS and nEMO with the table `manifest.csv` that `train.py` reads. RAVDESS leaves a
-second of quiet at either end of a clip and nEMO a tenth of one; what other corpora and recorders
-leave is anyone's guess, so the same clips are also heard cut to 0.1 s of it, and with 0.9 s more.
+PATH holds RAVDESS and nEMO with the table `manifest.csv` that `train.py` reads. RAVDESS has 1 s
+of silence at either end of a clip and nEMO 0.1 s; other corpora and recorders differ, so the same
+clips are also scored with the silence trimmed to 0.1 s, and with 0.9 s more.
 """
 
 import argparse
@@ -25,18 +25,18 @@ from emoser.finetune.scoring.report import Evaluation
 BUNDLED = Path(emoser.__file__).parent / "bundled" / "emoser-tiny"
 KEPT_SECONDS = 0.1
 ADDED_SECONDS = 0.9
-ADDED_LEVEL = 3e-4  # standard deviation of the noise in it, over the peak of the clip
+ADDED_LEVEL = 3e-4  # standard deviation of its noise, relative to the peak of the clip
 
 Samples = NDArray[np.float32]
 
 
 def cut_ends(samples: Samples) -> Samples:
-    """A clip with little quiet before and behind the voice."""
+    """A clip with little silence around the speech."""
     return trim_ends(samples, before=KEPT_SECONDS, behind=KEPT_SECONDS)
 
 
 def add_ends(samples: Samples) -> Samples:
-    """A clip with faint noise before and behind it."""
+    """A clip with faint noise around it."""
     generator = np.random.default_rng(0)
     size = round(ADDED_SECONDS * SAMPLING_RATE)
     level = np.float32(ADDED_LEVEL * np.abs(samples).max())
@@ -47,9 +47,9 @@ def add_ends(samples: Samples) -> Samples:
 def score_clips(
     classifier: EmotionClassifier, clips: list[Samples], utterances: list[Utterance]
 ) -> dict[str, Evaluation]:
-    """Figures of each corpus for the clips of some utterances, changed or not."""
-    answers = classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
-    logits = np.log([[answer.scores[label] for label in LABELS] for answer in answers])
+    """Figures of each corpus for the clips of utterances, changed or not."""
+    predictions = classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
+    logits = np.log([[item.scores[label] for label in LABELS] for item in predictions])
     return score_corpora(logits, utterances)
 
 

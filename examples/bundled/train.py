@@ -1,15 +1,16 @@
-"""Train emoser-tiny, the checkpoint inside the package, from nothing but speech.
+"""Train emoser-tiny, the checkpoint inside the package, from scratch.
 
     python examples/bundled/pretrain.py --data PATH --output DIR
     python examples/bundled/train.py --data PATH --output DIR
 
 PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus: ravdess, nemo
-or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. A run that was
-interrupted continues when the same command is given again.
+or cremad, path, speaker, emotion). DIR/emoser-tiny is the finished checkpoint. Run the same command
+again to resume an interrupted run.
 
-The recipe is that of `recipe.py`, nearly three times as long as what `measure.py` measures by
-folds: three networks learn alone, and a fourth follows their mean beside the labels. Then its
-classifier is cut to neutral, angry, happy and sad, and calibrated. Two and a half hours of a core.
+The recipe is that of `recipe.py`, nearly three times as long as the one that `measure.py` evaluates
+in folds: three networks are trained alone, and a fourth follows their mean in addition to the
+labels. Then its classifier is reduced to neutral, angry, happy and sad, and calibrated. It takes
+two and a half hours on one core.
 """
 
 import argparse
@@ -45,7 +46,7 @@ Sides = tuple[list[Utterance], list[Utterance]]
 
 
 def read_sides(data: Path) -> Sides:
-    """What is trained on, and what is validated on: no speaker is on both sides."""
+    """Training and validation set, without common speakers."""
     held_out = {(corpus, name) for corpus, names in HELD_OUT.items() for name in names}
     speech = read_speech(data)
     training = [item for item in speech if item.voice not in held_out]
@@ -55,7 +56,7 @@ def read_sides(data: Path) -> Sides:
 
 @torch.no_grad()
 def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
-    """The same model with the classifier's rows of the four labels alone."""
+    """The same model with only the four labels in its classifier."""
     config = replace(model.config, labels=LABELS, raw_labels=LABELS, training=provenance)
     smaller = build_model(ENCODER, config, seed=SEED)
     weights = model.state_dict()
@@ -67,7 +68,7 @@ def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
 
 
 def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Evaluation]:
-    """Figures and intervals for each corpus and for all of them."""
+    """Figures and intervals for each corpus and for all together."""
     rows = {
         corpus: [index for index, item in enumerate(utterances) if item.corpus == corpus]
         for corpus in HELD_OUT
@@ -85,7 +86,7 @@ def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, 
 
 
 def calibrate_speakers(logits: np.ndarray, utterances: list[Utterance]) -> float:
-    """Calibration error where each speaker has the temperature of the other speakers."""
+    """Calibration error with the temperature of each speaker fitted on the others."""
     voices = sorted({item.voice for item in utterances})
     rows = [[i for i, item in enumerate(utterances) if item.voice == voice] for voice in voices]
     truth = index_labels(utterances, LABELS)
@@ -113,8 +114,8 @@ def write_tables(evaluations: dict[str, Evaluation]) -> tuple[str, str]:
         figures.append(f"| {' | '.join(row)} |")
         for index, (label, counts) in enumerate(zip(LABELS, report.confusion, strict=True)):
             recall = counts[index] / max(sum(counts), 1)
-            said = " | ".join(map(str, counts))
-            confusion.append(f"| {name} | {label} | {said} | {recall:.2f} |")
+            cells_of_label = " | ".join(map(str, counts))
+            confusion.append(f"| {name} | {label} | {cells_of_label} | {recall:.2f} |")
     return "\n".join(figures), "\n".join(confusion)
 
 
@@ -131,8 +132,8 @@ def write_card(
         model: The checkpoint.
         evaluations: Its figures for each corpus and for both.
         error: Calibration error with the temperature of other speakers.
-        num_training: Recordings that it learned from.
-        folds: Lines of what `measure.py` has measured of the recipe.
+        num_training: Number of training recordings.
+        folds: Lines of the table of `measure.py`.
     """
     figures, confusion = write_tables(evaluations)
     per_speaker = evaluations["both"].report.per_speaker
@@ -160,7 +161,7 @@ def finish(
     folder: Path,
     folds: Iterable[str],
 ) -> dict[str, Evaluation]:
-    """Cut, calibrate and save the trained model; gives the figures of what was saved."""
+    """Reduce, calibrate and save the trained model; returns the figures of the saved model."""
     training, validation = sides
     tiny = cut_labels(model, provenance)
     logits = predict_logits(tiny, Recordings(validation))
@@ -176,9 +177,9 @@ def finish(
 
 
 def write_golden(folder: Path) -> None:
-    """Keep transformers' own logits of known clips beside the weights.
+    """Write transformers' logits of known clips beside the weights.
 
-    It refuses clips shorter than the encoder's view; they get the zeros that emoser gives them.
+    It refuses clips shorter than the receptive field, which are padded with zeros as in emoser.
     """
     ours = load_model(folder)
     shortest = ours.encoder.min_samples
@@ -207,7 +208,7 @@ def main() -> None:
     training, validation = sides
     print(f"{len(training)} clips to train on, {len(validation)} to validate on")
     runs, start = arguments.output / "runs", arguments.output / "network.pt"
-    held = Recordings([*training, *validation])  # while they are held, nothing is decoded twice
+    held = Recordings([*training, *validation])  # keeps the decoded clips for all networks
     teachers = [
         train_network(
             training,

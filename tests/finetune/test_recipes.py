@@ -82,7 +82,7 @@ def test_every_experiment_of_the_paper_has_a_recipe():
     ],
     ids=["wav2vec2", "pretraining", "hubert", "ctc"],
 )
-def test_a_pretrained_encoder_hears_what_it_hears_in_transformers(kind, architecture, tmp_path):
+def test_a_pretrained_encoder_has_the_outputs_of_transformers(kind, architecture, tmp_path):
     encoder_folder(tmp_path, kind, architecture, vocab_size=32)
     model = start_model(tmp_path, ModelConfig(labels=LABELS), seed=0).eval()
     theirs = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -142,7 +142,7 @@ def test_wrappers_agree_on_one_clip_and_differ_in_a_batch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "learning", "resting"),
+    ("mode", "trained", "frozen"),
     [
         ("entire", "encoder.feature_extractor.conv_layers.0.conv.weight", None),
         ("partial", "encoder.backbone.feature_projection.projection.weight",
@@ -156,15 +156,15 @@ def test_wrappers_agree_on_one_clip_and_differ_in_a_batch(tmp_path):
     ],
     ids=["entire", "partial", "frozen", "last-k", "lora"],
 )  # fmt: skip
-def test_a_mode_frees_and_rests_what_it_says(mode, learning, resting):
+def test_a_mode_trains_and_freezes_its_parts(mode, trained, frozen):
     model = build_model(small_config(), ModelConfig(labels=LABELS), seed=0)
     config = FinetuneConfig(mode=mode, last_layers=1)
     freeze(model, config)
     parameters = dict(model.named_parameters())
-    assert parameters[learning].requires_grad
+    assert parameters[trained].requires_grad
     assert parameters["head.classifier.weight"].requires_grad
-    if resting is not None:
-        assert not parameters[resting].requires_grad
+    if frozen is not None:
+        assert not parameters[frozen].requires_grad
     set_training(model, config)
     if mode == "frozen":
         assert not any(module.training for module in model.encoder.modules())
@@ -174,7 +174,7 @@ def test_a_mode_frees_and_rests_what_it_says(mode, learning, resting):
 @pytest.mark.parametrize("mode", ["entire", "partial", "last-k"])
 @pytest.mark.parametrize("kind", ["whisper", "wav2vec2-bert", "emotion2vec"])
 def test_every_kind_of_encoder_learns_in_every_mode(kind, mode):
-    """Of transformers and of emoser's own: the last layer learns, what rests has no gradient."""
+    """Of transformers and of emoser's own: the last layer learns, frozen parts have no gradient."""
     encoder = {
         "whisper": lambda: LogMelEncoder(WhisperEncoder(whisper_config()())),
         "wav2vec2-bert": lambda: FilterBankEncoder(Wav2Vec2BertModel(bert_config())),
@@ -194,8 +194,8 @@ def test_every_kind_of_encoder_learns_in_every_mode(kind, mode):
     parts = encoder.parts()
     learned = [any(item.grad is not None for item in layer.parameters()) for layer in parts.layers]
     assert learned == [mode != "last-k"] * (len(parts.layers) - 1) + [True]
-    heard = [item for part in parts.convolutions for item in part.parameters()]
-    assert all((item.grad is not None) == (mode == "entire") for item in heard)
+    front = [item for part in parts.convolutions for item in part.parameters()]
+    assert all((item.grad is not None) == (mode == "entire") for item in front)
 
 
 def test_merged_lora_is_the_same_model_in_plain_weights():

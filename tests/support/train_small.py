@@ -53,7 +53,7 @@ def survive(table, folder, kills):
 
 
 def wait(child, seconds):
-    """The exit status of a child, or None when it is still at work after so long."""
+    """The exit status of a child, or None if it is still running after some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""A small model and settings with which it trains in a moment."""
+"""A small model, and settings for a short training."""
 
 from transformers import Wav2Vec2Config
 

@@ -1,4 +1,4 @@
-"""Two emotions that a small encoder can tell apart: high and low voices, and that encoder."""
+"""Two emotions as high and low tones, and a small encoder that learns them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HERTZ = {"happy": 1900.0, "sad": 240.0}
 
 
 def voice_config(**changes) -> PreTrainedConfig:
-    """One layer over three convolutions, which hears the difference after a few updates."""
+    """One layer over three convolutions, which learns the difference in a few updates."""
     return small_config(
         hidden_size=32,
         num_hidden_layers=1,

@@ -42,7 +42,7 @@ def small_model(**changes):
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
-    """Two emotions, high and low, spoken by four voices in two corpora."""
+    """Two emotions, high and low, of four voices in two corpora."""
     folder = tmp_path_factory.mktemp("voices")
     rows = write_voices(folder, 32, num_voices=4, noise=0.01, suffix=".flac")
     return [
@@ -73,7 +73,7 @@ def weights_equal(first, second):
     return all(torch.equal(first[name], second[name]) for name in first | second)
 
 
-def test_a_model_learns_to_tell_two_voices_of_unseen_speakers(sides, tmp_path):
+def test_a_model_learns_two_emotions_of_unseen_speakers(sides, tmp_path):
     config = replace(CONFIG, epochs=12, ema_decay=0.0)
     result = train(*sides, model=small_model(), config=config, output=tmp_path)
     assert result.report.uar == 1.0
@@ -92,7 +92,7 @@ def test_the_saved_checkpoint_is_the_returned_model_for_emoser_and_for_transform
     assert ours.numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_the_report_is_what_evaluate_says(undisturbed, sides):
+def test_the_report_is_that_of_evaluate(undisturbed, sides):
     result, model, _ = undisturbed
     report = evaluate(model, sides[1], labels=("happy", "sad"))
     assert report == result.report
@@ -189,7 +189,7 @@ def test_training_leaves_the_global_generators_alone(sides, tmp_path):
     ("mode", "learned"),
     [("partial", {"backbone", "head"}), ("frozen", {"head"})],
 )
-def test_a_mode_trains_what_its_name_says(mode, learned, sides, tmp_path):
+def test_a_mode_trains_the_parts_of_its_name(mode, learned, sides, tmp_path):
     config = replace(CONFIG, epochs=1, mode=mode)
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -207,7 +207,7 @@ def test_weights_without_a_gradient_stay_in_every_mode(sides, tmp_path):
     assert torch.equal(first, before)
 
 
-def test_a_restricted_corpus_says_nothing_about_the_other_labels():
+def test_a_restricted_corpus_has_no_gradient_for_the_other_labels():
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets = build_targets(
         [Utterance("x", "sad", corpus="half")] * 3, LABELS, restricted={"half": ("sad", "happy")}

@@ -132,7 +132,7 @@ def test_evaluate_gives_figures_and_a_paired_comparison(run, table, tmp_path, ca
     assert (tmp_path / "report.md").is_file()
 
 
-def test_a_dry_run_says_whether_the_model_can_learn(table, base, tmp_path, capsys):
+def test_a_dry_run_reports_whether_the_model_can_overfit(table, base, tmp_path, capsys):
     command = ["finetune", str(table), "--base", str(base), "--output", str(tmp_path)]
     assert main([*command, "--dry-run", *SETTINGS]) == 0
     assert "yes (accuracy" in capsys.readouterr().out
@@ -215,7 +215,7 @@ def test_the_column_split_is_taken_and_its_leaks_refused():
     leaking = [replace(items[0], split="test"), *items[1:]]
     with pytest.raises(ValueError, match="learned from: 0"):
         choose_split(leaking, "column")
-    with pytest.raises(ValueError, match="says maybe"):
+    with pytest.raises(ValueError, match="has maybe"):
         choose_split([replace(items[0], split="maybe"), *items[1:]], "column")
 
 
@@ -237,7 +237,7 @@ CONFIG = FinetuneConfig(
 
 
 @pytest.mark.parametrize("setting", ["si", "sd"])
-def test_an_experiment_tests_every_fold_once_and_goes_on_where_it_stopped(
+def test_an_experiment_tests_every_fold_once_and_is_resumed_where_it_stopped(
     setting, table, base, tmp_path, monkeypatch
 ):
     utterances = read_corpus(table)[:-1]

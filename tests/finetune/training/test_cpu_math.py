@@ -39,12 +39,12 @@ def gradients(function, parts):
 
 
 def masks(frames=50):
-    heard = torch.arange(frames) < torch.tensor([frames, frames // 2])[:, None]
-    heard = heard[:, None, None, :]
+    valid = torch.arange(frames) < torch.tensor([frames, frames // 2])[:, None]
+    valid = valid[:, None, None, :]
     return {
         "none": None,
-        "bool": heard,
-        "added": torch.zeros(heard.shape).double().masked_fill(~heard, -1e9),
+        "bool": valid,
+        "added": torch.zeros(valid.shape).double().masked_fill(~valid, -1e9),
     }
 
 
@@ -90,7 +90,7 @@ def test_neighbours_are_dropped_independently():
         assert together == pytest.approx(0.09, abs=2e-3)
 
 
-def test_the_seed_says_what_is_dropped():
+def test_the_seed_determines_what_is_dropped():
     torch.manual_seed(1)
     first = drop(torch.ones(100), 0.5)
     assert not torch.equal(drop(torch.ones(100), 0.5), first)

@@ -1,4 +1,4 @@
-"""The engine: kept features, parts of a batch, several processes, and states that verify."""
+"""A training run: kept features, parts of a batch, several processes, and saved states."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_the_gradient_of_the_waveform_is_left_out_and_all_others_stay():
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Clips of many lengths, one shorter than the encoder's view."""
+    """Clips of many lengths, one shorter than the receptive field."""
     generator = np.random.default_rng(0)
     lengths = [300, *generator.integers(3_000, 12_000, 23).tolist()]
     return write_clips(tmp_path_factory.mktemp("clips"), lengths)
@@ -280,7 +280,7 @@ def test_tensorboard_shows_the_epochs_of_the_log_once_each(sides, tmp_path):
     assert scalars(tmp_path)["loss"] == found["loss"]
 
 
-def test_tensorboard_that_is_missing_is_said_before_the_first_step(sides, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_reported_before_the_first_step(sides, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     config = replace(CONFIG, tensorboard=True)
     with pytest.raises(DependencyError, match=r"emoser\[tensorboard\]"):
@@ -288,7 +288,7 @@ def test_tensorboard_that_is_missing_is_said_before_the_first_step(sides, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_looking_at_curves_does_not_make_another_run(sides, tmp_path):
+def test_a_tensorboard_log_does_not_make_another_run(sides, tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard")
     config = replace(CONFIG, mode="frozen")
     first = train(*sides, model=small_model(), config=config, output=tmp_path)
@@ -363,20 +363,20 @@ def test_muon_moves_matrices_and_kernels_of_the_encoder_and_adamw_the_rest():
     assert not equal_weights(ours, small_model(dropout=False), tolerance=1e-4)
 
 
-def test_a_run_with_muon_that_is_broken_off_ends_the_same(sides, tmp_path, monkeypatch):
+def test_an_interrupted_run_with_muon_ends_the_same(sides, tmp_path, monkeypatch):
     config = replace(CONFIG, optimizer="muon", save_every_steps=3)
     whole, broken = small_model(), small_model()
     train(*sides, model=whole, config=config, output=tmp_path / "whole")
     update, calls = Stepper.update, []
 
-    def break_off(self, *arguments):
+    def interrupt(self, *arguments):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
         return update(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "update", break_off)
+        patch.setattr(Stepper, "update", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(*sides, model=broken, config=config, output=tmp_path / "broken")
     again = small_model()

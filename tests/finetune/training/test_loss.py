@@ -1,4 +1,4 @@
-"""Teachers: their mean is followed, on the clips that the student hears, and labels still count."""
+"""Distillation: the mean of the teachers is followed on the student's clips, beside the labels."""
 
 from dataclasses import replace
 
@@ -38,8 +38,8 @@ def small_model(seed, labels=LABELS):
     return build_model(small_config(Wav2Vec2Config), ModelConfig(labels=labels), seed=seed)
 
 
-def outspoken(seed):
-    """A model whose answers are far from even."""
+def confident(seed):
+    """A model whose probabilities are far from uniform."""
     model = small_model(seed)
     with torch.no_grad():
         model.head.classifier.weight.mul_(8.0)
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_the_divergence_times_the_squared_temperature():
     torch.testing.assert_close(first.grad, second.grad)
 
 
-def test_labels_that_a_corpus_does_not_have_are_not_taught():
+def test_labels_that_a_corpus_does_not_have_are_not_distilled():
     logits = torch.tensor([[1.0, 2.0, 50.0]], requires_grad=True)
     allowed = torch.tensor([[True, True, False]])
     taught = torch.tensor([[0.25, 0.75, 0.0]])
@@ -103,24 +103,24 @@ def test_labels_that_a_corpus_does_not_have_are_not_taught():
     assert logits.grad[0, 2] == 0.0
 
 
-def test_the_answer_is_the_mean_of_softened_probabilities():
-    models = [outspoken(1), outspoken(2)]
+def test_the_soft_targets_are_the_mean_of_softened_probabilities():
+    models = [confident(1), confident(2)]
     samples, lengths = collate(random_clips([5_000, 7_000, 4_000]))
     allowed = torch.ones(3, 4, dtype=torch.bool)
     allowed[2, 0] = False
-    answer = Teachers(models, LABELS, temperature=2.0).predict(
+    soft = Teachers(models, LABELS, temperature=2.0).predict(
         Batch("waveforms", samples, lengths), allowed
     )
     with torch.no_grad():
         logits = [model.eval()(samples, lengths).logits.double().numpy() for model in models]
     masked = [np.where(allowed.numpy(), rows / 2.0, -np.inf) for rows in logits]
     expected = np.mean([softmax(rows, axis=1) for rows in masked], axis=0)
-    np.testing.assert_allclose(answer.numpy(), expected, atol=1e-6)
-    assert answer[2, 0] == 0.0
+    np.testing.assert_allclose(soft.numpy(), expected, atol=1e-6)
+    assert soft[2, 0] == 0.0
 
 
 def test_at_full_weight_the_student_follows_its_teacher_and_labels_do_not_matter(sides, tmp_path):
-    teacher = outspoken(7)
+    teacher = confident(7)
     before = weights_of(teacher)
     config = replace(CONFIG, epochs=20, crop_seconds=None, augmentation=Augmentation.off())
     student = learn(sides, tmp_path / "labels", config=config, teachers=[teacher])
@@ -142,30 +142,30 @@ def test_at_full_weight_the_student_follows_its_teacher_and_labels_do_not_matter
 
 def test_at_no_weight_the_run_ends_as_without_teachers(sides, tmp_path):
     config = replace(CONFIG, distillation_weight=0.0)
-    with_teacher = learn(sides, tmp_path / "with", config=config, teachers=[outspoken(7)])
+    with_teacher = learn(sides, tmp_path / "with", config=config, teachers=[confident(7)])
     without = learn(sides, tmp_path / "without", config=config)
     assert torch.equal(weights_of(with_teacher), weights_of(without))
 
 
-def test_kept_features_give_way_to_the_waveforms_that_teachers_hear(sides, tmp_path):
+def test_kept_features_give_way_to_the_waveforms_that_teachers_need(sides, tmp_path):
     config = replace(
         CONFIG, mode="frozen", crop_seconds=None, augmentation=Augmentation.off(), cache="float32"
     )
-    kept = learn(sides, tmp_path / "kept", config=config, teachers=[outspoken(7)])
+    kept = learn(sides, tmp_path / "kept", config=config, teachers=[confident(7)])
     off = replace(config, cache="off")
-    heard = learn(sides, tmp_path / "off", config=off, teachers=[outspoken(7)])
-    assert torch.equal(weights_of(kept), weights_of(heard))
+    plain = learn(sides, tmp_path / "off", config=off, teachers=[confident(7)])
+    assert torch.equal(weights_of(kept), weights_of(plain))
 
 
-def test_a_run_goes_on_with_the_same_teachers_alone(sides, tmp_path):
-    learn(sides, tmp_path, teachers=[outspoken(7)])
-    learn(sides, tmp_path, teachers=[outspoken(7)])
-    for teachers in ([outspoken(8)], [outspoken(7), outspoken(8)], []):
+def test_a_run_is_resumed_with_the_same_teachers_only(sides, tmp_path):
+    learn(sides, tmp_path, teachers=[confident(7)])
+    learn(sides, tmp_path, teachers=[confident(7)])
+    for teachers in ([confident(8)], [confident(7), confident(8)], []):
         with pytest.raises(CheckpointError, match="other settings or recordings"):
             learn(sides, tmp_path, teachers=teachers)
     config = replace(CONFIG, distillation_weight=0.9)
     with pytest.raises(CheckpointError, match="other settings or recordings"):
-        learn(sides, tmp_path, config=config, teachers=[outspoken(7)])
+        learn(sides, tmp_path, config=config, teachers=[confident(7)])
 
 
 def test_a_teacher_with_other_labels_is_refused(sides, tmp_path):
