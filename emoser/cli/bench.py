@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from emoser.cli.options import add_json_option, add_model_option
+from emoser.cli.options import add_options, select
 from emoser.errors import CheckpointError
 from emoser.text import printable
 
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "the transformers pipeline with the same weights. All engines are loaded at the same "
         "time. Takes one to two minutes with the bundled checkpoint.",
     )
-    add_model_option(parser)
+    add_options(parser, "--model")
     parser.add_argument(
         "--folders", nargs="+", default=[], metavar="FOLDER", help="exported folders, such as int8"
     )
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=3,
         help="number of measurements, of which the median is printed (default: %(default)s)",
     )
-    add_json_option(parser)
+    add_options(parser, "--json")
     parser.set_defaults(run=run)
     return parser
 
@@ -73,11 +73,9 @@ def run(options: argparse.Namespace) -> int:
 
     names = None if options.runtimes is None else tuple(options.runtimes.split(","))
     plan = BenchOptions(
-        model=options.model,
         folders=tuple(options.folders),
         runtimes=names,
-        seconds=options.seconds,
-        rounds=options.rounds,
+        **select(options, "model", "seconds", "rounds"),
     )
     report = run_bench(plan, report_step=_report_step)
     if options.json:

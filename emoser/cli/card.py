@@ -7,7 +7,7 @@ from typing import Any
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
-from emoser.cli.options import add_checkpoint_arguments, add_json_option
+from emoser.cli.options import add_options
 from emoser.errors import CheckpointError
 
 
@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "are printed to standard error. No request is made, except to download the checkpoint "
         "when MODEL is a Hub id.",
     )
-    add_checkpoint_arguments(parser)
+    add_options(parser, "model", "--revision", "--json")
     parser.add_argument("--name", help="name of the model in the card, such as owner/name")
     parser.add_argument(
         "--fresh", action="store_true", help="write a new text even if the card has one"
@@ -29,7 +29,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--write", action="store_true", help="write the card into the folder instead of printing it"
     )
-    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import add_checkpoint_arguments, add_json_option, add_output_folder
+from emoser.cli.options import add_options
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -17,13 +17,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "loads, and transformers too if it has a class for the model. The folder is loaded "
         "again and compared with the source before it appears.",
     )
-    add_checkpoint_arguments(parser)
-    add_output_folder(parser)
+    add_options(parser, "model", "folder", "--revision", "--overwrite", "--json")
     parser.add_argument(
         "--activation",
         help="activation inside the head, if the layout does not state it: none, tanh, relu",
     )
-    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

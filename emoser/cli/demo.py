@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.cli.options import MODEL_HELP, add_json_option, add_runtime_options
+from emoser.cli.options import MODEL_HELP, RUNTIME, add_options, select
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help=f"{MODEL_HELP}; repeat to offer several, the first is preselected "
         f"(default: {DEFAULT_MODEL})",
     )
-    add_runtime_options(parser)
+    add_options(parser, *RUNTIME)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=1000,
         help="maximum size of an upload (default: %(default)s)",
     )
-    add_json_option(parser)
+    add_options(parser, "--json")
     parser.set_defaults(run=run)
     return parser
 
@@ -54,12 +54,7 @@ def run(options: argparse.Namespace) -> int:
     demo = DemoOptions(
         models=tuple(options.model or [DEFAULT_MODEL]),
         any_model=is_loopback(options.host) if any_model is None else any_model,
-        host=options.host,
-        port=options.port,
-        max_megabytes=options.max_megabytes,
-        device=options.device,
-        dtype=options.dtype,
-        backend=options.backend,
+        **select(options, "host", "port", "max_megabytes", "device", "dtype", "backend"),
     )
 
     def announce(address: str) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
-from emoser.cli.options import add_checkpoint_arguments, add_json_option
+from emoser.cli.options import add_options
 from emoser.errors import CheckpointError, DependencyError
 from emoser.text import printable
 
@@ -30,9 +30,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "reproduced, and whether the packages on this machine work. Exit code 4: the checkpoint "
         "is not sound; 5: a required package does not work.",
     )
-    add_checkpoint_arguments(parser, default=DEFAULT_MODEL)
+    add_options(parser, "model", nargs="?", default=DEFAULT_MODEL)
+    add_options(parser, "--revision", "--json")
     parser.add_argument("--tensors", action="store_true", help="list which tensors went where")
-    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.cli.finetune import add_corpus_options, show_warnings
-from emoser.cli.options import MODEL_HELP, add_json_option
+from emoser.cli.options import add_options
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Score a checkpoint on labelled recordings; with --against, two of them on "
         "the same recordings.",
     )
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    add_options(parser, "model")
     add_corpus_options(parser)
     parser.add_argument("--against", metavar="MODEL", help="a second model, compared in pairs")
     parser.add_argument("--split", help="score this part of the corpus' own split alone")
@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--only-known", action="store_true", help="leave out recordings with labels it has not"
     )
     parser.add_argument("--output", type=Path, help="folder for report.md, report.json and picture")
-    add_json_option(parser)
+    add_options(parser, "--json")
     parser.set_defaults(run=run)
     return parser
 

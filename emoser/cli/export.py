@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import add_checkpoint_arguments, add_json_option, add_output_folder
+from emoser.cli.options import add_options
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -17,8 +17,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "like any other (--model FOLDER). Its numbers are compared with those of the original "
         "before the folder appears.",
     )
-    add_checkpoint_arguments(parser)
-    add_output_folder(parser)
+    add_options(parser, "model", "folder", "--revision", "--overwrite", "--json")
     parser.add_argument("--to", default="onnx", help="onnx (default) or openvino")
     parser.add_argument(
         "--int8", action="store_true", help="8-bit integers; needs --calibrate and extra int8"
@@ -28,7 +27,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="recordings to compare the numbers on; at least 100 for --int8",
     )
-    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 

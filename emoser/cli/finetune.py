@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.cli.options import MODEL_HELP, add_json_option
+from emoser.cli.options import MODEL_HELP, add_options
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="only check whether the model can overfit 32 clips"
     )
     add_training_options(parser)
-    add_json_option(parser)
+    add_options(parser, "--json")
     parser.set_defaults(run=run)
     return parser
 

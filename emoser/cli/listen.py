@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
 from emoser.cli.options import (
-    add_classifier_options,
-    add_json_option,
-    add_timeline_options,
+    CLASSIFIER,
+    JSON_LINES,
+    TIMELINE,
+    add_options,
     open_classifier,
     timeline_arguments,
 )
@@ -34,8 +35,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "ffmpeg -i rtsp://... -f s16le -ac 1 -ar 16000 - | emoser listen -",
     )
     parser.add_argument("file", nargs="?", metavar="-", help="read raw PCM from standard input")
-    add_classifier_options(parser)
-    add_timeline_options(parser)
+    add_options(parser, *CLASSIFIER, *TIMELINE)
     parser.add_argument(
         "--rate", type=int, default=16_000, help="sampling rate in Hz (default: %(default)s)"
     )
@@ -48,10 +48,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--channels",
         type=int,
         default=1,
-        help="raw PCM: number of channels, which are averaged (default: %(default)s)",
+        help="raw PCM: number of channels to average (default: %(default)s)",
     )
     parser.add_argument("--microphone", help="name or number of the input device")
-    add_json_option(parser, lines=True)
+    add_options(parser, "--json", help=JSON_LINES)
     parser.set_defaults(run=run)
     return parser
 

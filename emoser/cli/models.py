@@ -7,7 +7,7 @@ from typing import Any
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.resolve import DEFAULT_MODEL, bundled_names, find_checkpoint
-from emoser.cli.options import add_json_option
+from emoser.cli.options import JSON_LINES, add_options
 from emoser.labels import canonical_labels
 
 Commands = Any  # argparse's own name for the object is private
@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "Entries of the catalog were compiled from cards and configurations and were not checked "
         "against the live Hub.",
     )
-    add_json_option(parser, lines=True)
+    add_options(parser, "--json", help=JSON_LINES)
     parser.set_defaults(run=run)
     return parser
 

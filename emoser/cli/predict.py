@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from emoser.cli.options import (
-    add_channel_option,
-    add_classifier_options,
-    add_json_option,
+    CLASSIFIER,
+    JSON_LINES,
+    add_options,
     open_classifier,
     open_source,
-    parse_channel,
-    positive_int,
+    select,
 )
 from emoser.errors import AudioError, EmoserError
 from emoser.results.rows import as_csv, as_line, as_row, csv_header
 from emoser.text import printable
 
 MAX_NAME_WIDTH = 60  # longer names are cut at their beginning
+JOB_OPTIONS = (
+    "output", "model", "device", "dtype", "backend", "labels", "channel", "batch_seconds",
+    "engine", "num_actors",
+)  # fmt: skip
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -38,14 +41,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="FILE",
         help="an audio file, a folder, a glob pattern, or - for standard input",
     )
-    add_classifier_options(parser)
-    add_channel_option(parser)
-    parser.add_argument("--top-k", type=positive_int, help="print the K most probable labels")
+    add_options(parser, *CLASSIFIER, "--channel")
+    parser.add_argument("--top-k", type=_positive_int, help="print the K most probable labels")
     parser.add_argument(
         "--batch-seconds", type=float, help="seconds of audio per batch, including padding"
     )
     form = parser.add_mutually_exclusive_group()
-    add_json_option(form, lines=True)
+    add_options(form, "--json", help=JSON_LINES)
     form.add_argument("--csv", action="store_true", help="print CSV with a header")
     _add_folder_options(parser)
     parser.set_defaults(run=run)
@@ -68,7 +70,11 @@ def _add_folder_options(parser: argparse.ArgumentParser) -> None:
         "--engine", default="local", help="local, or ray for Ray Data (default: %(default)s)"
     )
     group.add_argument(
-        "--actors", type=positive_int, help="number of Ray actors (default: as many as fit)"
+        "--actors",
+        type=_positive_int,
+        dest="num_actors",
+        metavar="N",
+        help="number of Ray actors (default: as many as fit)",
     )
 
 
@@ -80,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
     classifier = open_classifier(options)
     results = classifier.iter_predictions(
         map(open_source, names),
-        channel=parse_channel(options.channel),
-        batch_seconds=options.batch_seconds,
+        **select(options, "channel", "batch_seconds"),
         on_error="return",
     )
     columns = (*classifier.labels, *classifier.dimensions)
@@ -107,17 +112,8 @@ def _run_folder(options: argparse.Namespace) -> int:
         )
     job = BulkJob(
         folder=options.files[0],
-        output=options.output,
-        model=options.model,
-        device=options.device,
-        dtype=options.dtype,
-        backend=options.backend,
-        labels=options.labels,
-        channel=parse_channel(options.channel),
-        batch_seconds=options.batch_seconds,
         shard=parse_shard(options.shard),
-        engine=options.engine,
-        num_actors=options.actors,
+        **select(options, *JOB_OPTIONS),
     )
     summary = predict_folder(job, progress=True)
     before = f", {summary.num_before} of them before" if summary.num_before else ""
@@ -161,3 +157,10 @@ def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Se
     return lambda name, result: print(
         as_line(name, result, width=width, labels=labels, top_k=options.top_k)
     )
+
+
+def _positive_int(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value

@@ -12,7 +12,7 @@ from emoser.cli.finetune import (
     resumable,
     show_warnings,
 )
-from emoser.cli.options import add_json_option
+from emoser.cli.options import add_options
 from emoser.finetune.settings import HEADS, PADDINGS
 
 
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     _add_choices(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
     add_training_options(parser)
-    add_json_option(parser)
+    add_options(parser, "--json")
     parser.set_defaults(run=run)
     return parser
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from emoser.cli.options import (
-    add_channel_option,
-    add_classifier_options,
-    add_timeline_options,
+    CLASSIFIER,
+    TIMELINE,
+    add_options,
     open_classifier,
     open_source,
-    parse_channel,
     timeline_arguments,
 )
 from emoser.text import printable
@@ -40,9 +39,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "processed in constant memory.",
     )
     parser.add_argument("file", metavar="FILE", help="an audio file, or - for standard input")
-    add_classifier_options(parser)
-    add_timeline_options(parser)
-    add_channel_option(parser, each=True)
+    add_options(parser, *CLASSIFIER, *TIMELINE)
+    add_options(
+        parser, "--channel", help="mix, left, right, a channel index, or each for every channel"
+    )
     parser.add_argument("--plot", metavar="IMAGE", help="draw a .png, .svg or .pdf picture")
     parser.add_argument(
         "--theme",
@@ -51,9 +51,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--format", choices=WRITERS, default="text", help="(default: %(default)s)")
-    form.add_argument(
-        "--json", dest="format", action="store_const", const="json", help="print one JSON object"
-    )
+    add_options(form, "--json", dest="format", action="store_const", const="json")
     parser.set_defaults(run=run)
     return parser
 
@@ -62,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the timeline and draw it if requested."""
     timeline = open_classifier(options).timeline(
         open_source(options.file),
-        channel=parse_channel(options.channel),
+        channel=options.channel,
         **timeline_arguments(options),
     )
     if options.plot:

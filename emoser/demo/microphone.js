@@ -14,13 +14,15 @@ let session = null; // while the microphone is on
 button.addEventListener("click", () => (session ? stop(session) : start()));
 
 async function start() {
-  session = { id: crypto.randomUUID(), waiting: [], count: 0, lost: 0, busy: false, last: false };
+  const own = { id: crypto.randomUUID(), waiting: [], count: 0, lost: 0, busy: false, last: false };
+  session = own;
   label(true);
   shown.innerHTML = '<p class="emoser-facts" role="status">Opening the microphone</p>';
   try {
-    await open(session);
+    await open(own);
   } catch (error) {
-    close(session);
+    if (own.last) return; // turned off meanwhile
+    close(own);
     const message = document.createElement("p");
     message.className = "emoser-error";
     message.setAttribute("role", "alert");
@@ -34,6 +36,7 @@ async function open(own) {
   if (!navigator.mediaDevices) throw new Error("this page is not in a secure context");
   own.source = await navigator.mediaDevices.getUserMedia({ audio: {
     echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+  if (own.last) return close(own); // turned off meanwhile
   own.context = new AudioContext();
   const address = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
   await own.context.audioWorklet.addModule(address);
@@ -93,6 +96,7 @@ function encode(own) {
 function stop(own) {
   close(own);
   if (own.context) send(own);
+  else shown.replaceChildren();
 }
 
 function close(own) {
@@ -100,7 +104,7 @@ function close(own) {
   if (own.source) own.source.getTracks().forEach((track) => track.stop());
   if (own.context && own.context.state !== "closed") own.context.close();
   if (session === own) session = null;
-  label(false);
+  label(session !== null);
 }
 
 function label(on) {

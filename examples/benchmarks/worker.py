@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,11 @@ def time_files(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]:
     size: it gets soundfile, soxr and `batch`.
     """
     paths = sorted(str(path) for path in Path(task["folder"]).iterdir())[: task["count"]]
-    predict = engine.model.predict_batch if hasattr(engine.model, "predict_batch") else None
-    if predict is None:
-        predict = partial(predict_files, engine.model, batch_size=task["batch"])
     start = time.perf_counter()
-    predict(paths)
+    if engine.facts["runtime"] == "transformers":
+        predict_files(engine.model, paths, batch_size=task["batch"])
+    else:
+        engine.model.predict_batch(paths)
     return {"times": [time.perf_counter() - start]}
 
 
