@@ -76,12 +76,12 @@ class EmotionModel(nn.Module):
         self.pooler: AttentiveStatistics | None = None
         if config.pooling == "attentive-statistics":
             self.pooler = AttentiveStatistics(size)
-            size = 2 * size
-        elif config.pooling == "statistics":
+        if config.pooling in ("statistics", "attentive-statistics"):
             size = 2 * size
         self.pointwise: PointwiseFrames | None = None
         if config.head == "pointwise" and config.projection_size is not None:
             self.pointwise = PointwiseFrames(size, config.projection_size)
+        self.embedding_size = size
         self.head = build_head(config, size)
 
     def forward(self, samples: Tensor, lengths: Tensor | None = None) -> EmotionOutput:
