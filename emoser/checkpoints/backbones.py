@@ -19,6 +19,7 @@ from emoser.models import torchaudio_guard  # noqa: F401  # before the first imp
 from emoser.models.config import ModelConfig
 from emoser.models.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
 from emoser.models.encoder import SpeechEncoder
+from emoser.models.short_whisper import ShortWhisperEncoder
 from emoser.models.spectral import FilterBankEncoder, LogMelEncoder
 
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
@@ -101,13 +102,25 @@ def encoder_builder(
                 emotion2vec_config(config, file), normalization=model_config.normalization
             )
         family = family_of(config.get("model_type"), file)
-        return family.encoder(
-            _build_backbone(config, file),
-            normalization=model_config.normalization,
-            corpus=(model_config.input_mean, model_config.input_std),
-        )
+        return wrap_backbone(_build_backbone(config, file), family, model_config)
 
     return build
+
+
+def wrap_backbone(
+    backbone: torch.nn.Module, family: Family, model_config: ModelConfig
+) -> SpeechEncoder:
+    """The encoder around a network of transformers."""
+    corpus = (model_config.input_mean, model_config.input_std)
+    normalization = model_config.normalization
+    if model_config.padding == "none":
+        return ShortWhisperEncoder(
+            backbone,
+            normalization=normalization,
+            corpus=corpus,
+            final_norm=model_config.final_norm,
+        )
+    return family.encoder(backbone, normalization=normalization, corpus=corpus)
 
 
 def _check_numbers(config: Mapping[str, Any], file: Path) -> None:

@@ -22,42 +22,82 @@ from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.heads import LinearHead
 from emoser.models.model import EmotionModel
+from emoser.models.short_whisper import ShortWhisperEncoder
 
+WHISPER = "WhisperForAudioClassification"
+WHISPER_ENCODERS = ("model.encoder.", "encoder.")  # of whole models, and of classifiers
+WHISPER_OTHERS = (
+    "model.decoder.", "decoder.", "proj_out.",  # of transcription
+    "projector.", "classifier.", "layer_weights",  # of classification
+)  # fmt: skip
 PARTS = ("feature_extractor.", "feature_projection.", "encoder.", *OPTIONAL_TENSORS)
 
 
-def start_model(
-    source: CheckpointFiles | Path, config: ModelConfig, *, seed: int, keep_head: bool = False
+def start_model(  # what a run chooses of its base
+    source: CheckpointFiles | Path,
+    config: ModelConfig,
+    *,
+    seed: int,
+    keep_head: bool = False,
+    num_layers: int | None = None,
+    final_norm: bool = True,
 ) -> EmotionModel:
     """A model with a pretrained encoder and a randomly initialised head.
 
     Args:
         source: The files of a checkpoint, or their folder.
-        config: The configuration around the encoder; its `encoder` is filled in, and its
-            `normalization` becomes "none" if the checkpoint's preprocessor says so.
+        config: The configuration around the encoder; its `encoder` is filled in. Its
+            `normalization` becomes that of an emotion model, or "none" if the checkpoint's
+            preprocessor says so, unless it is "level". Whisper takes recordings at their own
+            length (`padding` "none"), but for emotion models that do not.
         seed: Seed of the head; torch's global generator is left as it was.
         keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
             it has; the others are initialised at random.
+        num_layers: How many of the encoder's layers are kept, from the first; None for all.
+        final_norm: Whether Whisper's final layer norm follows the last layer kept.
 
     Raises:
+        ValueError: If the encoder has fewer layers, or no final norm that can be left out.
         CheckpointError: If the folder has no such encoder, or any tensor of it does not fit.
     """
     files, base = as_files(source), None
     if isinstance(files.config.get("emoser"), dict):
         base = load_checkpoint(files).model
         encoder = base.encoder
-        config = replace(config, normalization=encoder.normalization)
+        config = replace(
+            config,
+            encoder=base.config.encoder,
+            normalization=_choose_normalization(config, encoder.normalization),
+            padding=base.config.padding,
+            final_norm=base.config.final_norm,
+        )
+        encoder.normalization = config.normalization
     else:
-        normalize = files.preprocessor.get("do_normalize", True)
-        config = config if normalize else replace(config, normalization="none")
+        whisper = files.config.get("model_type") == "whisper"
+        normalize = files.preprocessor.get("do_normalize", not whisper)
+        usual = config.normalization if normalize else "none"
+        config = replace(config, normalization=_choose_normalization(config, usual))
+        if whisper:
+            config = replace(config, encoder="whisper", padding="none")
         encoder = _load_encoder(files, config)
-    config = replace(config, encoder=str(encoder.config.model_type))
+        config = replace(config, encoder=str(encoder.config.model_type))
+    if num_layers is not None:
+        encoder.keep_layers(num_layers)
+    if not final_norm and config.final_norm:
+        if not isinstance(encoder, ShortWhisperEncoder):
+            raise ValueError(f"final_norm cannot be left out of the encoder {config.encoder!r}")
+        encoder.drop_final_norm()
+        config = replace(config, final_norm=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmotionModel(config, encoder).train()
     if keep_head and base is not None:
         _keep_head(model, base)
     return model
+
+
+def _choose_normalization(config: ModelConfig, usual: str) -> str:
+    return "level" if config.normalization == "level" else usual
 
 
 def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
@@ -89,6 +129,10 @@ def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
     }
     for name, tensor in tensors.items():
         plain = rename_weight_norm(name, tensors)
+        if family.architecture == WHISPER:
+            if not name.startswith(WHISPER_OTHERS):
+                placed[_place_whisper(name)] = tensor.float()
+            continue
         if plain.startswith(PARTS):  # a plain encoder has no prefix
             plain = f"{family.prefix}.{plain}"
         place = rename_encoder(plain, family)
@@ -96,3 +140,16 @@ def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
             placed[place.removeprefix("encoder.")] = tensor.float()
     assign_tensors(encoder, placed, f"the tensors of the encoder in {files.folder}")
     return encoder
+
+
+def _place_whisper(name: str) -> str:
+    """The place of a tensor of Whisper's encoder in `ShortWhisperEncoder`; others unchanged.
+
+    Example:
+        >>> _place_whisper("model.encoder.conv1.bias")
+        'backbone.conv1.bias'
+    """
+    for prefix in WHISPER_ENCODERS:
+        if name.startswith(prefix):
+            return f"backbone.{name.removeprefix(prefix)}"
+    return name

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.backbones import FAMILIES
+from emoser.checkpoints.backbones import FAMILIES, wrap_backbone
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
@@ -54,11 +54,7 @@ def build_model(config: Any, model_config: ModelConfig, *, seed: int) -> Emotion
             backbone = WhisperEncoder._from_config(config, dtype=torch.float32)
         else:
             backbone = AutoModel.from_config(config, dtype=torch.float32)
-        encoder = FAMILIES[config.model_type].encoder(
-            backbone,
-            normalization=model_config.normalization,
-            corpus=(model_config.input_mean, model_config.input_std),
-        )
+        encoder = wrap_backbone(backbone, FAMILIES[config.model_type], model_config)
         return EmotionModel(replace(model_config, encoder=config.model_type), encoder)
 
 

@@ -16,7 +16,8 @@ SAMPLINGS = ("shuffled", "sorted", "balanced")
 PADDINGS = ("exact", "paper", "today")
 PRECISIONS = ("float32", "bfloat16", "float16")
 CACHES = ("off", "float32", "bfloat16", "float16")
-HEADS = ("linear", "projector", "attention")
+HEADS = ("linear", "statistics", "projector", "attention")
+NORMALIZATIONS = ("usual", "level")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,12 @@ class ModelSettings:
     """What is built around the encoder, and which parts are trained.
 
     Attributes:
-        head: "linear" (masked mean, one linear layer), "projector" (256 features in between, as
+        num_layers: How many of the encoder's layers are used, from the first; None for all.
+        final_norm: Whether Whisper's final layer norm follows the last layer used.
+        normalization: Of the samples: "usual" (as the base was trained), or "level" (every clip
+            scaled to a root mean square of -25 dBFS).
+        head: "linear" (masked mean, one linear layer), "statistics" (masked mean and standard
+            deviation, one linear layer), "projector" (256 features in between, as
             in SUPERB), or "attention" (attentive mean and deviation).
         head_bias: Whether the last linear layer has a bias; the authors' code has none.
         keep_head: Whether the rows of the base's own linear head are kept for the labels that it
@@ -109,6 +115,9 @@ class ModelSettings:
         lora_rank: Rank of the adapters in "lora".
     """
 
+    num_layers: int | None = None
+    final_norm: bool = True
+    normalization: str = "usual"
     head: str = "linear"
     head_bias: bool = True
     keep_head: bool = False
@@ -126,7 +135,13 @@ class ModelSettings:
         Raises:
             ValueError: Naming every field that is out of range or contradicts another.
         """
-        faults = _check_choices(self, head=HEADS, padding=PADDINGS, mode=MODES)
+        faults = _check_choices(
+            self, head=HEADS, padding=PADDINGS, mode=MODES, normalization=NORMALIZATIONS
+        )
+        if self.num_layers is not None and self.num_layers < 1:
+            faults.append("num_layers must be above 0 or None")
+        if self.normalization != "usual" and self.output_norm:
+            faults.append("normalization 'level' and output_norm exclude each other")
         faults += _check_positive(self, "last_layers", "lora_rank")
         if self.padding != "exact" and (self.head != "linear" or self.layer_mix):
             faults.append(f"padding {self.padding!r} needs a linear head on the last layer")
@@ -198,6 +213,9 @@ class OptimisationSettings:
     Attributes:
         encoder_learning_rate: Highest learning rate of the encoder.
         head_learning_rate: Highest learning rate of all other weights.
+        layer_decay: Factor of the encoder's learning rate from each layer to the one before it;
+            the last layer has `encoder_learning_rate`, and what comes before the first layer one
+            factor less than it.
         optimizer: "adamw", "adam" (without weight decay, as in the paper), or "muon" for encoders
             trained from scratch: orthogonal updates of the encoder's matrices and convolution
             kernels at 2.5 times the rate, and AdamW for all other weights.
@@ -216,6 +234,7 @@ class OptimisationSettings:
 
     encoder_learning_rate: float = 1e-5
     head_learning_rate: float = 1e-4
+    layer_decay: float = 1.0
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
@@ -238,6 +257,8 @@ class OptimisationSettings:
         faults += _check_fractions(self, "label_smoothing")
         rates = ("encoder_learning_rate", "head_learning_rate", "weight_decay", "statistics_weight")
         faults += [f"{name} must be at least 0" for name in rates if not getattr(self, name) >= 0]
+        if not 0.0 < self.layer_decay <= 1.0:
+            faults.append("layer_decay must be above 0 and at most 1")
         if not 0.0 <= self.distillation_weight <= 1.0:
             faults.append("distillation_weight must be between 0 and 1")
         refuse(faults)
@@ -256,6 +277,8 @@ class ScheduleSettings:
         warmup: Part of all updates in which the learning rates rise from zero.
         ema_decay: Decay per update of the moving average of the weights, which is then validated
             and saved; 0 for no average.
+        pretrained_share: Share of the pretrained weights in the encoder that is validated and
+            saved: 0 for the trained weights alone, 0.5 for the middle between both.
         selection: Validation figure that chooses the best epoch: "uar" or "accuracy"; or "last"
             for the last epoch, so that nothing is chosen by validation speakers.
     """
@@ -264,6 +287,7 @@ class ScheduleSettings:
     decay: str = "cosine"
     warmup: float = 0.1
     ema_decay: float = 0.0
+    pretrained_share: float = 0.0
     selection: str = "uar"
 
     def __post_init__(self) -> None:
@@ -274,7 +298,7 @@ class ScheduleSettings:
         """
         faults = _check_choices(self, decay=DECAYS, selection=SELECTIONS)
         faults += _check_positive(self, "epochs")
-        faults += _check_fractions(self, "warmup", "ema_decay")
+        faults += _check_fractions(self, "warmup", "ema_decay", "pretrained_share")
         refuse(faults)
 
 

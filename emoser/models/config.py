@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 1
-NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus")
-POOLINGS = ("mean", "sum", "max", "attentive-statistics", "frames")
+NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
+PADDINGS = ("usual", "none")
+POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
+UNSTATED = ("padding", "final_norm")  # left out of the block where they have their defaults
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 
@@ -34,11 +36,17 @@ class ModelConfig:
         normalization: What happens to the samples first: "none"; "clip" (zero mean and unit
             variance over each recording, the `do_normalize` of transformers); "layer" (the
             same as torch's layer norm does it, with 1e-5 beside the variance); "centre" (zero
-            mean); "corpus" (`input_mean` and `input_std` of the training corpus).
+            mean); "corpus" (`input_mean` and `input_std` of the training corpus); "level" (scaled
+            to a root mean square of -25 dBFS).
         input_mean: Mean of the samples of the training corpus, for "corpus".
         input_std: Their standard deviation, for "corpus".
+        padding: "usual", or for Whisper "none": the encoder takes a recording at its own length
+            instead of 30 s filled up with zeros.
+        final_norm: Whether Whisper's final layer norm follows the last layer; with padding
+            "none" it may be left out.
         output_norm: Whether the frames of a recording pass one layer norm over all of them.
         pooling: How frames become one vector: "mean", "sum" or "max" over the valid frames,
+            "statistics" (mean and standard deviation of the valid frames),
             "attentive-statistics" (weighted mean and deviation), or "frames": every frame is
             classified, and a recording has the mean of their probabilities.
         head: "linear"; "projector" (linear, then linear, as in transformers); "dense" (linear,
@@ -63,6 +71,8 @@ class ModelConfig:
     normalization: str = "clip"
     input_mean: float = 0.0
     input_std: float = 1.0
+    padding: str = "usual"
+    final_norm: bool = True
     output_norm: bool = False
     pooling: str = "mean"
     head: str = "linear"
@@ -86,6 +96,7 @@ class ModelConfig:
             object.__setattr__(self, "raw_labels", self.outputs)
         choices = (
             ("normalization", self.normalization, NORMALIZATIONS),
+            ("padding", self.padding, PADDINGS),
             ("pooling", self.pooling, POOLINGS),
             ("head", self.head, HEADS),
             ("activation", self.activation, ACTIVATIONS),
@@ -98,6 +109,10 @@ class ModelConfig:
         faults += self._faults_of_names()
         if not self.max_seconds > 0 or not self.temperature > 0 or not self.input_std > 0:
             faults.append("max_seconds, temperature and input_std must be above 0")
+        if self.padding == "none" and self.encoder != "whisper":
+            faults.append(f"padding 'none' belongs to Whisper, and the encoder is {self.encoder!r}")
+        if not self.final_norm and self.padding != "none":
+            faults.append("final_norm may be left out only with padding 'none'")
         if (self.head == "linear") != (self.projection_size is None):
             faults.append("projection_size belongs to every head but a linear one")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
@@ -120,7 +135,13 @@ class ModelConfig:
 
     def to_block(self) -> dict[str, Any]:
         """The dictionary that is written under `"emoser"`."""
-        return {"schema": SCHEMA, **asdict(self)}
+        usual = {item.name: item.default for item in fields(self) if item.name in UNSTATED}
+        stated = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in usual or value != usual[key]
+        }
+        return {"schema": SCHEMA, **stated}
 
     @classmethod
     def from_block(cls, block: Mapping[str, Any]) -> "ModelConfig":

@@ -23,6 +23,8 @@ from emoser.models.pooling import frame_mask
 
 VARIANCE_FLOOR = 1e-7  # that of transformers' Wav2Vec2FeatureExtractor
 LAYER_NORM_EPS = 1e-5  # that of torch's layer norm
+LEVEL = 10.0 ** (-25.0 / 20.0)  # root mean square that "level" scales to
+LEVEL_FLOOR = 1e-10  # -100 dBFS
 CORPUS_FLOOR = 1e-6  # beside the standard deviation of a corpus
 
 _valid_frames: ContextVar[Tensor | None] = ContextVar("valid_frames", default=None)
@@ -135,6 +137,19 @@ class SpeechEncoder(nn.Module):
             field = (field - 1) * stride + kernel
         return field
 
+    def keep_layers(self, num_layers: int) -> None:
+        """Drop all layers behind the first `num_layers`; what follows the last layer stays.
+
+        Raises:
+            ValueError: If the encoder has fewer.
+        """
+        total = self.num_hidden_states - 1
+        if not 1 <= num_layers <= total:
+            raise ValueError(f"num_layers is {num_layers}, the encoder has {total}")
+        holder: Any = getattr(self.backbone, "encoder", self.backbone)
+        holder.layers = holder.layers[:num_layers]
+        self.config.num_hidden_layers = num_layers
+
     def count_frames(self, lengths: Tensor) -> Tensor:
         """Frames that so many samples give, (B,)."""
         for kernel, stride in self._kernels():
@@ -166,6 +181,10 @@ class SpeechEncoder(nn.Module):
             mean, deviation = self.corpus
             scaled = (samples - mean) / (deviation + CORPUS_FLOOR)
             return scaled if mask is None else scaled.masked_fill(~mask, 0.0)
+        if self.normalization == "level":
+            count = torch.ones_like(samples[:1]).sum() if lengths is None else lengths.unsqueeze(-1)
+            power = samples.square().sum(dim=1, keepdim=True) / count.to(samples.dtype)
+            return samples * (LEVEL / torch.sqrt(power + LEVEL_FLOOR))
         if mask is None or lengths is None:
             centred = samples - samples.mean(dim=1, keepdim=True)
             variance = centred.square().mean(dim=1, keepdim=True)

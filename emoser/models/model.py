@@ -20,6 +20,7 @@ from emoser.models.pooling import (
     max_pool,
     mean_pool,
     normalize_frames,
+    statistics_pool,
     sum_pool,
 )
 
@@ -28,6 +29,7 @@ POOLERS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "sum": sum_pool,
     "max": max_pool,
     "frames": mean_pool,
+    "statistics": statistics_pool,
 }
 
 
@@ -74,10 +76,12 @@ class EmotionModel(nn.Module):
         self.pooler: AttentiveStatistics | None = None
         if config.pooling == "attentive-statistics":
             self.pooler = AttentiveStatistics(size)
+        if config.pooling in ("statistics", "attentive-statistics"):
             size = 2 * size
         self.pointwise: PointwiseFrames | None = None
         if config.head == "pointwise" and config.projection_size is not None:
             self.pointwise = PointwiseFrames(size, config.projection_size)
+        self.embedding_size = size
         self.head = build_head(config, size)
 
     def forward(self, samples: Tensor, lengths: Tensor | None = None) -> EmotionOutput:

@@ -71,6 +71,22 @@ def normalize_frames(frames: Tensor, num_frames: Tensor | None) -> Tensor:
     return centred / torch.sqrt(variance + LAYER_NORM_EPS)
 
 
+def statistics_pool(frames: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Mean and standard deviation over the valid frames, (B, L, D) -> (B, 2 D).
+
+    The deviation is that of the frames themselves (divided by their number, not by one less),
+    and at least sqrt(1e-5), so that a single frame has one and a gradient.
+
+    Example:
+        >>> frames = torch.tensor([[[1.0], [3.0], [100.0]]])
+        >>> statistics_pool(frames, torch.tensor([2]))
+        tensor([[2., 1.]])
+    """
+    mean = mean_pool(frames, num_frames)
+    variance = mean_pool((frames - mean[:, None]).square(), num_frames)
+    return torch.cat([mean, variance.clamp(min=DEVIATION_FLOOR).sqrt()], dim=1)
+
+
 class AttentiveStatistics(nn.Module):
     """Mean and standard deviation of the frames, weighted by a learned attention.
 

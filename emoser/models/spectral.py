@@ -42,6 +42,7 @@ class LogMelEncoder(SpeechEncoder):
         """Whisper has no convolutions over samples."""
         self.filters = _whisper_filters(int(backbone.config.num_mel_bins))  # type: ignore[union-attr, arg-type]
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_WINDOW) / WHISPER_WINDOW)
+        self.taper = torch.from_numpy(hann)
         self.fourier = _fourier(hann, WHISPER_WINDOW)
 
     def parts(self) -> EncoderParts:

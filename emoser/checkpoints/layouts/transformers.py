@@ -144,6 +144,7 @@ def is_native(model: EmotionModel) -> bool:
     return (
         config.encoder in FAMILIES
         and config.normalization in NATIVE_NORMALIZATIONS
+        and config.padding == "usual"
         and config.pooling == "mean"
         and heads
         and not config.output_norm

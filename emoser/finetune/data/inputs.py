@@ -150,7 +150,7 @@ class PooledLayers:
         """
         self.num_samples = recordings.num_samples
         num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
-        width = model.encoder.hidden_size
+        width = model.embedding_size
         self._values = torch.zeros(len(recordings), num_states, width)
         batches = tqdm(length_batches(self.num_samples), "encoding", disable=_quiet(), leave=False)
         with torch.inference_mode():
@@ -188,15 +188,13 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
     kept = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
-    if (
-        not kept
-        or not frozen
-        or config.model.mode == "entire"
-        or type(model.encoder) is not SpeechEncoder
-    ):
+    if not kept or not frozen or config.model.mode == "entire":
         return "waveforms"
-    simple = model.pooler is None and model.pointwise is None and model.config.pooling == "mean"
-    return "pooled" if config.model.mode == "frozen" and simple else "features"
+    mean = model.config.pooling == "mean"
+    single = model.config.pooling == "statistics" and not model.config.layer_mix
+    if config.model.mode == "frozen" and model.pointwise is None and (mean or single):
+        return "pooled"
+    return "features" if type(model.encoder) is SpeechEncoder else "waveforms"
 
 
 def run_model(model: EmotionModel, batch: Batch, *, wrapper: str = "exact") -> EmotionOutput:

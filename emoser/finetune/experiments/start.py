@@ -8,6 +8,7 @@ from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.models.short_whisper import ShortWhisperEncoder
 
 SUPERB_WIDTH = 256  # between the two linear layers of the SUPERB head
 SMALL_WIDTH = 512  # encoders below it are trained with higher learning rates
@@ -76,9 +77,13 @@ def build_initial_model(
         describe_model(config, labels),
         seed=config.run.seed,
         keep_head=config.model.keep_head,
+        num_layers=config.model.num_layers,
+        final_norm=config.model.final_norm,
     )
     if not config.model.masking:
         model.encoder.config.apply_spec_augment = False
+    elif isinstance(model.encoder, ShortWhisperEncoder):  # Whisper's configurations have it off
+        model.encoder.config.apply_spec_augment = True
     return model
 
 
@@ -93,11 +98,13 @@ def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig
         256
     """
     settings = config.model
+    normalization = "layer" if settings.output_norm else "clip"
+    pooling = {"attention": "attentive-statistics", "statistics": "statistics"}
     return ModelConfig(
         labels=tuple(labels),
-        normalization="layer" if settings.output_norm else "clip",
+        normalization="level" if settings.normalization == "level" else normalization,
         output_norm=settings.output_norm,
-        pooling="attentive-statistics" if settings.head == "attention" else "mean",
+        pooling=pooling.get(settings.head, "mean"),
         head="projector" if settings.head == "projector" else "linear",
         projection_size=SUPERB_WIDTH if settings.head == "projector" else None,
         layer_mix=settings.layer_mix,

@@ -103,7 +103,8 @@ def build_optimizer(
         ValueError: If no weight of the model requires a gradient.
     """
     settings = config.optimisation
-    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, float, float], list[nn.Parameter]] = {}
+    factors = _layer_factors(model, settings.layer_decay)
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     kernels = {id(part.weight) for part in model.encoder.modules() if isinstance(part, nn.Conv1d)}
     for parameter in [*model.parameters(), *loss.parameters()]:
@@ -114,13 +115,14 @@ def build_optimizer(
         matrix = settings.optimizer == "muon" and inside and rows
         decays = settings.optimizer != "adam" and parameter.ndim > 1
         decay = settings.weight_decay if decays else 0.0
-        groups.setdefault((matrix, inside, decay), []).append(parameter)
+        factor = factors.get(id(parameter), 1.0)
+        groups.setdefault((matrix, inside, decay, factor), []).append(parameter)
     if not groups:
         raise ValueError("no weight of the model requires a gradient; there is nothing to train")
     rates = {True: settings.encoder_learning_rate, False: settings.head_learning_rate}
     split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for (matrix, inside, decay), parameters in groups.items():
-        rate = rates[inside] * (MATRIX_RATE if matrix else 1.0)
+    for (matrix, inside, decay, factor), parameters in groups.items():
+        rate = rates[inside] * factor * (MATRIX_RATE if matrix else 1.0)
         split[matrix].append(
             {
                 "params": parameters,
@@ -135,6 +137,19 @@ def build_optimizer(
     muon = KernelMuon(split[True]) if split[True] else None
     parts = [part for part in (adam, muon) if part is not None]
     return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
+
+
+def _layer_factors(model: EmotionModel, decay: float) -> dict[int, float]:
+    """Factors of the encoder's learning rate by the identity of each weight that has one."""
+    parts = model.encoder.parts()
+    depth = len(parts.layers)
+    factors = {
+        id(weight): decay ** (depth - 1 - place)
+        for place, layer in enumerate(parts.layers)
+        for weight in layer.parameters()
+    }
+    below = [weight for part in (*parts.convolutions, *parts.stem) for weight in part.parameters()]
+    return {id(weight): decay**depth for weight in below} | factors
 
 
 def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: int) -> str | None:
@@ -222,37 +237,53 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of the trained weights; none with decay 0."""
+    """The weights that are validated and saved: averaged over updates, or drawn to the start.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._learning = [item for item in model.parameters() if item.requires_grad and decay]
-        self.tensors = [parameter.detach().clone() for parameter in self._learning]
+    Attributes:
+        tensors: Exponential moving average of the trained weights; empty with decay 0.
+    """
+
+    def __init__(self, model: EmotionModel, decay: float, *, pretrained_share: float = 0.0) -> None:
+        """Start with the weights of the model.
+
+        Args:
+            model: With the pretrained weights.
+            decay: Decay of the average per update; 0 for the weights of the last update.
+            pretrained_share: Share of the pretrained weights in the encoder.
+        """
+        self.decay, self.share = decay, pretrained_share
+        learning = [item for item in model.parameters() if item.requires_grad]
+        self._learning = learning if decay or pretrained_share else []
+        self.tensors = [item.detach().clone() for item in self._learning if decay]
+        encoder = {id(item) for item in model.encoder.parameters()} if pretrained_share else set()
+        self._starts = [
+            item.detach().clone() if id(item) in encoder else None for item in self._learning
+        ]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the current weights."""
         decay = min(self.decay, (1 + step) / (AVERAGE_WARMUP + step))
-        for average, parameter in zip(self.tensors, self._learning, strict=True):
-            average.lerp_(parameter, 1.0 - decay)
+        if self.tensors:
+            for average, parameter in zip(self.tensors, self._learning, strict=True):
+                average.lerp_(parameter, 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """A block in which the model has the averaged weights."""
-        self._exchange()
+        """A block in which the model has these weights."""
+        trained = [parameter.detach().clone() for parameter in self._learning]
+        with torch.no_grad():
+            places = zip(self._learning, self.tensors or trained, self._starts, strict=True)
+            for parameter, average, start in places:
+                parameter.copy_(average if start is None else average.lerp(start, self.share))
         try:
             yield
         finally:
-            self._exchange()
+            with torch.no_grad():
+                for parameter, value in zip(self._learning, trained, strict=True):
+                    parameter.copy_(value)
 
     def load(self, tensors: list[Tensor]) -> None:
         """Restore saved averages."""
         for average, saved in zip(self.tensors, tensors, strict=True):
             average.copy_(saved)
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for average, parameter in zip(self.tensors, self._learning, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)

@@ -142,8 +142,8 @@ class Stepper:
         return Update(float(total[0]) / self.processes.count, int(total[1]))
 
     def rates(self) -> dict[str, float]:
-        """The current learning rates."""
-        groups = self.optimizer.param_groups
+        """The current learning rates; that of the encoder's last layer stands for the encoder."""
+        groups = sorted(self.optimizer.param_groups, key=lambda group: group["highest"])
         return {"encoder" if group["encoder"] else "head": group["lr"] for group in groups}
 
     def peak_bytes(self) -> int:

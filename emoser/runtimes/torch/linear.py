@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STOCK_ATTENTION = frozenset({"Wav2Vec2Attention", "HubertAttention", "Data2VecAudioAttention"})
-STOCK_FEED_FORWARD = frozenset(
-    {"Wav2Vec2FeedForward", "HubertFeedForward", "Data2VecAudioFeedForward"}
+WHISPER_ATTENTION = "WhisperAttention"  # its keys have no bias
+STOCK_ATTENTION = frozenset(
+    {"Wav2Vec2Attention", "HubertAttention", "Data2VecAudioAttention", WHISPER_ATTENTION}
 )
+STOCK_FEED_FORWARD = {
+    "Wav2Vec2FeedForward": ("intermediate_dense", "intermediate_act_fn"),
+    "HubertFeedForward": ("intermediate_dense", "intermediate_act_fn"),
+    "Data2VecAudioFeedForward": ("intermediate_dense", "intermediate_act_fn"),
+    "WhisperEncoderLayer": ("fc1", "activation_fn"),
+}
+"""Names of the first linear layer and the activation behind it."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 EXACT = "none"  # approximation of the GELU
 TYPICAL_FRAMES = 256  # 5 s; the layout works for any number of frames and is best for this one
@@ -59,8 +66,12 @@ class JointAttention(nn.Module):
         self.scaling = float(attention.scaling)  # type: ignore[arg-type]
         parts: list[nn.Linear] = [getattr(attention, name) for name in PROJECTIONS]
         weight = torch.cat([part.weight.data for part in parts])
-        biases = [part.bias.data for part in parts if part.bias is not None]
-        self.projections = pack_linear(weight, torch.cat(biases) if biases else None)
+        biases = [
+            part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias.data
+            for part in parts
+        ]
+        biased = any(part.bias is not None for part in parts)
+        self.projections = pack_linear(weight, torch.cat(biases) if biased else None)
         out: nn.Linear = attention.out_proj  # type: ignore[assignment]
         self.out_proj = pack_linear(out.weight.data, None if out.bias is None else out.bias.data)
 
@@ -112,7 +123,8 @@ def is_stock_attention(module: nn.Module) -> bool:
     parts = [getattr(module, name, None) for name in (*PROJECTIONS, "out_proj")]
     if not all(type(part) is nn.Linear for part in parts):
         return False
-    return len({part.bias is None for part in parts[:3]}) == 1  # type: ignore[union-attr]
+    alike = len({part.bias is None for part in parts[:3]}) == 1  # type: ignore[union-attr]
+    return alike or type(module).__name__ == WHISPER_ATTENTION
 
 
 def is_exact_gelu(activation: nn.Module) -> bool:
@@ -156,11 +168,12 @@ def _optimize_feed_forward(part: nn.Module) -> None:
         if type(child) is nn.Linear:
             bias = None if child.bias is None else child.bias.data
             setattr(part, name, pack_linear(child.weight.data, bias))
-    first = getattr(part, "intermediate_dense", None)
-    activation: nn.Module = part.intermediate_act_fn  # type: ignore[assignment]
+    first_name, activation_name = STOCK_FEED_FORWARD[type(part).__name__]
+    first = getattr(part, first_name, None)
+    activation: nn.Module = getattr(part, activation_name)
     known = name_activation(activation)
     if isinstance(first, PackedLinear) and known is not None:
         first.activation = known
-        part.intermediate_act_fn = nn.Identity()
+        setattr(part, activation_name, nn.Identity())
     elif is_exact_gelu(activation):
-        part.intermediate_act_fn = InPlaceGelu()
+        setattr(part, activation_name, InPlaceGelu())

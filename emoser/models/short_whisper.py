@@ -1,0 +1,166 @@
+"""Whisper's encoder on a recording of its own length, without the silence up to 30 s.
+
+The log-mel spectrogram is that of transformers' WhisperFeatureExtractor, computed as if zeros
+followed the recording, and cut to two mel frames (20 ms) per encoder frame. Position embeddings
+are cut to the same length; convolutions, attention and pooling see no padding.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emoser.models.encoder import EncodedFrames
+from emoser.models.pooling import frame_mask
+from emoser.models.spectral import (
+    WHISPER_FLOOR,
+    WHISPER_HOP,
+    WHISPER_RANGE,
+    WHISPER_WINDOW,
+    LogMelEncoder,
+    _cut_frames,
+    _power,
+    _precision,
+)
+
+MEL_PER_FRAME = 2  # stride of the second convolution
+FRAME_SAMPLES = MEL_PER_FRAME * WHISPER_HOP
+TRAILING = 2  # mel frames behind the last one whose windows can still reach into the recording
+
+
+class ShortWhisperEncoder(LogMelEncoder):
+    """Whisper's encoder without padding to 30 s: one frame for every 20 ms begun.
+
+    Mel frame i is centred on sample 160 i, as in the feature extractor: the recording is
+    mirrored at its start and followed by zeros. The spectrogram is clamped to 8 decades below its
+    own maximum, wherever the recording stands in a batch.
+    """
+
+    def __init__(self, backbone: nn.Module, *, final_norm: bool = True, **options: Any) -> None:
+        """Wrap a WhisperEncoder.
+
+        Args:
+            backbone: The encoder of transformers.
+            final_norm: Whether the layer norm behind the last layer is applied.
+            options: As for `SpeechEncoder`.
+        """
+        super().__init__(backbone, **options)
+        if not final_norm:
+            self.drop_final_norm()
+
+    def drop_final_norm(self) -> None:
+        """Leave the output of the last layer as it is."""
+        self.backbone.layer_norm = nn.Identity()
+
+    def count_frames(self, lengths: Tensor) -> Tensor:
+        """Frames of recordings of so many samples, (B,): 50 per second, rounded up."""
+        return torch.div(lengths + FRAME_SAMPLES - 1, FRAME_SAMPLES, rounding_mode="floor")
+
+    def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
+        """Log-mel spectrogram of samples (B, T), (B, mels, 2 L).
+
+        Args:
+            samples: Zero beyond the valid part of each recording.
+            lengths: Valid samples of each, (B,); None when every row is valid to its end.
+
+        Raises:
+            ValueError: If a recording is longer than the position embeddings reach (30 s).
+        """
+        num_frames = (samples.shape[1] + FRAME_SAMPLES - 1) // FRAME_SAMPLES
+        longest = int(self.config.max_source_positions)
+        if not torch.jit.is_tracing() and num_frames > longest:  # type: ignore[no-untyped-call]
+            raise ValueError(
+                f"this Whisper encoder takes up to {longest * FRAME_SAMPLES / 16_000:g} s, got "
+                f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
+            )
+        num_mel = MEL_PER_FRAME * num_frames
+        behind = samples.new_zeros(samples.shape[0], FRAME_SAMPLES + 2 * WHISPER_WINDOW)
+        followed = torch.cat([samples, behind], dim=1).float()
+        mirrored = followed[:, 1 : WHISPER_WINDOW // 2 + 1].flip(1)
+        end = (num_mel + TRAILING - 1) * WHISPER_HOP + WHISPER_WINDOW // 2
+        padded = torch.cat([mirrored, followed[:, :end]], dim=1)
+        power = self._power(_cut_frames(padded, WHISPER_WINDOW, WHISPER_HOP))
+        mel = (power @ self.filters.T.to(samples.device)).transpose(1, 2)
+        log_mel = mel.clamp(min=WHISPER_FLOOR).log10()  # zeros behind a recording are the floor
+        loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+        features = (torch.maximum(log_mel, loudest - WHISPER_RANGE) + 4.0) / 4.0
+        features = features[:, :, :num_mel]
+        if lengths is not None:
+            valid = frame_mask(MEL_PER_FRAME * self.count_frames(lengths), num_mel)
+            features = features.masked_fill(~valid[:, None], 0.0)
+        return features.to(self.dtype)
+
+    def contextualize(
+        self, features: Tensor, lengths: Tensor | None, *, all_layers: bool = False
+    ) -> EncodedFrames:
+        """Frames of a log-mel spectrogram (B, mels, 2 L) of recordings with `lengths` samples."""
+        whisper: Any = self.backbone
+        num_frames = None if lengths is None else self.count_frames(lengths)
+        if self.training and getattr(self.config, "apply_spec_augment", False):
+            features = self._mask_spectrogram(features, num_frames)
+        hidden = self._convolve(features, num_frames)
+        hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
+        hidden = functional.dropout(hidden, p=whisper.dropout, training=self.training)
+        mask = None if num_frames is None else frame_mask(num_frames, hidden.shape[1])
+        attention_mask = None if mask is None else mask[:, None, None, :]
+        states = [hidden]
+        for layer in whisper.layers:
+            if not self._is_dropped(whisper.layerdrop):
+                hidden = layer(hidden, attention_mask)
+            states.append(hidden)
+        states[-1] = frames = whisper.layer_norm(hidden)
+        return EncodedFrames(frames, num_frames, tuple(states) if all_layers else ())
+
+    def _convolve(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
+        """The two convolutions, (B, mels, 2 L) -> (B, L, D); zeros stand behind each recording."""
+        whisper: Any = self.backbone
+        hidden = functional.gelu(whisper.conv1(features))
+        if num_frames is not None:
+            valid = frame_mask(MEL_PER_FRAME * num_frames, hidden.shape[2])
+            hidden = hidden.masked_fill(~valid[:, None], 0.0)
+        return functional.gelu(whisper.conv2(hidden)).transpose(1, 2)
+
+    def _is_dropped(self, chance: float) -> bool:
+        return self.training and chance > 0.0 and bool(torch.rand([]) < chance)
+
+    def _mask_spectrogram(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
+        """SpecAugment as transformers applies it to Whisper: zeros over stretches and bands."""
+        from transformers.models.whisper.modeling_whisper import _compute_mask_indices
+
+        config = self.config
+        batch, num_mels, length = features.shape
+        if config.mask_time_prob > 0.0 and length > config.mask_time_length:
+            valid = None
+            if num_frames is not None:
+                valid = frame_mask(MEL_PER_FRAME * num_frames, length).long().cpu()
+            stretches = _compute_mask_indices(
+                (batch, length),
+                mask_prob=config.mask_time_prob,
+                mask_length=config.mask_time_length,
+                attention_mask=valid,
+                min_masks=config.mask_time_min_masks,
+            )
+            features = features.masked_fill(_place(stretches, features)[:, None], 0.0)
+        if config.mask_feature_prob > 0.0 and num_mels > config.mask_feature_length:
+            bands = _compute_mask_indices(
+                (batch, num_mels),
+                mask_prob=config.mask_feature_prob,
+                mask_length=config.mask_feature_length,
+                min_masks=config.mask_feature_min_masks,
+            )
+            features = features.masked_fill(_place(bands, features)[:, :, None], 0.0)
+        return features
+
+    def _power(self, frames: Tensor) -> Tensor:
+        """Power spectrum of frames, (B, L, window) -> (B, L, frequencies)."""
+        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]  # other engines multiply
+            return _power(frames, self.fourier).float()
+        precise = _precision(frames.device)
+        spectrum = torch.fft.rfft(frames.to(precise) * self.taper.to(frames.device, precise))
+        return (spectrum.real.square() + spectrum.imag.square()).float()
+
+
+def _place(mask: np.ndarray[Any, Any], beside: Tensor) -> Tensor:
+    return torch.as_tensor(mask, dtype=torch.bool, device=beside.device)
