@@ -54,7 +54,7 @@ def test_doctor_says_what_a_checkpoint_is(folders, capsys):
         "layout       ehcalabres",
         "neutral (neu), happy (HAP), angry (anger), sad",
         "verdict      sound",
-        "head_activation in config.json chooses",
+        "set head_activation in config.json to change it",
         "classifier.output.weight -> head.classifier.weight (1)",
         "wav2vec2.encoder.layers.*.attention.k_proj.weight -> "
         "encoder.backbone.encoder.layers.*.attention.k_proj.weight (2)",
