@@ -167,7 +167,7 @@ class CheckpointFiles:
 
         These are the weights and the descriptions: JSON, YAML and text files. Cards, golden
         values and exported graphs do not count. The weights are read once for it, and only when
-        it is first asked for.
+        it is first needed.
 
         Raises:
             CheckpointError: As `weights`.

@@ -113,7 +113,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = count_threads()
-    options.enable_mem_pattern = False  # it would keep a plan for every length that occurs
+    options.enable_mem_pattern = False  # it keeps one plan for each length of recordings
     try:
         session = onnxruntime.InferenceSession(file, options, providers=providers)
     except _faults() as error:
