@@ -4,6 +4,7 @@ Several processes share the clips. Knows nothing of how training goes.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import Report, score_logits
-from emoser.finetune.training.distributed import ProcessGroup
 from emoser.models.model import EmotionModel
+
+if TYPE_CHECKING:
+    from emoser.finetune.training.distributed import ProcessGroup
 
 
 def score_epoch(
@@ -22,7 +25,7 @@ def score_epoch(
     inputs: Inputs,
     utterances: Sequence[Utterance],
     config: FinetuneConfig,
-    processes: ProcessGroup,
+    processes: "ProcessGroup",
 ) -> Report:
     """The figures of a model on its validation set; every clip passes as if it were alone.
 
