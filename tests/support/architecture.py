@@ -40,7 +40,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("config", "recipes", "protocols", "corpora", "data"),
+        ("settings", "config", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),
