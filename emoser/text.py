@@ -28,7 +28,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def shorten(items: Sequence[str], limit: int = 6, *, separator: str = ", ") -> str:
+def shorten(items: Sequence[str], limit: int = 8, *, separator: str = ", ") -> str:
     """The first few items of a list, and how many more there are.
 
     Example:

@@ -20,6 +20,7 @@ from emoser.errors import HubError
 SMALL_FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "README.md",
     "golden.json",
     "label_encoder.txt",

@@ -19,7 +19,6 @@ from emoser.runtimes.manifest import Manifest
 if TYPE_CHECKING:
     import torch
 
-BACKEND = "onnx"
 NAME = "ONNX Runtime"
 FORMATS = ("onnx",)
 """Formats of graphs that this engine reads."""

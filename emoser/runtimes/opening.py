@@ -7,6 +7,7 @@ is installed and whether there may be a GPU is found out without importing anyth
 
 import os
 import platform
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, missing_extra
 from emoser.runtimes import BACKENDS, OpenedModel
-from emoser.runtimes.cache import make_key, open_entry
+from emoser.runtimes.cache import Entry, make_key, open_entry
 from emoser.runtimes.manifest import Manifest, build_info, read_manifest
 
 if TYPE_CHECKING:
@@ -182,46 +183,27 @@ def _open_graph(
     """Open the graph in a folder, or else one from the cache, where it is converted if missing."""
     engine = _import_engine(backend)
     engine.check_options(device, dtype)
-    manifest = find_graph(files)
-    if manifest is not None:
-        return _run_graph(files, files.folder, manifest, engine, device=device, dtype=dtype)
-    key = make_key(files, engine.cache_parts())
-    with open_entry(key, partial(_convert, files, backend)) as entry:
-        manifest = read_manifest(as_files(entry.folder))
+    with ExitStack() as stack:
+        manifest, entry = find_graph(files), Entry(files.folder)
+        if manifest is None:
+            key = make_key(files, engine.cache_parts())
+            entry = stack.enter_context(open_entry(key, partial(_convert, files, backend)))
+            manifest = read_manifest(as_files(entry.folder))
         if manifest is None:
             raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
-        opened = _run_graph(files, entry.folder, manifest, engine, device=device, dtype=dtype)
-    info = replace(opened.info, notes=(*opened.info.notes, *entry.notes))
-    return replace(opened, info=info)
-
-
-def _run_graph(
-    files: CheckpointFiles,
-    folder: Path,
-    manifest: Manifest,
-    engine: ModuleType,
-    *,
-    device: "str | torch.device",
-    dtype: str,
-) -> OpenedModel:
-    """Run the graph of a folder with an engine.
-
-    Raises:
-        CheckpointError: If the engine does not read its format.
-    """
-    backend = engine.BACKEND
-    if manifest.format not in engine.FORMATS:
-        raise CheckpointError(
-            f"{folder} holds a graph of {manifest.format}, which backend {backend!r} does not "
-            f"read; use backend={manifest.format!r}, or export it again to {backend}"
+        if manifest.format not in engine.FORMATS:
+            raise CheckpointError(
+                f"{entry.folder} holds a graph of {manifest.format}, which backend {backend!r} "
+                f"does not read; use backend={manifest.format!r}, or export it again to {backend}"
+            )
+        file = entry.folder / manifest.file
+        runtime, kind, precision, notes = engine.open_graph(
+            file, manifest, device=device, dtype=dtype
         )
-    runtime, kind, precision, notes = engine.open_graph(
-        folder / manifest.file, manifest, device=device, dtype=dtype
-    )
     info = build_info(
         files, manifest.source, manifest.config, backend=backend, device=kind, dtype=precision
     )
-    info = replace(info, notes=(*info.notes, *notes))
+    info = replace(info, notes=(*info.notes, *notes, *entry.notes))
     return OpenedModel(runtime, manifest.config, info)
 
 

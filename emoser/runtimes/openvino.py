@@ -22,7 +22,6 @@ from emoser.runtimes.onnx import count_threads
 if TYPE_CHECKING:
     import torch
 
-BACKEND = "openvino"
 NAME = "OpenVINO"
 FORMATS = ("onnx", "openvino")
 """Formats of graphs that this engine reads."""

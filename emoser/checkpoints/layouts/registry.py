@@ -108,5 +108,5 @@ def identify(keys: Set[str], folder: Path) -> Layout:
     starts = sorted({key.split(".")[0] for key in keys})
     raise CheckpointError(
         f"{folder} has no classification head of a layout that emoser reads{reason}; its tensors "
-        f"begin with {shorten(starts, 8)}"
+        f"begin with {shorten(starts)}"
     )

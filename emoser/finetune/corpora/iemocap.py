@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from emoser.finetune.corpora.tree import shorten
 from emoser.finetune.data.utterance import Utterance
+from emoser.text import shorten
 
 EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(Ses\d\d[FM]_\S+)\t(\w+)\t", re.MULTILINE)
 TURN = re.compile(r"Ses(0[1-5])[FM]_((impro|script)\w+)_([FM])(\w*\d+)")

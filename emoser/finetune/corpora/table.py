@@ -16,8 +16,8 @@ from typing import Any
 from emoser.finetune.corpora.arrow import is_dataset, read_rows
 from emoser.finetune.data.utterance import Utterance
 from emoser.labels import canonical_label
+from emoser.text import shorten
 
-SHOWN = 10
 PATHS = ("path", "file_name", "audio_filepath")
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -55,14 +55,14 @@ def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance
         if utterance is not None:
             utterances.append(utterance)
     if faults:
-        raise ValueError(f"{table}: {_shorten(faults)}")
+        raise ValueError(f"{table}: {shorten(faults, separator='; ')}")
     if not utterances:
         raise ValueError(f"{table} has no row with a label; fill the column label or emotion")
     missing = [item.path for item in utterances if not Path(item.path).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{table}: {len(missing)} of {len(utterances)} recordings are missing under "
-            f"{folder}: {_shorten(missing)}"
+            f"{folder}: {shorten(missing, separator='; ')}"
         )
     return utterances
 
@@ -151,8 +151,3 @@ def _number(name: str, value: object) -> float | None:
         return float(text)
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}, not a number of seconds") from error
-
-
-def _shorten(items: list[str]) -> str:
-    more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return "; ".join(items[:SHOWN]) + more

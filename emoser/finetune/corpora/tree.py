@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from emoser.finetune.data.utterance import Utterance
+from emoser.text import shorten
 
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm")
 )
-SHOWN = 8
 
 logger = logging.getLogger(__name__)
 
@@ -122,14 +122,3 @@ def read_table(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]
         if absent:
             raise ValueError(f"{path} has no column {', '.join(absent)}")
         yield from reader
-
-
-def shorten(items: Sequence[str]) -> str:
-    """The first few items and how many more there are.
-
-    Example:
-        >>> shorten(["a", "b"]), shorten([str(i) for i in range(10)])
-        ('a, b', '0, 1, 2, 3, 4, 5, 6, 7 and 2 more')
-    """
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
