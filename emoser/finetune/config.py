@@ -22,6 +22,8 @@ __all__ = ["Augmentation", "FinetuneConfig"]
 
 WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
 TEACHING = ("distillation_weight", "distillation_temperature")  # only used with teachers
+LATER = ("num_layers", "final_norm", "normalization", "layer_decay", "pretrained_share")
+"""Settings that saved states may lack: without influence on the identity at their defaults."""
 GROUPS: Mapping[str, type] = {
     "model": ModelSettings,
     "data": DataSettings,
@@ -174,8 +176,10 @@ class FinetuneConfig:
             >>> "epochs" in FinetuneConfig("emoser-tiny").identity()
             True
         """
-        others = (*WITHOUT_EFFECT, *TEACHING)
-        return {name: value for name, value in self.flat().items() if name not in others}
+        ours, usual = self.flat(), type(self)().flat()
+        left_out = {*WITHOUT_EFFECT, *TEACHING}
+        left_out |= {name for name in LATER if ours[name] == usual[name]}
+        return {name: value for name, value in ours.items() if name not in left_out}
 
     def teaching(self) -> dict[str, Any]:
         """The values that determine how teachers are followed.
