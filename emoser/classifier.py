@@ -8,7 +8,7 @@ neither torch nor transformers: the runtime that it opens may.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -148,11 +148,44 @@ class EmotionClassifier:
             OSError: If a file is missing or may not be read.
             ValueError: If an array comes without its rate or in a shape that is ambiguous.
         """
-        answers = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
-        (answer,) = answers
-        if isinstance(answer, EmoserError):
-            raise answer
+        (answer,) = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
         return answer
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["return"],
+    ) -> list[Prediction | EmoserError]: ...
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str,
+    ) -> list[Prediction | EmoserError]: ...
 
     def predict_batch(
         self,
@@ -163,7 +196,7 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         progress: bool = False,
         on_error: str = "raise",
-    ) -> list[Prediction | EmoserError]:
+    ) -> list[Prediction] | list[Prediction | EmoserError]:
         """The emotions of many recordings, in their order; equal to `predict` on each.
 
         Args:
@@ -191,6 +224,39 @@ class EmotionClassifier:
         disable = None if progress else True
         return list(tqdm(answers, total=total, unit="file", disable=disable))
 
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: Literal["return"],
+    ) -> Iterator[Prediction | EmoserError]: ...
+
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: str,
+    ) -> Iterator[Prediction | EmoserError]: ...
+
     def iter_predictions(
         self,
         sources: Iterable[Source],
@@ -199,7 +265,7 @@ class EmotionClassifier:
         channel: Channel = "mix",
         batch_seconds: float | None = None,
         on_error: str = "raise",
-    ) -> Iterator[Prediction | EmoserError]:
+    ) -> Iterator[Prediction] | Iterator[Prediction | EmoserError]:
         """As `predict_batch`, giving each answer as soon as it and those before it are there."""
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
