@@ -4,12 +4,13 @@ The same events for any size of blocks, in constant memory, for files and for li
 Works on samples at 16 kHz: it has never heard of files, models or emotions.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from emoser.inference.options import check_vad
 from emoser.inference.vad import (
     FRAME_SAMPLES,
     EnergyDetector,
@@ -22,17 +23,21 @@ from emoser.inference.windows import WindowCutter
 Samples = npt.NDArray[np.float32]
 
 
-def _open_silero() -> VoiceDetector:
+def open_detector(vad: str | None) -> VoiceDetector | None:
+    """A new detector by its name in `VADS`; None for none.
+
+    Raises:
+        DependencyError: If it needs a package that is not installed.
+        ValueError: If the name is unknown.
+    """
+    check_vad(vad)
+    if vad is None:
+        return None
+    if vad == "energy":
+        return EnergyDetector()
     from emoser.inference.silero import SileroDetector
 
     return SileroDetector()
-
-
-DETECTORS: Mapping[str | None, Callable[[], VoiceDetector | None]] = {
-    "energy": EnergyDetector,
-    "silero": _open_silero,
-    None: lambda: None,
-}
 
 
 class Chunk(NamedTuple):
@@ -80,10 +85,8 @@ class Chunker:
     """
 
     def __init__(self, *, window: int, hop: int, vad: str | None) -> None:
-        if vad not in DETECTORS:
-            raise ValueError(f"vad is {vad!r}; use 'energy', 'silero' or None")
         self._cutter = WindowCutter(window=window, hop=hop)
-        self._detector = DETECTORS[vad]()
+        self._detector = open_detector(vad)
         self._smoother = SpeechSmoother()
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0

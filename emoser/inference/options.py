@@ -52,8 +52,7 @@ class TimelineOptions:
                 f"hop_seconds is {self.hop_seconds}; it must be above 0 and at most the window, "
                 f"{self.window_seconds:g} s"
             )
-        if self.vad not in VADS:
-            raise ValueError(f"vad is {self.vad!r}; use 'energy', 'silero' or None")
+        check_vad(self.vad)
         for name in ("smoothing", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -67,3 +66,14 @@ class TimelineOptions:
     def hop(self, sampling_rate: int) -> int:
         """Samples from one window to the next."""
         return max(1, round(self.hop_seconds * sampling_rate))
+
+
+def check_vad(vad: str | None) -> None:
+    """Refuse an unknown name of a voice activity detector.
+
+    Raises:
+        ValueError: If it is not in `VADS`.
+    """
+    if vad not in VADS:
+        names = ", ".join(repr(name) for name in VADS if name is not None)
+        raise ValueError(f"vad is {vad!r}; use one of {names}, or None")

@@ -7,12 +7,12 @@ samples nor models.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from emoser.audio import SAMPLING_RATE
 from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
 from emoser.inference.vad import SpeechRegion
-from emoser.results.prediction import mean_scores
 from emoser.results.segments import Segment
 
 # Speech that a window has left by the time silence begins or ends says nothing of its own.
@@ -37,7 +37,7 @@ class SegmentRules:
     smoothing: float = DEFAULT_SMOOTHING
     threshold: float = DEFAULT_THRESHOLD
     channel: int | None = None
-    sampling_rate: int = 16_000
+    sampling_rate: int = SAMPLING_RATE
     dimensions: tuple[str, ...] = ()
 
 
@@ -206,40 +206,3 @@ class Segmenter:
             channel=rules.channel,
             dimensions=None if is_silent or not dimensions else dimensions,
         )
-
-
-def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbours of the same channel, kind and label as one segment, scores weighted by time.
-
-    The segments of each channel must come in the order of time. Merging twice changes nothing.
-
-    Example:
-        >>> halves = [Segment(0, 1, "silence"), Segment(1, 3, "silence")]
-        >>> [(segment.start, segment.end) for segment in merge_segments(halves)]
-        [(0, 3)]
-    """
-    merged: list[Segment] = []
-    latest: dict[int | None, int] = {}  # channel -> place of its last segment
-    for segment in segments:
-        place = latest.get(segment.channel)
-        before = None if place is None else merged[place]
-        if (
-            place is not None
-            and before is not None
-            and before.end == segment.start
-            and (before.kind, before.label) == (segment.kind, segment.label)
-        ):
-            merged[place] = _join_two(before, segment)
-            continue
-        latest[segment.channel] = len(merged)
-        merged.append(segment)
-    return merged
-
-
-def _join_two(first: Segment, second: Segment) -> Segment:
-    total = first.duration + second.duration
-    share = first.duration / total if total else 0.5
-    scores = mean_scores([first.scores or {}, second.scores or {}], [share, 1 - share])
-    score = None if first.label is None else scores.get(first.label, first.score)
-    dimensions = mean_scores([first.dimensions or {}, second.dimensions or {}], [share, 1 - share])
-    return replace(first, end=second.end, scores=scores, score=score, dimensions=dimensions or None)

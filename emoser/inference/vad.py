@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from emoser.audio import SAMPLING_RATE
+
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz, what silero-vad was trained on
-FRAMES_PER_SECOND = 16_000 / FRAME_SAMPLES
+FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
 
 # The loudest frame of the quietest of 8,543 clips lies at -54 dBFS, an idle line near -65.
 MIN_LEVEL_DBFS = -60.0

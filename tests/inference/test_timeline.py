@@ -17,10 +17,8 @@ from support.models import loud_model, random_clips, small_config
 from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
 from emoser.errors import AudioError, DependencyError
-from emoser.inference.segmentation import merge_segments
 from emoser.inference.silero import SileroDetector
 from emoser.inference.vad import EnergyDetector, SpeechSmoother
-from emoser.results.segments import Segment
 
 RATE = 16_000
 PLANS = st.lists(
@@ -52,45 +50,6 @@ def test_windows_and_segments_cover_every_sample_in_order(plan, window, hop_shar
     if vad is None:
         assert all(segment.kind != "silence" for segment in timeline.segments)
         assert all(window.scores for window in timeline.windows)
-
-
-TILES = st.lists(
-    st.tuples(
-        st.floats(0.01, 5.0),
-        st.sampled_from(["silence", "uncertain", "happy", "sad"]),
-        st.sampled_from([None, 0, 1]),
-        st.floats(0.0, 1.0),
-    ),
-    max_size=20,
-)
-
-
-@given(TILES)
-def test_merging_twice_changes_nothing_and_loses_no_time(tiles):
-    segments, ends = [], {}
-    for seconds, name, channel, score in tiles:
-        start = ends.get(channel, 0.0)
-        ends[channel] = start + seconds
-        is_emotion = name in ("happy", "sad")
-        scores = {} if name == "silence" else {"happy": score, "sad": 1 - score}
-        segments.append(
-            Segment(
-                start,
-                start + seconds,
-                "emotion" if is_emotion else name,
-                name if is_emotion else None,
-                scores[name] if is_emotion else None,
-                scores,
-                channel,
-            )
-        )
-    merged = merge_segments(segments)
-    assert merge_segments(merged) == merged
-    total = sum(segment.duration for segment in segments)
-    assert sum(segment.duration for segment in merged) == pytest.approx(total)
-    weighted = sum(segment.duration * (segment.scores or {}).get("sad", 0) for segment in segments)
-    kept = sum(segment.duration * (segment.scores or {}).get("sad", 0) for segment in merged)
-    assert kept == pytest.approx(weighted)
 
 
 def test_silence_is_found_where_it_is_and_never_heard_by_the_model():
