@@ -66,8 +66,8 @@ def load_audio(
     The content of a file decides how it is decoded, not its extension. Values above 1.0 are kept.
 
     Args:
-        source: A path, bytes, a binary file object (read from its position, which is
-            restored), a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels).
+        source: A path, bytes, a binary file object (read from its position, which is restored),
+            a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels).
         sampling_rate: Rate of an array in Hz, required for arrays; files state their own and
             this is ignored for them.
         channel: "mix" for the mean over the channels, "left", "right", or an index.

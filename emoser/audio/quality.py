@@ -1,8 +1,8 @@
-"""Samples, block by block -> flags that say what is wrong with a recording.
+"""Quality flags of a recording, from its samples in blocks.
 
-Knows thresholds and nothing of files. It judges the one channel (or mix) that the model hears.
-The thresholds were set on 8,543 clips of acted and read speech (five corpora) and on copies of
-them that were clipped, or sent through a telephone band; beside each stands what was seen.
+Measures the channel (or mix) that the model gets. The thresholds were set on 8,543 clips of acted
+and read speech (five corpora) and on copies that were clipped or limited to the telephone band;
+the comment at each gives the measured values.
 """
 
 import numpy as np
@@ -28,13 +28,13 @@ DC_OFFSET = 0.01
 # brought to 16 kHz by a good resampler and stored in 16 bit has them at least 52 dB below.
 # Linear interpolation leaves images at -25 dB and is not found.
 NARROW_BAND_DB = -49.0
-NARROW_BAND_RATE = 12_000  # Hz; below it nothing above 6 kHz can have been stored
-# Two syllables; below it the labels in the corpora are chance.
+NARROW_BAND_RATE = 12_000  # Hz; at a lower rate there is nothing above 6 kHz
+# Two syllables; labels of shorter clips in the corpora are at chance level.
 SHORT_SECONDS = 0.5
 
 _FRAME = 512  # samples at 16 kHz, 32 ms
 _BIN_RATIO = 1.005  # levels of plateaus are counted in steps of half a per cent
-# What lies two steps below the plateaus that count is not looked at: the peak can only grow.
+# Levels two steps below the counted plateaus are skipped: the peak can only grow.
 _COUNTED_PEAK_RATIO = PLATEAU_PEAK_RATIO / _BIN_RATIO**2
 _MAX_LEVEL = 16.0
 _NUM_BINS = int(np.log(_MAX_LEVEL / MIN_CLIPPED_PEAK) / np.log(_BIN_RATIO)) + 2
@@ -44,9 +44,9 @@ _WINDOW = np.hanning(_FRAME).astype(np.float32).astype(np.float64)
 
 
 class QualityMeter:
-    """Judges a recording in constant memory.
+    """Measures the quality of a recording in constant memory.
 
-    Give it every block twice: as recorded to `update`, and at 16 kHz to `update_resampled`.
+    Pass every block twice: as recorded to `update`, and at 16 kHz to `update_resampled`.
 
     Example:
         >>> meter = QualityMeter(16_000)
