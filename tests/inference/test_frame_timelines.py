@@ -156,7 +156,7 @@ def test_speech_that_is_known_up_to_the_end_of_a_cell_may_go_on(stop):
     assert [(item.end, item.label) for item in segments] == [(0.3, "happy"), (0.8, "sad")]
 
 
-def test_frames_tell_turns_apart_that_one_window_mixes():
+def test_frames_separate_turns_that_one_window_mixes():
     samples = voice_and_pauses([(1.0, 0.02), (0.8, 0.8), (1.2, 0.02)])
     timeline = frame_classifier().timeline(samples, sampling_rate=RATE)
     assert [segment.label for segment in timeline.segments] == ["sad", "angry", "sad"]

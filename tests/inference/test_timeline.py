@@ -52,7 +52,7 @@ def test_windows_and_segments_cover_every_sample_in_order(plan, window, hop_shar
         assert all(window.scores for window in timeline.windows)
 
 
-def test_silence_is_found_where_it_is_and_never_heard_by_the_model():
+def test_silence_is_found_where_it_is_and_not_given_to_the_model():
     samples = voice_and_pauses([(4, 0.1), (5, 0.0), (4, 0.1)])
     runtime = FormulaRuntime()
     timeline = formula_classifier(runtime).timeline(samples, sampling_rate=RATE)
@@ -63,7 +63,7 @@ def test_silence_is_found_where_it_is_and_never_heard_by_the_model():
     assert pause.end == pytest.approx(9.0, abs=0.15)
     silent = [window for window in timeline.windows if not window.scores]
     assert [(window.start, window.end) for window in silent] == [(4, 7), (5, 8), (6, 9)]
-    assert runtime.num_heard == len(timeline.windows) - len(silent)
+    assert runtime.num_inferred == len(timeline.windows) - len(silent)
 
 
 def test_a_breath_between_words_is_no_silence():
@@ -108,7 +108,7 @@ def test_what_is_not_probable_enough_is_uncertain():
     assert timeline.segments[0].scores
 
 
-def test_each_channel_is_heard_for_itself():
+def test_each_channel_is_processed_separately():
     left = voice_and_pauses([(3, 0.1), (4, 0.0)])
     right = voice_and_pauses([(3, 0.0), (4, 0.3)], seed=1)
     classifier = formula_classifier()
@@ -230,7 +230,7 @@ def test_silero_finds_speech_in_speech_and_none_in_noise(speech_data):
 
 
 @pytest.mark.data
-def test_composed_recordings_are_mostly_told_right(speech_data):
+def test_composed_recordings_are_mostly_right(speech_data):
     path = Path(__file__).parents[2] / "examples" / "benchmarks" / "composed.py"
     spec = spec_from_file_location("composed", path)
     composed = module_from_spec(spec)
