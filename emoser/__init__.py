@@ -5,7 +5,7 @@ The import is lightweight: each public name is loaded when it is first accessed.
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # pip enforces the minimum; running from a source tree would otherwise fail with a syntax error.
 if sys.version_info < (3, 11):  # noqa: UP036
@@ -46,12 +46,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from the module that defines it."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'emoser' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+if not TYPE_CHECKING:  # for a type checker, a name that is not imported above is an error
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from the module that defines it."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'emoser' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__version__"])

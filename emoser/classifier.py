@@ -1,14 +1,13 @@
-"""`EmotionClassifier`: the only place where audio meets a model.
+"""`EmotionClassifier`: predictions and timelines of recordings with a pretrained checkpoint.
 
-Takes anything audible and gives `Prediction`s. Decoding runs ahead in worker threads, long
-recordings pass through the model piece by piece in constant memory, and the answer for a
-recording does not depend on what it is predicted with. Knows nothing of training, and imports
-neither torch nor transformers: the runtime that it opens may.
+Decoding runs ahead in worker threads, long recordings are processed in chunks in constant memory,
+and a prediction does not depend on the other recordings of its batch. This module imports neither
+torch nor transformers; the runtime that it opens may.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ ON_ERROR = ("raise", "return")
 
 
 class EmotionClassifier:
-    """A pretrained checkpoint that tells the emotion of recordings.
+    """Predicts the emotion of recordings with a pretrained checkpoint.
 
     Several threads may share one classifier. Predicting changes no global state.
 
@@ -65,7 +64,7 @@ class EmotionClassifier:
     def __init__(
         self, opened: OpenedModel, *, labels: str | Mapping[str, str] | None = None
     ) -> None:
-        """Wrap an opened model; `from_pretrained` is the usual way in."""
+        """Wrap an opened model; use `from_pretrained` to load one."""
         self._runtime = opened.runtime
         self._config = opened.config
         self._info = opened.info
@@ -85,7 +84,7 @@ class EmotionClassifier:
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> "EmotionClassifier":
-        """Load a checkpoint: strictly, so that what runs is what was trained.
+        """Load a checkpoint strictly: every weight is used, and none is initialised at random.
 
         Args:
             model: A bundled name, a folder, a name that `emoser models` lists, or a Hub id.
@@ -99,14 +98,14 @@ class EmotionClassifier:
                 "valence3"), or a mapping from the checkpoint's labels to yours.
             revision: Branch, tag or commit of a Hub checkpoint.
             cache_dir: Where Hub files are kept; huggingface_hub's default when None.
-            local_files_only: Take a Hub checkpoint from the cache, without any request.
+            local_files_only: Load a Hub checkpoint from the cache only, without network requests.
             token: Hub token for gated or private checkpoints.
 
         Raises:
             CheckpointError: If the checkpoint is damaged or does not fit its configuration.
-            HubError: If it cannot be fetched.
-            DeviceError: If the device is not on this machine.
-            ValueError: If an option is none that emoser knows.
+            HubError: If it cannot be downloaded.
+            DeviceError: If the device is not available.
+            ValueError: If an option is unknown.
         """
         checkpoint = find_checkpoint(
             model,
@@ -125,12 +124,12 @@ class EmotionClassifier:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """The dimensions that predictions have, such as arousal; empty for most models."""
+        """The dimensions of predictions, such as arousal; empty for most models."""
         return tuple(order_dimensions(dict.fromkeys(self._config.dimensions, 0.0)))
 
     @property
     def info(self) -> ModelInfo:
-        """Where the checkpoint came from, what it is, and how it runs."""
+        """The source of the checkpoint, its properties, and how it runs."""
         return self._info
 
     def predict(
@@ -146,13 +145,46 @@ class EmotionClassifier:
         Raises:
             AudioError: If the recording cannot be decoded, is empty, or is not finite.
             OSError: If a file is missing or may not be read.
-            ValueError: If an array comes without its rate or in a shape that is ambiguous.
+            ValueError: If an array has no rate or an ambiguous shape.
         """
-        answers = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
-        (answer,) = answers
-        if isinstance(answer, EmoserError):
-            raise answer
+        (answer,) = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
         return answer
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["return"],
+    ) -> list[Prediction | EmoserError]: ...
+
+    @overload
+    def predict_batch(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str,
+    ) -> list[Prediction | EmoserError]: ...
 
     def predict_batch(
         self,
@@ -163,22 +195,22 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         progress: bool = False,
         on_error: str = "raise",
-    ) -> list[Prediction | EmoserError]:
+    ) -> list[Prediction] | list[Prediction | EmoserError]:
         """The emotions of many recordings, in their order; equal to `predict` on each.
 
         Args:
-            sources: What `predict` takes, any number of them, read as they are needed.
+            sources: Any number of sources as for `predict`, read as they are needed.
             sampling_rate: Rate in Hz of the arrays among them.
             channel: As for `predict`.
             batch_seconds: Seconds of audio in one batch, padding included; None lets the
                 engine choose (one recording at a time on a CPU, which is fastest there).
             progress: Show a progress bar when the standard error is a terminal.
-            on_error: "raise" at the first recording that cannot be read, or "return" its
-                error in its place.
+            on_error: "raise" at the first recording that cannot be read, or "return" its error
+                in its place.
 
         Raises:
             AudioError: If a recording cannot be read and `on_error` is "raise".
-            ValueError: If an option is none that emoser knows, or as for `predict`.
+            ValueError: If an option is unknown, or as for `predict`.
         """
         answers = self.iter_predictions(
             sources,
@@ -191,6 +223,39 @@ class EmotionClassifier:
         disable = None if progress else True
         return list(tqdm(answers, total=total, unit="file", disable=disable))
 
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: Literal["raise"] = "raise",
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: Literal["return"],
+    ) -> Iterator[Prediction | EmoserError]: ...
+
+    @overload
+    def iter_predictions(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        on_error: str,
+    ) -> Iterator[Prediction | EmoserError]: ...
+
     def iter_predictions(
         self,
         sources: Iterable[Source],
@@ -199,8 +264,8 @@ class EmotionClassifier:
         channel: Channel = "mix",
         batch_seconds: float | None = None,
         on_error: str = "raise",
-    ) -> Iterator[Prediction | EmoserError]:
-        """As `predict_batch`, giving each answer as soon as it and those before it are there."""
+    ) -> Iterator[Prediction] | Iterator[Prediction | EmoserError]:
+        """As `predict_batch`, yielding each prediction as soon as those before it are done."""
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
         if batch_seconds is not None and not batch_seconds > 0:
@@ -213,8 +278,8 @@ class EmotionClassifier:
             batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
             keep_errors=on_error == "return",
         )
-        heard = self._hear(sources, options)
-        return (item if isinstance(item, EmoserError) else self._predict(item) for item in heard)
+        output = self._infer(sources, options)
+        return (item if isinstance(item, EmoserError) else self._predict(item) for item in output)
 
     def timeline(  # noqa: PLR0913  # the public signature of the project
         self,
@@ -230,21 +295,21 @@ class EmotionClassifier:
     ) -> Timeline:
         """The emotions of a recording over time, in constant memory however long it is.
 
-        A model that classifies frames gives windows of about 0.2 s, each from the piece of
-        `window_seconds` around it. A model with dimensions gives theirs too, and one without
-        labels has segments of "speech" instead of emotions.
+        A model that classifies frames gives windows of about 0.2 s, each from the chunk of
+        `window_seconds` around it. Dimensions are included if the model has them; a model
+        without labels has segments of "speech" instead of emotions.
 
         Args:
-            source: What `predict` takes.
-            window_seconds: What the model hears at once.
-            hop_seconds: Time from one such piece to the next, at most a window.
-            smoothing: By how much another emotion must be ahead of the present one to take
-                over, in probability; 0 follows every window.
-            threshold: Probability below which a stretch is "uncertain".
-            vad: What tells silence from speech: "energy" (no dependency), "silero" (better;
-                needs the extra `vad`), or None for no silence.
-            channel: As for `predict`, or "each": every channel is heard for itself, and
-                windows, segments and `Timeline.per_channel` tell them apart.
+            source: As for `predict`.
+            window_seconds: Length of the chunks that the model gets.
+            hop_seconds: Time from one chunk to the next, at most the window.
+            smoothing: Lead in probability that another emotion needs to replace the present one;
+                0 follows every window.
+            threshold: Probability below which a segment is "uncertain".
+            vad: Voice activity detection: "energy" (no dependency), "silero" (better; needs the
+                extra `vad`), or None, which finds no silence.
+            channel: As for `predict`, or "each" for every channel separately; windows and
+                segments then name their channel, and `Timeline.per_channel` separates them.
             sampling_rate: Rate in Hz of an array or tensor, required there.
 
         Raises:
@@ -268,7 +333,7 @@ class EmotionClassifier:
 
     @property
     def _scorer(self) -> Scorer:
-        """The engine, and how its logits become scores."""
+        """The runtime, and how its logits become scores."""
         runtime, frame_seconds = self._runtime, self._config.frame_seconds
         by_frame = None
         if frame_seconds is not None and isinstance(runtime, FrameRuntime):
@@ -289,7 +354,7 @@ class EmotionClassifier:
     ) -> npt.NDArray[np.float32]:
         """Embeddings of many recordings: the pooled encoder output that the head reads, (N, D).
 
-        The pieces of a long recording are averaged by their length.
+        The chunks of a long recording are averaged, weighted by length.
 
         Raises:
             AudioError: If a recording cannot be read.
@@ -297,7 +362,7 @@ class EmotionClassifier:
         """
         rows = [
             (item.weights @ item.embeddings).astype(np.float32)
-            for item in self._hear(sources, InferenceOptions(self._window, sampling_rate))
+            for item in self._infer(sources, InferenceOptions(self._window, sampling_rate))
             if isinstance(item, RecordingOutput)
         ]
         return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
@@ -305,7 +370,7 @@ class EmotionClassifier:
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
-        The folder appears whole or not at all: a fault or a kill leaves the old one.
+        The write is atomic: after an error or a kill the old folder is unchanged.
 
         Raises:
             FileExistsError: If the folder is not empty and `overwrite` is off.
@@ -348,7 +413,7 @@ class EmotionClassifier:
     def _window(self) -> int:
         return round(self._config.max_seconds * self._config.sampling_rate)
 
-    def _hear(
+    def _infer(
         self, sources: Iterable[Source], options: InferenceOptions
     ) -> Iterator[RecordingOutput | EmoserError]:
         if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
@@ -358,29 +423,29 @@ class EmotionClassifier:
         return infer_recordings(sources, self._runtime, options)
 
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
-        """Probabilities of one piece, (C,) -> one per label of the classifier."""
+        """Probabilities of one chunk, (C,) -> one per label of the classifier."""
         known = logits[: len(self._config.labels)]
         if not len(known):
             return []
         values = [float(value) for value in _softmax(known / self._config.temperature)]
         return values if self._map is None else self._map.apply(values)[0]
 
-    def _predict(self, heard: RecordingOutput) -> Prediction:
+    def _predict(self, output: RecordingOutput) -> Prediction:
         num_labels = len(self._config.labels)
         values, unmapped = [], 0.0
         if num_labels:
-            logits = heard.logits[:, :num_labels] / self._config.temperature
-            values = [float(value) for value in heard.weights @ _softmax(logits)]
+            logits = output.logits[:, :num_labels] / self._config.temperature
+            values = [float(value) for value in output.weights @ _softmax(logits)]
         if self._map is not None:
             values, unmapped = self._map.apply(values)
         return Prediction.from_scores(
             dict(zip(self.labels, values, strict=True)),
-            duration=heard.duration,
-            quality=heard.quality,
-            dimensions=self._name_dimensions(heard.weights @ heard.logits),
+            duration=output.duration,
+            quality=output.quality,
+            dimensions=self._name_dimensions(output.weights @ output.logits),
             model=self._info.name,
-            source=heard.source,
-            num_windows=len(heard.windows),
+            source=output.source,
+            num_windows=len(output.windows),
             unmapped=unmapped,
         )
 

@@ -1,15 +1,15 @@
-"""The faults that emoser reports, and the exit code that each one ends a command with.
+"""The errors of emoser, and the exit code of a command for each.
 
-Knows nothing but Python. Misuse of a function raises a built-in (`ValueError`, `TypeError`);
-these classes are for faults of recordings, checkpoints, the Hub and the environment. Each is
-also a subclass of the nearest built-in, so that code which never heard of emoser can catch it.
+Misuse of a function raises a built-in error (`ValueError`, `TypeError`); these classes are for
+recordings, checkpoints, the Hub and the environment. Each is also a subclass of the nearest
+built-in error, so that code can catch it without importing emoser.
 """
 
 from typing import ClassVar
 
 
 class EmoserError(Exception):
-    """Anything that went wrong with a recording, a checkpoint, the Hub or the environment.
+    """An error of a recording, a checkpoint, the Hub or the environment.
 
     Example:
         >>> from emoser import load_audio
@@ -36,7 +36,7 @@ class CheckpointError(EmoserError, ValueError):
 
 
 class HubError(EmoserError, OSError):
-    """A checkpoint that could not be fetched or put: not found, gated, offline, or the Hub is down.
+    """A checkpoint could not be downloaded or uploaded: not found, gated, offline, or server error.
 
     Attributes:
         reason: One of "not-found", "no-revision", "no-file", "no-weights", "gated", "network",
@@ -51,19 +51,19 @@ class HubError(EmoserError, OSError):
 
 
 class DependencyError(EmoserError, ImportError):
-    """A package that a feature needs is absent or broken; the message holds the pip line."""
+    """A required package is missing or broken; the message has the pip command."""
 
     exit_code = 5
 
 
 class DeviceError(EmoserError, RuntimeError):
-    """A device that was asked for and is not there, or that ran out of memory."""
+    """A requested device that is not available, or that ran out of memory."""
 
     exit_code = 5
 
 
 def missing_extra(feature: str, extra: str) -> DependencyError:
-    """The one sentence for an absent optional package.
+    """The error for a missing optional package.
 
     Example:
         >>> print(missing_extra("decoding m4a", "media"))

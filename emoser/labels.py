@@ -1,7 +1,7 @@
-"""Names of emotions: canonical ones, the spellings seen in checkpoints, and maps between sets.
+"""Names of emotions: canonical names, spellings found in checkpoints, and maps between sets.
 
-Knows nothing of models or corpora. The codes of a corpus (`W` for anger in EmoDB) live in its
-reader, because the same letter means another emotion elsewhere.
+The codes of a corpus (`W` for anger in EmoDB) are in its reader, because the same letter means
+another emotion elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ CANONICAL_LABELS = (
 """The names that emoser itself uses, in the order of its tables."""
 
 DIMENSIONS = ("arousal", "dominance", "valence")
-"""Names of values that are no classes, in the order in which emoser shows them."""
+"""Names of continuous outputs, in the order in which emoser shows them."""
 
 ALIASES: Mapping[str, str] = {
     "neu": "neutral",
@@ -109,14 +109,14 @@ LABEL_SETS: Mapping[str, Mapping[str, str]] = {
         "negative": "negative",
     },
 }
-"""Coarser sets a classifier can answer in: Ekman's six and neutral, IEMOCAP's four, valence."""
+"""Coarser label sets: Ekman's six and neutral, IEMOCAP's four, valence."""
 
 
 def canonical_label(raw: str) -> str:
-    """The canonical name of a label as some checkpoint spells it; unknown names pass cleaned.
+    """The canonical name of a label of a checkpoint; an unknown name is only normalised.
 
-    Case, surrounding space, `_` and `-` do not matter, and of a bilingual `x/english` token
-    (emotion2vec) the English half counts.
+    Case, surrounding space, `_` and `-` are ignored. Of a bilingual token `x/english`
+    (emotion2vec) the English part counts.
 
     Example:
         >>> canonical_label("ANGER"), canonical_label("ps"), canonical_label("Bored")
@@ -128,7 +128,7 @@ def canonical_label(raw: str) -> str:
 
 
 def canonical_labels(raw: Sequence[str]) -> tuple[str, ...]:
-    """Canonical names in the same order; raw names are kept where two would become one.
+    """Canonical names in the same order; raw names are kept where two would be equal.
 
     Example:
         >>> canonical_labels(["neu", "hap", "ang", "sad"])
@@ -172,7 +172,7 @@ def order_dimensions(values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """How the labels of a checkpoint become the labels that the user asked for.
+    """The map from the labels of a checkpoint to the requested labels.
 
     Attributes:
         labels: The target labels, in order of first appearance among the source labels.
@@ -185,7 +185,7 @@ class LabelMap:
     def apply(self, probabilities: Sequence[float]) -> tuple[list[float], float]:
         """Probabilities of the target labels (sum 1) and the mass that had no target.
 
-        A mass of 1 without a target gives equal probabilities: nothing was said.
+        If no mass has a target, the probabilities are equal.
 
         Example:
             >>> map_labels(("angry", "fear", "happy"), "iemocap4").apply([0.2, 0.5, 0.3])
@@ -208,8 +208,8 @@ def map_labels(source: Sequence[str], target: str | Mapping[str, str]) -> LabelM
     """A map from the labels of a checkpoint to a named set or to the values of a mapping.
 
     Raises:
-        ValueError: If the set is unknown, a key of the mapping is no label of the checkpoint,
-            or no label would be left.
+        ValueError: If the set is unknown, a key of the mapping is not a label of the
+            checkpoint, or no label would be left.
     """
     if isinstance(target, str):
         if target not in LABEL_SETS:

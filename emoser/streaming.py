@@ -178,7 +178,7 @@ class EmotionStream:
     @property
     def delay_seconds(self) -> float:
         """The most seconds until speech shows in `latest`, computing time not included."""
-        num_hops = 1 if self._scorer.frame_seconds is None else 2  # cells wait for the next piece
+        num_hops = 1 if self._scorer.frame_seconds is None else 2  # cells wait for the next chunk
         return self._options.window_seconds / 2 + num_hops * self._options.hop_seconds
 
     def _process(self, events: Iterable[ChunkEvent]) -> list[Segment]:

@@ -8,7 +8,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would execute
 
 
 def printable(text: str) -> str:
-    r"""Text that cannot steer a terminal: control characters are shown as escapes.
+    r"""Text that cannot control a terminal: control characters become escapes.
 
     Example:
         >>> print(printable("a\x1b[31m\n"))
@@ -19,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things.
+    """A number with its noun.
 
     Example:
         >>> counted(1, "speaker"), counted(2_000, "recording")
@@ -41,7 +41,7 @@ def shorten(items: Sequence[str], limit: int = 8, *, separator: str = ", ") -> s
 
 
 def guard_cell(text: str) -> str:
-    """Text for a cell of a table that a spreadsheet will not take for a formula.
+    """Text for a table cell that a spreadsheet does not take for a formula.
 
     Example:
         >>> guard_cell("=1+1"), guard_cell("call.wav")

@@ -1,7 +1,7 @@
-"""Anything audible -> float32 mono samples at 16 kHz, whole or block by block.
+"""Decode audio to float32 mono samples at 16 kHz, whole or block by block.
 
-Takes a path, bytes, a binary file object, a NumPy array or a torch tensor (torch is never
-imported). Knows nothing of models, labels or windows.
+Takes a path, bytes, a binary file object, a NumPy array or a torch tensor; torch is never
+imported.
 """
 
 from dataclasses import dataclass, field
@@ -63,20 +63,20 @@ def load_audio(
 ) -> FloatArray:
     """All samples of a recording, float32 mono at 16 kHz, shape (T,).
 
-    Content decides how a file is decoded, never its extension. Values beyond 1.0 are kept.
+    The content of a file decides how it is decoded, not its extension. Values above 1.0 are kept.
 
     Args:
-        source: A path, bytes, a binary file object (read from where it stands and put back
-            there), a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels).
+        source: A path, bytes, a binary file object (read from its position, which is restored),
+            a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels).
         sampling_rate: Rate of an array in Hz, required for arrays; files state their own and
             this is ignored for them.
         channel: "mix" for the mean over the channels, "left", "right", or an index.
-        limits: What is refused.
+        limits: Recordings beyond these are refused.
 
     Raises:
         AudioError: If it cannot be decoded, is empty, too long or too large, or holds NaN.
-        OSError: FileNotFoundError, PermissionError, IsADirectoryError and their kin.
-        ValueError: If an array has no rate or no certain layout, or a channel is not there.
+        OSError: FileNotFoundError, PermissionError, IsADirectoryError and similar.
+        ValueError: If an array has no rate or an ambiguous layout, or a channel does not exist.
         TypeError: If `source` is none of the above.
         DependencyError: If the format needs the extra `media`.
 
@@ -134,7 +134,7 @@ def open_blocks(
         source: As for `load_audio`, like `sampling_rate`, `channel` and `limits`.
         sampling_rate: As for `load_audio`.
         channel: As for `load_audio`.
-        limits: As for `load_audio`; `max_whole_seconds` plays no part.
+        limits: As for `load_audio`; `max_whole_seconds` is ignored.
         block_seconds: Seconds of every block but the last.
 
     Raises:

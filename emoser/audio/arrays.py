@@ -1,7 +1,6 @@
-"""NumPy arrays and torch tensors as recordings: numbers scaled, channels told apart.
+"""NumPy arrays and torch tensors as recordings: scaled to float32, with channels identified.
 
-Never imports torch (a tensor is known by what it can do) and never writes to what it was
-handed.
+Never imports torch (a tensor is recognised by its methods) and never writes to its input.
 """
 
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ MAX_CHANNEL_AXIS = 64
 
 
 def is_tensor(source: object) -> bool:
-    """Whether `source` is a torch tensor, told by its methods."""
+    """Whether `source` is a torch tensor, by its methods."""
     return all(hasattr(source, name) for name in ("detach", "cpu", "numpy", "dtype"))
 
 
@@ -38,14 +37,12 @@ def open_array(source: Any, sampling_rate: int | None, limits: AudioLimits) -> N
         limits: What is accepted.
 
     Raises:
-        ValueError: If the rate is missing or out of range, or the layout is not certain.
-        TypeError: If the numbers are of a kind that is no audio.
+        ValueError: If the rate is missing or out of range, or the layout is ambiguous.
+        TypeError: If the dtype is not one of audio.
         AudioError: If there are no samples.
     """
     values = _tensor_values(source) if is_tensor(source) else np.asarray(source)
-    scale_to_float(
-        np.empty(0, values.dtype)
-    )  # a wrong dtype is refused before anything else is looked at
+    scale_to_float(np.empty(0, values.dtype))  # refuses a wrong dtype first
     rate = _checked_rate(values, sampling_rate, limits)
     frames = _frames_first(values)
     if frames.shape[1] > limits.max_channels:
@@ -83,7 +80,7 @@ def _checked_rate(values: NDArray[Any], sampling_rate: int | None, limits: Audio
 
 
 def _frames_first(values: NDArray[Any]) -> NDArray[Any]:
-    """A view of shape (T, channels); the rule for which axis is which is here alone."""
+    """A view of shape (T, channels); the only place that decides which axis is which."""
     if values.ndim not in (1, 2):
         raise ValueError(
             f"array of shape {values.shape} has {values.ndim} dimensions; pass (samples,), "

@@ -1,6 +1,6 @@
 """A recording, block by block: float32 mono at 16 kHz in constant memory.
 
-The one path from any source to samples; reading whole is joining the blocks.
+The only path from a source to samples; a whole recording is its blocks joined.
 """
 
 from collections.abc import Generator, Iterator
@@ -35,7 +35,7 @@ class AudioBlocks:
         name: The path or file name as it is; None for bytes and arrays.
         source_rate: Sampling rate of the recording in Hz.
         num_channels: Channels of the recording.
-        declared_seconds: Length that the header claims; None if unknown. Never relied on.
+        declared_seconds: Length according to the header; None if unknown. Not reliable.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class AudioBlocks:
         self.close()
 
     def close(self) -> None:
-        """Close what was opened; a file object of the caller stays open where it stood."""
+        """Close what was opened; a file object of the caller stays open at its old position."""
         self._blocks.close()
         self._resources.close()
 
@@ -91,8 +91,8 @@ class AudioBlocks:
         """The next block, shape (n,).
 
         Raises:
-            AudioError: If what follows is damaged, too long, or holds NaN or infinity; at the
-                end, if there was no sample at all.
+            AudioError: If the rest is damaged, too long, or holds NaN or infinity; at the
+                end, if there were no samples.
         """
         return next(self._blocks)
 
@@ -210,7 +210,7 @@ def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
         return np.ascontiguousarray(frames[:, channel])
     if frames.shape[1] == 1:
         return frames[:, 0]
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused
         mean: FloatArray = frames.mean(axis=1)
     return mean
 

@@ -1,7 +1,7 @@
-"""What the header of a file claims about its length, set right before a decoder sees it.
+"""Correct the length that the header of a file declares, before a decoder reads it.
 
-Reads chunk headers only. In the reader's view (never in the file) a size beyond the end becomes
-the true one, and the size that streaming writers leave open is filled in.
+Reads chunk headers only. In the reader's view (never in the file) a size beyond the end is
+replaced by the true one, and a size that a streaming writer left open is filled in.
 """
 
 import struct
@@ -13,7 +13,7 @@ from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import AIFF, AU, CAF, MP3, OGG, RF64, RIFX, W64, WAV, Container
 from emoser.errors import AudioError
 
-# Writers that cannot seek back leave 0 or one of the largest numbers in place of the size.
+# Writers that cannot seek leave the size 0 or near the largest number.
 UNKNOWN_FROM = 0x7FFF_0000
 _MAX_CHUNKS = 1_000
 _OGG_TAIL_BYTES = 131_072  # two of the largest pages
@@ -52,7 +52,7 @@ class _Chunk:
 
 
 def settle_declared_size(reader: ByteReader, container: Container, name: str) -> bool:
-    """Set the declared size right in the view; True if data are missing at the end.
+    """Correct the declared size in the view; True if data are missing at the end.
 
     Raises:
         AudioError: If the header would overflow the decoder's arithmetic.
@@ -108,7 +108,7 @@ def _chunks(reader: ByteReader, layout: _Layout) -> Iterator[_Chunk]:
 def _declared_size(
     reader: ByteReader, container: Container, data: _Chunk, chunks: list[_Chunk]
 ) -> int | None:
-    """Bytes of data that the header claims; None where it leaves them open."""
+    """Bytes of data according to the header; None where it leaves them open."""
     ds64 = next((chunk for chunk in chunks if chunk.name == b"ds64"), None)
     if container is RF64 and ds64 is not None and data.size == 0xFFFF_FFFF:
         (size,) = struct.unpack("<Q", reader.read_at(ds64.start + 8, 8).ljust(8, b"\0"))
@@ -155,7 +155,7 @@ def _au_is_cut(reader: ByteReader) -> bool:
 
 
 def _ogg_is_cut(reader: ByteReader) -> bool:
-    """Whether the last page is incomplete or does not say that it is the last."""
+    """Whether the last page is incomplete or not marked as the last."""
     tail = reader.read_at(max(0, reader.size - _OGG_TAIL_BYTES), _OGG_TAIL_BYTES)
     page = tail[max(0, tail.rfind(b"OggS\0")) :]
     if len(page) < 27 or len(page) < 27 + page[26]:

@@ -1,6 +1,6 @@
-"""Bytes that libsndfile decodes -> blocks of float32 frames.
+"""Decode with libsndfile into blocks of float32 frames.
 
-One of two decoders (the other is `media`); it knows neither limits of length nor resampling.
+One of two decoders; the other is `media`.
 """
 
 import math
@@ -21,24 +21,24 @@ from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import Container
 from emoser.errors import AudioError
 
-# What libsndfile may decode; it knows forty more kinds, rarely used and rarely tested.
+# The formats that libsndfile may decode; its forty others are rarely used and rarely tested.
 _FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC", "OGG", "MP3", "MPEG"}
 _SUBTYPES = {
     *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"),
     *("IMA_ADPCM", "MS_ADPCM", "GSM610"),
     *("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
 }
-# Frames times channels decoded at a time: few calls, and what becomes of them stays in the cache.
+# Frames times channels decoded at a time: few calls, and the results fit the processor cache.
 READ_VALUES = 96_000
-# After a decoder error, steps in frames with which the last good samples are fetched.
+# After a decoder error, the last good samples are read in steps of these many frames.
 _RECOVERY_STEPS = (256, 16, 1)
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is untyped here
-    """A sound file that soundfile reads straight on.
+    """A sound file that soundfile reads sequentially.
 
-    After every read soundfile seeks to where it stands if it can, which makes libmpg123 lose its
-    bit reservoir and complain on standard error, and slows every compressed format down.
+    After every read of a seekable file soundfile seeks to the current position. That makes
+    libmpg123 lose its bit reservoir and warn on standard error, and slows compressed formats.
     """
 
     def seekable(self) -> bool:
@@ -121,7 +121,7 @@ def _read(file: _ForwardFile, num_frames: int) -> FloatArray:
 def _recover(
     reader: ByteReader, container: Container, position: int, name: str
 ) -> Iterator[FloatArray]:
-    """The good frames after `position`: libsndfile drops all of a read that meets an error."""
+    """The good frames after `position`: libsndfile drops a whole read if it meets an error."""
     for step in _RECOVERY_STEPS:
         with _open(reader, container, name) as file:
             try:

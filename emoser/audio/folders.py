@@ -1,6 +1,6 @@
-"""Which recordings a folder holds, in an order that does not change, and shards of them.
+"""Find the recordings of a folder in a stable order, and split them into shards.
 
-Goes by names alone and opens nothing.
+Uses file names only and opens no file.
 """
 
 import os
@@ -17,13 +17,13 @@ AUDIO_SUFFIXES = frozenset(
 
 
 def find_recordings(folder: str | os.PathLike[str]) -> list[str]:
-    """The audio files under a folder by their suffix, each folder's own files before its folders'.
+    """The audio files under a folder by their suffix, each folder's files before its subfolders'.
 
     Links to folders are not followed.
 
     Raises:
-        AudioError: If there is none.
-        NotADirectoryError: If `folder` is no folder.
+        AudioError: If there are none.
+        NotADirectoryError: If `folder` is not a folder.
     """
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"{os.fspath(folder)} is not a folder; pass one to search")
@@ -43,10 +43,10 @@ def find_recordings(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """A shard as people write it: "3/16" is the third of sixteen.
+    """Parse a shard: "3/16" is the third of sixteen.
 
     Raises:
-        ValueError: If it is no such thing.
+        ValueError: If the text has another form.
 
     Example:
         >>> parse_shard("3/16")

@@ -1,8 +1,8 @@
 """MP3, ADTS AAC and AMR frame headers: where frames begin and how long they are.
 
-These formats have no header of their own, or next to none. A file is one of them when one
-frame header leads to the next; decoders, which would search through any bytes at all and
-(libmpg123) complain on standard error, get nothing else.
+These formats have no file header, or almost none. A file is accepted as one of them if one frame
+header leads to the next. Decoders get nothing else, because they search any bytes for frames and
+libmpg123 warns on standard error.
 """
 
 from emoser.audio.reader import ByteReader
@@ -22,7 +22,7 @@ _AMR_FRAME_BYTES = {
 }
 _HAS_FRAMES, _HAS_BYTES = 1, 2  # flags of a Xing frame
 _WINDOW_BYTES = 2**18
-_MAX_PADDING = 65_536  # zero bytes that taggers leave between an ID3 tag and the first frame
+_MAX_PADDING = 65_536  # zero bytes between an ID3 tag and the first frame
 
 
 def id3_end(reader: ByteReader) -> int:
@@ -78,7 +78,7 @@ def starts_amr(reader: ByteReader) -> bool:
 
 
 def mpeg_frame_length(header: bytes) -> int | None:
-    """Bytes of the frame that a 4-byte MPEG audio header opens; None if it is no such header.
+    """Bytes of the frame that a 4-byte MPEG audio header opens; None if it is not such a header.
 
     Example:
         >>> mpeg_frame_length(bytes.fromhex("fffb9064"))
@@ -112,12 +112,12 @@ def _adts_frame_length(header: bytes) -> int | None:
 
 
 def settle_frame_count(reader: ByteReader) -> None:
-    """Let the view begin with an information frame that tells libmpg123 no lies.
+    """Make the view begin with an information frame that is correct for libmpg123.
 
-    Tags before the sound are left out. An information (Xing) frame that is there gets the true
-    number of bytes, or a shortened file would draw a warning on standard error; its number of
-    frames stays as declared, which is how the loss is noticed. Where there is none, one is put
-    in front: libmpg123 would else guess the length from the first bit rate and stop there.
+    Tags before the audio are removed. An existing information (Xing) frame gets the true number
+    of bytes, because a shortened file would cause a warning on standard error; its declared
+    number of frames is kept, which shows the loss. Without one, a frame is inserted, because
+    libmpg123 would estimate the length from the first bit rate and stop there.
     """
     start = id3_end(reader)
     frame = reader.read_at(start, 64)

@@ -1,7 +1,4 @@
-"""How much of a recording is accepted, and the shape of a decoded one.
-
-Numbers and a plain container only: it opens nothing and has never heard of a file format.
-"""
+"""Limits of a recording, and the container of a decoded one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -15,7 +12,7 @@ from emoser.errors import AudioError
 SAMPLING_RATE = 16_000  # Hz; what every encoder was trained on
 MIN_SAMPLES = 400  # receptive field of the encoders, 25 ms at SAMPLING_RATE
 
-# Values (frames times channels) decoded at a time: 8 MB of float32 whatever a header claims.
+# Values (frames times channels) decoded at a time: 8 MB of float32, whatever the header says.
 MAX_BLOCK_VALUES = 2**21
 
 FloatArray = NDArray[np.float32]
@@ -23,18 +20,18 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What a recording may be before it is refused.
+    """The limits beyond which a recording is refused.
 
     Attributes:
-        max_seconds: Longest recording that is decoded, by what was decoded, never by a header.
+        max_seconds: Longest recording, by decoded samples and not by its header.
         max_bytes: Largest file, and the most that is copied from a stream that cannot seek.
-        max_channels: Most channels.
+        max_channels: Largest number of channels.
         min_sampling_rate: Lowest sampling rate in Hz.
         max_sampling_rate: Highest sampling rate in Hz.
-        max_whole_seconds: Longest recording that is held in memory in one piece.
+        max_whole_seconds: Longest recording that is held in memory as a whole.
 
     Raises:
-        ValueError: If a limit is not a positive number, or the rates are the wrong way round.
+        ValueError: If a limit is not a positive number, or the lowest rate is above the highest.
 
     Example:
         >>> AudioLimits(max_seconds=60.0).max_channels
@@ -66,9 +63,9 @@ class NativeAudio:
     Attributes:
         sampling_rate: Hz, as stored.
         num_channels: Channels, as stored.
-        declared_seconds: What the header claims; None where it claims nothing.
+        declared_seconds: Length according to the header; None if it has none.
         blocks: Blocks of shape (n, num_channels), C order, float32, any n >= 1.
-        truncated: True when less was there than declared; final once `blocks` is exhausted.
+        truncated: True if less was decoded than declared; final once `blocks` is exhausted.
     """
 
     sampling_rate: int

@@ -1,8 +1,8 @@
-"""Bytes that only FFmpeg decodes (m4a, aac, mp4, webm, amr, wma) -> blocks of float32 frames.
+"""Decode m4a, aac, mp4, webm, amr and wma with FFmpeg into blocks of float32 frames.
 
-The other decoder is `decoding`. PyAV, the extra `media`, is imported here alone. FFmpeg gets one
-demuxer, no protocol, no file name and a short list of codecs, so that a file cannot make it
-open another file or the network.
+The other decoder is `decoding`. Only this module imports PyAV (extra `media`). FFmpeg gets one
+demuxer, no protocol, no file name and a short list of codecs, so that a file cannot make it open
+another file or the network.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import Container
 from emoser.errors import AudioError, missing_extra
 
-# No protocol has this name: whatever a file refers to stays closed.
+# No protocol has this name, so nothing that a file refers to is opened.
 _DEMUXERS = "mov,matroska,webm,aac,amr,asf,caf"
 _OPTIONS = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
 _CODECS = {

@@ -1,7 +1,6 @@
-"""Live sound as blocks: the microphone, and raw samples that come through a pipe.
+"""Live audio in blocks: the microphone, and raw samples from a pipe.
 
-Knows nothing of emotions. What is lost is counted and its place filled with silence, so that
-times stay true.
+Lost samples are counted and replaced by silence, so that times stay correct.
 """
 
 import queue
@@ -12,12 +11,13 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
+from emoser.audio.limits import SAMPLING_RATE
 from emoser.errors import DeviceError, missing_extra
 
 BLOCK_SECONDS = 0.1
-MAX_WAITING_SECONDS = 10.0  # sound that waits while the model is busy; beyond, blocks are lost
+MAX_WAITING_SECONDS = 10.0  # audio queued while the model is busy; further blocks are lost
 PCM_FORMATS = {"u8": "u1", "s16le": "<i2", "s32le": "<i4", "f32le": "<f4", "f64le": "<f8"}
-"""Sample formats of raw sound by the names that FFmpeg gives them."""
+"""Sample formats of raw audio by their FFmpeg names."""
 
 
 class Microphone:
@@ -25,14 +25,16 @@ class Microphone:
 
     Args:
         sampling_rate: Rate in Hz.
-        device: Name or number of the input as sounddevice lists it; the default one when None.
+        device: Name or number of the input in sounddevice; None for the default input.
 
     Raises:
         DependencyError: If sounddevice, or the PortAudio under it, is not installed.
-        DeviceError: If there is no such microphone.
+        DeviceError: If the microphone does not exist or cannot be opened.
     """
 
-    def __init__(self, *, sampling_rate: int = 16_000, device: str | int | None = None) -> None:
+    def __init__(
+        self, *, sampling_rate: int = SAMPLING_RATE, device: str | int | None = None
+    ) -> None:
         try:
             import sounddevice
         except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
@@ -75,8 +77,8 @@ class Microphone:
     def _receive(
         self, block: npt.NDArray[np.float32], num_samples: int, _time: Any, status: Any
     ) -> None:
-        """Called by sounddevice in a thread of its own, which must never wait."""
-        if status.input_overflow:  # lost below us, by an amount that nobody knows
+        """Called by sounddevice in its own thread, which must not block."""
+        if status.input_overflow:  # an unknown number of samples was lost
             self.num_dropped += 1
         try:
             self._blocks.put_nowait((self._lost, block.copy()))
@@ -89,15 +91,15 @@ class Microphone:
 def read_pcm(
     file: BinaryIO, *, sampling_rate: int, sample_format: str = "s16le", num_channels: int = 1
 ) -> Iterator[npt.NDArray[Any]]:
-    """Blocks of raw sound of shape (n, channels), as soon as they come, until the file ends.
+    """Blocks of raw audio of shape (n, channels) as they arrive, until the file ends.
 
-    A sample that the end cuts in two is left out.
+    An incomplete sample at the end is dropped.
 
     Args:
-        file: Gives the samples of all channels in turn, without any header.
+        file: Interleaved samples without a header.
         sampling_rate: Rate in Hz.
         sample_format: One of `PCM_FORMATS`.
-        num_channels: How many channels take turns.
+        num_channels: Number of interleaved channels.
 
     Raises:
         ValueError: If the format is unknown, or the rate or the number is not positive.

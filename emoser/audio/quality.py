@@ -1,8 +1,8 @@
-"""Samples, block by block -> flags that say what is wrong with a recording.
+"""Quality flags of a recording, from its samples in blocks.
 
-Knows thresholds and nothing of files. It judges the one channel (or mix) that the model hears.
-The thresholds were set on 8,543 clips of acted and read speech (five corpora) and on copies of
-them that were clipped, or sent through a telephone band; beside each stands what was seen.
+Measures the channel (or mix) that the model gets. The thresholds were set on 8,543 clips of acted
+and read speech (five corpora) and on copies that were clipped or limited to the telephone band;
+the comment at each gives the measured values.
 """
 
 import numpy as np
@@ -28,13 +28,13 @@ DC_OFFSET = 0.01
 # brought to 16 kHz by a good resampler and stored in 16 bit has them at least 52 dB below.
 # Linear interpolation leaves images at -25 dB and is not found.
 NARROW_BAND_DB = -49.0
-NARROW_BAND_RATE = 12_000  # Hz; below it nothing above 6 kHz can have been stored
-# Two syllables; below it the labels in the corpora are chance.
+NARROW_BAND_RATE = 12_000  # Hz; at a lower rate there is nothing above 6 kHz
+# Two syllables; labels of shorter clips in the corpora are at chance level.
 SHORT_SECONDS = 0.5
 
 _FRAME = 512  # samples at 16 kHz, 32 ms
 _BIN_RATIO = 1.005  # levels of plateaus are counted in steps of half a per cent
-# What lies two steps below the plateaus that count is not looked at: the peak can only grow.
+# Levels two steps below the counted plateaus are skipped: the peak can only grow.
 _COUNTED_PEAK_RATIO = PLATEAU_PEAK_RATIO / _BIN_RATIO**2
 _MAX_LEVEL = 16.0
 _NUM_BINS = int(np.log(_MAX_LEVEL / MIN_CLIPPED_PEAK) / np.log(_BIN_RATIO)) + 2
@@ -44,9 +44,9 @@ _WINDOW = np.hanning(_FRAME).astype(np.float32).astype(np.float64)
 
 
 class QualityMeter:
-    """Judges a recording in constant memory.
+    """Measures the quality of a recording in constant memory.
 
-    Give it every block twice: as recorded to `update`, and at 16 kHz to `update_resampled`.
+    Pass every block twice: as recorded to `update`, and at 16 kHz to `update_resampled`.
 
     Example:
         >>> meter = QualityMeter(16_000)
@@ -75,11 +75,11 @@ class QualityMeter:
         self._frames.update(samples)
 
     def mark_truncated(self) -> None:
-        """Note that less could be decoded than was declared."""
+        """Record that less was decoded than declared."""
         self._truncated = True
 
     def flags(self) -> tuple[str, ...]:
-        """The flags that hold for what was seen so far, in the order of `FLAGS`."""
+        """The flags of the samples so far, in the order of `FLAGS`."""
         seconds = self._num_samples / self._sampling_rate
         silent = self._frames.loudest_dbfs() < SILENCE_DBFS
         narrow = self._sampling_rate < NARROW_BAND_RATE or (
@@ -97,10 +97,10 @@ class QualityMeter:
 
 
 class _PlateauCounter:
-    """Counts samples on plateaus by their level; which level is the peak is known at the end."""
+    """Counts samples on plateaus by level; the peak level is known only at the end."""
 
     def __init__(self, lag: int) -> None:
-        self._lag = lag  # samples; 1/16000 s, so that the rate does not change the verdict
+        self._lag = lag  # samples; 1/16000 s, so that the result does not depend on the rate
         self._tail = np.empty(0, np.float32)
         self._peak = 0.0
         self._num_samples = 0
@@ -112,13 +112,13 @@ class _PlateauCounter:
         self._num_samples += len(samples)
         joined = np.concatenate([self._tail, samples])
         levels = np.abs(joined)
-        if (peak := float(levels.max())) > _MAX_LEVEL:  # absurd values would overflow
+        if (peak := float(levels.max())) > _MAX_LEVEL:  # larger values would overflow
             joined, levels = joined.clip(-_MAX_LEVEL, _MAX_LEVEL), levels.clip(max=_MAX_LEVEL)
         self._peak = max(self._peak, min(peak, _MAX_LEVEL))
         self._tail = joined[-2 * self._lag :].copy()
         lowest = max(MIN_CLIPPED_PEAK, self._peak * _COUNTED_PEAK_RATIO)
         places = self._lag + np.flatnonzero(levels[self._lag : -self._lag] >= lowest)
-        if not len(places):  # as in most seconds: few samples are near the peak
+        if not len(places):  # the usual case: few samples are near the peak
             return
         centres = joined[places]
         still = np.abs(centres - joined[places - self._lag]) <= PLATEAU_STEP
@@ -178,7 +178,7 @@ class _FrameMeter:
         self._high = max(self._high, _peak_power(spectrum[:, _HIGH_BAND]))
 
     def _measure_lone_tail(self) -> None:
-        """A recording shorter than one frame is one frame, filled up with its mean."""
+        """Measure a recording shorter than a frame as one frame, padded with its mean."""
         if not self._seen_frame and len(self._tail):
             frame = np.full(_FRAME, self._tail.mean(), np.float32)
             frame[: len(self._tail)] = self._tail
@@ -191,5 +191,5 @@ def _sum_squares(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _peak_power(spectrum: NDArray[np.complex128]) -> float:
-    """Power of the strongest frame, of a band of each, (n, bins)."""
+    """Power of the strongest frame in a band, (n, bins)."""
     return float(_sum_squares(spectrum.view(np.float64)).max())

@@ -1,7 +1,4 @@
-"""Bytes of an open file as decoders may see them: nameless, read-only, seekable.
-
-Knows neither paths nor formats.
-"""
+"""The view of an open file that decoders get: without a name, read-only and seekable."""
 
 import os
 from typing import Any, BinaryIO
@@ -10,21 +7,21 @@ from typing import Any, BinaryIO
 class ByteReader:
     """A read-only, seekable view of an open file, without the file's name.
 
-    Decoders get this instead of the file: FFmpeg acts on names it finds, and a C library cannot
-    pass on a Python exception. An OSError while reading ends the data and is raised by
+    Decoders get this instead of the file: FFmpeg acts on file names, and a C library cannot
+    propagate a Python exception. An OSError while reading ends the data and is raised by
     `raise_failure`. Bytes can be replaced in the view, never in the file.
 
     Args:
         file: Open for reading and seekable; it is not closed.
         start: Position in the file at which the view begins.
-        own: Whether nobody else reads from the open file meanwhile.
+        own: Whether nothing else reads from the open file.
     """
 
     def __init__(self, file: BinaryIO, *, start: int = 0, own: bool = False) -> None:
         self._file = file
         self._own = own
         self._start = start  # of the file's part, in the file
-        self._head = b""  # what stands before the file's part
+        self._head = b""  # bytes before the file's part
         self._position = 0
         self._patches: list[tuple[int, bytes]] = []
         self._failure: OSError | None = None
@@ -42,16 +39,16 @@ class ByteReader:
         self._position = 0
 
     def take_descriptor(self) -> int | None:
-        """The descriptor of the file, at its start, where the view is that file as it is.
+        """The descriptor of the file, at its start, if the view is the unchanged file.
 
-        A C library reads from it without calling back. None where bytes were replaced, where the
-        file is the caller's, and on Windows, whose libraries do not share descriptors.
+        A C library can read from it without calling Python. None if bytes were replaced, if the
+        file is the caller's, and on Windows, where libraries do not share descriptors.
         """
         if not self._own or self._start or self._head or self._patches or os.name != "posix":
             return None
         self._file.seek(0)
         descriptor = self._file.fileno()
-        os.lseek(descriptor, 0, os.SEEK_SET)  # a buffered file stands behind what it gave
+        os.lseek(descriptor, 0, os.SEEK_SET)  # the position of a buffered file differs
         return descriptor
 
     def raise_failure(self) -> None:
@@ -65,7 +62,7 @@ class ByteReader:
         return self.read(size)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes from the position on; all that is left when negative."""
+        """Up to `size` bytes from the position; all that are left if negative."""
         left = max(0, self.size - self._position)
         size = left if size < 0 else min(size, left)
         data = self._head[self._position : self._position + size]
@@ -76,9 +73,9 @@ class ByteReader:
         return data
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from the position on; how many bytes there were for it.
+        """Fill a buffer from the position; returns the number of bytes.
 
-        What soundfile calls for every 8 KiB, so without a copy where nothing was replaced.
+        soundfile calls it for every 8 KiB, so nothing is copied unless bytes were replaced.
         """
         target = memoryview(buffer)
         if self._patches or self._head:

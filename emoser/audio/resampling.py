@@ -1,8 +1,7 @@
-"""Mono samples of any sampling rate to 16 kHz, whole or in pieces, with the same numbers.
+"""Resample mono samples to 16 kHz, whole or in blocks, with identical results.
 
-Works on arrays only: it has never heard of files or channels. The resampler is soxr at its HQ
-setting: the alias of a 9 kHz tone lies 140 dB down, and any cutting into pieces gives
-the same samples bit for bit.
+The resampler is soxr at its HQ setting: the alias of a 9 kHz tone is 140 dB down, and blocks of
+any size give bit-identical samples.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ from emoser.audio.limits import SAMPLING_RATE, FloatArray
 
 
 class StreamResampler:
-    """Resamples a stream of blocks; joined, the outputs are what one call would have given.
+    """Resamples a stream of blocks; the joined outputs equal those of a single call.
 
     Holds the filter's memory, so one object serves one stream. The output of `push` lags
     behind its input by a few milliseconds; `flush` gives the rest and ends the stream. At
@@ -60,7 +59,7 @@ class StreamResampler:
 
     def _resample(self, block: FloatArray, *, last: bool) -> FloatArray:
         if self._ended:
-            raise ValueError("this stream has been flushed; make a StreamResampler per stream")
+            raise ValueError("this stream has been flushed; use one StreamResampler per stream")
         self._ended = last
         if self._stream is None:
             return block

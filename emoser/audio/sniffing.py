@@ -1,7 +1,6 @@
-"""The first bytes of a file -> which container it is, or a sentence on what it looks like.
+"""Identify the container of a file by its first bytes, or describe what the file looks like.
 
-An allow-list: what is not named here is not decoded, whatever its name ends in. Reads a few
-bytes and decodes nothing.
+An allow-list: a format that is not listed here is not decoded, whatever the file extension.
 """
 
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ HEAD_BYTES = 512
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file that is decoded.
+    """A container format that is decoded.
 
     Attributes:
-        label: What people call it.
+        label: Its usual name.
         ffmpeg_format: FFmpeg's name of the demuxer; empty where libsndfile decodes it.
     """
 
@@ -89,10 +88,10 @@ _LOOKS = (  # (offset, bytes in lower case, phrase)
 
 
 def identify(reader: ByteReader, name: str) -> Container:
-    """The container by its content; the extension plays no part.
+    """The container by its content, regardless of the extension.
 
     Raises:
-        AudioError: If it is none that is decoded, saying what it looks like.
+        AudioError: If the format is not decoded; the message says what the file looks like.
     """
     head = reader.read_at(0, HEAD_BYTES)
     reader.raise_failure()
@@ -112,10 +111,10 @@ def identify(reader: ByteReader, name: str) -> Container:
 
 
 def refuse_unknown(head: bytes, name: str) -> None:
-    """Refuse a stream by its first bytes, where these alone tell that it is no audio.
+    """Refuse a stream whose first bytes already show that it is not audio.
 
     Raises:
-        AudioError: Saying what it looks like.
+        AudioError: If so; the message says what the file looks like.
     """
     may_be_mpeg = head[:3] == b"ID3" or (head[0] == 0xFF and head[1] >= 0xE0)
     if _container_of(head) is None and not may_be_mpeg:

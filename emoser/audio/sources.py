@@ -1,7 +1,7 @@
-"""What a caller hands in -> a short name for it, and bytes that decoders can seek in.
+"""Sources of audio: a short name for each, and its bytes as a seekable reader.
 
-Knows paths, bytes and file objects, not what the bytes mean. It writes nothing beside the
-user's files, closes nothing it did not open, and puts a caller's file object back where it was.
+Writes no file next to the user's, closes only what it opened, and restores the position of a
+caller's file object.
 """
 
 import errno
@@ -25,7 +25,7 @@ from emoser.errors import AudioError
 
 
 class TensorLike(Protocol):
-    """A torch tensor, known by its methods because this package never imports torch."""
+    """A torch tensor, described by its methods because this package never imports torch."""
 
     def detach(self) -> Any:
         """The tensor without its gradient."""
@@ -68,7 +68,7 @@ def describe_source(source: Source) -> str:
 
 
 def source_name(source: Source) -> str | None:
-    """The path of a file or the name of a file object exactly as it is; None without one."""
+    """The path of a file or the name of a file object, unchanged; None without one."""
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
     name = getattr(source, "name", None) if hasattr(source, "read") else None
@@ -79,11 +79,11 @@ def source_name(source: Source) -> str | None:
 def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
     """The bytes of a path, of bytes or of a binary file object.
 
-    A file object is read from where it stands. One that cannot seek, or that is not plainly a
-    file or memory, is copied first, at most `limits.max_bytes`.
+    A file object is read from its position. One that cannot seek, or is neither a regular file
+    nor memory, is copied first, up to `limits.max_bytes`.
 
     Raises:
-        OSError: The kind that Python gives for a missing file, a directory, no permission.
+        OSError: The subclass that Python raises for a missing file, a directory, no permission.
         AudioError: If it is empty, too large, a URL, or no regular file.
         TypeError: If `source` is none of these.
     """
@@ -123,13 +123,13 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
             "open it yourself and pass the file object if it is meant to be read"
         )
     try:
-        return open(path, "rb", buffering=0)  # decoders read in pieces of their own
+        return open(path, "rb", buffering=0)  # decoders buffer themselves
     except PermissionError as error:
         raise _explained(error, f"{name} may not be read; change its permissions") from error
 
 
 def _explained(error: OSError, sentence: str) -> OSError:
-    """An error of the same class and number that prints as a sentence."""
+    """An error of the same class and number with a message for people."""
     explained = type(error)(sentence)
     explained.errno = error.errno
     return explained
@@ -155,13 +155,13 @@ def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterato
 
 
 def _is_plain_file(file: BinaryIO) -> bool:
-    """Whether it reads memory or a regular file, where reading fails with OSError or not at all."""
+    """Whether it reads memory or a regular file, where only an OSError can occur."""
     raw = getattr(file, "raw", file) if isinstance(file, io.BufferedIOBase) else file
     return isinstance(raw, io.BytesIO | io.FileIO) and file.seekable()
 
 
 def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> None:
-    """Copy a stream, refusing what is no audio as soon as its first bytes are there."""
+    """Copy a stream; refuse it as soon as its first bytes show that it is not audio."""
     is_known = False
     for data in _chunks(file, name):
         spool.write(data)

@@ -1,15 +1,15 @@
-"""Blocks of samples in; windows to be heard and stretches of speech and silence out.
+"""Cut blocks of samples at 16 kHz into chunks for the model, and find speech and silence.
 
-The same events for any size of blocks, in constant memory, for files and for live sound alike.
-Works on samples at 16 kHz: it has never heard of files, models or emotions.
+Gives the same events for any block size, in constant memory, for files and live audio.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from emoser.inference.options import check_vad
 from emoser.inference.vad import (
     FRAME_SAMPLES,
     EnergyDetector,
@@ -22,28 +22,32 @@ from emoser.inference.windows import WindowCutter
 Samples = npt.NDArray[np.float32]
 
 
-def _open_silero() -> VoiceDetector:
+def open_detector(vad: str | None) -> VoiceDetector | None:
+    """A new detector by its name in `VADS`; None for none.
+
+    Raises:
+        DependencyError: If it needs a package that is not installed.
+        ValueError: If the name is unknown.
+    """
+    check_vad(vad)
+    if vad is None:
+        return None
+    if vad == "energy":
+        return EnergyDetector()
     from emoser.inference.silero import SileroDetector
 
     return SileroDetector()
 
 
-DETECTORS: Mapping[str | None, Callable[[], VoiceDetector | None]] = {
-    "energy": EnergyDetector,
-    "silero": _open_silero,
-    None: lambda: None,
-}
-
-
 class Chunk(NamedTuple):
-    """A window for the model."""
+    """The samples of a window that the model gets."""
 
     window: slice
     samples: Samples
 
 
 class SilentChunk(NamedTuple):
-    """A window without a frame that passed the gate, which the model does not get."""
+    """A window without speech, which the model does not get."""
 
     window: slice
 
@@ -58,15 +62,15 @@ ChunkEvent: TypeAlias = Chunk | SilentChunk | SpeechRegion | Loudness
 
 
 class Chunker:
-    """Cuts one recording into windows, and tells speech from silence on the way.
+    """Cuts one recording into windows and detects speech and silence.
 
-    Every window comes as a `Chunk` or as a `SilentChunk`, in order; the `SpeechRegion`s come in
-    order too and cover the recording.
+    Every window comes as a `Chunk` or as a `SilentChunk`, in order; the `SpeechRegion`s also come
+    in order and cover the recording.
 
     Args:
         window: Samples of a window.
         hop: Samples from one window to the next.
-        vad: "energy", "silero", or None for no gate.
+        vad: "energy", "silero", or None for no detection.
 
     Raises:
         ValueError: If `vad` is none of these, or `hop` is not in [1, window].
@@ -80,17 +84,15 @@ class Chunker:
     """
 
     def __init__(self, *, window: int, hop: int, vad: str | None) -> None:
-        if vad not in DETECTORS:
-            raise ValueError(f"vad is {vad!r}; use 'energy', 'silero' or None")
         self._cutter = WindowCutter(window=window, hop=hop)
-        self._detector = DETECTORS[vad]()
+        self._detector = open_detector(vad)
         self._smoother = SpeechSmoother()
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0
-        self._active = np.zeros(0, np.int64)  # frames that passed, as long as a window needs them
+        self._active = np.zeros(0, np.int64)  # frames with speech that a window may still need
 
     def push(self, block: Samples) -> Iterator[ChunkEvent]:
-        """What the next samples, shape (n,), bring; take it all before the next call."""
+        """The events of the next samples, shape (n,); exhaust them before the next call."""
         if self._detector is None and len(block):
             yield SpeechRegion(self._num_samples, self._num_samples + len(block), True)
         self._num_samples += len(block)
@@ -100,11 +102,11 @@ class Chunker:
         if num_framed:
             yield from self._scan(joined[:num_framed].reshape(-1, FRAME_SAMPLES))
         for window, samples in self._cutter.push(block):
-            # A frame that the window holds only in part may not be there yet.
+            # The last frame may be incomplete and is not counted.
             yield self._choose(window, samples, window.stop // FRAME_SAMPLES)
 
     def flush(self) -> Iterator[ChunkEvent]:
-        """The last window and the last stretch; nothing if there was no sample."""
+        """The last window and region; nothing without samples."""
         if len(self._rest):
             frame = np.full((1, FRAME_SAMPLES), self._rest.mean(), np.float32)
             frame[0, : len(self._rest)] = self._rest
@@ -115,7 +117,7 @@ class Chunker:
             yield from self._smoother.flush(self._num_samples)
 
     def _scan(self, frames: Samples) -> Iterator[ChunkEvent]:
-        """Whole frames, (n, 512); the last of a recording is filled up with its mean."""
+        """Whole frames, (n, 512); the last of a recording is padded with its mean."""
         yield Loudness(np.abs(frames).max(axis=1))
         if self._detector is not None:
             flags = self._detector.detect(frames)
@@ -128,7 +130,7 @@ class Chunker:
         if self._detector is None:
             return Chunk(window, samples)
         first = window.start // FRAME_SAMPLES
-        heard = np.count_nonzero((self._active >= first) & (self._active < end_frame))
-        # The last window may begin before this one, by less than a hop, never by a window.
+        num_active = np.count_nonzero((self._active >= first) & (self._active < end_frame))
+        # The last window may begin before this one, by less than a window.
         self._active = self._active[self._active >= first - len(samples) // FRAME_SAMPLES - 1]
-        return Chunk(window, samples) if heard else SilentChunk(window)
+        return Chunk(window, samples) if num_active else SilentChunk(window)

@@ -1,31 +1,31 @@
-"""How a recording is cut and judged along its time: the options, their defaults and limits.
+"""Options of timelines, with their defaults and limits.
 
-Plain numbers without NumPy, so that the command line can show them at once.
+Imports nothing but the standard library, so that the command line can show them quickly.
 """
 
 from dataclasses import dataclass
 
-# Acted clips last three seconds, and so do the shortest turns whose emotion people agree on.
+# The length of acted clips, and of the shortest turns on whose emotion listeners agree.
 DEFAULT_WINDOW_SECONDS = 3.0
 DEFAULT_HOP_SECONDS = 1.0
 DEFAULT_SMOOTHING = 0.1
 DEFAULT_THRESHOLD = 0.35
 DEFAULT_VAD = "energy"
 VADS = ("energy", "silero", None)
-MIN_WINDOW_SECONDS = 0.1  # below two syllables nothing can be told
+MIN_WINDOW_SECONDS = 0.1  # shorter than a syllable
 
 
 @dataclass(frozen=True)
 class TimelineOptions:
-    """How a recording is cut and judged along its time.
+    """How a recording is cut into windows and segments.
 
     Attributes:
-        window_seconds: What the model hears at once.
-        hop_seconds: Time from one window to the next, at most a window.
-        smoothing: By how much another emotion must be ahead to take over, in probability.
-        threshold: Probability below which nothing is certain.
-        vad: "energy", "silero", or None for no silence.
-        max_window_seconds: The longest piece that the model takes.
+        window_seconds: Length of the chunks that the model gets.
+        hop_seconds: Time from one window to the next, at most the window.
+        smoothing: Lead in probability that another emotion needs to replace the present one.
+        threshold: Probability below which a segment is "uncertain".
+        vad: "energy", "silero", or None, which finds no silence.
+        max_window_seconds: The longest window that the model takes.
     """
 
     window_seconds: float = DEFAULT_WINDOW_SECONDS
@@ -36,10 +36,10 @@ class TimelineOptions:
     max_window_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the ranges.
 
         Raises:
-            ValueError: Naming what is out of range.
+            ValueError: Naming the option that is out of range.
         """
         longest = self.max_window_seconds
         if not MIN_WINDOW_SECONDS <= self.window_seconds <= longest:
@@ -52,8 +52,7 @@ class TimelineOptions:
                 f"hop_seconds is {self.hop_seconds}; it must be above 0 and at most the window, "
                 f"{self.window_seconds:g} s"
             )
-        if self.vad not in VADS:
-            raise ValueError(f"vad is {self.vad!r}; use 'energy', 'silero' or None")
+        check_vad(self.vad)
         for name in ("smoothing", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
@@ -61,9 +60,20 @@ class TimelineOptions:
                 )
 
     def window(self, sampling_rate: int) -> int:
-        """Samples of a window."""
+        """Length of a window in samples."""
         return round(self.window_seconds * sampling_rate)
 
     def hop(self, sampling_rate: int) -> int:
-        """Samples from one window to the next."""
+        """Hop in samples."""
         return max(1, round(self.hop_seconds * sampling_rate))
+
+
+def check_vad(vad: str | None) -> None:
+    """Refuse an unknown name of a voice activity detector.
+
+    Raises:
+        ValueError: If it is not in `VADS`.
+    """
+    if vad not in VADS:
+        names = ", ".join(repr(name) for name in VADS if name is not None)
+        raise ValueError(f"vad is {vad!r}; use one of {names}, or None")

@@ -1,10 +1,9 @@
-"""What a model logits about each piece of sound in; the windows of a timeline out.
+"""From the model's outputs for chunks to the scored windows of a timeline.
 
-A model that classifies recordings says one thing about a piece, which is one window. A model
-that classifies frames says something every 20 ms: the windows are then short cells, each with
-the mean probability of its frames, and a piece tells about the cells around its middle, up to
-half-way through its overlaps with its neighbours; the rest of it is context. For files and live
-sound alike, in constant memory. Knows neither samples nor checkpoints.
+A model that classifies recordings has one output per chunk, which is one window. A model that
+classifies frames has one every 20 ms: its windows are short cells with the mean probability of
+their frames. A chunk gives the cells around its middle, up to half of its overlaps with its
+neighbours; the rest of it is context. Works in constant memory, for files and live audio.
 """
 
 import math
@@ -30,18 +29,18 @@ ToDimensions: TypeAlias = Callable[[Logits], dict[str, float] | None]
 
 @dataclass(frozen=True)
 class Scorer:
-    """What hears: an engine, and how its logits become scores and dimensions.
+    """A runtime, and how its logits become scores and dimensions.
 
     Attributes:
-        runtime: The engine. With `frame_seconds`, its "logits" of a piece are the
+        runtime: Runs the model. With `frame_seconds`, its "logits" of a chunk are the
             probabilities of every frame, (L, C).
-        to_scores: From the logits of one piece, (C,), to the probability of every label.
+        to_scores: From the logits of one chunk, (C,), to the probability of every label.
         to_dimensions: From the same to the values of the dimensions, None without any.
         labels: Names of the scores, in their order; empty for dimensions only.
         dimensions: Names of the dimensions, in their order.
-        sampling_rate: Rate in Hz at which the engine listens.
+        sampling_rate: Input rate of the model in Hz.
         model: Name of the checkpoint.
-        frame_seconds: Time between frames where the engine gives them, else None.
+        frame_seconds: Time between frames if the runtime gives them, else None.
     """
 
     runtime: Runtime
@@ -55,12 +54,12 @@ class Scorer:
 
 
 class ScoredWindow(NamedTuple):
-    """What there is to say about one window of a timeline.
+    """The scores of one window of a timeline.
 
     Attributes:
         window: Its position in samples.
-        values: Scores, then dimensions; None where nobody spoke.
-        shown: The same, as the timeline shows it.
+        values: Scores, then dimensions; None without speech.
+        shown: The same as in the timeline.
     """
 
     window: slice
@@ -69,43 +68,43 @@ class ScoredWindow(NamedTuple):
 
 
 class WindowScorer:
-    """Turns the pieces of one channel, in their order, into the windows of its timeline."""
+    """Turns the outputs for the chunks of one channel, in order, into scored windows."""
 
     def __init__(self, scorer: Scorer, channel: int | None = None) -> None:
         self._scorer = scorer
         self._channel = channel
-        self._held: tuple[slice, Logits | None] | None = None  # ends where the next piece says
-        self._start = 0  # of what has not been told
+        self._held: tuple[slice, Logits | None] | None = None  # its end depends on the next chunk
+        self._start = 0  # of the next cell
 
-    def add(self, piece: slice, logits: Logits | None) -> list[ScoredWindow]:
-        """The windows that are settled by the next piece, with its logits; None for silence."""
+    def add(self, chunk: slice, logits: Logits | None) -> list[ScoredWindow]:
+        """The windows that the next chunk completes; `logits` is None without speech."""
         if self._scorer.frame_seconds is None:
-            return [self._judge(piece, logits)]
-        told = [] if self._held is None else self._tell((self._held[0].stop + piece.start) // 2)
-        self._held = (piece, logits)
-        return told
+            return [self._score(chunk, logits)]
+        windows = [] if self._held is None else self._cut((self._held[0].stop + chunk.start) // 2)
+        self._held = (chunk, logits)
+        return windows
 
     def finish(self) -> list[ScoredWindow]:
-        """The windows that are left when the sound has ended."""
-        return [] if self._held is None else self._tell(self._held[0].stop)
+        """The windows that are left at the end."""
+        return [] if self._held is None else self._cut(self._held[0].stop)
 
-    def _tell(self, stop: int) -> list[ScoredWindow]:
-        """The cells of the held piece up to `stop`."""
-        piece, frames = self._held or (slice(0, 0), None)
+    def _cut(self, stop: int) -> list[ScoredWindow]:
+        """The cells of the held chunk up to `stop`."""
+        chunk, frames = self._held or (slice(0, 0), None)
         rate = self._scorer.sampling_rate
         cells = list(cut_cells(self._start, stop, cell=round(CELL_SECONDS * rate)))
         self._start = stop
         if frames is None:
-            return [self._judge(cell, None) for cell in cells]
+            return [self._score(cell, None) for cell in cells]
         step = (self._scorer.frame_seconds or 0.0) * rate
         return [
-            self._judge(
-                cell, pool_frames(frames, cell.start - piece.start, cell.stop - piece.start, step)
+            self._score(
+                cell, pool_frames(frames, cell.start - chunk.start, cell.stop - chunk.start, step)
             )
             for cell in cells
         ]
 
-    def _judge(self, window: slice, logits: Logits | None) -> ScoredWindow:
+    def _score(self, window: slice, logits: Logits | None) -> ScoredWindow:
         scorer = self._scorer
         scores: Mapping[str, float] = {}
         dimensions, values = None, None
@@ -138,8 +137,8 @@ def pool_frames(probabilities: Logits, start: int, stop: int, step: float) -> Lo
         probabilities: Of every frame, (L, C).
         start: First sample of the stretch, from the first sample of the frames.
         stop: The sample after its last one.
-        step: Samples from one frame to the next. A frame belongs where its middle lies; a
-            stretch without any has the nearest one.
+        step: Samples from one frame to the next. A frame belongs to the stretch with its
+            middle; a stretch without frames takes the nearest one.
 
     Example:
         >>> frames = np.array([[1, 0], [0.5, 0.5], [0, 1]], np.float32)

@@ -1,35 +1,34 @@
-"""Scores of windows and stretches of speech in, in the order of time; segments out.
+"""From scored windows and regions of speech to segments.
 
-Each window speaks for the time around its middle, up to half-way through its overlaps with its
-neighbours. An emotion is kept until another is ahead of it by a margin (hysteresis), and silence
-cuts in. Works in constant memory and gives each segment as soon as it has ended; knows neither
-samples nor models.
+Each window stands for the time around its middle, up to half of its overlaps with its neighbours.
+An emotion is kept until another leads by a margin (hysteresis), and silence ends it. Works in
+constant memory and gives each segment as soon as it has ended.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from emoser.audio import SAMPLING_RATE
 from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
 from emoser.inference.vad import SpeechRegion
-from emoser.results.prediction import mean_scores
 from emoser.results.segments import Segment
 
-# Speech that a window has left by the time silence begins or ends says nothing of its own.
+# Shorter speech at the edge of a silence takes the label of its neighbour.
 MIN_PIECE_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class SegmentRules:
-    """When a segment ends and what it is called.
+    """When a segment ends, and its label.
 
     Attributes:
-        labels: Names of the scores, in their order; without any, what is no silence is "speech".
-        dimensions: Names of the values that follow the scores and are no probabilities.
-        smoothing: By how much another label must be ahead, and by how much a label may fall
-            below the threshold, before it is given up; 0 follows every window.
+        labels: Names of the scores, in order; without any, what is not silence is "speech".
+        dimensions: Names of the values after the scores, which are not probabilities.
+        smoothing: Lead that another label needs, and depth to which a label may fall below the
+            threshold, before it is replaced; 0 follows every window.
         threshold: Probability below which the most probable label is "uncertain".
-        channel: What the segments say about their channel.
+        channel: The channel that segments name.
         sampling_rate: Samples per second of the positions.
     """
 
@@ -37,24 +36,24 @@ class SegmentRules:
     smoothing: float = DEFAULT_SMOOTHING
     threshold: float = DEFAULT_THRESHOLD
     channel: int | None = None
-    sampling_rate: int = 16_000
+    sampling_rate: int = SAMPLING_RATE
     dimensions: tuple[str, ...] = ()
 
 
 @dataclass
 class _Slot:
-    """The time that a window speaks for, in samples, and its verdict."""
+    """The time that a window stands for, in samples, and its label."""
 
     start: int
     stop: int
     label: int | None  # None: uncertain
-    scores: Sequence[float] | None  # None: nothing was heard, which is silence
-    entered: int | None = None  # where the speech that goes on in it began in it
+    scores: Sequence[float] | None  # None: silence
+    entered: int | None = None  # where the present speech in it began
 
 
 @dataclass
 class _Open:
-    """The segment that is growing, with sums over its samples."""
+    """The segment that has not ended, with sums over its samples."""
 
     start: int
     stop: int
@@ -96,17 +95,17 @@ class Segmenter:
         self._slots.append(_Slot(start, window.stop, self._label, scores))
 
     def add_speech(self, run: SpeechRegion) -> None:
-        """The next stretch of speech or silence; the stretches follow one another."""
+        """The next region of speech or silence, adjacent to the one before."""
         if self._runs and self._runs[-1].speaking == run.speaking:
             run = SpeechRegion(self._runs.pop().start, run.stop, run.speaking)
         self._runs.append(run)
 
     def settle(self) -> Iterator[Segment]:
         """The segments that have ended since the last call."""
-        return self._join(keep=1)  # where the latest window's time ends is not known yet
+        return self._join(keep=1)  # the end of the latest window's time is not known yet
 
     def finish(self) -> Iterator[Segment]:
-        """The segments that are left, the last one included."""
+        """The remaining segments, the last one included."""
         yield from self._join(keep=0)
         if self._open is not None:
             yield self._close(self._open)
@@ -114,7 +113,7 @@ class Segmenter:
 
     @property
     def current(self) -> Segment | None:
-        """The segment that is still growing, as far as it is known; None before the first."""
+        """The segment that has not ended, as far as it is known; None before the first."""
         return None if self._open is None else self._close(self._open)
 
     def _choose(self, scores: Sequence[float]) -> int | None:
@@ -132,7 +131,7 @@ class Segmenter:
         return best if scores[best] >= threshold else None
 
     def _join(self, *, keep: int) -> Iterator[Segment]:
-        """Consume the time that both windows and speech are known for."""
+        """Consume the time for which both windows and speech are known."""
         while len(self._slots) > keep and self._runs:
             slot, run = self._slots[0], self._runs[0]
             stop = min(slot.stop, run.stop)
@@ -141,7 +140,7 @@ class Segmenter:
                 slot.entered = None
             elif slot.entered is None:
                 slot.entered = start
-            # A run that is the only one yet may go on, and its end decides about its last label.
+            # The only region so far may continue, and its end decides its last label.
             goes_on = keep and len(self._runs) == 1 and stop == run.stop
             if run.speaking and goes_on and self._is_short(slot, stop):
                 return
@@ -158,7 +157,7 @@ class Segmenter:
         return stop - entered < MIN_PIECE_SECONDS * self.rules.sampling_rate
 
     def _label_piece(self, slot: _Slot, start: int, stop: int, run: SpeechRegion) -> int | None:
-        """The label of a stretch of one window; a sliver of speech goes with its neighbour."""
+        """The label of a part of one window; a short one takes the label of its neighbour."""
         if slot.scores is None or not run.speaking or not self._is_short(slot, stop):
             return slot.label
         before = self._open
@@ -206,40 +205,3 @@ class Segmenter:
             channel=rules.channel,
             dimensions=None if is_silent or not dimensions else dimensions,
         )
-
-
-def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbours of the same channel, kind and label as one segment, scores weighted by time.
-
-    The segments of each channel must come in the order of time. Merging twice changes nothing.
-
-    Example:
-        >>> halves = [Segment(0, 1, "silence"), Segment(1, 3, "silence")]
-        >>> [(segment.start, segment.end) for segment in merge_segments(halves)]
-        [(0, 3)]
-    """
-    merged: list[Segment] = []
-    latest: dict[int | None, int] = {}  # channel -> place of its last segment
-    for segment in segments:
-        place = latest.get(segment.channel)
-        before = None if place is None else merged[place]
-        if (
-            place is not None
-            and before is not None
-            and before.end == segment.start
-            and (before.kind, before.label) == (segment.kind, segment.label)
-        ):
-            merged[place] = _join_two(before, segment)
-            continue
-        latest[segment.channel] = len(merged)
-        merged.append(segment)
-    return merged
-
-
-def _join_two(first: Segment, second: Segment) -> Segment:
-    total = first.duration + second.duration
-    share = first.duration / total if total else 0.5
-    scores = mean_scores([first.scores or {}, second.scores or {}], [share, 1 - share])
-    score = None if first.label is None else scores.get(first.label, first.score)
-    dimensions = mean_scores([first.dimensions or {}, second.dimensions or {}], [share, 1 - share])
-    return replace(first, end=second.end, scores=scores, score=score, dimensions=dimensions or None)

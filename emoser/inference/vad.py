@@ -1,7 +1,7 @@
-"""Where somebody speaks: frames of 32 ms that are judged, and stretches made of them.
+"""Voice activity detection: frames of 32 ms with or without speech, and regions made of them.
 
-Works on samples at 16 kHz as they come, in constant memory, with the same answer for any size
-of blocks. Knows nothing of emotions or windows.
+Works on a stream of samples at 16 kHz in constant memory, with the same result for any block
+size.
 """
 
 from collections.abc import Iterator
@@ -10,39 +10,41 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-FRAME_SAMPLES = 512  # 32 ms at 16 kHz, what silero-vad was trained on
-FRAMES_PER_SECOND = 16_000 / FRAME_SAMPLES
+from emoser.audio import SAMPLING_RATE
+
+FRAME_SAMPLES = 512  # 32 ms at 16 kHz, the frame of silero-vad
+FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
 
 # The loudest frame of the quietest of 8,543 clips lies at -54 dBFS, an idle line near -65.
 MIN_LEVEL_DBFS = -60.0
-# Above the floor by 12 dB, a quarter of the amplitude: the ends of words lie lower, and the
-# margin below keeps them.
+# Above the floor by 12 dB, a quarter of the amplitude: the ends of words are quieter, and
+# `MARGIN_FRAMES` keeps them.
 LEVEL_OVER_FLOOR_DB = 12.0
-# The floor follows a quieter frame at once and rises by 3 dB a second: a new noise is learnt in
-# seconds, and a sentence without a pause does not lift it by much.
+# The floor follows a quieter frame at once and rises by 3 dB a second: it adapts to new noise in
+# seconds, and a sentence without a pause raises it little.
 FLOOR_RISE_DB = 3.0 / FRAMES_PER_SECOND
-# Below the lower bound, a bit of digital silence would make the faintest noise count as speech;
-# above the upper one a loud voice without pauses would be taken for noise.
+# Without the lower bound, digital silence would make the faintest noise count as speech; without
+# the upper one, a loud voice without pauses would count as noise.
 FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, -45.0)
 
 MIN_SPEECH_FRAMES = 3  # 0.1 s; a click is shorter, a syllable is not
 MIN_SILENCE_FRAMES = 16  # 0.5 s; a pause between words is shorter, one between turns is not
-MARGIN_FRAMES = 3  # 0.1 s kept on either side of speech: soft beginnings and ends
+MARGIN_FRAMES = 3  # 0.1 s added on either side of speech, for soft beginnings and ends
 
 Frames = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 
 class VoiceDetector(Protocol):
-    """Judges frames, one after another, in the order of the recording."""
+    """Finds frames with speech, in the order of the recording."""
 
     def detect(self, frames: Frames) -> Flags:
-        """Whether somebody speaks in each frame, (n, 512) -> (n,)."""
+        """Whether each frame has speech, (n, 512) -> (n,)."""
         ...
 
 
 class EnergyDetector:
-    """Speech is what stands out of the noise floor; needs no dependency.
+    """Speech is what exceeds the noise floor; needs no dependency.
 
     Example:
         >>> tone = np.sin(np.arange(1024, dtype=np.float32)).reshape(2, 512)
@@ -54,7 +56,7 @@ class EnergyDetector:
         self._floor = FLOOR_RANGE_DBFS[0]
 
     def detect(self, frames: Frames) -> Flags:
-        """Whether each frame is louder than the floor so far, (n, 512) -> (n,)."""
+        """Whether each frame is louder than the floor, (n, 512) -> (n,)."""
         centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
         power = np.einsum("ij,ij->i", centred, centred) / FRAME_SAMPLES
         levels = 10 * np.log10(np.maximum(power, 1e-30))  # dBFS
@@ -67,12 +69,12 @@ class EnergyDetector:
 
 
 class SpeechRegion(NamedTuple):
-    """A stretch of the recording that is settled: speech or silence.
+    """A stretch of the recording with speech or with silence.
 
     Attributes:
         start: Its first sample.
         stop: The sample after its last one.
-        speaking: Whether somebody speaks.
+        speaking: Whether it is speech.
     """
 
     start: int
@@ -81,11 +83,11 @@ class SpeechRegion(NamedTuple):
 
 
 class SpeechSmoother:
-    """Frames that were judged -> stretches of speech and of silence that cover the recording.
+    """Turns flags of frames into regions of speech and silence that cover the recording.
 
     Speech shorter than `MIN_SPEECH_FRAMES` and silence shorter than `MIN_SILENCE_FRAMES` are
-    swallowed by what is around them. A stretch may come in several parts. It lags behind the
-    frames by at most `MIN_SILENCE_FRAMES`.
+    merged into their surroundings. A region may come in several parts. The output lags behind
+    the frames by at most `MIN_SILENCE_FRAMES`.
 
     Example:
         >>> smoother = SpeechSmoother()
@@ -97,12 +99,12 @@ class SpeechSmoother:
 
     def __init__(self) -> None:
         self._num_frames = 0
-        self._start = 0  # first frame that was not given out yet
+        self._start = 0  # first frame of the next region
         self._speaking = False
         self._streak = 0  # frames at the end that contradict the state
 
     def push(self, flags: Flags) -> Iterator[SpeechRegion]:
-        """What the next frames settle."""
+        """The regions that the next frames complete."""
         for active in flags.tolist():
             self._num_frames += 1
             self._streak = self._streak + 1 if active != self._speaking else 0
@@ -116,17 +118,17 @@ class SpeechSmoother:
             yield from self._settle(settled)
 
     def flush(self, num_samples: int) -> Iterator[SpeechRegion]:
-        """The rest of a recording of `num_samples` samples."""
+        """The last region of a recording of `num_samples` samples."""
         if self._start * FRAME_SAMPLES < num_samples:
             yield SpeechRegion(self._start * FRAME_SAMPLES, num_samples, self._speaking)
 
     def _change(self) -> int:
-        """The first frame that would be of the other kind if the streak went on."""
+        """The first frame that is of the other kind if the streak continues."""
         first = self._num_frames - self._streak
         if self._speaking:
             return first + MARGIN_FRAMES
         first -= MARGIN_FRAMES
-        # A recording that begins a moment before the voice does has no silence there.
+        # A short pause at the start of a recording is not silence.
         return first if self._start or first >= MIN_SILENCE_FRAMES else 0
 
     def _settle(self, stop: int) -> Iterator[SpeechRegion]:

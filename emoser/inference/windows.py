@@ -1,7 +1,4 @@
-"""Cut a long recording into windows and join what was said about them.
-
-Works on sample counts only: it has never heard of files, models or emotions.
-"""
+"""Cut a recording into windows, and weigh them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,45 +6,21 @@ import numpy as np
 import numpy.typing as npt
 
 
-def cut_windows(num_samples: int, *, window: int, hop: int) -> list[slice]:
-    """Positions of the windows that together cover `num_samples` samples.
-
-    The last window is moved back so that it ends with the recording; a recording shorter
-    than one window gives one short window, an empty one gives none.
-
-    Raises:
-        ValueError: If `hop` is not in [1, window].
-
-    Example:
-        >>> cut_windows(10, window=4, hop=3)
-        [slice(0, 4, None), slice(3, 7, None), slice(6, 10, None)]
-        >>> cut_windows(9, window=4, hop=3)
-        [slice(0, 4, None), slice(3, 7, None), slice(5, 9, None)]
-    """
-    if not 1 <= hop <= window:
-        raise ValueError(f"hop is {hop} samples; it must lie between 1 and the window, {window}")
-    if num_samples <= 0:
-        return []
-    if num_samples <= window:
-        return [slice(0, num_samples)]
-    starts = list(range(0, num_samples - window, hop))
-    starts.append(num_samples - window)
-    return [slice(start, start + window) for start in starts]
-
-
 class WindowCutter:
-    """Cuts a recording that comes in blocks into the windows of `cut_windows`.
+    """Cuts a recording that arrives in blocks into overlapping windows.
 
-    Holds at most a window, a hop and a block at a time, however long the recording is.
+    The last window is moved back so that it ends with the recording; a recording shorter than
+    one window gives one short window, an empty one gives none. Keeps at most a window, a hop and
+    a block in memory.
 
     Raises:
         ValueError: If `hop` is not in [1, window].
 
     Example:
         >>> cutter = WindowCutter(window=4, hop=3)
-        >>> [piece.start for piece, _ in cutter.push(np.zeros(9, np.float32))]
+        >>> [window.start for window, _ in cutter.push(np.zeros(9, np.float32))]
         [0, 3]
-        >>> [piece for piece, _ in cutter.flush()]
+        >>> [window for window, _ in cutter.flush()]
         [slice(5, 9, None)]
     """
 
@@ -64,9 +37,9 @@ class WindowCutter:
     def push(
         self, block: npt.NDArray[np.float32]
     ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """The windows that are full and not the last, now that `block` has come.
+        """The windows that `block` completes, without the last one.
 
-        Take them all before the next call.
+        Exhaust them before the next call.
         """
         self._kept = np.concatenate([self._kept, block])
         while self._base + len(self._kept) > self._next + self._window:
@@ -81,7 +54,7 @@ class WindowCutter:
         self._kept, self._base = self._kept[forget:], self._base + forget
 
     def flush(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """The last window, which ends with the recording; nothing if there was no sample."""
+        """The last window, which ends with the recording; nothing without samples."""
         end = self._base + len(self._kept)
         if end > 0:
             last = max(end - self._window, 0)
@@ -89,10 +62,10 @@ class WindowCutter:
 
 
 def window_weights(windows: Sequence[slice]) -> npt.NDArray[np.float64]:
-    """The share of the recording that each window speaks for, (N,), summing to 1.
+    """The share of the recording that each window stands for, (N,), summing to 1.
 
-    A sample that several windows cover counts in equal parts for each of them, so that the
-    weighted mean over windows is the mean over samples.
+    A sample that several windows cover is divided equally among them, so that the weighted mean
+    over windows is the mean over samples.
 
     Example:
         >>> window_weights([slice(0, 4), slice(2, 6)])
@@ -100,9 +73,9 @@ def window_weights(windows: Sequence[slice]) -> npt.NDArray[np.float64]:
     """
     if not windows:
         return np.zeros(0)
-    # A set is as good as numpy.unique, which imports numpy.ma at its first call.
+    # A set instead of numpy.unique, which imports numpy.ma at its first call.
     edges = np.array(sorted({edge for item in windows for edge in (item.start, item.stop)}))
-    widths = np.diff(edges).astype(np.float64)  # (E,) pieces between neighbouring edges
+    widths = np.diff(edges).astype(np.float64)  # (E,) between neighbouring edges
     first = np.searchsorted(edges, [window.start for window in windows])
     last = np.searchsorted(edges, [window.stop for window in windows])
     steps = np.zeros(len(edges) + 1)

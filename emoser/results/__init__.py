@@ -1,1 +1,1 @@
-"""What predictions are, and how they are written and drawn."""
+"""Results: predictions and timelines, their formats and pictures."""

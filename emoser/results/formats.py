@@ -1,7 +1,6 @@
-"""Segments in the notations of other programs: subtitles, annotation tools, tables.
+"""Segments in the formats of other programs: subtitles, annotation tools, tables.
 
-Takes segments and gives text. Knows nothing of how segments are made. Labels come from
-checkpoints, so each notation escapes what would break it.
+Labels come from checkpoints, so each format escapes what would break it.
 """
 
 import csv
@@ -46,7 +45,7 @@ def write_webvtt(segments: Iterable[Segment]) -> str:
 def write_rttm(segments: Iterable[Segment], *, name: str = NO_NAME) -> str:
     r"""Rich Transcription Time Marked, with the emotion in the place of the speaker.
 
-    Channels count from 1 there. The score stands in the confidence field. Silence has no line.
+    Channels are numbered from 1. The score is in the confidence field. Silence has no line.
 
     Example:
         >>> write_rttm([Segment(0.5, 2, "emotion", "sad", 0.75)], name="a call")

@@ -1,33 +1,48 @@
-"""Pictures with matplotlib: a timeline, scores, a confusion matrix, a reliability diagram.
+"""Figures with matplotlib: a timeline and a confusion matrix.
 
-Takes results and numbers, gives figures that pyplot knows nothing of: no window opens, no default
-changes and no figure stays behind. Colours come from `palette`.
+The figures are made without pyplot: no window opens, no default changes, and no figure stays in
+memory.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import missing_extra
-from emoser.results.palette import colours_of
-from emoser.results.prediction import Prediction
 from emoser.results.segments import TimelineWindow, choose_step, clock
-from emoser.results.timeline import Timeline
+from emoser.results.svg import Tracked, colours_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 150
-WIDTH_INCHES = 8.0  # the width of a notebook page
-NUM_POINTS = 1600  # of a waveform: more than the picture has dots to show
-NUM_BINS = 10
-STRONG_SHARE = 0.6  # from here on a cell is dark enough for white letters
-PEAK_SECONDS = 512 / 16_000
+WIDTH_INCHES = 8.0  # the width of a notebook cell
+NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
+STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
+PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
+
+
+class Plotted(Tracked, Protocol):
+    """What `plot_timeline` reads of a timeline."""
+
+    @property
+    def windows(self) -> tuple[TimelineWindow, ...]:
+        """The windows of all channels."""
+        ...
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions."""
+        ...
+
+    def per_channel(self) -> "Sequence[Plotted]":
+        """One timeline for each channel."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,13 +59,13 @@ THEMES: Mapping[str, _Theme] = {
 }
 
 
-def plot_timeline(timeline: Timeline, *, theme: str = "light") -> "Figure":
-    """The waveform, the segments under it, and the probabilities of all labels stacked.
+def plot_timeline(timeline: Plotted, *, theme: str = "light") -> "Figure":
+    """The waveform, the segments, and the stacked probabilities of all labels, per channel.
 
-    One such group per channel; silence stays empty. Without labels, a line per dimension.
+    Silence is empty. A model without labels has a line per dimension.
 
     Args:
-        timeline: What `EmotionClassifier.timeline` gave.
+        timeline: A result of `EmotionClassifier.timeline`.
         theme: "light" or "dark".
 
     Raises:
@@ -86,40 +101,15 @@ def plot_timeline(timeline: Timeline, *, theme: str = "light") -> "Figure":
     return figure
 
 
-def plot_scores(prediction: Prediction, *, theme: str = "light") -> "Figure":
-    """A bar for the probability of every label, most probable on top.
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-        ValueError: If the theme is unknown, or the prediction has no scores.
-    """
-    rows = prediction.top()[::-1]
-    if not rows:
-        raise ValueError("the prediction has no scores to draw, only dimensions")
-    figure = _open_figure(theme, 0.8 + 0.32 * len(rows), width=0.6)
-    axes, colours = figure.add_subplot(), colours_of(list(prediction.scores))
-    _style(axes, THEMES[theme])
-    axes.barh([name for name, _ in rows], [value for _, value in rows],
-              color=[colours[name] for name, _ in rows], height=0.7)  # fmt: skip
-    for place, (_, value) in enumerate(rows):
-        axes.text(
-            value + 0.01, place, f"{value:.2f}", va="center", fontsize=8, color=THEMES[theme].ink
-        )
-    axes.set_xlim(0, 1.08)
-    axes.set_xticks([0, 0.5, 1])
-    axes.set_xlabel("probability")
-    axes.tick_params(left=False)
-    return figure
-
-
 def plot_confusion(
-    matrix: npt.ArrayLike, labels: Sequence[str], *, theme: str = "light"
+    matrix: npt.ArrayLike, labels: Sequence[str], *, title: str = "", theme: str = "light"
 ) -> "Figure":
-    """A confusion matrix, shaded by the share of each true label, with the counts in it.
+    """A confusion matrix, shaded by the share of each true label, with shares and counts.
 
     Args:
         matrix: Counts, (C, C); rows are the truth, columns what was predicted.
         labels: The C names.
+        title: Text above the matrix.
         theme: "light" or "dark".
 
     Raises:
@@ -131,71 +121,24 @@ def plot_confusion(
     if counts.shape != (size, size):
         raise ValueError(f"a matrix of shape {counts.shape} does not fit {size} labels")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.4 + 0.55 * size
+    side = 1.4 + 0.65 * size
     figure = _open_figure(theme, side, width=(side + 0.4) / WIDTH_INCHES)
     axes, colours = figure.add_subplot(), THEMES[theme]
-    _style(axes, colours)
     axes.imshow(shares, cmap=_shades(colours), vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
         strong = shares[row, column] > STRONG_SHARE
         axes.text(
-            column, row, f"{counts[row, column]:g}", ha="center", va="center", fontsize=8,
-            color="#ffffff" if strong else colours.ink,
+            column, row, f"{shares[row, column]:.0%}\n{counts[row, column]:g}",
+            ha="center", va="center", fontsize=8, color="#ffffff" if strong else colours.ink,
         )  # fmt: skip
     axes.set_xticks(range(size), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    axes.set_title(title)
+    _style(axes, colours)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return figure
-
-
-def plot_reliability(
-    truth: npt.ArrayLike,
-    probabilities: npt.ArrayLike,
-    *,
-    num_bins: int = NUM_BINS,
-    theme: str = "light",
-) -> "Figure":
-    """How often the model is right when it says how sure it is, and how often it says so.
-
-    Args:
-        truth: The class of each recording, (N,).
-        probabilities: One row per recording, (N, C).
-        num_bins: Equal bins of the probability of the best class.
-        theme: "light" or "dark".
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-        ValueError: If there is nothing to draw, the lengths differ, or the theme is unknown.
-    """
-    classes, rows = np.asarray(truth), np.asarray(probabilities, float)
-    if rows.ndim != 2 or classes.shape != rows.shape[:1] or not len(rows):
-        raise ValueError(f"truth of {classes.shape} and probabilities of {rows.shape} do not fit")
-    sure, right = rows.max(axis=1), (rows.argmax(axis=1) == classes).astype(float)
-    bins = np.clip((sure * num_bins).astype(int), 0, num_bins - 1)
-    counts = np.bincount(bins, minlength=num_bins)
-    shown = counts > 0
-    share = np.bincount(bins, right, num_bins)[shown] / counts[shown]
-    mean = np.bincount(bins, sure, num_bins)[shown] / counts[shown]
-    figure = _open_figure(theme, 4.4, width=0.55)
-    grid = figure.add_gridspec(2, 1, height_ratios=[4, 1], hspace=0.1)
-    upper = figure.add_subplot(grid[0])
-    lower = figure.add_subplot(grid[1], sharex=upper)
-    colours = THEMES[theme]
-    for axes in (upper, lower):
-        _style(axes, colours)
-    upper.plot([0, 1], [0, 1], linestyle="--", color=colours.faint, linewidth=1, zorder=1)
-    upper.plot(mean, share, marker="o", color="#3d8fd1", linewidth=1.6, zorder=2)
-    upper.set_ylabel("share that is right")
-    upper.set_ylim(0, 1.02)
-    upper.tick_params(labelbottom=False)
-    lower.bar((np.arange(num_bins) + 0.5) / num_bins, counts, width=0.9 / num_bins,
-              color=colours.faint)  # fmt: skip
-    lower.set_ylabel("count")
-    lower.set_xlabel("probability of the predicted label")
-    lower.set_xlim(0, 1)
     return figure
 
 
@@ -203,7 +146,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format.
 
     Raises:
-        ValueError: If matplotlib does not write this format.
+        ValueError: If matplotlib cannot write this format.
     """
     figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
 
@@ -230,7 +173,7 @@ def _style(axes: "Axes", theme: _Theme) -> None:
         label.set_fontsize(9)
 
 
-def _draw_wave(axes: "Axes", part: Timeline, theme: _Theme) -> None:
+def _draw_wave(axes: "Axes", part: Plotted, theme: _Theme) -> None:
     peaks = part.peaks[0] if part.peaks else np.zeros(1, np.float32)
     step = -(-len(peaks) // NUM_POINTS)
     padded = np.pad(peaks, (0, -len(peaks) % step))
@@ -242,7 +185,7 @@ def _draw_wave(axes: "Axes", part: Timeline, theme: _Theme) -> None:
     axes.set_yticks([])
 
 
-def _draw_segments(axes: "Axes", part: Timeline, colours: Mapping[str, str], theme: _Theme) -> None:
+def _draw_segments(axes: "Axes", part: Plotted, colours: Mapping[str, str], theme: _Theme) -> None:
     for segment in part.segments:
         if segment.kind == "silence":
             axes.plot([segment.start, segment.end], [0.5, 0.5], linestyle=":", color=theme.faint)
@@ -263,8 +206,8 @@ def _draw_segments(axes: "Axes", part: Timeline, colours: Mapping[str, str], the
     axes.set_yticks([])
 
 
-def _draw_probabilities(axes: "Axes", part: Timeline, colours: Mapping[str, str]) -> None:
-    """Steps from half-way to half-way through the windows' overlaps, as segments are made."""
+def _draw_probabilities(axes: "Axes", part: Plotted, colours: Mapping[str, str]) -> None:
+    """A step per window, from mid-overlap to mid-overlap, as for the segments."""
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
                      for item in part.windows])  # fmt: skip
@@ -278,7 +221,7 @@ def _draw_probabilities(axes: "Axes", part: Timeline, colours: Mapping[str, str]
     axes.set_ylabel("probability")
 
 
-def _draw_dimensions(axes: "Axes", part: Timeline, colours: Mapping[str, str]) -> None:
+def _draw_dimensions(axes: "Axes", part: Plotted, colours: Mapping[str, str]) -> None:
     edges = _edges(part.windows, part.duration)
     for name in part.dimensions:
         values = [(item.dimensions or {}).get(name, np.nan) for item in part.windows]
@@ -292,12 +235,12 @@ def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np
     return np.concatenate([[0.0], (ends + starts) / 2, [duration]])
 
 
-def _colours_along(timeline: Timeline) -> Mapping[str, str]:
+def _colours_along(timeline: Plotted) -> Mapping[str, str]:
     return colours_of(timeline.labels or timeline.dimensions)
 
 
 def _draw_legend(
-    figure: "Figure", timeline: Timeline, colours: Mapping[str, str], theme: _Theme
+    figure: "Figure", timeline: Plotted, colours: Mapping[str, str], theme: _Theme
 ) -> None:
     from matplotlib.patches import Patch
 
@@ -312,7 +255,7 @@ def _draw_legend(
 
 
 def _shades(theme: _Theme) -> Any:
-    """From the paper to a blue that carries white letters."""
+    """From the background to a blue that is dark enough for white text."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("emoser", [theme.paper, theme.deep])

@@ -1,10 +1,6 @@
-"""What emoser answers: frozen results of plain Python values.
+"""`Prediction`: the frozen result for one recording, in plain Python values."""
 
-Knows nothing of models, audio or torch. Every result prints well and turns into plain
-dictionaries with `to_dict`.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,20 +15,20 @@ class Prediction:
     """The emotion of one recording.
 
     Attributes:
-        label: The most probable label; None for a model that answers in dimensions only.
+        label: The most probable label; None for a model with dimensions only.
         score: Its probability, in [0, 1]; None where there is no label.
         scores: Probability of every label, in the order of the model; sums to 1.
         duration: Length of the recording in seconds.
-        quality: What was wrong with the recording, such as "silence", "clipped", "dc",
-            "narrow-band", "short" or "truncated"; empty when nothing was.
+        quality: Problems of the recording, such as "silence", "clipped", "dc",
+            "narrow-band", "short" or "truncated"; empty without any.
         dimensions: Values of "arousal", "dominance" and "valence" (about 0 to 1) of a
             dimensional model, else None.
-        model: Name of the checkpoint that answered.
-        source: The file, or a short description of what was handed in.
-        num_windows: In how many pieces the model saw the recording; with more than one,
-            `scores` is the mean over pieces weighted by their length.
-        unmapped: Probability, in [0, 1], that fell on labels outside the set asked for and
-            was taken out before `scores` were made to sum to 1.
+        model: Name of the checkpoint.
+        source: The file, or a short description of the input.
+        num_windows: Number of chunks that the recording was cut into; with more than one,
+            `scores` is their mean, weighted by length.
+        unmapped: Probability, in [0, 1], of labels outside the requested set, removed before
+            `scores` were normalised to sum to 1.
 
     Example:
         >>> answer = Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=2.5)
@@ -135,19 +131,3 @@ class Prediction:
 
 def _bar(value: float) -> str:
     return "█" * round(BAR_WIDTH * min(max(value, 0.0), 1.0))
-
-
-def mean_scores(
-    scores: Iterable[Mapping[str, float]], weights: Iterable[float]
-) -> dict[str, float]:
-    """The weighted mean of several score dictionaries with the same labels.
-
-    Example:
-        >>> mean_scores([{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}], [0.75, 0.25])
-        {'a': 0.75, 'b': 0.25}
-    """
-    total: dict[str, float] = {}
-    for row, weight in zip(scores, weights, strict=True):
-        for label, value in row.items():
-            total[label] = total.get(label, 0.0) + weight * value
-    return total

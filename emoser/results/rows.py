@@ -1,7 +1,4 @@
-"""Answers as rows: JSON objects, lines of a table, lines for people.
-
-Takes names and answers and gives plain values or text. Knows neither files nor models.
-"""
+"""Predictions as rows: JSON objects, lines of a table, lines for a terminal."""
 
 import csv
 import io
@@ -14,7 +11,7 @@ from emoser.text import guard_cell, printable
 
 
 def as_row(name: str, answer: Prediction | EmoserError, top_k: int | None = None) -> dict[str, Any]:
-    """The answer as plain values; an error has the key "error" and no label.
+    """The prediction as plain values; an error has the key "error" and no label.
 
     Example:
         >>> as_row("a.wav", EmoserError("a.wav is empty"))
@@ -33,7 +30,7 @@ def as_line(
     labels: Sequence[str],
     top_k: int | None = None,
 ) -> str:
-    """The answer as one aligned line for people; a name beyond `width` keeps its end."""
+    """The prediction as one aligned line; of a name longer than `width` the end is shown."""
     shown = printable(name)
     shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
     if isinstance(answer, EmoserError):
@@ -46,12 +43,12 @@ def as_line(
 
 
 def csv_header(labels: Sequence[str]) -> str:
-    """The first line of a table of answers, with its line end."""
+    """The header of the table, with its line end."""
     return _csv_line(["source", "label", "score", *labels, "duration", "quality", "error"])
 
 
 def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -> str:
-    """The answer as a line of a table, with its line end; no cell is a formula."""
+    """The prediction as a line of the table, with its line end; no cell is a formula."""
     if isinstance(answer, EmoserError):
         blanks = [""] * (len(labels) + 4)
         return _csv_line([guard_cell(name), *blanks, guard_cell(str(answer))])

@@ -1,8 +1,4 @@
-"""Stretches of time of a recording: the windows a model heard, and the segments made of them.
-
-Plain frozen values with times in seconds. Knows neither how they were found nor how other
-programs write them.
-"""
+"""Windows and segments of a timeline: frozen values with times in seconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +12,14 @@ MAX_MARKS = 12
 
 @dataclass(frozen=True, slots=True)  # slots: a long recording has tens of thousands
 class TimelineWindow:
-    """One window, or one short cell of a model that classifies frames, and what was said of it.
+    """The scores of one window, or of one short cell of a model that classifies frames.
 
     Attributes:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds.
-        scores: Probability of every label, summing to 1; empty for a window without any sound
-            above the gate, which the model never saw, and for a model without labels.
-        channel: Index of the channel when each was heard for itself, else None.
+        scores: Probability of every label, summing to 1; empty for a window without speech,
+            which the model does not get, and for a model without labels.
+        channel: Index of the channel with channel="each", else None.
         dimensions: Values of the dimensions, as in `Prediction`; None without any.
     """
 
@@ -46,9 +42,9 @@ class TimelineWindow:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one emotion, of silence, or of nothing certain.
+    """A stretch of one emotion, of silence, or of uncertainty.
 
-    A model that answers in dimensions only has "speech" instead of emotions.
+    A model with dimensions only has "speech" instead of emotions.
 
     Attributes:
         start: Where it begins, in seconds.
@@ -58,7 +54,7 @@ class Segment:
         label: The emotion; None for the other kinds.
         score: Its mean probability over the segment, in [0, 1]; None for the other kinds.
         scores: Mean probability of every label over the segment; empty in silence.
-        channel: Index of the channel when each was heard for itself, else None.
+        channel: Index of the channel with channel="each", else None.
         dimensions: Mean values of the dimensions over the segment; None in silence and for a
             model without any.
 
@@ -77,11 +73,11 @@ class Segment:
     dimensions: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no segment can be.
+        """Check the values.
 
         Raises:
-            ValueError: If the kind is unknown, the label is missing or out of place, or the end
-                lies before the start.
+            ValueError: If the kind is unknown, the label is missing or not allowed, or the end
+                is before the start.
         """
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; use one of {', '.join(KINDS)}")
@@ -130,7 +126,7 @@ class Segment:
 
 
 def choose_step(duration: float, *, max_marks: int = MAX_MARKS) -> int:
-    """Seconds between the marks of a time axis, at most so many of them, at round times.
+    """Seconds between the marks of a time axis: a round number, for at most `max_marks`.
 
     Example:
         >>> choose_step(38.0), choose_step(3600.0)
@@ -140,7 +136,7 @@ def choose_step(duration: float, *, max_marks: int = MAX_MARKS) -> int:
 
 
 def clock(seconds: float) -> str:
-    """A time as people read it, with hours where there are any.
+    """A time as m:ss.hh, or h:mm:ss.hh from one hour on.
 
     Example:
         >>> clock(7.5), clock(3661.25), clock(59.999)

@@ -1,7 +1,6 @@
-"""Inline pictures of answers for notebooks and pages: text and SVG, no dependency.
+"""Inline SVG pictures of results for notebooks and web pages, without dependencies.
 
-Takes a prediction or a timeline by its values and gives HTML. Text and outlines take the colour
-of the page, so that light and dark pages both work.
+Text and outlines take the colour of the page, so that light and dark pages both work.
 """
 
 import html
@@ -9,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
-from emoser.results.palette import colours_of
 from emoser.results.segments import Segment, choose_step, clock
 
 WIDTH = 720
@@ -19,9 +17,29 @@ LETTER_WIDTH = 6.6  # of the small text, on average
 MARK_WIDTH = 60  # of the time axis: twelve marks on a wide picture
 FONT = "font-family:system-ui,sans-serif;font-size:11px"
 
+# The hues of Okabe and Ito, which colour-blind readers can tell apart, varied in lightness where
+# there are more emotions than hues; readable on white and on near-black.
+COLOURS: Mapping[str, str] = {
+    "neutral": "#8f959b",
+    "calm": "#56b4e9",
+    "happy": "#e0a800",
+    "excited": "#b58200",
+    "sad": "#0072b2",
+    "angry": "#d55e00",
+    "frustrated": "#a84a00",
+    "fear": "#9a6fd0",
+    "disgust": "#009e73",
+    "contempt": "#5c7a29",
+    "surprise": "#e377b4",
+    "positive": "#e0a800",
+    "negative": "#0072b2",
+}
+OTHERS = ("#56b4e9", "#d55e00", "#009e73", "#e377b4", "#e0a800", "#0072b2", "#9a6fd0", "#8f959b")
+"""Colours of other labels, in order."""
+
 
 class Scored(Protocol):
-    """What a prediction or a window has and the picture needs."""
+    """What `draw_prediction` reads of a prediction or a window."""
 
     @property
     def scores(self) -> Mapping[str, float]:
@@ -35,7 +53,7 @@ class Scored(Protocol):
 
 
 class Tracked(Protocol):
-    """What a timeline has and the picture needs."""
+    """What `draw_timeline` reads of a timeline."""
 
     @property
     def duration(self) -> float:
@@ -61,6 +79,20 @@ class Tracked(Protocol):
     def peaks(self) -> Sequence[Any]:
         """Per channel, of each further frame."""
         ...
+
+
+def colours_of(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for each label.
+
+    Example:
+        >>> colours_of(["angry", "bored"])
+        {'angry': '#d55e00', 'bored': '#56b4e9'}
+    """
+    free = [colour for colour in OTHERS if colour not in {COLOURS.get(name) for name in labels}]
+    unknown = [name for name in labels if name not in COLOURS]
+    spare = free or list(OTHERS)
+    chosen = {name: spare[place % len(spare)] for place, name in enumerate(unknown)}
+    return {name: COLOURS.get(name) or chosen[name] for name in labels}
 
 
 def draw_prediction(prediction: Scored) -> str:
@@ -93,18 +125,18 @@ def draw_scores(prediction: Scored, *, width: float = WIDTH / 2) -> str:
 
 
 def draw_timeline(timeline: Tracked) -> str:
-    """The waveform of every channel over its segments, with a time axis and the colours named."""
+    """The waveform and segments of every channel, with a time axis and a legend."""
     return _page(_describe(timeline), draw_track(timeline))
 
 
 def draw_track(timeline: Tracked, *, width: float = WIDTH) -> str:
-    """The picture of `draw_timeline` alone, as wide as it is meant to be seen.
+    """The picture of `draw_timeline` alone, in the width at which it is shown.
 
-    Letters keep their size: a picture for a telephone is drawn narrow instead of scaled down.
+    Text keeps its size: a picture for a phone is drawn narrow, not scaled down.
 
     Args:
-        timeline: What is drawn.
-        width: In pixels.
+        timeline: The timeline.
+        width: Width in pixels.
     """
     duration = timeline.duration or 1.0
     colours = colours_of(timeline.labels)
@@ -124,7 +156,7 @@ def draw_track(timeline: Tracked, *, width: float = WIDTH) -> str:
 
 
 def _wave(peaks: Any, top: float, width: float) -> Iterator[str]:
-    """The outline of the peaks, as many points as the picture has room for."""
+    """The outline of the peaks, with as many points as fit."""
     if not len(peaks):
         return
     count = min(len(peaks), int(width) // 2)
@@ -145,7 +177,7 @@ def _wave(peaks: Any, top: float, width: float) -> Iterator[str]:
 def _band(
     segments: Sequence[Segment], scale: float, colours: Mapping[str, str], top: float
 ) -> Iterator[str]:
-    """The segments as a row of boxes, `scale` pixels for each second."""
+    """The segments as a row of boxes, `scale` pixels per second."""
     for segment in segments:
         left = segment.start * scale
         width = max((segment.end - segment.start) * scale, 0.5)

@@ -1,7 +1,7 @@
-"""`Timeline`: what happens in a long recording, window by window and segment by segment.
+"""`Timeline`: the emotions of a long recording, by window and by segment.
 
-A frozen result of plain values and NumPy. Knows nothing of models or files; the notations of
-other programs live in `notations`, pictures in `svg` and `plots`.
+A frozen result of plain values and NumPy arrays. The formats of other programs are in `formats`,
+pictures in `svg` and `plots`.
 """
 
 import os
@@ -31,22 +31,21 @@ class Timeline:
     """The emotions of a recording over time.
 
     Attributes:
-        windows: What the model heard, and its scores; together they cover the recording. Of a
-            model that classifies frames: cells of about 0.2 s that follow one another.
-        segments: Stretches of one emotion, of silence, of nothing certain, or (of a model
-            without labels) of speech; those of a channel follow one another and cover the
-            recording.
+        windows: The scores over time; together they cover the recording. A model that classifies
+            frames has adjacent cells of about 0.2 s.
+        segments: Stretches of one emotion, of silence, of uncertainty, or (for a model without
+            labels) of speech; those of a channel are adjacent and cover the recording.
         duration: Length of the recording in seconds.
         labels: The labels that scores are for.
-        quality: What was wrong with the recording, as in `Prediction`.
-        channels: Indices of the channels when each was heard for itself, else empty. Windows
-            and segments then name theirs, and `per_channel` takes them apart.
-        window_seconds: What the model heard at once.
-        hop_seconds: Time from one such piece to the next.
-        model: Name of the checkpoint that answered.
-        source: The file, or a short description of what was handed in.
+        quality: Problems of the recording, as in `Prediction`.
+        channels: Indices of the channels with channel="each", else empty. Windows and segments
+            then name their channel, and `per_channel` separates them.
+        window_seconds: Length of the chunks that the model got.
+        hop_seconds: Time from one chunk to the next.
+        model: Name of the checkpoint.
+        source: The file, or a short description of the input.
         peaks: Highest amplitude in each 32 ms, one row per channel, for pictures.
-        dimensions: Names of the dimensions that windows and segments have, mostly none.
+        dimensions: Names of the dimensions of windows and segments, mostly none.
 
     Example:
         >>> timeline = Timeline((), (Segment(0.0, 2.0, "silence"),), duration=2.0, labels=("sad",))
@@ -70,7 +69,7 @@ class Timeline:
     dimensions: tuple[str, ...] = ()
 
     def per_channel(self) -> "list[Timeline]":
-        """One timeline for each channel that was heard for itself; else only this one.
+        """One timeline per channel with channel="each"; else only this one.
 
         Example:
             >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
@@ -91,7 +90,7 @@ class Timeline:
         ]
 
     def shares(self) -> Mapping[str, float]:
-        """The share of the time that each emotion, silence and "uncertain" fill; sums to 1.
+        """The share of time of each emotion, silence and "uncertain"; sums to 1.
 
         Example:
             >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
@@ -193,12 +192,12 @@ class Timeline:
         """Draw probabilities and segments under the waveform into an image file.
 
         Args:
-            path: Where to; the suffix chooses the format, such as .png, .svg or .pdf.
+            path: The file; its suffix chooses the format, such as .png, .svg or .pdf.
             theme: "light" or "dark".
 
         Raises:
             DependencyError: If matplotlib is not installed.
-            ValueError: If the theme or the suffix is none that is known.
+            ValueError: If the theme or the suffix is unknown.
 
         Example:
             >>> import tempfile
@@ -207,7 +206,7 @@ class Timeline:
             >>> with tempfile.TemporaryDirectory() as place:
             ...     timeline.plot(f"{place}/picture.svg", theme="dark")
         """
-        # Drawing is above results; only who asks for a picture pays for it.
+        # Imported late, because matplotlib is optional and slow to import.
         from emoser.results.plots import plot_timeline, save_figure
 
         save_figure(plot_timeline(self, theme=theme), path)

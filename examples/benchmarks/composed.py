@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 
 from emoser import EmotionClassifier, Timeline
-from emoser.results.palette import colours_of
 from emoser.results.plots import plot_timeline, save_figure
+from emoser.results.svg import colours_of
 
 RATE = 16_000
 PLAN = (("neutral", 3), ("angry", 3), ("silence", 4), ("sad", 3))  # clips; seconds for silence

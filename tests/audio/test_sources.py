@@ -246,7 +246,7 @@ def test_other_numbers_are_refused(dtype):
         load_audio(np.zeros(1000).astype(dtype), sampling_rate=16_000)
 
 
-def test_the_channel_axis_is_told_by_its_size():
+def test_the_channel_axis_is_found_by_its_size():
     stereo = babble(16_000, channels=2)
     expected = stereo.mean(axis=1)
     for values in (stereo, stereo.T, np.asfortranarray(stereo)):

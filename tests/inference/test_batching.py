@@ -70,7 +70,7 @@ def test_no_more_than_two_groups_are_held_and_what_is_read_ahead(clips):
         assert len(read) - told <= 2 * GroupRuntime.group_size + 12
 
 
-def test_a_long_recording_is_heard_in_groups_of_its_pieces():
+def test_a_long_recording_runs_in_groups_of_its_chunks():
     runtime = GroupRuntime(seconds=0.005)
     (long,) = random_clips([20 * RATE])
     classifier = formula_classifier(runtime, max_seconds=1.0)
@@ -82,7 +82,7 @@ def test_a_long_recording_is_heard_in_groups_of_its_pieces():
     assert threading.get_ident() not in runtime.threads
 
 
-def test_timelines_are_heard_in_groups_too():
+def test_timelines_run_in_groups_too():
     (long,) = random_clips([20 * RATE])
     timelines = [
         formula_classifier(runtime).timeline(long, sampling_rate=RATE)

@@ -17,10 +17,8 @@ from support.models import loud_model, random_clips, small_config
 from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
 from emoser.errors import AudioError, DependencyError
-from emoser.inference.segmentation import merge_segments
 from emoser.inference.silero import SileroDetector
 from emoser.inference.vad import EnergyDetector, SpeechSmoother
-from emoser.results.segments import Segment
 
 RATE = 16_000
 PLANS = st.lists(
@@ -54,46 +52,7 @@ def test_windows_and_segments_cover_every_sample_in_order(plan, window, hop_shar
         assert all(window.scores for window in timeline.windows)
 
 
-TILES = st.lists(
-    st.tuples(
-        st.floats(0.01, 5.0),
-        st.sampled_from(["silence", "uncertain", "happy", "sad"]),
-        st.sampled_from([None, 0, 1]),
-        st.floats(0.0, 1.0),
-    ),
-    max_size=20,
-)
-
-
-@given(TILES)
-def test_merging_twice_changes_nothing_and_loses_no_time(tiles):
-    segments, ends = [], {}
-    for seconds, name, channel, score in tiles:
-        start = ends.get(channel, 0.0)
-        ends[channel] = start + seconds
-        is_emotion = name in ("happy", "sad")
-        scores = {} if name == "silence" else {"happy": score, "sad": 1 - score}
-        segments.append(
-            Segment(
-                start,
-                start + seconds,
-                "emotion" if is_emotion else name,
-                name if is_emotion else None,
-                scores[name] if is_emotion else None,
-                scores,
-                channel,
-            )
-        )
-    merged = merge_segments(segments)
-    assert merge_segments(merged) == merged
-    total = sum(segment.duration for segment in segments)
-    assert sum(segment.duration for segment in merged) == pytest.approx(total)
-    weighted = sum(segment.duration * (segment.scores or {}).get("sad", 0) for segment in segments)
-    kept = sum(segment.duration * (segment.scores or {}).get("sad", 0) for segment in merged)
-    assert kept == pytest.approx(weighted)
-
-
-def test_silence_is_found_where_it_is_and_never_heard_by_the_model():
+def test_silence_is_found_where_it_is_and_not_given_to_the_model():
     samples = voice_and_pauses([(4, 0.1), (5, 0.0), (4, 0.1)])
     runtime = FormulaRuntime()
     timeline = formula_classifier(runtime).timeline(samples, sampling_rate=RATE)
@@ -104,7 +63,7 @@ def test_silence_is_found_where_it_is_and_never_heard_by_the_model():
     assert pause.end == pytest.approx(9.0, abs=0.15)
     silent = [window for window in timeline.windows if not window.scores]
     assert [(window.start, window.end) for window in silent] == [(4, 7), (5, 8), (6, 9)]
-    assert runtime.num_heard == len(timeline.windows) - len(silent)
+    assert runtime.num_inferred == len(timeline.windows) - len(silent)
 
 
 def test_a_breath_between_words_is_no_silence():
@@ -149,7 +108,7 @@ def test_what_is_not_probable_enough_is_uncertain():
     assert timeline.segments[0].scores
 
 
-def test_each_channel_is_heard_for_itself():
+def test_each_channel_is_processed_separately():
     left = voice_and_pauses([(3, 0.1), (4, 0.0)])
     right = voice_and_pauses([(3, 0.0), (4, 0.3)], seed=1)
     classifier = formula_classifier()
@@ -271,7 +230,7 @@ def test_silero_finds_speech_in_speech_and_none_in_noise(speech_data):
 
 
 @pytest.mark.data
-def test_composed_recordings_are_mostly_told_right(speech_data):
+def test_composed_recordings_are_mostly_right(speech_data):
     path = Path(__file__).parents[2] / "examples" / "benchmarks" / "composed.py"
     spec = spec_from_file_location("composed", path)
     composed = module_from_spec(spec)

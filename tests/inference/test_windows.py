@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.windows import cut_windows
 
-from emoser.inference.windows import WindowCutter, cut_windows, window_weights
+from emoser.inference.windows import WindowCutter, window_weights
 
 
 def stream_windows(blocks, *, window, hop):

@@ -11,8 +11,8 @@ from support.fakes import formula_classifier, voice_and_pauses
 from emoser import Prediction
 from emoser.errors import DependencyError
 from emoser.labels import CANONICAL_LABELS
-from emoser.results.palette import COLOURS, colours_of
 from emoser.results.segments import Segment
+from emoser.results.svg import COLOURS, colours_of
 from emoser.results.timeline import Timeline
 
 RATE = 16_000
@@ -78,16 +78,12 @@ def test_every_emotion_has_a_colour_of_its_own():
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pictures_are_written(timeline, prediction, tmp_path, theme):
+def test_pictures_are_written(timeline, tmp_path, theme):
     pytest.importorskip("matplotlib")
     from emoser.results import plots
 
-    generator = np.random.default_rng(0)
-    rows = generator.dirichlet(np.ones(4), 50)
     figures = {
-        "scores": plots.plot_scores(prediction, theme=theme),
         "confusion": plots.plot_confusion(np.eye(4) * 9, list("abcd"), theme=theme),
-        "reliability": plots.plot_reliability(rows.argmax(axis=1), rows, theme=theme),
         "timeline": plots.plot_timeline(timeline, theme=theme),
     }
     for name, figure in figures.items():
@@ -101,8 +97,8 @@ def test_drawing_changes_no_setting_and_opens_no_window(tmp_path):
     pytest.importorskip("matplotlib")
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from emoser import Prediction\nfrom emoser.results.plots import plot_scores, save_figure\n"
-        "save_figure(plot_scores(Prediction.from_scores({'sad': 1.0}, duration=1)), sys.argv[1])\n"
+        "from emoser.results.plots import plot_confusion, save_figure\n"
+        "save_figure(plot_confusion([[1]], ['sad']), sys.argv[1])\n"
         "assert dict(matplotlib.rcParams) == before\n"
         "from matplotlib import pyplot\nassert pyplot.get_fignums() == []\n"
         "assert 'torch' not in sys.modules"
@@ -118,10 +114,6 @@ def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
         timeline.plot(tmp_path / "a.png", theme="sepia")
     with pytest.raises(ValueError, match="does not fit 2 labels"):
         plots.plot_confusion(np.eye(3), ["a", "b"])
-    with pytest.raises(ValueError, match="do not fit"):
-        plots.plot_reliability([0, 1], np.ones((3, 2)))
-    with pytest.raises(ValueError, match="only dimensions"):
-        plots.plot_scores(Prediction.from_scores({}, duration=1.0, dimensions={"arousal": 0.5}))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match=r"emoser\[plot\]"):
         timeline.plot(tmp_path / "a.png")

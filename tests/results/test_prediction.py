@@ -7,7 +7,7 @@ import pytest
 
 from emoser.labels import ALIASES, CANONICAL_LABELS, LABEL_SETS, canonical_labels, map_labels
 from emoser.models.config import ModelConfig
-from emoser.results.prediction import Prediction, mean_scores
+from emoser.results.prediction import Prediction
 
 PUBLISHED = {
     "superb": ("neu", "hap", "ang", "sad"),
@@ -76,10 +76,6 @@ def test_a_dimensional_prediction_has_no_label():
     assert str(answer) == "arousal 0.60, dominance 0.50, valence 0.40, 1.0 s"
     with pytest.raises(ValueError, match="both are empty"):
         Prediction.from_scores({}, duration=1.0)
-
-
-def test_mean_scores_is_a_weighted_mean():
-    assert mean_scores([{"a": 1.0}, {"a": 0.0}], [0.25, 0.75]) == {"a": 0.25}
 
 
 def test_a_configuration_survives_its_block_and_refuses_nonsense():

@@ -51,7 +51,7 @@ TORCH = ("emoser.models", "emoser.checkpoints", "emoser.runtimes.torch",
          "emoser.runtimes.conversion", "emoser.finetune")  # fmt: skip
 """Where torch, torchaudio and transformers may be imported."""
 
-LATE_TORCH = ("emoser.bench",)
+LATE_TORCH = ("emoser.bench", "emoser.inference.silero")
 """Where they may be imported inside functions."""
 
 HEAVY = ("torch", "torchaudio", "transformers")

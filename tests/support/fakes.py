@@ -1,4 +1,4 @@
-"""A classifier whose engine is a formula, for tests that ask about time and not about emotion."""
+"""A classifier whose runtime is a formula, for tests of time and not of emotion."""
 
 import numpy as np
 
@@ -16,15 +16,15 @@ class FormulaRuntime:
     group_size = 1
 
     def __init__(self) -> None:
-        self.num_heard = 0
+        self.num_inferred = 0
 
     def infer(self, recordings):
-        self.num_heard += len(recordings)
-        logits = np.stack([self.listen(samples) for samples in recordings])
+        self.num_inferred += len(recordings)
+        logits = np.stack([self.logits_of(samples) for samples in recordings])
         return InferenceOutput(logits, logits)
 
     @staticmethod
-    def listen(samples):
+    def logits_of(samples):
         """Louder is angrier, slower is sadder, a rise is happier."""
         loudness = float(np.abs(samples).mean()) * 20
         slope = float((samples * np.linspace(-1, 1, len(samples))).mean()) * 40

@@ -1,0 +1,87 @@
+"""A user's script under the strict settings of mypy and pyright."""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import emoser
+
+SCRIPT = """\
+from collections.abc import Iterator
+from typing import assert_type
+
+import numpy as np
+
+from emoser import EmoserError, EmotionClassifier, EmotionStream, Prediction, Segment, Timeline
+
+classifier = EmotionClassifier.from_pretrained("emoser-tiny", device="cpu")
+files = ["a.wav", "b.wav"]
+assert_type(classifier.predict("a.wav"), Prediction)
+assert_type(classifier.predict_batch(files), list[Prediction])
+assert_type(classifier.predict_batch(files, on_error="raise"), list[Prediction])
+assert_type(classifier.predict_batch(files, on_error="return"), list[Prediction | EmoserError])
+assert_type(classifier.iter_predictions(files), Iterator[Prediction])
+assert_type(
+    classifier.iter_predictions(files, on_error="return"), Iterator[Prediction | EmoserError]
+)
+choice: str = input()
+assert_type(classifier.predict_batch(files, on_error=choice), list[Prediction | EmoserError])
+labels: list[str | None] = [answer.label for answer in classifier.predict_batch(files)]
+assert_type(classifier.timeline("a.wav"), Timeline)
+stream = EmotionStream(classifier, sampling_rate=16000)
+assert_type(stream.push(np.zeros(160, np.float32)), list[Segment])
+"""
+MISSPELT = "from emoser import EmotionClasifier\n"
+ROOT = Path(emoser.__file__).parents[1]
+IS_INSTALLED = str(ROOT) in site.getsitepackages()
+
+
+def run_mypy(script):
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    paths = {} if IS_INSTALLED else {"MYPYPATH": str(ROOT)}
+    options = ["--strict", "--follow-imports=silent", "--config-file="]
+    command = [sys.executable, "-m", "mypy", *options, script.name]
+    return subprocess.run(
+        command, cwd=script.parent, env=os.environ | paths, capture_output=True, text=True
+    )
+
+
+def run_pyright(script):
+    own = Path(sys.executable).with_name("pyright")
+    pyright = str(own) if own.exists() else shutil.which("pyright")
+    if pyright is None:
+        pytest.skip("pyright is not installed")
+    settings = {"typeCheckingMode": "strict", "extraPaths": [] if IS_INSTALLED else [str(ROOT)]}
+    (script.parent / "pyrightconfig.json").write_text(json.dumps(settings))
+    if subprocess.run([pyright, "--version"], capture_output=True).returncode:
+        pytest.skip("pyright is installed but its program cannot be fetched or run")
+    command = [pyright, "--pythonpath", sys.executable, script.name]
+    return subprocess.run(command, cwd=script.parent, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [run_mypy, run_pyright], ids=["mypy", "pyright"])
+def test_a_users_script_has_the_types_it_expects(tmp_path, check):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run = check(script)
+    assert run.returncode == 0, run.stdout
+    script.write_text(MISSPELT)
+    run = check(script)
+    assert run.returncode == 1
+    assert "EmotionClasifier" in run.stdout
+
+
+def test_the_package_says_that_it_is_typed_and_lists_its_public_names():
+    assert (ROOT / "emoser" / "py.typed").exists()
+    assert dir(emoser) == sorted([*emoser.__all__, "__version__"])
+    assert find_spec("emoser").origin == emoser.__file__
+    with pytest.raises(AttributeError, match="EmotionClasifier"):
+        emoser.EmotionClasifier  # noqa: B018
