@@ -87,7 +87,7 @@ def _frames_first(values: NDArray[Any]) -> NDArray[Any]:
             "(channels, samples) or (samples, channels), one recording at a time"
         )
     if values.size == 0:
-        raise AudioError(f"array of shape {values.shape} holds no samples; nothing to listen to")
+        raise AudioError(f"array of shape {values.shape} holds no samples")
     if values.ndim == 1:
         return values[:, np.newaxis]
     rows, columns = values.shape
@@ -96,7 +96,7 @@ def _frames_first(values: NDArray[Any]) -> NDArray[Any]:
     if rows == 1 or (rows <= MAX_CHANNEL_AXIS < columns):
         return values.T
     raise ValueError(
-        f"array of shape {values.shape}: which axis is the channels cannot be told; it must be "
+        f"array of shape {values.shape}: which axis holds the channels is ambiguous; it must be "
         f"the only one of at most {MAX_CHANNEL_AXIS}. Pass one channel, or the mean over them"
     )
 

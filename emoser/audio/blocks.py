@@ -131,7 +131,7 @@ class AudioBlocks:
         if not self._num_resampled:
             raise AudioError(
                 f"{self._described} holds {self._num_frames or 'no'} samples at "
-                f"{self.source_rate} Hz: there is nothing to listen to; record or copy it again"
+                f"{self.source_rate} Hz, too few to process; record or copy it again"
             )
         self._exhausted = True
         self._resources.close()

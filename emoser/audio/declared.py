@@ -145,7 +145,7 @@ def _refuse_overflow(
     if not block_bytes or (left // block_bytes + 1) * block_samples >= 2**31:
         raise AudioError(
             f"{name} claims ADPCM blocks of {block_bytes} bytes with {block_samples} samples each, "
-            "which cannot be; the header is damaged or hostile"
+            "which is impossible; the header is damaged or hostile"
         )
 
 

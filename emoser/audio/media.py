@@ -81,7 +81,7 @@ def _open_track(
     frames = media.decode(stream)
     first = next(frames, None)
     if first is None:
-        raise AudioError(f"{name} ({container.label}) holds no samples; nothing to listen to")
+        raise AudioError(f"{name} ({container.label}) holds no samples")
     num_channels = first.layout.nb_channels
     check_shape(first.sample_rate, num_channels, limits, name)
     declared = _declared_seconds(media, stream, container)

@@ -130,7 +130,7 @@ def _container_of(head: bytes) -> Container | None:
 
 def _refusal(head: bytes, name: str) -> str:
     return (
-        f"{name} is no recording that can be decoded: it looks like {_appearance(head)}; "
+        f"{name} cannot be decoded as audio: it looks like {_appearance(head)}; "
         "pass wav, flac, ogg, opus, mp3, aiff, caf, m4a, aac, webm or amr"
     )
 

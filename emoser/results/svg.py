@@ -17,7 +17,7 @@ LETTER_WIDTH = 6.6  # of the small text, on average
 MARK_WIDTH = 60  # of the time axis: twelve marks on a wide picture
 FONT = "font-family:system-ui,sans-serif;font-size:11px"
 
-# The hues of Okabe and Ito, which colour-blind readers can tell apart, varied in lightness where
+# The hues of Okabe and Ito, which colour-blind readers can distinguish, varied in lightness where
 # there are more emotions than hues; readable on white and on near-black.
 COLOURS: Mapping[str, str] = {
     "neutral": "#8f959b",
@@ -101,7 +101,7 @@ def draw_prediction(prediction: Scored) -> str:
 
 
 def draw_scores(prediction: Scored, *, width: float = WIDTH / 2) -> str:
-    """The picture of `draw_prediction` alone, as wide as it is meant to be seen.
+    """The picture of `draw_prediction` alone, in the width at which it is shown.
 
     Args:
         prediction: What is drawn.

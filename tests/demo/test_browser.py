@@ -230,7 +230,7 @@ def test_an_invalid_file_gives_one_sentence_and_the_next_one_is_analysed(open_pa
     bad.write_text("this is not audio")
     send(page, bad)
     page.wait_for_selector(".emoser-error")
-    assert "bad.wav is no recording that can be decoded" in page.inner_text(".emoser-error")
+    assert "bad.wav cannot be decoded as audio" in page.inner_text(".emoser-error")
     assert "Traceback" not in page.content()
     picture(page, "wrong-file-390")
     page.click("#upload button[aria-label=Clear]")
