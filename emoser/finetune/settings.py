@@ -169,6 +169,10 @@ class DataSettings:
             clips.
         augmentation: Random variations of training clips.
         evaluation_labels: Labels that validation decides between; empty for all.
+        frozen_copies: For a frozen encoder: number of varied copies of every training clip whose
+            pooled layers are computed once and kept beside those of the clip itself. An update
+            draws one of them for each clip. 0 varies the clips anew in every epoch, which runs
+            the encoder each time.
         cache: Data type in which the outputs of frozen parts are kept if clips are not varied:
             features of frozen convolutions on disk, pooled layers of a frozen encoder in memory.
             "off" computes them every time.
@@ -182,6 +186,7 @@ class DataSettings:
     crop_seconds: float | None = 8.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluation_labels: tuple[str, ...] = ()
+    frozen_copies: int = 0
     cache: str = "float32"
 
     def __post_init__(self) -> None:
@@ -196,6 +201,8 @@ class DataSettings:
             faults.append("epoch_clips must be above 0 or None")
         if self.crop_seconds is not None and not self.crop_seconds > 0:
             faults.append("crop_seconds must be above 0 or None")
+        if self.frozen_copies < 0:
+            faults.append("frozen_copies must be at least 0")
         if any(not weight > 0 for weight in self.corpus_weights.values()):
             faults.append("corpus_weights must be above 0; leave a corpus out of the training set")
         refuse(faults)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from emoser.finetune.config import Augmentation, FinetuneConfig
+from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, shorten
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
@@ -78,23 +78,8 @@ class Waveforms:
         """Some clips; varied where a generator is given and the settings say so."""
         clips = [self.recordings[index] for index in indices]
         if generator is not None:
-            clips = [self._vary(clip, generator) for clip in clips]
+            clips = [vary_clip(clip, self.config, generator) for clip in clips]
         return Batch("waveforms", *collate(clips))
-
-    def _vary(
-        self, clip: NDArray[np.float32], generator: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """A crop, augmented; cropped before, for speed, and after."""
-        config = self.config
-        if config.data.augmentation == Augmentation.off() and config.data.crop_seconds is None:
-            return clip
-        clip = shorten(clip, config.data.augmentation, generator)
-        if config.data.crop_seconds is None:
-            return augment(clip, config.data.augmentation, generator)
-        size = int(config.data.crop_seconds * SAMPLING_RATE)
-        wide = int(size * (1.0 + config.data.augmentation.speed_change)) + 1
-        varied = augment(crop(clip, wide, generator), config.data.augmentation, generator)
-        return crop(varied, size, generator)
 
 
 class StoredFeatures:
@@ -139,33 +124,89 @@ class StoredFeatures:
 
 
 class PooledLayers:
-    """What a frozen encoder says of every clip, pooled: (S, D), one row per layer in use."""
+    """Pooled output of a frozen encoder for every clip, (S, D): one row per layer in use.
 
-    def __init__(self, model: EmotionModel, recordings: Recordings) -> None:
+    With varied copies, one is drawn for each clip when a generator is given.
+    """
+
+    def __init__(
+        self, model: EmotionModel, recordings: Recordings, config: FinetuneConfig | None = None
+    ) -> None:
         """Compute them.
 
         Args:
             model: Its encoder is in eval mode and on the device to compute on.
             recordings: The clips.
+            config: The settings of the varied copies; None for none.
         """
         self.num_samples = recordings.num_samples
-        num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
-        width = model.embedding_size
-        self._values = torch.zeros(len(recordings), num_states, width)
-        batches = tqdm(length_batches(self.num_samples), "encoding", disable=_quiet(), leave=False)
-        with torch.inference_mode():
-            for batch in batches:
-                samples, lengths = collate([recordings[index] for index in batch])
-                self._values[batch] = _pool_layers(model, samples, lengths).cpu()
+        copies = 0 if config is None else config.data.frozen_copies
+        plain = config or FinetuneConfig()
+        self._values = torch.stack(
+            [pool_clips(model, recordings, plain, copy=copy) for copy in range(1 + copies)]
+        )
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """Some clips as pooled layers."""
         rows = torch.as_tensor(indices)
-        return Batch("pooled", self._values[rows], torch.ones(len(rows), dtype=torch.long))
+        copies = torch.zeros_like(rows)
+        if generator is not None and len(self._values) > 1:
+            copies = torch.from_numpy(generator.integers(len(self._values), size=len(rows)))
+        ones = torch.ones(len(rows), dtype=torch.long)
+        return Batch("pooled", self._values[copies, rows], ones)
+
+
+def pool_clips(
+    model: EmotionModel, recordings: Recordings, config: FinetuneConfig, *, copy: int = 0
+) -> Tensor:
+    """Pooled output of a frozen encoder for every clip, (N, S, D).
+
+    Args:
+        model: Its encoder is in eval mode and on the device to compute on.
+        recordings: The N clips.
+        config: Says how copies are varied; the seed, the copy and the clip determine how.
+        copy: 0 for the clips themselves, else the number of a varied copy.
+    """
+
+    def read(index: int) -> NDArray[np.float32]:
+        if not copy:
+            return recordings[index]
+        generator = np.random.default_rng([config.run.seed, copy, index])
+        return vary_clip(recordings[index], config, generator)
+
+    num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
+    values = torch.zeros(len(recordings), num_states, model.embedding_size)
+    title = f"encoding copy {copy}" if copy else "encoding"
+    batches = tqdm(length_batches(recordings.num_samples), title, disable=_quiet(), leave=False)
+    with torch.inference_mode():
+        for batch in batches:
+            samples, lengths = collate([read(index) for index in batch])
+            values[batch] = _pool_layers(model, samples, lengths).cpu()
+    return values
+
+
+def vary_clip(
+    clip: NDArray[np.float32], config: FinetuneConfig, generator: np.random.Generator
+) -> NDArray[np.float32]:
+    """A crop, augmented; cropped before, for speed, and after."""
+    if not config.varies:
+        return clip
+    clip = shorten(clip, config.data.augmentation, generator)
+    if config.data.crop_seconds is None:
+        return augment(clip, config.data.augmentation, generator)
+    size = int(config.data.crop_seconds * SAMPLING_RATE)
+    wide = int(size * (1.0 + config.data.augmentation.speed_change)) + 1
+    varied = augment(crop(clip, wide, generator), config.data.augmentation, generator)
+    return crop(varied, size, generator)
 
 
 def build_inputs(
-    model: EmotionModel, recordings: Recordings, config: FinetuneConfig, file: Path
+    model: EmotionModel,
+    recordings: Recordings,
+    config: FinetuneConfig,
+    file: Path,
+    *,
+    varied: bool = True,
 ) -> Inputs:
     """The clips in the form that saves the most work without changing a result.
 
@@ -174,10 +215,11 @@ def build_inputs(
         recordings: The clips.
         config: Says what is varied, what is frozen, and whether to keep anything.
         file: Where features of convolutions are kept.
+        varied: Whether the clips are varied as the settings say; not in validation.
     """
     form = choose_form(model, config)
     if form == "pooled":
-        return PooledLayers(model, recordings)
+        return PooledLayers(model, recordings, config if varied else None)
     if form == "features":
         return StoredFeatures(model.encoder, recordings, file, precision=config.data.cache)
     return Waveforms(recordings, config)
@@ -187,13 +229,18 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     """The form of the clips: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    kept = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
+    kept = config.data.cache != "off" and config.model.padding == "exact"
     if not kept or not frozen or config.model.mode == "entire":
+        return "waveforms"
+    copied = config.model.mode == "frozen" and config.data.frozen_copies > 0
+    if config.varies and not copied:
         return "waveforms"
     mean = model.config.pooling == "mean"
     single = model.config.pooling == "statistics" and not model.config.layer_mix
     if config.model.mode == "frozen" and model.pointwise is None and (mean or single):
         return "pooled"
+    if config.varies:
+        return "waveforms"
     return "features" if type(model.encoder) is SpeechEncoder else "waveforms"
 
 

@@ -385,7 +385,8 @@ class _Run:
                 (self.data.validation_recordings, "validation", validated),
             ):
                 file = self.folder / f"{name}.features"
-                built.append(build_inputs(self.model, recordings, config, file))
+                varied = name == "training"
+                built.append(build_inputs(self.model, recordings, config, file, varied=varied))
 
         self.processes.write(build)
         if not self.processes.first:
