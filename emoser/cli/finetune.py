@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, add_options
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
+
+DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a GPU
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -32,7 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder of the run")
     parser.add_argument(
         "--base",
-        default=DEFAULT_MODEL,
+        default=DEFAULT_BASE,
         help=f"encoder: {MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument(

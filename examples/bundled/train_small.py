@@ -3,7 +3,7 @@
     python examples/bundled/train_small.py --base openai/whisper-base --data PATH --output DIR
 
 PATH holds RAVDESS and nEMO with a table `manifest.csv` (columns corpus, path, speaker, sex,
-emotion). DIR/emoser-small is the finished checkpoint. Nearly all of the time is the encoder's, on
+emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the encoder's, on
 each clip and its varied copies; it is estimated first. Every copy is kept in DIR: run the same
 command again to resume an interrupted run.
 
@@ -50,7 +50,7 @@ from torch import Tensor, nn
 from train import write_tables
 from transformers import WhisperFeatureExtractor
 
-from emoser.checkpoints.files import CONFIG, GOLDEN, GRAPH_MANIFEST, WEIGHTS
+from emoser.checkpoints.files import CONFIG, GOLDEN, GRAPH_MANIFEST, WEIGHTS, CheckpointFiles
 from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
 from emoser.checkpoints.save import load_model, save_model, write_json
 from emoser.export import export
@@ -113,7 +113,7 @@ def finish(model: EmotionModel, card: str, folder: Path) -> None:
     source = "transformers' WhisperFeatureExtractor and WhisperEncoder layers"
     write_json(folder / GOLDEN, golden_record(expected, source, difference))
     with tempfile.TemporaryDirectory() as place:
-        done = export(folder, Path(place) / "graph", calibrate=HERE.parent / "audio")
+        done = export(CheckpointFiles(SMALL, folder), Path(place) / "graph", calibrate=HERE.parent / "audio")
         for name in (FILES["onnx"], GRAPH_MANIFEST):
             shutil.copyfile(done.folder / name, folder / name)
     halve_graph(folder / FILES["onnx"])
@@ -244,7 +244,7 @@ def main() -> None:
         arguments.base, speech, arguments.output, num_copies=NUM_COPIES
     )
     folds = tabulate_small(arguments.output / SMALL, speech, SMALL)
-    folder = arguments.output / SMALL / "checkpoint" / "emoser-small"
+    folder = arguments.output / "checkpoint" / SMALL
     finish(model, write_card(model, evaluations, speech, folds), folder)
     for name, evaluation in evaluations.items():
         print(f"\n{name}: {evaluation.report}")
