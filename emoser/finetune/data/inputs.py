@@ -1,9 +1,10 @@
-"""What the model is fed in training: waveforms, or what its frozen parts make of them, kept.
+"""What the model takes in training: waveforms, or the stored outputs of its frozen parts.
 
-Three forms of the same clips. Waveforms pass the whole model. The features of frozen
-convolutions are computed once and kept on disk, memory-mapped. Of an encoder that is frozen as a
-whole the pooled layers are kept in memory: mean pooling commutes with linear maps, so a head
-needs no more. Knows nothing of losses or epochs.
+There are three forms of the same clips. Waveforms pass through the whole model. The features of
+frozen convolutions are computed once and kept on disk, memory-mapped. For an encoder that is
+frozen as a whole, the pooled layers are kept in memory: mean pooling commutes with linear maps,
+so a head needs no more. Clips longer than the model's `max_seconds` are cut into the windows
+that `predict` cuts.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from emoser.finetune.config import Augmentation, FinetuneConfig
-from emoser.finetune.data.augment import augment, shorten
+from emoser.audio import SAMPLING_RATE
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
-from emoser.finetune.data.recordings import SAMPLING_RATE, Recordings
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import mean_pool
@@ -33,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Batch(NamedTuple):
-    """Some clips in one of the three forms.
+    """Clips in one of the three forms.
 
     Attributes:
         form: "waveforms", "features" or "pooled".
@@ -46,11 +48,11 @@ class Batch(NamedTuple):
     lengths: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
+        """The batch on a device."""
         return Batch(self.form, self.values.to(device), self.lengths.to(device))
 
     def select(self, start: int, end: int) -> "Batch":
-        """Some of the clips, without the padding that they do not need."""
+        """Clips `start` to `end`, without padding that they do not need."""
         values, lengths = self.values[start:end], self.lengths[start:end]
         if self.form == "waveforms":
             values = values[:, : max(int(lengths.max()), 1)]
@@ -58,77 +60,112 @@ class Batch(NamedTuple):
 
 
 class Inputs(Protocol):
-    """Clips of one side of a run."""
+    """Clips of one side of a run.
+
+    Attributes:
+        num_samples: Length of every clip.
+        windows: The clips as they are scored.
+    """
 
     num_samples: list[int]
+    windows: Windows
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips; varied where a generator is given and the settings say so."""
+        """Clips for training: one window of each, augmented if a generator is given."""
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows for scoring, never augmented."""
 
 
 class Waveforms:
     """Clips as samples, cropped and augmented."""
 
-    def __init__(self, recordings: Recordings, config: FinetuneConfig) -> None:
+    def __init__(
+        self, recordings: Recordings, config: FinetuneConfig, *, window: int | None = None
+    ) -> None:
+        """Keep the clips.
+
+        Args:
+            recordings: The clips.
+            config: How they are cropped and augmented.
+            window: Longest piece in samples; None for whole clips.
+        """
         self.recordings = recordings
         self.config = config
         self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
+        self._longest = window or max(self.num_samples, default=1)
+        if config.data.crop_seconds is not None:
+            self._longest = min(self._longest, int(config.data.crop_seconds * SAMPLING_RATE))
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips; varied where a generator is given and the settings say so."""
-        clips = [self.recordings[index] for index in indices]
-        if generator is not None:
-            clips = [self._vary(clip, generator) for clip in clips]
+        """Clips for training, cropped and augmented if a generator is given."""
+        if generator is None:
+            return self.load_windows(self.windows.draw(indices, None))
+        clips = [self._vary(self.recordings[index], generator) for index in indices]
         return Batch("waveforms", *collate(clips))
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows for scoring."""
+        return Batch("waveforms", *collate([self.windows[index] for index in indices]))
 
     def _vary(
         self, clip: NDArray[np.float32], generator: np.random.Generator
     ) -> NDArray[np.float32]:
         """A crop, augmented; cropped before, for speed, and after."""
-        config = self.config
-        if config.data.augmentation == Augmentation.off() and config.data.crop_seconds is None:
-            return clip
-        clip = shorten(clip, config.data.augmentation, generator)
-        if config.data.crop_seconds is None:
-            return augment(clip, config.data.augmentation, generator)
-        size = int(config.data.crop_seconds * SAMPLING_RATE)
-        wide = int(size * (1.0 + config.data.augmentation.speed_change)) + 1
-        varied = augment(crop(clip, wide, generator), config.data.augmentation, generator)
-        return crop(varied, size, generator)
+        augmentation = self.config.data.augmentation
+        if not self.config.varies:
+            return crop(clip, self._longest, generator)
+        clip = drop_quiet_ends(clip, augmentation, generator)
+        wide = int(self._longest * (1.0 + augmentation.speed_change)) + 1
+        varied = augment(crop(clip, wide, generator), augmentation, generator)
+        return crop(varied, self._longest, generator)
 
 
 class StoredFeatures:
     """Features of frozen convolutions in a memory-mapped file."""
 
     def __init__(
-        self, encoder: SpeechEncoder, recordings: Recordings, file: Path, *, precision: str
+        self,
+        encoder: SpeechEncoder,
+        recordings: Recordings,
+        file: Path,
+        *,
+        precision: str,
+        window: int | None = None,
     ) -> None:
-        """Compute them, unless the file holds exactly these.
+        """Compute the features, unless the file already holds them.
 
         Args:
-            encoder: Its convolutions stay as they are; in eval mode.
+            encoder: Its convolutions are not trained; in eval mode.
             recordings: The clips.
-            file: Where to keep them; `.json` beside it says what it holds.
+            file: Where the features are kept; `.json` beside it names its content.
             precision: "float32", "bfloat16" or "float16".
+            window: Longest piece in samples; None for whole clips.
         """
         minimum = encoder.min_samples
         self.num_samples = recordings.num_samples
-        self._lengths = torch.tensor([max(size, minimum) for size in self.num_samples])
+        self.windows = Windows(recordings, window)
+        self._lengths = torch.tensor([max(size, minimum) for size in self.windows.num_samples])
         self._num_frames = encoder.count_frames(self._lengths).tolist()
         self._width = int(encoder.config.conv_dim[-1])
         self._offsets = np.cumsum([0, *(count * self._width for count in self._num_frames)])
         dtype = DTYPES[precision]
-        key = _feature_key(encoder, recordings, precision)
+        key = _feature_key(encoder, self.windows, precision)
         index = file.with_suffix(".json")
         size = int(self._offsets[-1])
         whole = file.is_file() and file.stat().st_size == size * dtype.itemsize
         if not whole or not _holds(index, key):
-            _write_features(encoder, recordings, file, dtype)
+            _write_features(encoder, self.windows, file, dtype)
             index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips as padded features, in float32."""
+        """Clips for training: the features of one window of each."""
+        return self.load_windows(self.windows.draw(indices, generator))
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows as padded features, in float32."""
         longest = max(self._num_frames[index] for index in indices)
         values = torch.zeros(len(indices), self._width, longest)
         for row, index in zip(values, indices, strict=True):
@@ -139,27 +176,34 @@ class StoredFeatures:
 
 
 class PooledLayers:
-    """What a frozen encoder says of every clip, pooled: (S, D), one row per layer in use."""
+    """The pooled output of a frozen encoder: (S, D) per window, one row per layer in use."""
 
-    def __init__(self, model: EmotionModel, recordings: Recordings) -> None:
-        """Compute them.
+    def __init__(
+        self, model: EmotionModel, recordings: Recordings, *, window: int | None = None
+    ) -> None:
+        """Encode all clips.
 
         Args:
             model: Its encoder is in eval mode and on the device to compute on.
             recordings: The clips.
+            window: Longest piece in samples; None for whole clips.
         """
         self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
         num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
-        width = model.embedding_size
-        self._values = torch.zeros(len(recordings), num_states, width)
-        batches = tqdm(length_batches(self.num_samples), "encoding", disable=_quiet(), leave=False)
+        self._values = torch.zeros(len(self.windows), num_states, model.embedding_size)
+        batches = length_batches(self.windows.num_samples)
         with torch.inference_mode():
-            for batch in batches:
-                samples, lengths = collate([recordings[index] for index in batch])
+            for batch in tqdm(batches, "encoding", disable=_quiet(), leave=False):
+                samples, lengths = collate([self.windows[index] for index in batch])
                 self._values[batch] = _pool_layers(model, samples, lengths).cpu()
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips as pooled layers."""
+        """Clips for training: the pooled layers of one window of each."""
+        return self.load_windows(self.windows.draw(indices, generator))
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows as pooled layers."""
         rows = torch.as_tensor(indices)
         return Batch("pooled", self._values[rows], torch.ones(len(rows), dtype=torch.long))
 
@@ -172,15 +216,18 @@ def build_inputs(
     Args:
         model: Frozen as the configuration says, in eval mode.
         recordings: The clips.
-        config: Says what is varied, what is frozen, and whether to keep anything.
+        config: How clips are augmented, what is frozen, and whether outputs may be stored.
         file: Where features of convolutions are kept.
     """
     form = choose_form(model, config)
+    window = round(model.config.max_seconds * model.config.sampling_rate)
     if form == "pooled":
-        return PooledLayers(model, recordings)
+        return PooledLayers(model, recordings, window=window)
     if form == "features":
-        return StoredFeatures(model.encoder, recordings, file, precision=config.data.cache)
-    return Waveforms(recordings, config)
+        return StoredFeatures(
+            model.encoder, recordings, file, precision=config.data.cache, window=window
+        )
+    return Waveforms(recordings, config, window=window)
 
 
 def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
@@ -227,14 +274,14 @@ def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tenso
 
 
 def _write_features(
-    encoder: SpeechEncoder, recordings: Recordings, file: Path, dtype: torch.dtype
+    encoder: SpeechEncoder, windows: Windows, file: Path, dtype: torch.dtype
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    clips = tqdm(range(len(recordings)), "convolutions", disable=_quiet(), leave=False)
+    numbers = tqdm(range(len(windows)), "convolutions", disable=_quiet(), leave=False)
     with temporary.open("wb") as opened, torch.inference_mode():
-        for index in clips:
-            samples = torch.from_numpy(recordings[index])[None]
+        for index in numbers:
+            samples = torch.from_numpy(windows[index])[None]
             shortage = max(encoder.min_samples - samples.shape[1], 0)
             samples = functional.pad(samples, (0, shortage)).to(device)
             features = encoder.extract_features(encoder.normalize(samples, None), None)
@@ -243,11 +290,11 @@ def _write_features(
     temporary.replace(file)
 
 
-def _feature_key(encoder: SpeechEncoder, recordings: Recordings, precision: str) -> str:
+def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> str:
     digest = hashlib.sha256(f"{precision} {encoder.normalization}".encode())
     for tensor in encoder.feature_extractor.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(recordings.fingerprint.encode())
+    digest.update(windows.fingerprint.encode())
     return digest.hexdigest()
 
 

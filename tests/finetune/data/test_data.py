@@ -275,7 +275,7 @@ def test_clips_are_trimmed_as_often_as_they_should_be():
     clip = np.concatenate([np.zeros(RATE, np.float32), tone(300.0), np.zeros(RATE, np.float32)])
     generator = np.random.default_rng(0)
     half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
-    sizes = np.array([len(variations.shorten(clip, half, generator)) for _ in range(400)])
+    sizes = np.array([len(variations.drop_quiet_ends(clip, half, generator)) for _ in range(400)])
     assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
     assert sizes.min() >= RATE - variations.LEVEL_SAMPLES
     assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * variations.LEVEL_SAMPLES
@@ -285,7 +285,7 @@ def test_clips_are_trimmed_as_often_as_they_should_be():
 
 def test_nothing_changes_when_every_variation_is_off():
     clip = random_clips([5000])[0]
-    shorter = variations.shorten(clip, Augmentation.off(), np.random.default_rng(0))
+    shorter = variations.drop_quiet_ends(clip, Augmentation.off(), np.random.default_rng(0))
     same = variations.augment(shorter, Augmentation.off(), np.random.default_rng(0))
     assert np.array_equal(same, clip)
 
