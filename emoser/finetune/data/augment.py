@@ -29,7 +29,7 @@ Samples = NDArray[np.float32]
 def drop_quiet_ends(
     samples: Samples, augmentation: Augmentation, generator: np.random.Generator
 ) -> Samples:
-    """The clip, with probability `trim_probability` without its quiet ends; apply before cropping."""
+    """The clip, at random without its quiet ends; applied before the clip is cropped."""
     if generator.random() >= augmentation.trim_probability:
         return samples
     before, behind = generator.uniform(0.0, augmentation.trim_seconds, size=2)

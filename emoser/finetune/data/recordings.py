@@ -82,6 +82,9 @@ class Recordings:
     def __getitem__(self, index: int) -> Samples:
         return self._clips[index].samples
 
+    def __iter__(self) -> Iterator[Samples]:
+        return (clip.samples for clip in self._clips)
+
     def describe(self) -> NDArray[np.float64]:
         """Acoustic statistics of every clip, (N, D)."""
         return np.stack([clip.statistics for clip in self._clips])
@@ -95,10 +98,11 @@ class Recordings:
             digest.update(clip.stored.tobytes())
         return digest.hexdigest()
 
-    @property
-    def exact(self) -> bool:
-        """Whether all clips are kept as 16-bit integers."""
-        return all(clip.stored.dtype == np.int16 for clip in self._clips)
+    def is_exact(self, window: int) -> bool:
+        """Whether all clips are 16-bit integers and no longer than a window."""
+        return all(
+            clip.stored.dtype == np.int16 and len(clip.stored) <= window for clip in self._clips
+        )
 
     @property
     def num_samples(self) -> list[int]:
@@ -112,9 +116,7 @@ class Recordings:
                 absent[item.path].append(item)
 
         def decode(items: list[Utterance]) -> dict[Key, Clip]:
-            return {
-                _key(items[place]): Clip(samples) for place, samples in _read_pieces(items)
-            }
+            return {_key(items[place]): Clip(samples) for place, samples in _read_pieces(items)}
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(decode, absent.values())
@@ -163,8 +165,8 @@ class Windows:
         drawn = []
         for clip in clips:
             pieces = self.pieces[clip]
-            several = generator is not None and len(pieces) > 1
-            drawn.append(pieces[int(generator.integers(len(pieces))) if several else 0])
+            place = 0 if generator is None or len(pieces) == 1 else generator.integers(len(pieces))
+            drawn.append(pieces[int(place)])
         return drawn
 
     @property
