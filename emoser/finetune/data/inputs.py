@@ -244,13 +244,27 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     return "features" if type(model.encoder) is SpeechEncoder else "waveforms"
 
 
-def run_model(model: EmotionModel, batch: Batch, *, wrapper: str = "exact") -> EmotionOutput:
-    """Logits and embeddings of a batch in any form."""
+def run_model(
+    model: EmotionModel, batch: Batch, *, wrapper: str = "exact", padded: bool = True
+) -> EmotionOutput:
+    """Logits and embeddings of a batch in any form.
+
+    Args:
+        model: In the state that the form was made for.
+        batch: Some clips or windows.
+        wrapper: How padding is treated, see `forward_batch`.
+        padded: False for a batch without padding, which then needs no mask.
+    """
+    if not padded and batch.form == "waveforms":
+        alone: EmotionOutput = model(batch.values, None)
+        return alone
     if batch.form == "waveforms":
         return forward_batch(model, batch.values, batch.lengths, wrapper=wrapper)
     if batch.form == "features":
         encoded = model.encoder.contextualize(
-            batch.values, batch.lengths, all_layers=model.layer_weights is not None
+            batch.values,
+            batch.lengths if padded else None,
+            all_layers=model.layer_weights is not None,
         )
         return model.classify(encoded)
     if model.layer_weights is None:

@@ -220,12 +220,16 @@ def score_epoch(
     """
     model.eval()
     windows = inputs.windows
-    own = length_batches(windows.num_samples)[processes.rank :: processes.count]
+    batches = [[index] for index in range(len(windows))]  # on a CPU padding does not pay
+    if processes.device.type != "cpu":
+        batches = length_batches(windows.num_samples)
+    own = batches[processes.rank :: processes.count]
     rows: list[tuple[list[int], list[list[float]]]] = []
     with torch.inference_mode():
         for batch in own:
             loaded = inputs.load_windows(batch).to(processes.device)
-            rows.append((batch, run_model(model, loaded).logits.float().cpu().tolist()))
+            output = run_model(model, loaded, padded=len(batch) > 1)
+            rows.append((batch, output.logits.float().cpu().tolist()))
     by_window = np.zeros((len(windows), len(model.config.outputs)), dtype=np.float32)
     for indices, values in processes.gather(rows):
         by_window[indices] = values
