@@ -1,4 +1,4 @@
-"""`emoser evaluate`: a checkpoint and labelled recordings in, the report out."""
+"""`emoser evaluate`: score a checkpoint on labelled recordings."""
 
 import argparse
 import json
@@ -19,15 +19,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add_options(parser, "model")
     add_corpus_options(parser)
-    parser.add_argument("--against", metavar="MODEL", help="a second model, compared in pairs")
-    parser.add_argument("--split", help="score this part of the corpus' own split alone")
+    parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
+    parser.add_argument("--split", help="score only this part of the corpus' own split")
     parser.add_argument(
         "--protocol",
-        default="not stated: whether the model has learned from these speakers is not known",
-        help="a sentence about how the model and these recordings came about",
+        default="not stated: whether the model was trained on these speakers is not known",
+        help="how the model and the recordings were chosen, in a sentence",
     )
     parser.add_argument(
-        "--only-known", action="store_true", help="leave out recordings with labels it has not"
+        "--only-known",
+        action="store_true",
+        help="leave out labels that the model lacks",
     )
     parser.add_argument("--output", type=Path, help="folder for report.md, report.json and picture")
     add_options(parser, "--json")
@@ -38,8 +40,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
     from emoser.finetune import read_corpus
-    from emoser.finetune.scoring.report import write_report
-    from emoser.finetune.scoring.scoring import score_models
+    from emoser.finetune.scoring.report import score_models, write_report
 
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)

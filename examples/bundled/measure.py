@@ -126,32 +126,31 @@ ROWS = (
 
 def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Train and store the missing networks of a plan."""
+    held = Recordings()  # keeps the decoded clips for all splits
     for seed in arguments.seeds:
         folder = arguments.output / plan / f"{TINY}-{seed}"
         for split, file in missing(folder, splits, arguments):
-            model = train_split(plan, split, seed, arguments)
-            store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
+            model = train_split(plan, split, seed, arguments, held)
+            store(file, predict_logits(model, held.select(split.test)), ALL_LABELS)
 
 
 def measure_taught(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Train and store one network per split that follows those of all seeds."""
+    held = Recordings()  # keeps the decoded clips for all splits
     for split, file in missing(arguments.output / plan / TAUGHT, splits, arguments):
-        teachers = [train_split(plan, split, seed, arguments) for seed in arguments.seeds]
-        model = train_split(plan, split, arguments.seeds[0], arguments, teachers=teachers)
-        store(file, predict_logits(model, Recordings(split.test)), ALL_LABELS)
+        teachers = [train_split(plan, split, seed, arguments, held) for seed in arguments.seeds]
+        model = train_split(plan, split, arguments.seeds[0], arguments, held, teachers=teachers)
+        store(file, predict_logits(model, held.select(split.test)), ALL_LABELS)
 
 
 def missing(
     folder: Path, splits: Sequence[Split], arguments: argparse.Namespace
 ) -> Iterator[tuple[Split, Path]]:
     """The splits without results, and the files for their logits."""
-    held: Recordings | None = None
     for place, split in enumerate(splits):
         file = folder / f"{split.name}.npz"
         if file.is_file() or place not in (arguments.only or range(len(splits))):
             continue
-        if held is None:  # keeps the decoded clips for all splits
-            held = Recordings([*split.training, *split.test])
         yield split, file
 
 
@@ -160,6 +159,7 @@ def train_split(
     split: Split,
     seed: int,
     arguments: argparse.Namespace,
+    held: Recordings,
     *,
     teachers: Sequence[EmotionModel] = (),
 ) -> EmotionModel:
@@ -180,6 +180,7 @@ def train_split(
         stages=stages,
         start=arguments.output / "network.pt",
         teachers=teachers,
+        recordings=held,
     )
 
 

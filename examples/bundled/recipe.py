@@ -111,6 +111,7 @@ def train_network(
     stages: Sequence[FinetuneConfig],
     start: Path,
     teachers: Sequence[EmotionModel] = (),
+    recordings: Recordings | None = None,
 ) -> EmotionModel:
     """Train in consecutive stages, or resume an interrupted run.
 
@@ -124,16 +125,24 @@ def train_network(
         stages: `STAGES`, `SHIPPED`, or variants; absent corpora are left out.
         start: The encoder that `pretrain.py` wrote.
         teachers: Networks whose mean it follows, in addition to the labels.
+        recordings: Holds decoded clips, shared by several networks.
     """
     model = build_network(training, seed=stages[0].run.seed)
     model.encoder.load_state_dict(torch.load(start, weights_only=True))
-    held = Recordings([*training, *validation])  # keeps the decoded clips for all stages
+    held = Recordings() if recordings is None else recordings
     ends = []
     for number, config in enumerate(stages, start=1):
         fitted, place = fit_config(config, training), folder / f"stage{number}"
-        train(training, validation, model=model, config=fitted, output=place, teachers=teachers)
+        train(
+            training,
+            validation,
+            model=model,
+            config=fitted,
+            output=place,
+            teachers=teachers,
+            recordings=held,
+        )
         ends.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-    del held
     later = ends[1:] or ends
     mean = {name: torch.stack([end[name] for end in later]).mean(dim=0) for name in later[0]}
     model.load_state_dict(mean)

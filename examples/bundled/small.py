@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
-from emoser.finetune.data.inputs import pool_clips
-from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.inputs import pool_windows
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import drop_duplicates
 from emoser.models.model import EmotionModel
@@ -75,7 +75,7 @@ def pool_speech(
         ValueError: If a file is of other recordings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recordings = Recordings([])
+    recordings = Recordings()
     copies = []
     for copy in range(1 + num_copies):
         file = folder / f"copy{copy}.npy"
@@ -83,7 +83,8 @@ def pool_speech(
             if not len(recordings):
                 recordings = Recordings(speech)
             temporary = folder / "unfinished.npy"
-            np.save(temporary, pool_clips(model, recordings, RECIPE, copy=copy)[:, 0].numpy())
+            values = pool_windows(model, Windows(recordings, None), RECIPE, copy=copy)
+            np.save(temporary, values[:, 0].numpy())
             temporary.replace(file)
             print(f"encoded copy {copy} of {num_copies}", flush=True)
         values = np.load(file)

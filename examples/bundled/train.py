@@ -208,7 +208,7 @@ def main() -> None:
     training, validation = sides
     print(f"{len(training)} clips to train on, {len(validation)} to validate on")
     runs, start = arguments.output / "runs", arguments.output / "network.pt"
-    held = Recordings([*training, *validation])  # keeps the decoded clips for all networks
+    held = Recordings()  # keeps the decoded clips for all networks
     teachers = [
         train_network(
             training,
@@ -216,13 +216,19 @@ def main() -> None:
             runs / f"teacher{number}",
             stages=stages_of_teacher(number),
             start=start,
+            recordings=held,
         )
         for number in range(NUM_TEACHERS)
     ]
     model = train_network(
-        training, validation, runs / "shipped", stages=SHIPPED, start=start, teachers=teachers
+        training,
+        validation,
+        runs / "shipped",
+        stages=SHIPPED,
+        start=start,
+        teachers=teachers,
+        recordings=held,
     )
-    del held
     provenance = {
         "protocol": "speaker-independent; the last epochs; the temperature was chosen on the "
         "held-out speakers",

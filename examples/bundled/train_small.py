@@ -55,8 +55,8 @@ from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_rec
 from emoser.checkpoints.save import load_model, save_model, write_json
 from emoser.export import export
 from emoser.finetune import Utterance
-from emoser.finetune.data.inputs import pool_clips
-from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.inputs import pool_windows
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.scoring.report import Evaluation
 from emoser.models.encoder import LEVEL
 from emoser.models.model import EmotionModel
@@ -72,10 +72,10 @@ WHISPER_WINDOW = 400
 
 def estimate_minutes(model: EmotionModel, speech: list[Utterance], num_copies: int) -> float:
     """How long the encoder will take for all clips, by a few of them."""
-    chosen = Recordings(speech[:: max(len(speech) // NUM_TIMED, 1)])
-    pool_clips(model, chosen, RECIPE)  # the first pass is slower
+    chosen = Windows(Recordings(speech[:: max(len(speech) // NUM_TIMED, 1)]), None)
+    pool_windows(model, chosen, RECIPE)  # the first pass is slower
     began = time.perf_counter()
-    pool_clips(model, chosen, RECIPE)
+    pool_windows(model, chosen, RECIPE)
     each = (time.perf_counter() - began) / len(chosen)
     return each * len(speech) * (1 + num_copies) / 60.0
 
@@ -113,7 +113,9 @@ def finish(model: EmotionModel, card: str, folder: Path) -> None:
     source = "transformers' WhisperFeatureExtractor and WhisperEncoder layers"
     write_json(folder / GOLDEN, golden_record(expected, source, difference))
     with tempfile.TemporaryDirectory() as place:
-        done = export(CheckpointFiles(SMALL, folder), Path(place) / "graph", calibrate=HERE.parent / "audio")
+        done = export(
+            CheckpointFiles(SMALL, folder), Path(place) / "graph", calibrate=HERE.parent / "audio"
+        )
         for name in (FILES["onnx"], GRAPH_MANIFEST):
             shutil.copyfile(done.folder / name, folder / name)
     halve_graph(folder / FILES["onnx"])

@@ -1,4 +1,4 @@
-"""The scripts that make and measure emoser-tiny: their splits, and how they calibrate."""
+"""The scripts that train and evaluate emoser-tiny: splits, pretraining, stages, calibration."""
 
 import importlib
 import sys
@@ -87,8 +87,8 @@ def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
     for split in splits[:2]:  # neutral and fear are right, sad is taken for neutral
         logits = np.zeros((len(split.test), 8), np.float32)
         for row, item in zip(logits, split.test, strict=True):
-            said = "neutral" if item.label == "sad" else item.label
-            row[measure.ALL_LABELS.index(said)] = 1.0
+            chosen = "neutral" if item.label == "sad" else item.label
+            row[measure.ALL_LABELS.index(chosen)] = 1.0
         measure.store(
             tmp_path / "folds" / "emoser-tiny-1" / f"{split.name}.npz", logits, measure.ALL_LABELS
         )
@@ -107,7 +107,7 @@ def pretrain(measure):
     return importlib.import_module("pretrain")
 
 
-def test_the_parts_of_a_frame_are_described_where_the_encoder_hears_them(pretrain):
+def test_the_parts_of_a_frame_are_described_at_their_place_in_its_field(pretrain):
     """A click in the middle of part 2 of frame 9 is loudest in row 4 x 9 + 2."""
     samples = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 1e-3
     parts = pretrain.PARTS
@@ -128,8 +128,8 @@ def test_the_field_of_a_frame_is_that_of_the_encoder(pretrain):
     assert model.encoder.count_frames(lengths).tolist() == [1, 2]
 
 
-def test_a_batch_says_of_each_frame_what_was_there(pretrain, monkeypatch):
-    """Clips whose samples tell the number of their frame, without variations."""
+def test_a_batch_has_the_clusters_of_each_frame(pretrain, monkeypatch):
+    """Clips whose samples are the number of their frame, without variations."""
     monkeypatch.setattr(pretrain, "augment", lambda samples, *_: samples)
     count = 400
     names = np.arange(count)[:, None, None]
@@ -138,8 +138,8 @@ def test_a_batch_says_of_each_frame_what_was_there(pretrain, monkeypatch):
         np.broadcast_to(names, (count, pretrain.PARTS, 2)),
     )
     batch = pretrain.draw_batch([clip], step=3)
-    heard = (batch.samples[:, :: pretrain.HOP] * 32768).round().long()[:, : pretrain.CROP_FRAMES]
-    assert bool((heard[..., None, None] == batch.clusters).all())
+    frames = (batch.samples[:, :: pretrain.HOP] * 32768).round().long()[:, : pretrain.CROP_FRAMES]
+    assert bool((frames[..., None, None] == batch.clusters).all())
     assert 0.3 < float(batch.masked.float().mean()) < 0.7
 
 
@@ -152,7 +152,7 @@ def sides(tmp_path):
     return training, [item for item in clips if item.speaker == "2"]
 
 
-def test_a_network_begins_with_the_encoder_that_heard_speech(pretrain, sides, tmp_path):
+def test_a_network_starts_from_the_pretrained_encoder(pretrain, sides, tmp_path):
     recipe = sys.modules["recipe"]
     training, test = sides
     start = tmp_path / "network.pt"

@@ -53,7 +53,7 @@ def test_agreement_is_the_share_of_the_same_labels():
 
 def test_under_98_percent_is_refused_with_the_figure():
     reference, told = rows_of([0] * 100), rows_of([0] * 97 + [1] * 3)
-    with pytest.raises(CheckpointError, match=r"97\.0% of the labels of 100 recordings stay"):
+    with pytest.raises(CheckpointError, match=r"97\.0% of those of 100 recordings are the same"):
         measure_agreement(Told(told), Told(reference), random_clips((10,) * 100), 2)
 
 

@@ -26,10 +26,10 @@ QUIET = 0.08  # of the peak of the clip, -22 dB: what lies before and behind it 
 Samples = NDArray[np.float32]
 
 
-def shorten(
+def drop_quiet_ends(
     samples: Samples, augmentation: Augmentation, generator: np.random.Generator
 ) -> Samples:
-    """The clip, now and then without the quiet at its ends; before it is cut into pieces."""
+    """The clip, at random without its quiet ends; applied before the clip is cropped."""
     if generator.random() >= augmentation.trim_probability:
         return samples
     before, behind = generator.uniform(0.0, augmentation.trim_seconds, size=2)

@@ -1,9 +1,10 @@
-"""What the model is fed in training: waveforms, or what its frozen parts make of them, kept.
+"""What the model takes in training: waveforms, or the stored outputs of its frozen parts.
 
-Three forms of the same clips. Waveforms pass the whole model. The features of frozen
-convolutions are computed once and kept on disk, memory-mapped. Of an encoder that is frozen as a
-whole the pooled layers are kept in memory: mean pooling commutes with linear maps, so a head
-needs no more. Knows nothing of losses or epochs.
+There are three forms of the same clips. Waveforms pass through the whole model. The features of
+frozen convolutions are computed once and kept on disk, memory-mapped. For an encoder that is
+frozen as a whole, the pooled layers are kept in memory: mean pooling commutes with linear maps,
+so a head needs no more. Clips longer than the model's `max_seconds` are cut into the windows
+that `predict` cuts.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from emoser.audio import SAMPLING_RATE
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.augment import augment, shorten
+from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
-from emoser.finetune.data.recordings import SAMPLING_RATE, Recordings
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import mean_pool
@@ -33,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Batch(NamedTuple):
-    """Some clips in one of the three forms.
+    """Clips in one of the three forms.
 
     Attributes:
         form: "waveforms", "features" or "pooled".
@@ -46,11 +48,11 @@ class Batch(NamedTuple):
     lengths: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device."""
+        """The batch on a device."""
         return Batch(self.form, self.values.to(device), self.lengths.to(device))
 
     def select(self, start: int, end: int) -> "Batch":
-        """Some of the clips, without the padding that they do not need."""
+        """Clips `start` to `end`, without padding that they do not need."""
         values, lengths = self.values[start:end], self.lengths[start:end]
         if self.form == "waveforms":
             values = values[:, : max(int(lengths.max()), 1)]
@@ -58,62 +60,103 @@ class Batch(NamedTuple):
 
 
 class Inputs(Protocol):
-    """Clips of one side of a run."""
+    """Clips of one side of a run.
+
+    Attributes:
+        num_samples: Length of every clip.
+        windows: The clips as they are scored.
+    """
 
     num_samples: list[int]
+    windows: Windows
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips; varied where a generator is given and the settings say so."""
+        """Clips for training: one window of each, augmented if a generator is given."""
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows for scoring, never augmented."""
 
 
 class Waveforms:
     """Clips as samples, cropped and augmented."""
 
-    def __init__(self, recordings: Recordings, config: FinetuneConfig) -> None:
+    def __init__(
+        self, recordings: Recordings, config: FinetuneConfig, *, window: int | None = None
+    ) -> None:
+        """Keep the clips.
+
+        Args:
+            recordings: The clips.
+            config: How they are cropped and augmented.
+            window: Longest piece in samples; None for whole clips.
+        """
         self.recordings = recordings
         self.config = config
         self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
+        self._longest = window or max(self.num_samples, default=1)
+        if config.data.crop_seconds is not None:
+            self._longest = min(self._longest, int(config.data.crop_seconds * SAMPLING_RATE))
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips; varied where a generator is given and the settings say so."""
-        clips = [self.recordings[index] for index in indices]
-        if generator is not None:
-            clips = [vary_clip(clip, self.config, generator) for clip in clips]
+        """Clips for training, cropped and augmented if a generator is given."""
+        if generator is None:
+            return self.load_windows(self.windows.draw(indices, None))
+        clips = [
+            vary_clip(self.recordings[index], self.config, generator, longest=self._longest)
+            for index in indices
+        ]
         return Batch("waveforms", *collate(clips))
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows for scoring."""
+        return Batch("waveforms", *collate([self.windows[index] for index in indices]))
 
 
 class StoredFeatures:
     """Features of frozen convolutions in a memory-mapped file."""
 
     def __init__(
-        self, encoder: SpeechEncoder, recordings: Recordings, file: Path, *, precision: str
+        self,
+        encoder: SpeechEncoder,
+        recordings: Recordings,
+        file: Path,
+        *,
+        precision: str,
+        window: int | None = None,
     ) -> None:
-        """Compute them, unless the file holds exactly these.
+        """Compute the features, unless the file already holds them.
 
         Args:
-            encoder: Its convolutions stay as they are; in eval mode.
+            encoder: Its convolutions are not trained; in eval mode.
             recordings: The clips.
-            file: Where to keep them; `.json` beside it says what it holds.
+            file: Where the features are kept; `.json` beside it names its content.
             precision: "float32", "bfloat16" or "float16".
+            window: Longest piece in samples; None for whole clips.
         """
         minimum = encoder.min_samples
         self.num_samples = recordings.num_samples
-        self._lengths = torch.tensor([max(size, minimum) for size in self.num_samples])
+        self.windows = Windows(recordings, window)
+        self._lengths = torch.tensor([max(size, minimum) for size in self.windows.num_samples])
         self._num_frames = encoder.count_frames(self._lengths).tolist()
         self._width = int(encoder.config.conv_dim[-1])
         self._offsets = np.cumsum([0, *(count * self._width for count in self._num_frames)])
         dtype = DTYPES[precision]
-        key = _feature_key(encoder, recordings, precision)
+        key = _feature_key(encoder, self.windows, precision)
         index = file.with_suffix(".json")
         size = int(self._offsets[-1])
         whole = file.is_file() and file.stat().st_size == size * dtype.itemsize
         if not whole or not _holds(index, key):
-            _write_features(encoder, recordings, file, dtype)
+            _write_features(encoder, self.windows, file, dtype)
             index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips as padded features, in float32."""
+        """Clips for training: the features of one window of each."""
+        return self.load_windows(self.windows.draw(indices, generator))
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows as padded features, in float32."""
         longest = max(self._num_frames[index] for index in indices)
         values = torch.zeros(len(indices), self._width, longest)
         for row, index in zip(values, indices, strict=True):
@@ -124,80 +167,94 @@ class StoredFeatures:
 
 
 class PooledLayers:
-    """Pooled output of a frozen encoder for every clip, (S, D): one row per layer in use.
+    """The pooled output of a frozen encoder: (S, D) per window, one row per layer in use.
 
-    With varied copies, one is drawn for each clip when a generator is given.
+    With varied copies, one is drawn for each clip of a training batch.
     """
 
     def __init__(
-        self, model: EmotionModel, recordings: Recordings, config: FinetuneConfig | None = None
+        self,
+        model: EmotionModel,
+        recordings: Recordings,
+        *,
+        window: int | None = None,
+        config: FinetuneConfig | None = None,
     ) -> None:
-        """Compute them.
+        """Encode all clips.
 
         Args:
             model: Its encoder is in eval mode and on the device to compute on.
             recordings: The clips.
-            config: The settings of the varied copies; None for none.
+            window: Longest piece in samples; None for whole clips.
+            config: Number and variations of the copies; None for no copies.
         """
         self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
         copies = 0 if config is None else config.data.frozen_copies
-        plain = config or FinetuneConfig()
+        given = config or FinetuneConfig()
         self._values = torch.stack(
-            [pool_clips(model, recordings, plain, copy=copy) for copy in range(1 + copies)]
+            [pool_windows(model, self.windows, given, copy=copy) for copy in range(1 + copies)]
         )
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Some clips as pooled layers."""
-        rows = torch.as_tensor(indices)
+        """Clips for training: the pooled layers of one window of each, or of a copy of it."""
+        rows = torch.as_tensor(self.windows.draw(indices, generator))
         copies = torch.zeros_like(rows)
         if generator is not None and len(self._values) > 1:
             copies = torch.from_numpy(generator.integers(len(self._values), size=len(rows)))
-        ones = torch.ones(len(rows), dtype=torch.long)
-        return Batch("pooled", self._values[copies, rows], ones)
+        return _as_pooled(self._values[copies, rows])
+
+    def load_windows(self, indices: Sequence[int]) -> Batch:
+        """Windows as pooled layers."""
+        return _as_pooled(self._values[0, torch.as_tensor(indices)])
 
 
-def pool_clips(
-    model: EmotionModel, recordings: Recordings, config: FinetuneConfig, *, copy: int = 0
+def pool_windows(
+    model: EmotionModel, windows: Windows, config: FinetuneConfig, *, copy: int = 0
 ) -> Tensor:
-    """Pooled output of a frozen encoder for every clip, (N, S, D).
+    """The pooled output of a frozen encoder for every window, (N, S, D).
 
     Args:
         model: Its encoder is in eval mode and on the device to compute on.
-        recordings: The N clips.
-        config: Says how copies are varied; the seed, the copy and the clip determine how.
-        copy: 0 for the clips themselves, else the number of a varied copy.
+        windows: The N windows.
+        config: How copies are varied. Seed, copy and window determine each variation.
+        copy: 0 for the windows themselves, else the number of a varied copy.
     """
+    longest = max(windows.num_samples, default=1)
 
     def read(index: int) -> NDArray[np.float32]:
         if not copy:
-            return recordings[index]
+            return windows[index]
         generator = np.random.default_rng([config.run.seed, copy, index])
-        return vary_clip(recordings[index], config, generator)
+        return vary_clip(windows[index], config, generator, longest=longest)
 
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
-    values = torch.zeros(len(recordings), num_states, model.embedding_size)
+    values = torch.zeros(len(windows), num_states, model.embedding_size)
     title = f"encoding copy {copy}" if copy else "encoding"
-    batches = tqdm(length_batches(recordings.num_samples), title, disable=_quiet(), leave=False)
     with torch.inference_mode():
-        for batch in batches:
+        for batch in tqdm(
+            length_batches(windows.num_samples), title, disable=_quiet(), leave=False
+        ):
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
 
 
 def vary_clip(
-    clip: NDArray[np.float32], config: FinetuneConfig, generator: np.random.Generator
+    clip: NDArray[np.float32],
+    config: FinetuneConfig,
+    generator: np.random.Generator,
+    *,
+    longest: int,
 ) -> NDArray[np.float32]:
-    """A crop, augmented; cropped before, for speed, and after."""
+    """A crop of at most `longest` samples, augmented; cropped before, for speed, and after."""
+    augmentation = config.data.augmentation
     if not config.varies:
-        return clip
-    clip = shorten(clip, config.data.augmentation, generator)
-    if config.data.crop_seconds is None:
-        return augment(clip, config.data.augmentation, generator)
-    size = int(config.data.crop_seconds * SAMPLING_RATE)
-    wide = int(size * (1.0 + config.data.augmentation.speed_change)) + 1
-    varied = augment(crop(clip, wide, generator), config.data.augmentation, generator)
-    return crop(varied, size, generator)
+        return crop(clip, longest, generator)
+    clip = drop_quiet_ends(clip, augmentation, generator)
+    wide = int(longest * (1.0 + augmentation.speed_change)) + 1
+    varied = augment(crop(clip, wide, generator), augmentation, generator)
+    return crop(varied, longest, generator)
 
 
 def build_inputs(
@@ -213,16 +270,20 @@ def build_inputs(
     Args:
         model: Frozen as the configuration says, in eval mode.
         recordings: The clips.
-        config: Says what is varied, what is frozen, and whether to keep anything.
+        config: How clips are augmented, what is frozen, and whether outputs may be stored.
         file: Where features of convolutions are kept.
-        varied: Whether the clips are varied as the settings say; not in validation.
+        varied: Whether training clips are drawn, whose frozen features may have varied copies.
     """
     form = choose_form(model, config)
+    window = round(model.config.max_seconds * model.config.sampling_rate)
     if form == "pooled":
-        return PooledLayers(model, recordings, config if varied else None)
+        copied = config if varied else None
+        return PooledLayers(model, recordings, window=window, config=copied)
     if form == "features":
-        return StoredFeatures(model.encoder, recordings, file, precision=config.data.cache)
-    return Waveforms(recordings, config)
+        return StoredFeatures(
+            model.encoder, recordings, file, precision=config.data.cache, window=window
+        )
+    return Waveforms(recordings, config, window=window)
 
 
 def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
@@ -230,27 +291,39 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
     kept = config.data.cache != "off" and config.model.padding == "exact"
-    if not kept or not frozen or config.model.mode == "entire":
-        return "waveforms"
     copied = config.model.mode == "frozen" and config.data.frozen_copies > 0
-    if config.varies and not copied:
+    if not kept or not frozen or config.model.mode == "entire" or (config.varies and not copied):
         return "waveforms"
     mean = model.config.pooling == "mean"
     single = model.config.pooling == "statistics" and not model.config.layer_mix
     if config.model.mode == "frozen" and model.pointwise is None and (mean or single):
         return "pooled"
-    if config.varies:
+    if config.varies or type(model.encoder) is not SpeechEncoder:
         return "waveforms"
-    return "features" if type(model.encoder) is SpeechEncoder else "waveforms"
+    return "features"
 
 
-def run_model(model: EmotionModel, batch: Batch, *, wrapper: str = "exact") -> EmotionOutput:
-    """Logits and embeddings of a batch in any form."""
+def run_model(
+    model: EmotionModel, batch: Batch, *, wrapper: str = "exact", padded: bool = True
+) -> EmotionOutput:
+    """Logits and embeddings of a batch in any form.
+
+    Args:
+        model: In the state that the form was made for.
+        batch: Some clips or windows.
+        wrapper: How padding is treated, see `forward_batch`.
+        padded: False for a batch without padding, which then needs no mask.
+    """
+    if not padded and batch.form == "waveforms":
+        alone: EmotionOutput = model(batch.values, None)
+        return alone
     if batch.form == "waveforms":
         return forward_batch(model, batch.values, batch.lengths, wrapper=wrapper)
     if batch.form == "features":
         encoded = model.encoder.contextualize(
-            batch.values, batch.lengths, all_layers=model.layer_weights is not None
+            batch.values,
+            batch.lengths if padded else None,
+            all_layers=model.layer_weights is not None,
         )
         return model.classify(encoded)
     if model.layer_weights is None:
@@ -259,6 +332,10 @@ def run_model(model: EmotionModel, batch: Batch, *, wrapper: str = "exact") -> E
         weights = functional.softmax(model.layer_weights, dim=-1)
         embedding = torch.einsum("s,bsd->bd", weights, batch.values)
     return EmotionOutput(model.head(embedding), embedding)
+
+
+def _as_pooled(values: Tensor) -> Batch:
+    return Batch("pooled", values, torch.ones(len(values), dtype=torch.long))
 
 
 def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tensor:
@@ -274,14 +351,14 @@ def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tenso
 
 
 def _write_features(
-    encoder: SpeechEncoder, recordings: Recordings, file: Path, dtype: torch.dtype
+    encoder: SpeechEncoder, windows: Windows, file: Path, dtype: torch.dtype
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    clips = tqdm(range(len(recordings)), "convolutions", disable=_quiet(), leave=False)
+    numbers = tqdm(range(len(windows)), "convolutions", disable=_quiet(), leave=False)
     with temporary.open("wb") as opened, torch.inference_mode():
-        for index in clips:
-            samples = torch.from_numpy(recordings[index])[None]
+        for index in numbers:
+            samples = torch.from_numpy(windows[index])[None]
             shortage = max(encoder.min_samples - samples.shape[1], 0)
             samples = functional.pad(samples, (0, shortage)).to(device)
             features = encoder.extract_features(encoder.normalize(samples, None), None)
@@ -290,11 +367,11 @@ def _write_features(
     temporary.replace(file)
 
 
-def _feature_key(encoder: SpeechEncoder, recordings: Recordings, precision: str) -> str:
+def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> str:
     digest = hashlib.sha256(f"{precision} {encoder.normalization}".encode())
     for tensor in encoder.feature_extractor.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(recordings.fingerprint.encode())
+    digest.update(windows.fingerprint.encode())
     return digest.hexdigest()
 
 

@@ -1,75 +1,89 @@
-"""The audio of utterances, decoded once and kept in memory as 16-bit integers.
+"""The audio of utterances: float32 samples at 16 kHz, the very ones that `predict` is given.
 
-Gives float32 samples at 16 kHz by index, and acoustic statistics. What somebody still holds is
-not decoded again: several trainings on the same files share it. Knows nothing of labels or models.
+`Recordings` keeps decoded clips in memory for training; `read_clips` passes them on one by one.
+Either way all pieces of a file come from one pass over it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TypeAlias
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emoser.audio import load_audio
+from emoser.audio import SAMPLING_RATE, open_blocks
 from emoser.errors import AudioError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
+from emoser.inference.windows import WindowCutter, window_weights
 
-SAMPLING_RATE = 16_000
-SCALE = 32768.0
+SCALE = 32768.0  # of 16-bit integers
 
-Key: TypeAlias = tuple[str, float | None, float | None, int, int]
+Samples: TypeAlias = NDArray[np.float32]
+Key: TypeAlias = tuple[str, float | None, float | None]
 
 
 class Clip:
-    """A decoded utterance: 16-bit samples (T,), and its statistics once they are asked for."""
+    """A decoded utterance, as 16-bit integers where these hold exactly its samples."""
 
-    def __init__(self, integers: NDArray[np.int16]) -> None:
-        self.integers = integers
+    def __init__(self, samples: Samples) -> None:
+        integers = np.rint(np.clip(samples, -1.0, 1.0 - 1.0 / SCALE) * SCALE).astype(np.int16)
+        same = np.array_equal(_to_float(integers), samples)
+        self.stored: NDArray[np.int16] | Samples = integers if same else samples
 
     @property
-    def samples(self) -> NDArray[np.float32]:
-        """What the model hears, (T,)."""
-        return self.integers.astype(np.float32) / np.float32(SCALE)
+    def samples(self) -> Samples:
+        """The samples, (T,), float32."""
+        return _to_float(self.stored)
 
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
-        """What `describe_clip` says of it."""
+        """Acoustic statistics, see `describe_clip`."""
         return describe_clip(self.samples)
 
 
-_held: WeakValueDictionary[Key, Clip] = WeakValueDictionary()
-
-
 class Recordings:
-    """Decoded utterances: `recordings[i]` are the samples of utterance i."""
+    """Decoded utterances: `recordings[i]` holds the samples of utterance i.
 
-    def __init__(self, utterances: Sequence[Utterance], *, progress: bool = False) -> None:
-        """Decode everything.
+    Equal pieces of equal files are decoded and kept once, also by what `select` returns.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance] = (), *, progress: bool = False) -> None:
+        """Decode the utterances.
 
         Args:
             utterances: What to decode.
-            progress: Whether to show a bar.
+            progress: Show a progress bar.
 
         Raises:
             AudioError: If a file cannot be decoded or a piece lies outside of it.
         """
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            decoded = pool.map(_decode, utterances)
-            bar = tqdm(decoded, "decoding", len(utterances), disable=not progress, leave=False)
-            self._clips: list[Clip] = list(bar)
+        self._held: dict[Key, Clip] = {}
+        self._clips = self._decode(utterances, progress)
+
+    def select(self, utterances: Sequence[Utterance], *, progress: bool = False) -> "Recordings":
+        """The recordings of these utterances; only those that are not held yet are decoded.
+
+        Raises:
+            AudioError: If a file cannot be decoded or a piece lies outside of it.
+        """
+        selected = Recordings()
+        selected._held = self._held
+        selected._clips = selected._decode(utterances, progress)
+        return selected
 
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
+    def __getitem__(self, index: int) -> Samples:
         return self._clips[index].samples
+
+    def __iter__(self) -> Iterator[Samples]:
+        return (clip.samples for clip in self._clips)
 
     def describe(self) -> NDArray[np.float64]:
         """Acoustic statistics of every clip, (N, D)."""
@@ -77,42 +91,162 @@ class Recordings:
 
     @property
     def fingerprint(self) -> str:
-        """A name for exactly these samples."""
+        """A hash of all samples."""
         digest = hashlib.sha256()
         for clip in self._clips:
-            digest.update(len(clip.integers).to_bytes(8, "little"))
-            digest.update(clip.integers.tobytes())
+            digest.update(len(clip.stored).to_bytes(8, "little"))
+            digest.update(clip.stored.tobytes())
         return digest.hexdigest()
+
+    def is_exact(self, window: int) -> bool:
+        """Whether all clips are 16-bit integers and no longer than a window."""
+        return all(
+            clip.stored.dtype == np.int16 and len(clip.stored) <= window for clip in self._clips
+        )
 
     @property
     def num_samples(self) -> list[int]:
         """Length of every clip."""
-        return [len(clip.integers) for clip in self._clips]
+        return [len(clip.stored) for clip in self._clips]
+
+    def _decode(self, utterances: Sequence[Utterance], progress: bool) -> list[Clip]:
+        absent: dict[str, list[Utterance]] = defaultdict(list)
+        for item in utterances:
+            if _key(item) not in self._held:
+                absent[item.path].append(item)
+
+        def decode(items: list[Utterance]) -> dict[Key, Clip]:
+            return {_key(items[place]): Clip(samples) for place, samples in _read_pieces(items)}
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            decoded = pool.map(decode, absent.values())
+            bar = tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False)
+            for clips in bar:
+                self._held.update(clips)
+        return [self._held[_key(item)] for item in utterances]
 
 
-def _decode(utterance: Utterance) -> Clip:
-    try:
-        found = Path(utterance.path).stat()
-    except OSError:  # `load_audio` says what is wrong with it
-        return Clip(_read(utterance))
-    key = (utterance.path, utterance.start, utterance.end, found.st_mtime_ns, found.st_size)
-    clip = _held.get(key)
-    if clip is None:
-        clip = _held[key] = Clip(_read(utterance))
-    return clip
+class Windows:
+    """Recordings cut as `predict` cuts them: clips longer than a window give several pieces.
+
+    `windows[i]` holds the samples of piece i; the pieces of a clip follow one another.
+
+    Args:
+        recordings: The clips.
+        window: Longest piece in samples; None for whole clips.
+
+    Attributes:
+        pieces: Numbers of the pieces of each clip.
+        weights: The share of its clip that each piece stands for, (M,).
+    """
+
+    def __init__(self, recordings: Recordings, window: int | None) -> None:
+        self._recordings = recordings
+        self._places: list[tuple[int, slice]] = []
+        self.pieces: list[range] = []
+        weights: list[float] = []
+        for index, size in enumerate(recordings.num_samples):
+            cut = [slice(0, size)] if window is None else _cut(size, window)
+            first = len(self._places)
+            self._places += [(index, piece) for piece in cut]
+            self.pieces.append(range(first, len(self._places)))
+            weights += window_weights(cut).tolist()
+        self.weights = np.array(weights)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Samples:
+        clip, piece = self._places[index]
+        return self._recordings[clip][piece]
+
+    def draw(self, clips: Sequence[int], generator: np.random.Generator | None) -> list[int]:
+        """One piece of each clip, at random where it has several; the first without generator."""
+        drawn = []
+        for clip in clips:
+            pieces = self.pieces[clip]
+            place = 0 if generator is None or len(pieces) == 1 else generator.integers(len(pieces))
+            drawn.append(pieces[int(place)])
+        return drawn
+
+    @property
+    def num_samples(self) -> list[int]:
+        """Length of every piece."""
+        return [piece.stop - piece.start for _, piece in self._places]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all samples and of how they are cut."""
+        whole = self._recordings.fingerprint
+        if len(self) == len(self._recordings):
+            return whole
+        return hashlib.sha256(f"{whole} {self._places}".encode()).hexdigest()
 
 
-def _read(utterance: Utterance) -> NDArray[np.int16]:
-    samples = load_audio(utterance.path)
+def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Samples]]:
+    """Place and audio of every utterance, each file's in one pass: a path, or a piece's samples.
+
+    The samples of a piece are float32 at 16 kHz. Files come in the order of the utterances.
+
+    Raises:
+        AudioError: If a file cannot be decoded or a piece lies outside of it.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, item in enumerate(utterances):
+        places[item.path].append(place)
+    for path, members in places.items():
+        yield from ((place, path) for place in members if _is_whole(utterances[place]))
+        cut = [place for place in members if not _is_whole(utterances[place])]
+        for place, samples in _read_pieces([utterances[place] for place in cut]):
+            yield cut[place], samples
+
+
+def _is_whole(utterance: Utterance) -> bool:
+    return utterance.start is None and utterance.end is None
+
+
+def _key(utterance: Utterance) -> Key:
+    return utterance.path, utterance.start, utterance.end
+
+
+def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples]]:
+    """Place and samples of every utterance of one file, which is read once, up to the last end."""
+    bounds = {place: _bounds(item) for place, item in enumerate(utterances)}
+    if not bounds:
+        return
+    held: list[tuple[int, Samples]] = []  # blocks with their positions in the file
+    stop = 0  # of the last block
+    with open_blocks(utterances[0].path) as blocks:
+        for place in sorted(bounds, key=bounds.__getitem__):
+            start, end = bounds[place]
+            held = [(at, block) for at, block in held if at + len(block) > start]
+            while stop < end and (block := next(blocks, None)) is not None:
+                held += [(stop, block)] if stop + len(block) > start else []
+                stop += len(block)
+            last = int(min(end, stop))
+            parts = [block[max(start - at, 0) : max(last - at, 0)] for at, block in held]
+            if not any(map(len, parts)):
+                item = utterances[place]
+                raise AudioError(
+                    f"{item.path} is {stop / SAMPLING_RATE:.2f} s long and has nothing between "
+                    f"{item.start} and {item.end} seconds; correct start and end"
+                )
+            yield place, np.concatenate(parts)
+
+
+def _bounds(utterance: Utterance) -> tuple[int, float]:
+    """First sample of a piece and the one after its last; infinity for the end of the file."""
     start = round((utterance.start or 0.0) * SAMPLING_RATE)
-    end = None if utterance.end is None else round(utterance.end * SAMPLING_RATE)
-    piece = samples[start:end]
-    if len(piece) == 0:
-        raise AudioError(
-            f"{utterance.path} is {len(samples) / SAMPLING_RATE:.2f} s long and has nothing "
-            f"between {utterance.start} and {utterance.end} seconds; correct start and end"
-        )
-    integers: NDArray[np.int16] = np.clip(np.rint(piece * SCALE), -SCALE, SCALE - 1).astype(
-        np.int16
-    )
-    return integers
+    end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))
+    return start, end
+
+
+def _to_float(stored: NDArray[np.int16] | Samples) -> Samples:
+    if stored.dtype != np.int16:
+        return stored.astype(np.float32, copy=False)
+    return stored.astype(np.float32) / np.float32(SCALE)
+
+
+def _cut(size: int, window: int) -> list[slice]:
+    cutter, clip = WindowCutter(window=window, hop=window), np.zeros(size, np.float32)
+    return [piece for piece, _ in (*cutter.push(clip), *cutter.flush())]

@@ -1,7 +1,7 @@
 """One split from encoder to checkpoint: a model is built, trained, calibrated, tested and saved."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,14 @@ class SplitSetup:
         base: The checkpoint of `config.base`.
         labels: Labels in the order of the logits.
         processes: The processes that share the run.
+        recordings: Decoded clips, shared by the splits.
     """
 
     config: FinetuneConfig
     base: CheckpointFiles
     labels: tuple[str, ...]
     processes: ProcessGroup
+    recordings: Recordings = field(default_factory=Recordings)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class SplitResult:
     Attributes:
         best_epoch: The epoch that the validation set chose.
         temperature: Fitted on the validation set; 1 without calibration.
-        logits: Logits of the test set, divided by the temperature, (N, C).
+        logits: Logarithms of the scores of the test set, (N, C).
         evaluation: The figures of the test set.
     """
 
@@ -93,17 +95,18 @@ def run_split(
         output=folder,
         device=processes,
         share_speakers=True,
+        recordings=setup.recordings,
     )
-    temperature = 1.0
     if calibrate:
         truth = np.array([labels.index(item.label) for item in split.validation])
-        temperature = fit_temperature(_predict(model, split.validation, processes), truth)
-    logits = _predict(model, split.test, processes) / np.float32(temperature)
+        temperature = fit_temperature(_predict(model, split.validation, setup), truth)
+        model.config = replace(model.config, temperature=temperature)
+    logits = _predict(model, split.test, setup)
     evaluation = assess(logits, split.test, labels, protocol=split.protocol, notes=notes)
     training = describe_training(config, split, evaluation, base=setup.base)
-    model.config = replace(model.config, temperature=temperature, training=training)
+    model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
-    return SplitResult(trained.best_epoch, temperature, logits, evaluation)
+    return SplitResult(trained.best_epoch, model.config.temperature, logits, evaluation)
 
 
 def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
@@ -119,6 +122,7 @@ def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
 
 
 def _predict(
-    model: EmotionModel, utterances: Sequence[Utterance], processes: ProcessGroup
+    model: EmotionModel, utterances: Sequence[Utterance], setup: SplitSetup
 ) -> NDArray[np.float32]:
-    return predict_logits(model, Recordings(utterances), device=processes.device)
+    clips = setup.recordings.select(utterances)
+    return predict_logits(model, clips, device=setup.processes.device)

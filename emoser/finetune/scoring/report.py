@@ -1,11 +1,11 @@
-"""Reports of an evaluation: Markdown and JSON for people and programs, a picture of the confusion.
+"""Evaluations and reports: figures with intervals over speakers, as Markdown, JSON and a picture.
 
-Every figure stands below the sentence of its protocol, with an interval over speakers. Knows
-nothing of models or audio; logits and utterances in.
+Every figure stands below the sentence of its protocol.
 """
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.errors import missing_extra
+from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.evaluation import Report, score_logits
+from emoser.finetune.scoring.evaluation import Report, check_labels, infer_logits, score_logits
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -25,6 +25,8 @@ from emoser.metrics import (
     drawn_units,
     unweighted_average_recall,
 )
+from emoser.results.plots import plot_confusion, save_figure
+from emoser.runtimes.opening import open_runtime
 from emoser.text import counted, markdown_table
 
 NUM_DRAWS = 1000
@@ -33,14 +35,14 @@ MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on one set, and how sure they are.
+    """The figures of one model on one set, with intervals.
 
     Attributes:
         protocol: The sentence that belongs beside every figure.
         report: The figures.
-        accuracy_interval: 95 % interval of the accuracy over what `drawn` says.
+        accuracy_interval: 95 % interval of the accuracy over `drawn`.
         uar_interval: 95 % interval of the UAR over the same.
-        notes: What else a reader must know, such as recordings that were left out.
+        notes: Remarks for the reader, such as recordings that were left out.
     """
 
     protocol: str
@@ -51,7 +53,7 @@ class Evaluation:
 
     @property
     def drawn(self) -> str:
-        """What the intervals are over: "speakers", or "recordings" where there is one speaker."""
+        """Unit of the intervals: "speakers", or "recordings" if there is one speaker."""
         return drawn_units(self.report.num_speakers)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,11 +66,11 @@ class Comparison:
     """Two models on the same recordings.
 
     Attributes:
-        names: What the two are called.
+        names: Names of the two models.
         uars: UAR of each.
         difference: UAR of the first minus that of the second.
         interval: 95 % interval of the difference.
-        drawn: What it is over: "speakers", or "recordings" where there is one speaker.
+        drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
         only_first: Recordings that only the first one recognised.
         only_second: Recordings that only the second one recognised.
         p_value: Exact McNemar test of these two counts.
@@ -88,7 +90,7 @@ class Comparison:
         return asdict(self)
 
     def __str__(self) -> str:
-        """One sentence for people."""
+        """The comparison in one sentence."""
         first, second = self.names
         low, high = self.interval
         return (
@@ -98,6 +100,55 @@ class Comparison:
             f"{first} recognised, {self.only_second} only {second} "
             f"(McNemar p = {self.p_value:.3g})"
         )
+
+
+def score_models(
+    names: Sequence[str],
+    utterances: Sequence[Utterance],
+    *,
+    protocol: str,
+    only_known: bool = False,
+) -> tuple[Evaluation, Comparison | None]:
+    """The figures of the first model, and its comparison with the second if there is one.
+
+    Args:
+        names: One or two bundled names, folders or Hub ids.
+        utterances: What to score them on.
+        protocol: The sentence that belongs beside every figure.
+        only_known: Leave out recordings with labels that a model lacks, instead of refusing them.
+
+    Raises:
+        ValueError: If no recording is left, or a label is unknown.
+        CheckpointError: If a model does not load.
+        AudioError: If a recording cannot be decoded.
+    """
+    if not 1 <= len(names) <= 2:
+        raise ValueError(f"{len(names)} models are named; name one, or two to compare")
+    opened = [open_runtime(find_checkpoint(name)) for name in names]
+    columns = [model.config.labels for model in opened]
+    labels = [label for label in columns[0] if all(label in others for others in columns)]
+    notes = []
+    if only_known:
+        strange = Counter(item.label for item in utterances if item.label not in labels)
+        utterances = [item for item in utterances if item.label in labels]
+        if strange:
+            left = ", ".join(f"{count} {label}" for label, count in sorted(strange.items()))
+            notes.append(f"left out, because a model has no such label: {left}")
+    check_labels(utterances, labels)
+    logits = [infer_logits(model.runtime, model.config, utterances) for model in opened]
+    evaluation = assess(
+        logits[0], utterances, columns[0], protocol=protocol, labels=labels, notes=notes
+    )
+    if len(opened) == 1:
+        return evaluation, None
+    comparison = compare(
+        (logits[0], logits[1]),
+        (columns[0], columns[1]),
+        utterances,
+        names=(names[0], names[1]),
+        labels=labels,
+    )
+    return evaluation, comparison
 
 
 def assess(
@@ -113,11 +164,11 @@ def assess(
 
     Args:
         logits: One row per utterance, (N, C).
-        utterances: What was said.
+        utterances: The recordings.
         columns: Names of the columns.
         protocol: How model and test set came about.
-        labels: The labels to decide between, all columns unless given.
-        notes: What else a reader must know.
+        labels: The labels to choose from; all columns unless given.
+        notes: Remarks for the reader.
     """
     names = tuple(labels) or tuple(columns)
     truth, predicted = _decide(logits, utterances, columns, names)
@@ -141,7 +192,7 @@ def compare(
     names: tuple[str, str],
     labels: Sequence[str],
 ) -> Comparison:
-    """Two models on the same recordings, deciding between the same labels."""
+    """Two models on the same recordings, choosing from the same labels."""
     truth, first = _decide(logits[0], utterances, columns[0], labels)
     _, second = _decide(logits[1], utterances, columns[1], labels)
     uars = unweighted_average_recall(truth, first), unweighted_average_recall(truth, second)
@@ -217,39 +268,13 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
     (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
+    report = evaluation.report
     try:
-        draw_confusion(evaluation.report, folder / PICTURE, title=title)
+        figure = plot_confusion(report.confusion, report.labels)
+        figure.axes[0].set_title(f"{title}\nUAR {_percent(report.uar)}", fontsize=9)
+        save_figure(figure, folder / PICTURE)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)
-
-
-def draw_confusion(report: Report, file: Path, *, title: str) -> None:
-    """Draw the confusion matrix as parts of each true class.
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("drawing a confusion matrix", "plot") from error
-    counts = np.array(report.confusion, dtype=float)
-    parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    size = 2.5 + 0.7 * len(report.labels)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(parts, cmap="Blues", vmin=0.0, vmax=1.0)
-    for row, column in np.ndindex(*parts.shape):
-        shade = "white" if parts[row, column] > 0.5 else "black"
-        text = f"{100 * parts[row, column]:.0f} %\n{int(counts[row, column])}"
-        axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
-    positions = range(len(report.labels))
-    axes.set_xticks(positions, report.labels, rotation=45, ha="right")
-    axes.set_yticks(positions, report.labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{title}\nUAR {_percent(report.uar)}", fontsize=9)
-    figure.savefig(file, dpi=150)
 
 
 def _decide(

@@ -42,6 +42,7 @@ def fingerprint(
     config: FinetuneConfig,
     *,
     teaching: Mapping[str, Any] | None = None,
+    exact: bool = True,
 ) -> str:
     """A hash that identifies a run; recordings count by their order, file names and labels.
 
@@ -51,6 +52,8 @@ def fingerprint(
         model: Configuration of the model.
         config: All settings.
         teaching: The teachers and the settings of distillation; None without teachers.
+        exact: Whether all clips are 16-bit and fit into a window. States of other clips that were
+            written before these were kept exactly belong to another run.
     """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
@@ -58,6 +61,7 @@ def fingerprint(
         for part in (utterances, validation)
     ]  # fmt: skip
     settings = [plain, model.to_block(), config.identity(), *([teaching] if teaching else [])]
+    settings += [] if exact else ["float32 clips in windows"]
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

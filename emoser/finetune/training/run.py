@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emoser.audio import SAMPLING_RATE
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.acoustics import standardize_statistics
@@ -24,8 +25,7 @@ from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import check_sides
-from emoser.finetune.scoring.evaluation import Report, check_labels
-from emoser.finetune.scoring.validation import score_epoch
+from emoser.finetune.scoring.evaluation import Report, check_labels, score_epoch
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.freezing import freeze, merge_lora
 from emoser.finetune.training.loss import Targets, Teachers, build_loss, build_targets
@@ -84,6 +84,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
     device: str | ProcessGroup = "auto",
     share_speakers: bool = False,
     teachers: Sequence[EmotionModel] = (),
+    recordings: Recordings | None = None,
 ) -> TrainingResult:
     """Train a model, or resume an interrupted run; the best epoch is saved and left in `model`.
 
@@ -103,6 +104,8 @@ def train(  # noqa: PLR0913  # the public signature of the project
         teachers: Trained models with the labels of `model`, which learns from their mean
             probabilities. They end on the CPU, in eval mode. If they were trained on the
             validation speakers, the figures are not speaker-independent.
+        recordings: Holds decoded clips that need not be decoded again, as several runs on the
+            same files may share; what it lacks is decoded and added.
 
     Raises:
         ValueError: If a speaker is on both sides, a label is unknown, a teacher has other labels,
@@ -140,13 +143,23 @@ def train(  # noqa: PLR0913  # the public signature of the project
     processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(utterances, validation, model.config, config, teaching=teaching)
+    held = Recordings() if recordings is None else recordings
+    data = _decode(utterances, validation, targets, config, held)
+    window = round(model.config.max_seconds * SAMPLING_RATE)
+    name = fingerprint(
+        utterances,
+        validation,
+        model.config,
+        config,
+        teaching=teaching,
+        exact=data.recordings.is_exact(window) and data.validation_recordings.is_exact(window),
+    )
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
     processes.write(lambda: write_settings(folder, config))
     run = _Run(
         model=model,
-        data=_decode(utterances, validation, targets, config),
+        data=data,
         config=config,
         folder=folder,
         name=name,
@@ -176,14 +189,15 @@ def _decode(
     validation: Sequence[Utterance],
     targets: Targets,
     config: FinetuneConfig,
+    held: Recordings,
 ) -> _Data:
     terminal = sys.stderr.isatty()
-    recordings = Recordings(utterances, progress=terminal)
+    recordings = held.select(utterances, progress=terminal)
     if config.optimisation.statistics_weight > 0.0:
         voices = [item.voice or item.corpus for item in utterances]
         statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
         targets = targets._replace(statistics=statistics)
-    held_out = Recordings(validation, progress=terminal)
+    held_out = held.select(validation, progress=terminal)
     return _Data(utterances, validation, recordings, held_out, targets)
 
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from support.models import random_clips
 
-from emoser.audio import load_audio
+from emoser.audio import AudioBlocks, AudioLimits, load_audio, open_blocks
 from emoser.errors import AudioError, DependencyError
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
@@ -15,7 +15,7 @@ from emoser.finetune.data import augment as variations
 from emoser.finetune.data import recordings
 from emoser.finetune.data.acoustics import describe_clip, standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
-from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.recordings import Recordings, Windows, read_clips
 
 RATE = 16_000
 
@@ -83,34 +83,97 @@ def test_a_piece_holds_exactly_its_samples(tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     piece = Utterance(str(tmp_path / "a.wav"), "sad", start=0.25, end=0.5)
     decoded = Recordings([piece])[0]
-    assert np.abs(decoded - samples[4000:8000]).max() <= 0.5 / 32768
+    assert np.array_equal(decoded, samples[4000:8000])
 
 
-def test_what_somebody_holds_is_decoded_once_unless_the_file_changes(tmp_path, monkeypatch):
-    decoded = []
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths of all files that were opened for decoding."""
+    paths = []
     monkeypatch.setattr(
-        recordings, "load_audio", lambda path: decoded.append(path) or load_audio(path)
+        recordings, "open_blocks", lambda path: paths.append(path) or open_blocks(path)
     )
+    return paths
+
+
+def test_held_clips_are_decoded_once_and_new_recordings_are_decoded_again(tmp_path, opened):
     calls = []
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", random_clips([RATE])[0], RATE)
         calls.append(Utterance(str(tmp_path / f"{name}.wav"), "sad"))
     held = Recordings(calls)
-    again = Recordings(calls[:1])
-    assert len(decoded) == 2
+    again = held.select(calls[:1])
+    assert len(opened) == 2
     assert np.array_equal(again[0], held[0])
     assert np.array_equal(again.describe()[0], describe_clip(held[0]))
     soundfile.write(tmp_path / "a.wav", random_clips([RATE // 2])[0], RATE)
     assert Recordings(calls[:1]).num_samples == [RATE // 2]
-    del held, again
     Recordings(calls[1:])
-    assert len(decoded) == 4
+    assert len(opened) == 4
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "PCM_16", "PCM_U8"])
+def test_kept_samples_are_those_of_load_audio(tmp_path, subtype):
+    loud = 3.0 * random_clips([RATE])[0] + (2.0 if subtype == "FLOAT" else 0.0)
+    soundfile.write(tmp_path / "a.wav", loud, RATE, subtype=subtype)
+    call = Utterance(str(tmp_path / "a.wav"), "sad")
+    kept, expected = Recordings([call]), load_audio(call.path)
+    assert np.array_equal(kept[0], expected)
+    assert kept.is_exact(RATE) is (subtype in ("PCM_16", "PCM_U8"))
+    assert not kept.is_exact(RATE - 1)
+
+
+def test_pieces_of_a_long_file_come_from_one_pass_up_to_the_last_end(tmp_path, monkeypatch):
+    seconds = []
+
+    class Counted(AudioBlocks):
+        def __next__(self):
+            block = super().__next__()
+            seconds.append(len(block) / RATE)
+            return block
+
+    monkeypatch.setattr(
+        recordings,
+        "open_blocks",
+        lambda path: Counted(
+            path, sampling_rate=None, channel="mix", limits=AudioLimits(), block_seconds=30.0
+        ),
+    )
+    file = tmp_path / "long.flac"
+    soundfile.write(file, random_clips([600 * RATE])[0], RATE)
+    rows = [
+        Utterance(str(file), "sad", start=2.0 * n % 400, end=2.0 * n % 400 + 3.5)
+        for n in range(100, 0, -1)
+    ]
+    rows.append(Utterance(str(file), "sad", start=10.0, end=250.0))
+    found = dict(read_clips(rows))
+    assert sum(seconds) <= 270.0
+    whole = load_audio(file)
+    for place, row in enumerate(rows):
+        start, end = round(row.start * RATE), round(row.end * RATE)
+        assert np.array_equal(found[place], whole[start:end])
+    assert np.array_equal(Recordings(rows[:1])[0], found[0])
 
 
 def test_a_piece_behind_the_end_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(800), RATE)
     with pytest.raises(AudioError, match=r"0\.05 s long"):
         Recordings([Utterance(str(tmp_path / "a.wav"), "sad", start=1.0)])
+
+
+def test_a_long_clip_is_cut_into_windows_that_share_its_weight(tmp_path):
+    soundfile.write(tmp_path / "a.wav", random_clips([2500])[0], RATE)
+    soundfile.write(tmp_path / "b.wav", random_clips([700])[0], RATE)
+    calls = [Utterance(str(tmp_path / f"{name}.wav"), "sad") for name in "ab"]
+    held = Recordings(calls)
+    windows = Windows(held, 1000)
+    assert windows.num_samples == [1000, 1000, 1000, 700]
+    assert np.array_equal(windows[2], held[0][1500:])
+    assert windows.weights.tolist() == pytest.approx([0.4, 0.3, 0.3, 1.0])
+    drawn = {windows.draw([0, 1], np.random.default_rng(seed))[0] for seed in range(20)}
+    assert drawn == {0, 1, 2}
+    assert windows.draw([1, 0], None) == [3, 0]
+    assert windows.fingerprint != Windows(held, None).fingerprint == held.fingerprint
 
 
 def test_settings_survive_json():
@@ -275,7 +338,7 @@ def test_clips_are_trimmed_as_often_as_they_should_be():
     clip = np.concatenate([np.zeros(RATE, np.float32), tone(300.0), np.zeros(RATE, np.float32)])
     generator = np.random.default_rng(0)
     half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
-    sizes = np.array([len(variations.shorten(clip, half, generator)) for _ in range(400)])
+    sizes = np.array([len(variations.drop_quiet_ends(clip, half, generator)) for _ in range(400)])
     assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
     assert sizes.min() >= RATE - variations.LEVEL_SAMPLES
     assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * variations.LEVEL_SAMPLES
@@ -285,7 +348,7 @@ def test_clips_are_trimmed_as_often_as_they_should_be():
 
 def test_nothing_changes_when_every_variation_is_off():
     clip = random_clips([5000])[0]
-    shorter = variations.shorten(clip, Augmentation.off(), np.random.default_rng(0))
+    shorter = variations.drop_quiet_ends(clip, Augmentation.off(), np.random.default_rng(0))
     same = variations.augment(shorter, Augmentation.off(), np.random.default_rng(0))
     assert np.array_equal(same, clip)
 

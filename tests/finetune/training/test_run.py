@@ -26,11 +26,11 @@ from emoser.finetune.data.inputs import (
     PooledLayers,
     StoredFeatures,
     choose_form,
-    pool_clips,
+    pool_windows,
     run_model,
     vary_clip,
 )
-from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.training.freezing import freeze
 from emoser.finetune.training.optimization import build_optimizer
 from emoser.finetune.training.steps import LossModule, Stepper
@@ -114,22 +114,24 @@ COPIED = replace(CONFIG, mode="frozen", augmentation=Augmentation(), frozen_copi
 
 
 def test_varied_copies_of_a_frozen_encoder_are_those_of_the_seed_copy_and_clip(clips):
-    model, recordings = small_model().eval(), Recordings(clips)
-    copies = [pool_clips(model, recordings, COPIED, copy=copy) for copy in range(3)]
+    model, windows = small_model().eval(), Windows(Recordings(clips), None)
+    copies = [pool_windows(model, windows, COPIED, copy=copy) for copy in range(3)]
     assert not any(torch.allclose(copies[0], other, atol=1e-3) for other in copies[1:])
     assert not torch.allclose(copies[1], copies[2], atol=1e-3)
     generator = np.random.default_rng([COPIED.run.seed, 2, 5])
-    varied = torch.from_numpy(vary_clip(recordings[5], COPIED, generator))[None]
+    longest = max(windows.num_samples)
+    varied = torch.from_numpy(vary_clip(windows[5], COPIED, generator, longest=longest))[None]
     with torch.inference_mode():
         assert torch.allclose(copies[2][5, 0], model(varied).embedding[0], atol=1e-5)
 
 
 def test_an_update_draws_one_of_the_copies_of_each_clip_and_validation_none(clips):
     model, recordings = small_model().eval(), Recordings(clips)
-    copies = torch.stack([pool_clips(model, recordings, COPIED, copy=copy) for copy in range(3)])
-    pooled = PooledLayers(model, recordings, COPIED)
+    windows = Windows(recordings, None)
+    copies = torch.stack([pool_windows(model, windows, COPIED, copy=copy) for copy in range(3)])
+    pooled = PooledLayers(model, recordings, config=COPIED)
     everyone = range(len(clips))
-    assert torch.equal(pooled.load(everyone).values, copies[0])
+    assert torch.equal(pooled.load_windows(everyone).values, copies[0])
     drawn = pooled.load(everyone, np.random.default_rng(0)).values
     places = [
         [copy for copy in range(3) if torch.equal(row, copies[copy][index])]
