@@ -29,6 +29,7 @@ NUM_COPIES = 4  # varied copies of every clip, beside the clip itself
 RIDGE = 0.05
 DEVIATION_SCALE = 0.5  # of the standardised deviations: a ridge four times as strong
 MAX_ITERATIONS = 60
+WINDOW = 480_000  # samples, 30 s
 
 RECIPE = FinetuneConfig(
     base="openai/whisper-base",
@@ -83,7 +84,7 @@ def pool_speech(
             if not len(recordings):
                 recordings = Recordings(speech)
             temporary = folder / "unfinished.npy"
-            values = pool_windows(model, Windows(recordings, None), RECIPE, copy=copy)
+            values = pool_windows(model, Windows(recordings, WINDOW), RECIPE, copy=copy)
             np.save(temporary, values[:, 0].numpy())
             temporary.replace(file)
             print(f"encoded copy {copy} of {num_copies}", flush=True)

@@ -3,9 +3,9 @@
     python examples/bundled/train_small.py --base openai/whisper-base --data PATH --output DIR
 
 PATH holds RAVDESS and nEMO with a table `manifest.csv` (columns corpus, path, speaker, sex,
-emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the encoder's, on
-each clip and its varied copies; it is estimated first. Every copy is kept in DIR: run the same
-command again to resume an interrupted run.
+emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
+encoder's, on each clip and its varied copies; it is estimated first. Every copy is kept in DIR: run
+the same command again to resume an interrupted run.
 
 The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
 the temperature and the figures of the card. The head of the checkpoint is then trained on all of

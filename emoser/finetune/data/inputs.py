@@ -94,9 +94,7 @@ class Waveforms:
         self.config = config
         self.num_samples = recordings.num_samples
         self.windows = Windows(recordings, window)
-        self._longest = window or max(self.num_samples, default=1)
-        if config.data.crop_seconds is not None:
-            self._longest = min(self._longest, int(config.data.crop_seconds * SAMPLING_RATE))
+        self._longest = limit_clips(self.windows, config)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """Clips for training, cropped and augmented if a generator is given."""
@@ -220,7 +218,7 @@ def pool_windows(
         config: How copies are varied. Seed, copy and window determine each variation.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
-    longest = max(windows.num_samples, default=1)
+    longest = limit_clips(windows, config)
 
     def read(index: int) -> NDArray[np.float32]:
         if not copy:
@@ -238,6 +236,14 @@ def pool_windows(
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
+
+
+def limit_clips(windows: Windows, config: FinetuneConfig) -> int:
+    """The longest training clip in samples: a window, or less with `crop_seconds`."""
+    longest = windows.window or max(windows.num_samples, default=1)
+    if config.data.crop_seconds is None:
+        return longest
+    return min(longest, int(config.data.crop_seconds * SAMPLING_RATE))
 
 
 def vary_clip(

@@ -26,6 +26,7 @@ from emoser.finetune.data.inputs import (
     PooledLayers,
     StoredFeatures,
     choose_form,
+    limit_clips,
     pool_windows,
     run_model,
     vary_clip,
@@ -119,7 +120,7 @@ def test_varied_copies_of_a_frozen_encoder_are_those_of_the_seed_copy_and_clip(c
     assert not any(torch.allclose(copies[0], other, atol=1e-3) for other in copies[1:])
     assert not torch.allclose(copies[1], copies[2], atol=1e-3)
     generator = np.random.default_rng([COPIED.run.seed, 2, 5])
-    longest = max(windows.num_samples)
+    longest = limit_clips(windows, COPIED)
     varied = torch.from_numpy(vary_clip(windows[5], COPIED, generator, longest=longest))[None]
     with torch.inference_mode():
         assert torch.allclose(copies[2][5, 0], model(varied).embedding[0], atol=1e-5)
