@@ -132,6 +132,7 @@ def halve_weights(folder: Path) -> None:
         for name, tensor in tensors.items()
     }
     save_file(halved, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     write_json(folder / CONFIG, {**config, "dtype": "float16"})
 
