@@ -32,7 +32,7 @@ SLOW_BFLOAT16 = (
     "float32; the model runs in float32"
 )
 WARM_SAMPLES = 16_000
-ONE_LENGTH = frozenset({"whisper"})  # encoders whose frames are always equally many
+ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
 
 
 class OpenVinoRuntime:
@@ -131,7 +131,9 @@ def open_graph(
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
     compiled = compile_graph(file, precision)
-    runtime = OpenVinoRuntime(compiled, warm=manifest.config.encoder not in ONE_LENGTH)
+    config = manifest.config
+    warm = config.encoder not in ONE_LENGTH or config.padding == "none"
+    runtime = OpenVinoRuntime(compiled, warm=warm)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
 
