@@ -15,8 +15,8 @@ def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
     """The labels of `id2label` in index order, as the checkpoint spells them.
 
     Raises:
-        CheckpointError: If there are none, indices have gaps, names repeat or are empty, hold
-            control or path characters, or contradict `label2id`; all faults in one message.
+        CheckpointError: If there are none, or as in `check_labels`, or they contradict
+            `label2id`.
     """
     file = files.folder / CONFIG
     id2label = files.config.get("id2label")
@@ -26,14 +26,11 @@ def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
         by_index = {int(index): name for index, name in id2label.items()}
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: an index of id2label is not a number") from error
-    faults = _find_label_faults(by_index)
+    labels = check_labels(by_index, file)
     label2id = files.config.get("label2id")
-    if not faults and label2id is not None:
-        if label2id != {name: index for index, name in by_index.items()}:
-            faults.append(f"label2id {label2id} contradicts id2label {id2label}")
-    if faults:
-        raise CheckpointError(f"{file}: {'; '.join(faults)}; correct id2label")
-    return tuple(by_index[index] for index in range(len(by_index)))
+    if label2id is not None and label2id != {name: index for index, name in by_index.items()}:
+        raise CheckpointError(f"{file}: label2id {label2id} contradicts id2label {id2label}")
+    return labels
 
 
 def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:

@@ -179,10 +179,10 @@ class CheckpointFiles:
         return total.hexdigest()
 
     def read_text(self, name: str) -> str:
-        """The text of a small file that is in the folder, UTF-8; its bytes are read once.
+        """The text of a small file of the folder, UTF-8; its bytes are read once.
 
         Raises:
-            CheckpointError: If it is larger than any description.
+            CheckpointError: If it is missing, or larger than any description.
         """
         return self._read(name).decode("utf-8", errors="replace")
 
@@ -192,6 +192,8 @@ class CheckpointFiles:
         return {}
 
     def _read(self, name: str) -> bytes:
+        if name not in self.stamps:
+            raise CheckpointError(f"{self.folder / name} is missing; download it too")
         if name not in self._contents:
             size = self.stamps[name].size
             if size > MAX_DESCRIPTION_BYTES:

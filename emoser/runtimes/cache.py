@@ -19,14 +19,12 @@ from typing import NamedTuple
 
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.files import CheckpointFiles, as_files
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
 RECIPE = 3  # version of the conversion; raised when its graphs change
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
-
-Stamp = list[list[str | int]]
 
 
 class Entry(NamedTuple):
@@ -80,7 +78,7 @@ def hash_weights(files: CheckpointFiles) -> str:
     Raises:
         CheckpointError: If there are no weights, or some are missing.
     """
-    stamp = [[name, *values] for name, values in files.stamps.items()]
+    stamp = _stamp(files)
     name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
     known = _read_json(memory)
@@ -119,7 +117,7 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
     try:
         with new_folder(folder, overwrite=True) as target:
             build(target)
-            (target / SEAL).write_text(json.dumps(_stamp(target)), encoding="utf-8")
+            (target / SEAL).write_text(json.dumps(_stamp(as_files(target))), encoding="utf-8")
     except OSError as error:
         if not _is_whole(folder):  # else another process was first
             return error
@@ -129,19 +127,14 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 def _is_whole(folder: Path) -> bool:
     """Whether every file of an entry is unchanged since the entry was sealed."""
     try:
-        return _read_json(folder / SEAL) == _stamp(folder)
+        return _read_json(folder / SEAL) == _stamp(as_files(folder))
     except OSError:
         return False
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Names, sizes and times of last change of the files in a folder."""
-    rows: Stamp = []
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name != SEAL:
-            status = file.stat()
-            rows.append([file.name, status.st_size, status.st_mtime_ns])
-    return rows
+def _stamp(files: CheckpointFiles) -> list[list[str | int]]:
+    """Names, sizes and times of last change of the files in a folder, but its seal."""
+    return [[name, *stamp] for name, stamp in files.stamps.items() if name != SEAL]
 
 
 def _read_json(file: Path) -> object:

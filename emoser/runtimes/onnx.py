@@ -5,6 +5,7 @@ neither torch nor transformers.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,20 +28,16 @@ CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
 
 
-class OnnxRuntime:
-    """A graph in a session of ONNX Runtime."""
+class GraphRuntime(ABC):
+    """A graph with the outputs logits, embedding and, from a model that has them, frames."""
 
     batch_seconds: float | None = None
     group_size = 1
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.by_frame = any(output.name == "frames" for output in session.get_outputs())
+    by_frame: bool
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of recordings, one after another."""
-        rows = [self._run(("logits", "embedding"), samples) for samples in recordings]
-        logits, embeddings = zip(*rows, strict=True)
+        logits, embeddings, *_ = zip(*map(self.run, recordings), strict=True)
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
@@ -51,12 +48,25 @@ class OnnxRuntime:
         """
         if not self.by_frame:
             raise ValueError("this model pools its frames and has no outputs for single frames")
-        (frames,) = self._run(("frames",), samples)
-        return np.asarray(frames[0], np.float32)
+        frames: npt.NDArray[np.float32] = self.run(samples)[2][0]
+        return frames
 
-    def _run(self, outputs: Sequence[str], samples: Samples) -> list[npt.NDArray[np.float32]]:
+    @abstractmethod
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+        """All outputs for one recording."""
+
+
+class OnnxRuntime(GraphRuntime):
+    """A graph in a session of ONNX Runtime."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.by_frame = len(session.get_outputs()) > 2
+
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+        """All outputs for one recording."""
         row = np.ascontiguousarray(samples, np.float32)[None]
-        values: list[npt.NDArray[np.float32]] = self.session.run(outputs, {"samples": row})
+        values: list[npt.NDArray[np.float32]] = self.session.run(None, {"samples": row})
         return values
 
 

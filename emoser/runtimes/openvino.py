@@ -6,7 +6,7 @@ threads may share one runtime. Imports neither torch nor transformers.
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import CheckpointError, DependencyError
-from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.runtimes import OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
-from emoser.runtimes.onnx import count_threads
+from emoser.runtimes.onnx import GraphRuntime, count_threads
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,8 @@ WARM_SAMPLES = 16_000
 ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(GraphRuntime):
     """A graph that OpenVINO has compiled for this processor."""
-
-    batch_seconds: float | None = None
-    group_size = 1
 
     def __init__(self, compiled: Any, *, warm: bool = True) -> None:
         """Take over a compiled graph.
@@ -54,27 +51,9 @@ class OpenVinoRuntime:
         self.by_frame = len(compiled.outputs) > 2
         self._idle: deque[Any] = deque()  # requests that no thread is using
         if warm:
-            self._run(np.zeros(WARM_SAMPLES, np.float32))
+            self.run(np.zeros(WARM_SAMPLES, np.float32))
 
-    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of recordings, one after another."""
-        rows = [self._run(samples) for samples in recordings]
-        return InferenceOutput(
-            np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
-        )
-
-    def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Probabilities of every frame of one recording, (L, C), from a model that has them.
-
-        Raises:
-            ValueError: If the model does not classify frames.
-        """
-        if not self.by_frame:
-            raise ValueError("this model pools its frames and has no outputs for single frames")
-        frames: npt.NDArray[np.float32] = self._run(samples)[2][0]
-        return frames
-
-    def _run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
         """Copies of all outputs for one recording."""
         row = np.ascontiguousarray(samples, np.float32)[None]
         try:
@@ -138,11 +117,7 @@ def open_graph(
 
 
 def choose_precision(dtype: str, stored: str) -> str:
-    """The precision to run a graph in; "auto" is that of the graph.
-
-    Args:
-        dtype: The requested precision.
-        stored: The precision of the graph.
+    """The precision to run a graph in; "auto" is `stored`, that of the graph.
 
     Raises:
         ValueError: If OpenVINO does not run the graph in this precision.
