@@ -218,9 +218,20 @@ def count_layers(shapes: Shapes, prefix: str) -> int:
     return max((int(number) for number in ours if number.isdigit()), default=-1) + 1
 
 
+def create_backbone(config: Any) -> torch.nn.Module:
+    """The network of a configuration of transformers, in float32, with untrained weights."""
+    if config.model_type == "whisper":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        return WhisperEncoder._from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+
+
 def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     kind = str(config["model_type"])
     if config.get("add_adapter"):
@@ -229,12 +240,7 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
         )
     values = {key: value for key, value in config.items() if key not in ("model_type", "emoser")}
     try:
-        encoder_config = AutoConfig.for_model(kind, **values)
-        if kind == "whisper":
-            from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-            return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
-        return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
+        return create_backbone(AutoConfig.for_model(kind, **values))
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{file} does not describe a {kind} encoder: {reason}") from error

@@ -10,12 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.card import (
-    CardFacts,
-    build_card,
-    check_card,
-    read_max_difference,
-)
+from emoser.checkpoints.card import CardFacts, build_card, check_card, read_max_difference
 from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.inspection import answer_alone, golden_record
@@ -76,8 +71,7 @@ def convert_checkpoint(
     expected = answer_alone(model)
     name = name or Path(folder).absolute().name
     with new_folder(Path(folder), overwrite=overwrite) as target:
-        inner = Path(tempfile.mkdtemp(dir=target)) / "model"
-        save_model(model, inner)
+        inner = save_model(model, target / "model")
         written = load_checkpoint(inner)
         difference = float((answer_alone(written.model) - expected).abs().max())
         if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
@@ -87,7 +81,6 @@ def convert_checkpoint(
         for file in inner.iterdir():
             file.rename(target / file.name)
         inner.rmdir()
-        inner.parent.rmdir()
         write_json(target / GOLDEN, golden_record(expected, checkpoint.name, difference))
         facts = describe_model(model, name, card=checkpoint.card)
         card = build_card(replace(facts, max_difference=difference))

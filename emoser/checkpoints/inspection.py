@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
@@ -126,11 +127,9 @@ def answer_alone(model: EmotionModel) -> Tensor:
 
 def answer_batched(model: EmotionModel) -> Tensor:
     """Calibrated logits of the known clips as one padded batch, (N, C)."""
-    clips = golden_clips()
+    clips = [torch.from_numpy(clip) for clip in golden_clips()]
     lengths = torch.tensor([len(clip) for clip in clips])
-    batch = torch.zeros(len(clips), int(lengths.max()))
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = torch.from_numpy(clip)
+    batch = pad_sequence(clips, batch_first=True)
     with torch.inference_mode():
         return _calibrate(model(batch, lengths).logits, model)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.backbones import FAMILIES, wrap_backbone
+from emoser.checkpoints.backbones import FAMILIES, create_backbone, wrap_backbone
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
@@ -45,16 +45,9 @@ def build_model(config: Any, model_config: ModelConfig, *, seed: int) -> Emotion
         model_config: Configuration of everything around the encoder.
         seed: Seed of the weights; the global generator of torch is left unchanged.
     """
-    from transformers import AutoModel
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.model_type == "whisper":
-            backbone = WhisperEncoder._from_config(config, dtype=torch.float32)
-        else:
-            backbone = AutoModel.from_config(config, dtype=torch.float32)
-        encoder = wrap_backbone(backbone, FAMILIES[config.model_type], model_config)
+        encoder = wrap_backbone(create_backbone(config), FAMILIES[config.model_type], model_config)
         return EmotionModel(replace(model_config, encoder=config.model_type), encoder)
 
 

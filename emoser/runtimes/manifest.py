@@ -118,13 +118,7 @@ def build_info(
 ) -> ModelInfo:
     """The facts for the user about a model that an engine runs.
 
-    Args:
-        files: The files that were opened.
-        source: The checkpoint that the numbers come from.
-        config: The model's configuration.
-        backend: Name of the engine.
-        device: The device that it runs on.
-        dtype: The precision of its arithmetic.
+    The numbers come from `source`; `files` were opened, which may hold a graph alone.
     """
     return ModelInfo(
         name=files.name,

@@ -7,6 +7,7 @@ neither torch nor transformers.
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ FORMATS = ("onnx",)
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
+FAULTS = (
+    "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented",
+    "RuntimeException",
+)  # fmt: skip
 
 
 class GraphRuntime(ABC):
@@ -128,7 +133,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     except _faults() as error:
         raise CheckpointError(
             f"ONNX Runtime {onnxruntime.__version__} cannot read {file} "
-            f"({_first_line(error)}); export the model again"
+            f"({first_line(error)}); export the model again"
         ) from error
     if len(providers) > 1 and CUDA not in session.get_providers():
         raise DeviceError(
@@ -181,29 +186,30 @@ def import_engine() -> Any:
     Raises:
         DependencyError: If it does not load.
     """
+    return import_package("onnxruntime", extra="onnx")
+
+
+def import_package(name: str, *, extra: str) -> Any:
+    """A package of an extra of emoser.
+
+    Raises:
+        DependencyError: If it does not load.
+    """
     try:
-        import onnxruntime
+        return import_module(name)
     except ImportError as error:
         raise DependencyError(
-            f"onnxruntime does not load here ({_first_line(error)}); install it with: "
-            'pip install "emoser[onnx]"'
+            f"{name} does not load here ({first_line(error)}); install it with: "
+            f'pip install "emoser[{extra}]"'
         ) from error
-    return onnxruntime
 
 
 def _faults() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (
-        state.Fail,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-        state.InvalidArgument,
-    )
+    return tuple(getattr(state, name) for name in FAULTS)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).strip().split("\n")[0]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.errors import CheckpointError, DependencyError
+from emoser.errors import CheckpointError
 from emoser.runtimes import OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
-from emoser.runtimes.onnx import GraphRuntime, count_threads
+from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
 
 if TYPE_CHECKING:
     import torch
@@ -179,15 +179,7 @@ def import_engine() -> Any:
         DependencyError: If it does not load.
     """
     with without_telemetry():
-        try:
-            import openvino
-        except ImportError as error:
-            line = str(error).strip().split("\n")[0]
-            raise DependencyError(
-                f"openvino does not load here ({line}); install it with: pip install "
-                '"emoser[openvino]"'
-            ) from error
-    return openvino
+        return import_package("openvino", extra="openvino")
 
 
 @contextmanager

@@ -173,12 +173,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
-    """The precision of a name; "auto" is float32 on a CPU and the checkpoint's own elsewhere.
-
-    Args:
-        dtype: The requested precision.
-        device: The device that the model runs on.
-        stored: The precision that the checkpoint states, "" if none.
+    """The precision of a name; "auto" is float32 on a CPU and elsewhere that of the checkpoint.
 
     Raises:
         ValueError: If emoser does not support this precision.
@@ -191,7 +186,4 @@ def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
 
 
 def _join(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
-    return InferenceOutput(
-        np.concatenate([output.logits for output in outputs]),
-        np.concatenate([output.embeddings for output in outputs]),
-    )
+    return InferenceOutput(*map(np.concatenate, zip(*outputs, strict=True)))
