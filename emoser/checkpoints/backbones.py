@@ -76,11 +76,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(files: CheckpointFiles) -> Family:
-    """The family of the `model_type` that `config.json` states.
-
-    Raises:
-        CheckpointError: If emoser does not run this encoder.
-    """
+    """The family of the `model_type` that `config.json` states."""
     return _find_family(files.config.get("model_type"), files.folder / CONFIG)
 
 
@@ -165,10 +161,6 @@ def infer_encoder_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
     per attention head (WavLM states its heads), strides 5 2 2 2 2 2 2, GELU, and layer norm
     before each block if the convolutions have layer norm. HuBERT and wav2vec 2.0 compute the
     same function; both give "wav2vec2".
-
-    Args:
-        shapes: Shapes by name.
-        prefix: Precedes the names of the encoder's tensors.
 
     Raises:
         CheckpointError: If the tensors are not those of such an encoder.

@@ -76,12 +76,7 @@ class CardFacts:
 
 
 def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
-    """The card of a checkpoint.
-
-    Args:
-        facts: What is known about the checkpoint.
-        fresh: Write the text anew even if the card before was written for emoser.
-    """
+    """The card of a checkpoint; if `fresh`, one that was written for emoser is written anew too."""
     from huggingface_hub import ModelCard
 
     stated = read_metadata(facts.before)
@@ -118,11 +113,7 @@ def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
 
 
 def read_max_difference(files: CheckpointFiles) -> float | None:
-    """Largest difference of a logit of a converted checkpoint to its source; None if unknown.
-
-    Raises:
-        CheckpointError: If `golden.json` is damaged.
-    """
+    """Largest difference of a logit of a converted checkpoint to its source; None if unknown."""
     if GOLDEN not in files.stamps:
         return None
     try:

@@ -12,12 +12,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
 def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
-    """The labels of `id2label` in index order, as the checkpoint spells them.
-
-    Raises:
-        CheckpointError: If there are none, or as in `check_labels`, or they contradict
-            `label2id`.
-    """
+    """The labels of `id2label` in index order, as the checkpoint spells them."""
     file = files.folder / CONFIG
     id2label = files.config.get("id2label")
     if not isinstance(id2label, Mapping) or not id2label:
@@ -35,10 +30,6 @@ def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
 
 def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
     """The labels in index order.
-
-    Args:
-        by_index: Label names by their index.
-        file: The file that error messages name.
 
     Raises:
         CheckpointError: If indices have gaps, or names repeat, are empty, or hold control or

@@ -89,11 +89,7 @@ def convert_checkpoint(
 
 
 def describe_checkpoint(checkpoint: CheckpointFiles) -> CardFacts:
-    """The facts for the card of a checkpoint of any layout.
-
-    Raises:
-        CheckpointError: If the checkpoint does not load.
-    """
+    """The facts for the card of a checkpoint of any layout."""
     loaded = load_checkpoint(checkpoint)
     facts = describe_model(loaded.model, checkpoint.name, card=checkpoint.card)
     return replace(facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint))
@@ -109,12 +105,7 @@ def publish(
 ) -> str:
     """Convert a loaded checkpoint, write its card, and upload both; the URL of the commit.
 
-    Args:
-        info: Description of the loaded checkpoint.
-        repo_id: Repository, as owner/name.
-        private: Make a new repository private.
-        dry_run: Do everything but upload; returns the URL of the repository.
-        token: Access token of the Hub.
+    A `dry_run` does everything but upload, and gives the URL of the repository.
 
     Raises:
         CheckpointError: If the card has a fault; see `check_card`.

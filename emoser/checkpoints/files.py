@@ -93,9 +93,6 @@ class CheckpointFiles:
 
         As in transformers, those nested in `processor_config.json` take precedence over
         `preprocessor_config.json`.
-
-        Raises:
-            CheckpointError: If a file is not a JSON object.
         """
         nested = self._read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
         for key in FEATURE_EXTRACTORS:
@@ -168,9 +165,6 @@ class CheckpointFiles:
         These are the weights and the descriptions: JSON, YAML and text files. Cards, golden
         values and exported graphs do not count. The weights are read once for it, and only when
         it is first needed.
-
-        Raises:
-            CheckpointError: As `weights`.
         """
         names = {name for name in self.stamps if Path(name).suffix in DESCRIPTIONS}
         total = hashlib.sha256()

@@ -128,9 +128,6 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool 
     """Upload a folder as one commit and return the URL of the commit.
 
     The repository is created if it does not exist.
-
-    Raises:
-        HubError: If the Hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -221,8 +218,7 @@ def _request_hash(name: str, file: str, commit: str, options: HubOptions) -> str
 def _verify(path: Path, stated: str, name: str) -> None:
     """Compare a file with its hash: SHA-256 of large files, the git blob hash of small ones.
 
-    Raises:
-        HubError: If they differ; the file is removed.
+    A file that differs is removed.
     """
     if SHA256.fullmatch(stated):
         digest = hashlib.sha256()

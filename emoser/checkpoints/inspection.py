@@ -73,14 +73,7 @@ class Inspection:
 
 
 def inspect_checkpoint(source: CheckpointFiles | Path) -> Inspection:
-    """Load a checkpoint and measure it.
-
-    Args:
-        source: The files of the checkpoint, or their folder.
-
-    Raises:
-        CheckpointError: If it does not load.
-    """
+    """Load a checkpoint and measure it."""
     files = as_files(source)
     loaded = load_checkpoint(files)
     model, config = loaded.model, loaded.model.config
@@ -135,12 +128,9 @@ def answer_batched(model: EmotionModel) -> Tensor:
 
 
 def golden_record(logits: Tensor, source: str, max_difference: float) -> dict[str, Any]:
-    """The contents of `golden.json`.
+    """The contents of `golden.json`, from logits (N, C) of the known clips.
 
-    Args:
-        logits: Logits of the known clips, (N, C).
-        source: Name of the model that gave them.
-        max_difference: Largest difference between them and the logits of the stored weights.
+    Those of the stored weights differ from them by at most `max_difference`.
     """
     return {
         "seed": SEED,
@@ -152,11 +142,7 @@ def golden_record(logits: Tensor, source: str, max_difference: float) -> dict[st
 
 
 def read_golden(files: CheckpointFiles) -> Tensor | None:
-    """The logits stored in `golden.json`, (N, C); None if there is no such file.
-
-    Raises:
-        CheckpointError: If they are damaged or of other clips.
-    """
+    """The logits stored in `golden.json`, (N, C); None if there is no such file."""
     if GOLDEN not in files.stamps:
         return None
     file = files.folder / GOLDEN
@@ -180,12 +166,8 @@ def _calibrate(logits: Tensor, model: EmotionModel) -> Tensor:
 
 def _summarize(places: Mapping[str, str | None]) -> list[str]:
     """One line for all tensors whose names differ in numbers only, with their count."""
-    pairs = Counter(
-        (_mask_numbers(name), "not used" if place is None else _mask_numbers(place))
+    lines = Counter(
+        re.sub(r"(?<=\.)\d+(?=\.)", "*", f"{name} -> {place or 'not used'}")
         for name, place in places.items()
     )
-    return [f"{name} -> {place} ({count})" for (name, place), count in pairs.items()]
-
-
-def _mask_numbers(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+    return [f"{line} ({count})" for line, count in lines.items()]

@@ -105,11 +105,7 @@ def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: st
     """Make tensors the parameters and buffers of a module: all of them, and no others.
 
     Only tensors that serve training alone (`OPTIONAL_TENSORS`) may be absent; they become zeros.
-
-    Args:
-        module: The module, on any device.
-        tensors: Tensors by their name in the module.
-        subject: The start of the error message.
+    Error messages begin with `subject`.
 
     Raises:
         CheckpointError: With all missing, unexpected and misshapen tensors, sorted.

@@ -46,11 +46,7 @@ class StoredTensors:
     folder: Path
 
     def read(self) -> dict[str, Tensor]:
-        """All tensors.
-
-        Raises:
-            CheckpointError: If a tensor holds NaN, infinity or integers.
-        """
+        """All tensors, which are finite floating-point numbers."""
         tensors = {name: read() for name, read in self.readers.items()}
         check_finite(tensors, self.folder)
         return tensors
@@ -85,11 +81,7 @@ def open_tensors(files: CheckpointFiles) -> Iterator[StoredTensors]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Refuse weights that are not floating point or not finite.
-
-    Raises:
-        CheckpointError: If there are such tensors; the message names all of them.
-    """
+    """Refuse weights that are not floating point or not finite, all of them in one message."""
     faults = [
         f"{name} is {tensor.dtype}"
         for name, tensor in sorted(tensors.items())

@@ -57,14 +57,9 @@ def cache_folder() -> Path:
 
 
 def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
-    """The name of the cache entry of a converted graph, unique to its content.
+    """The name of the cache entry of a checkpoint's converted graph, unique to its content.
 
-    Args:
-        files: The checkpoint that it is made from.
-        parts: What else determines it: format, precision, versions of packages.
-
-    Raises:
-        CheckpointError: If there are no weights, or some are missing.
+    The `parts` are what else determines it: format, precision, versions of packages.
     """
     text = json.dumps(
         {"weights": hash_weights(files), "recipe": RECIPE, "emoser": __version__, **parts}
@@ -73,11 +68,7 @@ def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
 
 
 def hash_weights(files: CheckpointFiles) -> str:
-    """The `content_hash` of a checkpoint, remembered for as long as no file of it changes.
-
-    Raises:
-        CheckpointError: If there are no weights, or some are missing.
-    """
+    """The `content_hash` of a checkpoint, remembered for as long as no file of it changes."""
     stamp = _stamp(files)
     name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
@@ -93,14 +84,9 @@ def hash_weights(files: CheckpointFiles) -> str:
 
 @contextmanager
 def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
-    """The entry of a key, built if it is absent or damaged; readable within the block.
+    """The entry of a key, readable within the block.
 
-    Args:
-        key: A result of `make_key`.
-        build: Writes the files of the entry into an empty folder.
-
-    Raises:
-        OSError: If not even the system's temporary folder can be written to.
+    If it is absent or damaged, `build` writes its files into an empty folder.
     """
     folder = cache_folder() / "graphs" / key
     problem = None if _is_whole(folder) else _fill(folder, build)

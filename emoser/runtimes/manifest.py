@@ -67,11 +67,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse formats and precisions that emoser does not write.
-
-        Raises:
-            ValueError: If the format or the precision is unknown.
-        """
+        """Refuse formats and precisions that emoser does not write."""
         if self.format not in FILES or self.dtype not in DTYPES:
             raise ValueError(
                 f"format is {self.format!r} and dtype {self.dtype!r}; emoser exports "

@@ -46,11 +46,7 @@ class GraphRuntime(ABC):
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Probabilities of every frame of one recording, (L, C), from a model that has them.
-
-        Raises:
-            ValueError: If the model does not classify frames.
-        """
+        """Probabilities of every frame of one recording, (L, C), from a model that has them."""
         if not self.by_frame:
             raise ValueError("this model pools its frames and has no outputs for single frames")
         frames: npt.NDArray[np.float32] = self.run(samples)[2][0]
@@ -76,13 +72,7 @@ class OnnxRuntime(GraphRuntime):
 
 
 def check_options(device: "str | torch.device", dtype: str) -> None:
-    """Refuse a device or precision before anything is converted.
-
-    Raises:
-        DependencyError: If ONNX Runtime does not load.
-        DeviceError: If CUDA was requested and this build has none.
-        ValueError: If the engine does not support the device or the precision.
-    """
+    """Refuse a device or precision before anything is converted."""
     if dtype not in ("auto", "float32"):
         raise ValueError(
             f"dtype is {dtype!r} and backend 'onnx' computes in float32; use dtype='float32', or "
@@ -99,18 +89,7 @@ def cache_parts() -> dict[str, str]:
 def open_graph(
     file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
 ) -> OpenedGraph:
-    """Load a graph file.
-
-    Args:
-        file: The graph.
-        manifest: Its manifest.
-        device: "auto" (the CPU), "cpu", "cuda" or "cuda:N".
-        dtype: As checked by `check_options`; the graph has a precision of its own.
-
-    Raises:
-        CheckpointError: If ONNX Runtime cannot read it.
-        DeviceError: If CUDA was requested and does not start.
-    """
+    """Load a graph file on a device, both as checked before, in the precision of the graph."""
     session = open_session(file, choose_providers(device))
     kind = "cuda" if CUDA in session.get_providers() else "cpu"
     return OpenedGraph(OnnxRuntime(session), kind, manifest.dtype)
@@ -144,13 +123,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
 
 
 def choose_providers(device: "str | torch.device") -> list[Any]:
-    """The execution providers of a device; "auto" is the CPU.
-
-    Raises:
-        DependencyError: If CUDA was requested and ONNX Runtime does not load.
-        DeviceError: If CUDA was requested and this build has none.
-        ValueError: If the engine does not support the device.
-    """
+    """The execution providers of a device; "auto" is the CPU."""
     kind, _, index = str(device).partition(":")
     if kind in ("auto", "cpu"):
         return [CPU]
@@ -181,11 +154,7 @@ def count_threads() -> int:
 
 
 def import_engine() -> Any:
-    """The package `onnxruntime`.
-
-    Raises:
-        DependencyError: If it does not load.
-    """
+    """The package `onnxruntime`."""
     return import_package("onnxruntime", extra="onnx")
 
 

@@ -101,9 +101,6 @@ def find_graph(files: CheckpointFiles) -> Manifest | None:
     """The manifest of the graph in a folder; None without one, or with a stale one.
 
     A graph beside weights is stale unless it was made from exactly these.
-
-    Raises:
-        CheckpointError: If the manifest is damaged, or its graph is missing.
     """
     manifest = read_manifest(files)
     if manifest is None or not files.has_weights:
@@ -122,11 +119,7 @@ def is_installed(backend: str) -> bool:
 
 
 def require_backend(backend: str) -> None:
-    """Refuse an engine whose package is not installed.
-
-    Raises:
-        DependencyError: With the command that installs it.
-    """
+    """Refuse an engine whose package is not installed, with the command that installs it."""
     if not is_installed(backend):
         raise missing_extra(f"backend {backend!r}", backend)
 

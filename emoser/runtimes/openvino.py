@@ -68,11 +68,7 @@ class OpenVinoRuntime(GraphRuntime):
 
 
 def check_options(device: "str | torch.device", dtype: str) -> None:
-    """Refuse a device before anything is converted; the precision depends on the graph.
-
-    Raises:
-        ValueError: If the device is not the CPU.
-    """
+    """Refuse a device before anything is converted; the precision depends on the graph."""
     if str(device).split(":")[0] not in ("auto", "cpu"):
         raise ValueError(
             f"device is {str(device)!r} and backend 'openvino' runs on the 'cpu'; use "
@@ -81,30 +77,14 @@ def check_options(device: "str | torch.device", dtype: str) -> None:
 
 
 def cache_parts() -> dict[str, str]:
-    """The properties of a graph in the cache that do not depend on the checkpoint.
-
-    Raises:
-        DependencyError: If OpenVINO does not load.
-    """
+    """The properties of a graph in the cache that do not depend on the checkpoint."""
     return {"format": "openvino", "dtype": "float32", "engine": import_engine().__version__}
 
 
 def open_graph(
     file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
 ) -> OpenedGraph:
-    """Load a graph file.
-
-    Args:
-        file: The graph, in a format of OpenVINO or ONNX.
-        manifest: Its manifest.
-        device: As checked by `check_options`.
-        dtype: "auto" (the precision of the graph), "float32", "bfloat16" or "int8".
-
-    Raises:
-        CheckpointError: If OpenVINO cannot read it.
-        DependencyError: If OpenVINO does not load.
-        ValueError: If OpenVINO does not run the graph in this precision.
-    """
+    """Load a graph file of OpenVINO or ONNX; "auto" is the precision of the graph."""
     precision = choose_precision(dtype, manifest.dtype)
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
@@ -118,9 +98,6 @@ def open_graph(
 
 def choose_precision(dtype: str, stored: str) -> str:
     """The precision to run a graph in; "auto" is `stored`, that of the graph.
-
-    Raises:
-        ValueError: If OpenVINO does not run the graph in this precision.
 
     Example:
         >>> choose_precision("auto", "int8"), choose_precision("bfloat16", "float32")
@@ -146,10 +123,6 @@ def compile_graph(file: Path, precision: str) -> Any:
     """A graph file, compiled for this processor.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
-
-    Raises:
-        CheckpointError: If OpenVINO cannot read it.
-        DependencyError: If OpenVINO does not load.
     """
     openvino = import_engine()
     core = openvino.Core()
@@ -174,9 +147,6 @@ def import_engine() -> Any:
 
     By default its import sends an event unless the user has opted out; without the package that
     sends it, OpenVINO works and sends nothing.
-
-    Raises:
-        DependencyError: If it does not load.
     """
     with without_telemetry():
         return import_package("openvino", extra="openvino")

@@ -17,11 +17,7 @@ SIGNATURE = ("lm_head.weight", "lm_head.bias")
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
-    """How the files of a checkpoint of this layout become a model.
-
-    Raises:
-        CheckpointError: If the head does not have one row per label, as in a speech recogniser.
-    """
+    """How the files of a checkpoint of this layout become a model."""
     family = family_of(files)
     model_config = imply_model_config(files)
     num_rows = shapes["lm_head.weight"][0]

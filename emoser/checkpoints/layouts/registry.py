@@ -72,9 +72,6 @@ class LoadedModel:
 def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
     """The model of a checkpoint of any layout.
 
-    Args:
-        source: The files of the checkpoint, or their folder.
-
     Raises:
         CheckpointError: If the layout is unknown or any part does not fit.
     """

@@ -38,11 +38,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
 
 
 def read_model_config(files: CheckpointFiles) -> ModelConfig:
-    """The configuration around the encoder: the emoser block, or implied by transformers' files.
-
-    Raises:
-        CheckpointError: If labels or a value are wrong.
-    """
+    """The configuration around the encoder: the emoser block, or implied by transformers' files."""
     if files.config.get("emoser") is not None:
         return read_block(files)
     return imply_model_config(
@@ -54,11 +50,7 @@ def read_model_config(files: CheckpointFiles) -> ModelConfig:
 
 
 def read_block(files: CheckpointFiles) -> ModelConfig:
-    """The emoser block of `config.json`, checked against its labels.
-
-    Raises:
-        CheckpointError: If a field is wrong or the labels differ.
-    """
+    """The emoser block of `config.json`, checked against its labels."""
     raw = read_labels(files)
     try:
         stated = ModelConfig.from_block(files.config["emoser"])
@@ -73,15 +65,7 @@ def read_block(files: CheckpointFiles) -> ModelConfig:
 
 
 def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
-    """The configuration that transformers' files imply.
-
-    Args:
-        files: The files of the checkpoint.
-        changes: Fields of `ModelConfig` that the layout states itself.
-
-    Raises:
-        CheckpointError: If labels or a value are wrong.
-    """
+    """The configuration that transformers' files imply; `changes` are what the layout states."""
     raw = read_labels(files)
     kind = str(files.config.get("model_type"))
     spectral = kind in FAMILIES and FAMILIES[kind].extractor != "Wav2Vec2FeatureExtractor"
@@ -171,11 +155,7 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 
 
 def _drop_identity(tensors: Tensors) -> Tensors:
-    """The tensors without the identity projector of a linear head.
-
-    Raises:
-        CheckpointError: If it is not an identity.
-    """
+    """The tensors without the projector of a linear head, which must be an identity."""
     kept = dict(tensors)
     projector = kept.pop("head.projector.weight", torch.zeros(0, 0))
     bias = kept.pop("head.projector.bias", torch.ones(1))

@@ -35,11 +35,7 @@ def save_graph(
 def convert_graph(graph: InferenceGraph, subject: str, *, looped: bool = True) -> Any:
     """A graph as a model of OpenVINO.
 
-    Args:
-        graph: The graph.
-        subject: Name of the model in error messages.
-        looped: Whether wide convolutions may run in a loop, which quantisation does not reach
-            into.
+    Wide convolutions run in a loop if `looped`, which quantisation does not reach into.
 
     Raises:
         CheckpointError: If OpenVINO cannot express it.
