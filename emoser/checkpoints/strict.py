@@ -7,7 +7,6 @@ and one message lists all faults.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,7 +56,12 @@ def fit_model(plan: Plan, stored: StoredTensors, layout: str) -> EmotionModel:
     with torch.device("meta"):
         encoder = build_encoder(plan.encoder, plan.config, stored.folder / CONFIG)
         model = EmotionModel(plan.config, encoder)
-    _check_size(model, stored.folder)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > MAX_PARAMETERS:
+        raise CheckpointError(
+            f"{stored.folder} describes a model of {size:,} weights; emoser loads up to "
+            f"{MAX_PARAMETERS:,}"
+        )
     tensors = stored.read()
     placed: Tensors = {}
     for name, place in place_names(plan, tensors).items():
@@ -91,14 +95,6 @@ def place_name(name: str, places: Mapping[str, str | None]) -> str | None:
         if name.startswith(theirs):
             return None if ours is None else ours + name.removeprefix(theirs)
     return name
-
-
-def _check_size(model: nn.Module, folder: Path) -> None:
-    size = sum(parameter.numel() for parameter in model.parameters())
-    if size > MAX_PARAMETERS:
-        raise CheckpointError(
-            f"{folder} describes a model of {size:,} weights; emoser loads up to {MAX_PARAMETERS:,}"
-        )
 
 
 def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:

@@ -13,9 +13,9 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
@@ -95,7 +95,11 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
         return
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
         build(Path(place))
-        yield Entry(Path(place), (_describe(problem),))
+        note = (
+            f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
+            f"converted each time; set {VARIABLE} to a folder that can be written"
+        )
+        yield Entry(Path(place), (note,))
 
 
 def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
@@ -123,27 +127,17 @@ def _stamp(files: CheckpointFiles) -> list[list[str | int]]:
     return [[name, *stamp] for name, stamp in files.stamps.items() if name != SEAL]
 
 
-def _read_json(file: Path) -> object:
-    try:
-        value: object = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value
+def _read_json(file: Path) -> Any:
+    """The contents of a file; None if it cannot be read."""
+    with suppress(OSError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
 
 
 def _write_json(file: Path, value: object) -> None:
     """Write a file atomically; a file that cannot be written is skipped."""
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as opened:
             json.dump(value, opened)
         os.replace(opened.name, file)
-    except OSError:
-        return
-
-
-def _describe(problem: OSError) -> str:
-    return (
-        f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
-        f"converted each time; set {VARIABLE} to a folder that can be written"
-    )

@@ -166,15 +166,9 @@ def replace_convolutions(encoder: nn.Module) -> None:
     if isinstance(extractor, nn.Module) and are_stock(extractor):
         layers = [read_layer(layer) for layer in extractor.conv_layers]  # type: ignore[union-attr]
         wide = max(len(layer.weight) for layer in layers) >= WIDE
-        roomy = _count_first_frames(layers) >= NUM_PARTS  # of the shortest recording
-        parts = NUM_PARTS if wide and roomy else 1
+        _, _, needed = measure_layers(layers[1:], 1)  # outputs of the first layer for one feature
+        parts = NUM_PARTS if wide and needed >= NUM_PARTS else 1
         encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts)
-
-
-def _count_first_frames(layers: Sequence[Layer]) -> int:
-    """Outputs of the first layer that one feature needs."""
-    _, _, field = measure_layers(layers[1:], 1)
-    return field
 
 
 def pass_layers(
