@@ -48,6 +48,7 @@ NORMALIZATIONS: Mapping[str, str] = {
     "clip": "with zero mean and unit variance over each recording",
     "layer": "with zero mean and unit variance over each recording (layer norm)",
     "centre": "with zero mean over each recording",
+    "level": "scaled to a root mean square of -25 dBFS over each recording",
 }
 SETTINGS = ("mode", "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "seed")
 
