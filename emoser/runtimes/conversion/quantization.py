@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from emoser.errors import AudioError, CheckpointError, missing_extra
 from emoser.runtimes import Runtime, Samples
@@ -39,12 +38,7 @@ def split_clips(clips: Sequence[Samples]) -> tuple[list[Samples], list[Samples]]
 
 
 def quantize_openvino(source: Path, target: Path, clips: Sequence[Samples]) -> None:
-    """Quantise a graph of OpenVINO.
-
-    Args:
-        source: The float32 graph.
-        target: Where the int8 graph is written.
-        clips: Recordings for calibration.
+    """Write a float32 graph of OpenVINO in int8, calibrated on recordings.
 
     Raises:
         DependencyError: If NNCF is not installed.
@@ -78,12 +72,7 @@ def find_kept(nodes: Iterable[Any]) -> list[str]:
 
 
 def quantize_onnx(source: Path, target: Path, clips: Sequence[Samples]) -> None:
-    """Quantise a graph in ONNX.
-
-    Args:
-        source: The float32 graph.
-        target: Where the int8 graph is written.
-        clips: Recordings for calibration.
+    """Write a float32 graph in ONNX in int8, calibrated on recordings.
 
     Raises:
         DependencyError: If NNCF or `onnx` is not installed.
@@ -134,11 +123,7 @@ def measure_agreement(
 ) -> dict[str, Any]:
     """Compare an int8 engine with its float32 one on recordings not used for calibration.
 
-    Args:
-        runtime: The int8 engine.
-        reference: The float32 engine.
-        clips: Recordings.
-        num_labels: Number of logits that are labels.
+    The first `num_labels` logits are those of labels.
 
     Returns:
         `agreement`, the share of recordings with the same label; `mean_recall`, the same
@@ -163,13 +148,11 @@ def measure_agreement(
         )
     return {
         "agreement": agreement,
-        "mean_recall": _mean_recall(same, labels),
+        "mean_recall": float(
+            np.mean([same[labels == label].mean() for label in np.unique(labels)])
+        ),
         "max_difference": float(np.abs(found - expected).max()),
         "mean_difference": float(np.abs(found - expected).mean()),
         "num_clips": len(clips),
         "clips": "held-out recordings",
     }
-
-
-def _mean_recall(same: npt.NDArray[np.bool_], labels: npt.NDArray[np.intp]) -> float:
-    return float(np.mean([same[labels == label].mean() for label in np.unique(labels)]))
