@@ -174,20 +174,13 @@ def _build_channel(
 
 def _join_channels(parts: Sequence[Timeline]) -> Timeline:
     """One timeline of all channels, sorted by time."""
-    first = parts[0]
     flags = [flag for part in parts for flag in part.quality]
-    return Timeline(
+    return replace(
+        parts[0],
         windows=tuple(sorted((item for part in parts for item in part.windows), key=_by_time)),
         segments=tuple(sorted((item for part in parts for item in part.segments), key=_by_time)),
-        duration=first.duration,
-        labels=first.labels,
-        dimensions=first.dimensions,
         quality=tuple(dict.fromkeys(flags)),
         channels=tuple(channel for part in parts for channel in part.channels),
-        window_seconds=first.window_seconds,
-        hop_seconds=first.hop_seconds,
-        model=first.model,
-        source=first.source,
         peaks=tuple(peaks for part in parts for peaks in part.peaks),
     )
 
