@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from emoser.errors import AudioError
 
 SAMPLING_RATE = 16_000  # Hz; what every encoder was trained on
-MIN_SAMPLES = 400  # receptive field of the encoders, 25 ms at SAMPLING_RATE
 
 # Values (frames times channels) decoded at a time: 8 MB of float32, whatever the header says.
 MAX_BLOCK_VALUES = 2**21
@@ -54,6 +53,9 @@ class AudioLimits:
                 f"min_sampling_rate {self.min_sampling_rate} is above max_sampling_rate "
                 f"{self.max_sampling_rate}; swap them"
             )
+
+
+DEFAULT_LIMITS = AudioLimits()
 
 
 @dataclass

@@ -5,7 +5,6 @@ Lost samples are counted and replaced by silence, so that times stay correct.
 
 import queue
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -59,12 +58,7 @@ class Microphone:
         self._stream.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stream.close()
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:

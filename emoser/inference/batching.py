@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import Channel, Source, describe_source, open_blocks
+from emoser.audio import AudioBlocks, Channel, Source, describe_source
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.vad import SpeechRegion
@@ -233,7 +233,7 @@ class _Reading:
 
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
-        self.blocks = open_blocks(
+        self.blocks = AudioBlocks(
             source, sampling_rate=options.sampling_rate, channel=options.channel
         )
         try:

@@ -5,12 +5,6 @@ Imports nothing but the standard library, so that the command line can show them
 
 from dataclasses import dataclass
 
-# The length of acted clips, and of the shortest turns on whose emotion listeners agree.
-DEFAULT_WINDOW_SECONDS = 3.0
-DEFAULT_HOP_SECONDS = 1.0
-DEFAULT_SMOOTHING = 0.1
-DEFAULT_THRESHOLD = 0.35
-DEFAULT_VAD = "energy"
 VADS = ("energy", "silero", None)
 MIN_WINDOW_SECONDS = 0.1  # shorter than a syllable
 
@@ -28,11 +22,12 @@ class TimelineOptions:
         max_window_seconds: The longest window that the model takes.
     """
 
-    window_seconds: float = DEFAULT_WINDOW_SECONDS
-    hop_seconds: float = DEFAULT_HOP_SECONDS
-    smoothing: float = DEFAULT_SMOOTHING
-    threshold: float = DEFAULT_THRESHOLD
-    vad: str | None = DEFAULT_VAD
+    # The length of acted clips, and of the shortest turns on whose emotion listeners agree.
+    window_seconds: float = 3.0
+    hop_seconds: float = 1.0
+    smoothing: float = 0.1
+    threshold: float = 0.35
+    vad: str | None = "energy"
     max_window_seconds: float = 30.0
 
     def __post_init__(self) -> None:

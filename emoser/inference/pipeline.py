@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import Channel, Source, describe_source, open_blocks
+from emoser.audio import AudioBlocks, Channel, Source, describe_source
 from emoser.inference.batching import (
     ChunkOutput,
     InferenceOptions,
@@ -127,7 +127,7 @@ def build_timeline(
             f"{describe_source(source)} can be read only once, and channel='each' reads it once "
             "per channel; save it to a file or pass its bytes"
         )
-    with open_blocks(source, sampling_rate=sampling_rate) as blocks:
+    with AudioBlocks(source, sampling_rate=sampling_rate) as blocks:
         num_channels = blocks.num_channels
     parts = [
         _build_channel(source, scorer, options, replace(inference, channel=index), index)
