@@ -116,7 +116,7 @@ class AudioBlocks:
     def quality(self) -> tuple[str, ...]:
         """The flags of the whole recording; a RuntimeError before the last block was read."""
         self._require_exhausted("quality")
-        return self._meter.flags()
+        return self._meter.flags(truncated=self._native.truncated)
 
     def _require_exhausted(self, wanted: str) -> None:
         if not self._exhausted:
@@ -128,8 +128,6 @@ class AudioBlocks:
             self._meter.update(samples)
             yield self._measured(resampler.push(samples))
         yield self._measured(resampler.flush())
-        if self._native.truncated:
-            self._meter.mark_truncated()
         if not self._num_resampled:
             raise AudioError(
                 f"{self._described} holds {self._num_frames or 'no'} samples at "

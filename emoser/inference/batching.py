@@ -1,9 +1,8 @@
 """Run a model over recordings: decode ahead, cut into chunks, batch, and collect the outputs.
 
-Recordings are decoded in worker threads while the model runs. Long ones are cut into chunks as
-they are read; chunks of several recordings share a batch, or run side by side where the runtime
-prefers that. Outputs come in the order of the recordings, in memory that depends neither on
-their length nor on their number.
+Recordings are decoded in worker threads while the model runs, and cut into chunks as they are
+read. Outputs come in the order of the recordings, in memory that depends neither on their
+length nor on their number.
 """
 
 import os
@@ -166,12 +165,7 @@ def infer_chunks(
     """The events of one recording while it is read, in constant memory.
 
     Every chunk comes as a `ChunkOutput`, or as a `SilentChunk` if it has no speech; the
-    `SpeechRegion`s cover the recording; `RecordingEnd` is last.
-
-    Raises:
-        AudioError: If the recording cannot be read.
-        OSError: If a file is missing or may not be read.
-        ValueError: If an array has no sampling rate or an ambiguous shape.
+    `SpeechRegion`s cover the recording; `RecordingEnd` is last. Raises as `infer_recordings`.
     """
     readings = (_Reading(item, options, num_ahead=1) for item in [source])
     return _infer_in_order(readings, runtime, options)
@@ -247,7 +241,11 @@ def _infer_in_order(
     readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
 ) -> Iterator[OutputEvent]:
     """The events of all recordings, one after another; errors are raised in their place."""
-    for event in _infer(_read_chunks(readings, options), runtime, options.batch_samples):
+    chunks, batch_samples = _read_chunks(readings, options), options.batch_samples
+    outputs: Iterator[_Output] = infer_each(chunks, runtime)
+    if batch_samples is not None or runtime.group_size > 1:
+        outputs = _infer_groups(chunks, runtime, batch_samples)
+    for event in outputs:
         if isinstance(event, _Fault):
             raise event.error
         yield event
@@ -285,19 +283,10 @@ def _cut(
             yield RecordingEnd(reading.source, blocks.duration, blocks.quality, None)
 
 
-def _infer(
-    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Output]:
-    """The same events in the same order, with the output of every chunk in its place."""
-    if batch_samples is not None or runtime.group_size > 1:
-        return _infer_groups(events, runtime, batch_samples)
-    return infer_each(events, runtime)
-
-
 def _infer_groups(
     events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
 ) -> Iterator[_Output]:
-    """As `_infer`, with one group of chunks in the model while the next is collected.
+    """As `infer_each`, with one group of chunks in the model while the next is collected.
 
     The first chunk runs alone and at once; a group is what has arrived while the one before it
     ran, so that no output waits for a full group.
@@ -311,7 +300,7 @@ def _infer_groups(
                 running.events.append(event)
                 continue
             waiting.add(event)
-            if running is None or running.is_done() or waiting.is_full(runtime, batch_samples):
+            if running is None or running.result.done() or waiting.is_full(runtime, batch_samples):
                 yield from running.outputs() if running is not None else ()
                 running, waiting = waiting, _Group()
                 running.start(executor, runtime, batch_samples)
@@ -343,9 +332,6 @@ class _Group:
             return len(self.chunks) >= runtime.group_size
         return self.num_samples >= BATCHES_SORTED * batch_samples
 
-    def is_done(self) -> bool:
-        return self.result.done()
-
     def start(
         self, executor: ThreadPoolExecutor, runtime: Runtime, batch_samples: int | None
     ) -> None:
@@ -360,10 +346,9 @@ class _Group:
 
 def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -> list[ChunkOutput]:
     """The model's output for each chunk, in order; computed in batches or in one call."""
-    lengths = [len(chunk.samples) for chunk in chunks]
     batches: Iterable[list[int]] = [list(range(len(chunks)))] if chunks else []
     if batch_samples is not None:
-        batches = _pack(lengths, batch_samples)
+        batches = _pack([len(chunk.samples) for chunk in chunks], batch_samples)
     outputs: dict[int, ChunkOutput] = {}
     for places in batches:
         batch = runtime.infer([chunks[place].samples for place in places])
@@ -375,12 +360,10 @@ def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -
 def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
     """Indices in batches, longest first, of at most `batch_samples` with their padding."""
     batch: list[int] = []
-    longest = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        longest = longest if batch else lengths[place]
-        if batch and longest * (len(batch) + 1) > batch_samples:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_samples:
             yield batch
-            batch, longest = [], lengths[place]
+            batch = []
         batch.append(place)
     if batch:
         yield batch

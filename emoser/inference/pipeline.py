@@ -1,8 +1,7 @@
 """From the events of a recording to the windows and segments of its timeline.
 
-`TimelineBuilder` is the one event loop for files and streams: a file's blocks come from a reader
-and its chunks may share batches, a stream's blocks come from the caller and its chunks run at
-once. `build_timeline` collects what the builder gives for a whole file.
+`TimelineBuilder` is the one event loop for files and streams; `build_timeline` collects what it
+gives for a whole file.
 """
 
 import io

@@ -59,8 +59,11 @@ class Segment:
             model without any.
 
     Example:
-        >>> print(Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25}))
+        >>> segment = Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25})
+        >>> print(segment)
         0:01.00 - 0:02.50  sad 0.75
+        >>> segment.to_dict()["end"]
+        2.5
     """
 
     start: float
@@ -99,12 +102,7 @@ class Segment:
         return self.end - self.start
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Example:
-            >>> Segment(1.0, 2.5, "silence").to_dict()["end"]
-            2.5
-        """
+        """Plain values, ready for JSON."""
         return {
             "start": round(self.start, TIME_DIGITS),
             "end": round(self.end, TIME_DIGITS),
