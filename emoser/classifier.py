@@ -1,7 +1,6 @@
 """`EmotionClassifier`: predictions and timelines of recordings with a pretrained checkpoint.
 
-Decoding runs ahead in worker threads, long recordings are processed in chunks in constant memory,
-and a prediction does not depend on the other recordings of its batch. This module imports neither
+A prediction does not depend on the other recordings of its batch. This module imports neither
 torch nor transformers; the runtime that it opens may.
 """
 
@@ -358,22 +357,21 @@ class EmotionClassifier:
         dry_run: bool = False,
         token: str | bool | None = None,
     ) -> str:
-        """Upload the checkpoint with its model card; the address of the commit.
+        """Upload what `save_pretrained` writes, with its model card; the address of the commit.
 
-        The repository is made where there is none. What `save_pretrained` writes is uploaded,
-        with a card that states labels, preprocessing, figures with their protocol, the parity
-        with the source, and what the model must not be used for.
+        The repository is created if it does not exist. The card states labels, preprocessing,
+        figures with their protocol, the parity with the source, and unsuitable uses.
 
         Args:
-            repo_id: Where it goes, as owner/name.
+            repo_id: The repository, as owner/name.
             private: Make a new repository private.
-            dry_run: Write, prove and check everything, and send nothing; the address is then
-                that of the repository.
-            token: With which the Hub is asked; the one of `hf auth login` when None.
+            dry_run: Write and check everything but upload nothing; returns the address of the
+                repository.
+            token: Hub token; that of `hf auth login` when None.
 
         Raises:
             CheckpointError: If the card is not fit to be published.
-            HubError: If the name is none, the Hub refuses, or it cannot be reached.
+            HubError: If the name is invalid, the Hub refuses, or it cannot be reached.
         """
         from emoser.checkpoints.conversion import publish
 

@@ -109,7 +109,7 @@ def read_pcm(
         raise ValueError(f"the sample format is {sample_format!r}; use one of {allowed}")
     if sampling_rate < 1 or num_channels < 1:
         raise ValueError(
-            f"{num_channels} channels at {sampling_rate} Hz cannot be; both must be at least 1"
+            f"{num_channels} channels at {sampling_rate} Hz were given; both must be at least 1"
         )
     dtype = np.dtype(PCM_FORMATS[sample_format])
     width = dtype.itemsize * num_channels

@@ -200,26 +200,25 @@ def map_ahead(
         >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
         [1, 2, 3]
     """
-    iterator = iter(items)
-    pending: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="emoser-read")
-    fault: Exception | None = None
-    exhausted = False
+
+    def submit_all() -> Iterator[Future[Result]]:
+        try:
+            for item in items:
+                yield executor.submit(function, item)
+        except Exception as error:  # the caller's iterator may raise anything
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            yield failed
+
+    futures = submit_all()
     try:
-        while pending or not exhausted:
-            if exhausted or len(pending) > num_ahead:
-                yield pending.popleft().result()
-                continue
-            try:
-                pending.append(executor.submit(function, next(iterator)))
-            except StopIteration:
-                exhausted = True
-            except Exception as error:  # the caller's iterator may raise anything
-                exhausted, fault = True, error
+        pending = deque(islice(futures, num_ahead + 1))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(islice(futures, 1))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-    if fault is not None:
-        raise fault
 
 
 class _Reading:

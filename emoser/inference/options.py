@@ -20,6 +20,9 @@ class TimelineOptions:
         threshold: Probability below which a segment is "uncertain".
         vad: "energy", "silero", or None, which finds no silence.
         max_window_seconds: The longest window that the model takes.
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     # The length of acted clips, and of the shortest turns on whose emotion listeners agree.
@@ -31,11 +34,6 @@ class TimelineOptions:
     max_window_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: Naming the option that is out of range.
-        """
         longest = self.max_window_seconds
         if not MIN_WINDOW_SECONDS <= self.window_seconds <= longest:
             raise ValueError(
@@ -64,11 +62,7 @@ class TimelineOptions:
 
 
 def check_vad(vad: str | None) -> None:
-    """Refuse an unknown name of a voice activity detector.
-
-    Raises:
-        ValueError: If it is not in `VADS`.
-    """
+    """Raise a ValueError for an unknown name of a voice activity detector."""
     if vad not in VADS:
         names = ", ".join(repr(name) for name in VADS if name is not None)
         raise ValueError(f"vad is {vad!r}; use one of {names}, or None")

@@ -104,11 +104,8 @@ def build_timeline(
 ) -> Timeline:
     """The timeline of a recording; with channel "each", of every channel separately.
 
-    Raises:
-        AudioError: If the recording cannot be read.
-        OSError: If a file is missing or may not be read.
-        ValueError: If channel is "each" and the source can be read only once, or as for
-            `load_audio`.
+    Raises as `load_audio`, and a ValueError if channel is "each" and the source can be read only
+    once.
     """
     seconds, rate = scorer.runtime.batch_seconds, scorer.sampling_rate
     inference = InferenceOptions(

@@ -43,15 +43,7 @@ THEMES: Mapping[str, _Theme] = {
 def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
     """The waveform, the segments, and the stacked probabilities of all labels, per channel.
 
-    Silence is empty. A model without labels has a line per dimension.
-
-    Args:
-        timeline: A result of `EmotionClassifier.timeline`.
-        theme: "light" or "dark".
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-        ValueError: If the theme is unknown.
+    Silence is empty. A model without labels has a line per dimension. Raises as `Timeline.plot`.
     """
     parts = timeline.per_channel()
     figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts)), THEMES[theme]
@@ -82,11 +74,7 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure; the suffix chooses the format.
-
-    Raises:
-        ValueError: If matplotlib cannot write this format.
-    """
+    """Write a figure; the suffix chooses the format."""
     figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
 
 

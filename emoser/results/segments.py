@@ -58,6 +58,10 @@ class Segment:
         dimensions: Mean values of the dimensions over the segment; None in silence and for a
             model without any.
 
+    Raises:
+        ValueError: If the kind is unknown, the label is missing or not allowed, or the end is
+            before the start.
+
     Example:
         >>> segment = Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25})
         >>> print(segment)
@@ -76,12 +80,6 @@ class Segment:
     dimensions: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: If the kind is unknown, the label is missing or not allowed, or the end
-                is before the start.
-        """
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; use one of {', '.join(KINDS)}")
         if (self.kind == "emotion") != (self.label is not None):

@@ -62,12 +62,7 @@ def draw_prediction(prediction: "Prediction") -> str:
 
 
 def draw_scores(prediction: "Prediction", *, width: float = WIDTH / 2) -> str:
-    """The picture of `draw_prediction` alone, in the width at which it is shown.
-
-    Args:
-        prediction: What is drawn.
-        width: In pixels; letters keep their size.
-    """
+    """The picture of `draw_prediction` alone, `width` pixels wide; letters keep their size."""
     colours = colours_of(list(prediction.scores))
     rows = [*prediction.top(), *(prediction.dimensions or {}).items()]
     room = width - NAME_WIDTH - 50
@@ -90,14 +85,7 @@ def draw_timeline(timeline: "Timeline") -> str:
 
 
 def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
-    """The picture of `draw_timeline` alone, in the width at which it is shown.
-
-    Text keeps its size: a picture for a phone is drawn narrow, not scaled down.
-
-    Args:
-        timeline: The timeline.
-        width: Width in pixels.
-    """
+    """The picture of `draw_timeline` alone, `width` pixels wide; letters keep their size."""
     duration = timeline.duration or 1.0
     colours = colours_of(timeline.labels)
     shapes: list[str] = []
