@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.inference.options import (
-    DEFAULT_HOP_SECONDS,
-    DEFAULT_SMOOTHING,
-    DEFAULT_THRESHOLD,
-    DEFAULT_VAD,
-    DEFAULT_WINDOW_SECONDS,
-    VADS,
-)
+from emoser.inference.options import VADS, TimelineOptions
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
@@ -33,8 +26,8 @@ def parse_channel(text: str) -> "Channel":
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def _number(default: float, shown: str) -> dict[str, Any]:
-    return {"type": float, "default": default, "help": shown}
+def _number(field: str, shown: str) -> dict[str, Any]:
+    return {"type": float, "default": getattr(TimelineOptions, field), "help": shown}
 
 
 SHARED: Mapping[str, Mapping[str, Any]] = {
@@ -52,11 +45,15 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "default": "mix",
         "help": "mix, left, right or a channel index",
     },
-    "--window": _number(DEFAULT_WINDOW_SECONDS, "window length in seconds"),
-    "--hop": _number(DEFAULT_HOP_SECONDS, "seconds from one window to the next"),
-    "--smoothing": _number(DEFAULT_SMOOTHING, "lead in probability needed to change the emotion"),
-    "--threshold": _number(DEFAULT_THRESHOLD, "probability below which a segment is uncertain"),
-    "--vad": {"choices": VAD_CHOICES, "default": DEFAULT_VAD, "help": "voice activity detection"},
+    "--window": _number("window_seconds", "window length in seconds"),
+    "--hop": _number("hop_seconds", "seconds from one window to the next"),
+    "--smoothing": _number("smoothing", "lead in probability needed to change the emotion"),
+    "--threshold": _number("threshold", "probability below which a segment is uncertain"),
+    "--vad": {
+        "choices": VAD_CHOICES,
+        "default": TimelineOptions.vad,
+        "help": "voice activity detection",
+    },
     "--json": {"action": "store_true", "help": "print one JSON object"},
 }
 
