@@ -1,6 +1,6 @@
-"""The picture of a timeline, with matplotlib.
+"""Pictures of timelines and confusion matrices, with matplotlib.
 
-It is made without pyplot: no window opens, no default changes, and no figure stays in memory.
+They are made without pyplot: no window opens, no default changes, and no figure stays in memory.
 """
 
 import os
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 150
 WIDTH_INCHES = 8.0  # the width of a notebook cell
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
+STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
 
 
@@ -32,11 +33,12 @@ class _Theme:
     paper: str
     ink: str
     faint: str
+    deep: str
 
 
 THEMES: Mapping[str, _Theme] = {
-    "light": _Theme("#ffffff", "#1b1f24", "#9aa2ab"),
-    "dark": _Theme("#14171c", "#e6e9ed", "#6b747f"),
+    "light": _Theme("#ffffff", "#1b1f24", "#9aa2ab", "#15568f"),
+    "dark": _Theme("#14171c", "#e6e9ed", "#6b747f", "#2f7fc1"),
 }
 
 
@@ -73,20 +75,63 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
     return figure
 
 
+def plot_confusion(
+    matrix: npt.ArrayLike, labels: Sequence[str], *, title: str = "", theme: str = "light"
+) -> "Figure":
+    """A confusion matrix, shaded by the share of each true label, with shares and counts.
+
+    Args:
+        matrix: Counts, (C, C); rows are the truth, columns what was predicted.
+        labels: The C names.
+        title: Text above the matrix.
+        theme: "light" or "dark".
+
+    Raises:
+        DependencyError: If matplotlib is not installed.
+        ValueError: If the shapes do not fit, or the theme is unknown.
+    """
+    counts = np.asarray(matrix)
+    size = len(labels)
+    if counts.shape != (size, size):
+        raise ValueError(f"a matrix of shape {counts.shape} does not fit {size} labels")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.4 + 0.65 * size
+    figure = _open_figure(theme, side, width=side + 0.4)
+    from matplotlib.colors import LinearSegmentedColormap
+
+    axes, colours = figure.add_subplot(), THEMES[theme]
+    shades = LinearSegmentedColormap.from_list("emoser", [colours.paper, colours.deep])
+    axes.imshow(shares, cmap=shades, vmin=0, vmax=1)
+    for row, column in np.ndindex(size, size):
+        strong = shares[row, column] > STRONG_SHARE
+        axes.text(
+            column, row, f"{shares[row, column]:.0%}\n{counts[row, column]:g}",
+            ha="center", va="center", fontsize=8, color="#ffffff" if strong else colours.ink,
+        )  # fmt: skip
+    axes.set_xticks(range(size), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    _style(axes, colours)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format."""
     figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
 
 
-def _open_figure(theme: str, height: float) -> "Figure":
+def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Figure":
     if theme not in THEMES:
         raise ValueError(f"theme is {theme!r}; use one of {', '.join(THEMES)}")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("drawing", "plot") from error
-    size = (WIDTH_INCHES, height)
-    return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
 
 
 def _style(axes: "Axes", theme: _Theme) -> None:

@@ -117,7 +117,7 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 def _is_whole(folder: Path) -> bool:
     """Whether every file of an entry is unchanged since the entry was sealed."""
     try:
-        return _read_json(folder / SEAL) == _stamp(as_files(folder))
+        return bool(_read_json(folder / SEAL) == _stamp(as_files(folder)))
     except OSError:
         return False
 

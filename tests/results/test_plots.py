@@ -82,8 +82,13 @@ def test_pictures_are_written(timeline, tmp_path, theme):
     pytest.importorskip("matplotlib")
     from emoser.results import plots
 
-    plots.save_figure(plots.plot_timeline(timeline, theme=theme), tmp_path / "timeline.png")
-    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
+    figures = {
+        "confusion": plots.plot_confusion(np.eye(4) * 9, list("abcd"), theme=theme),
+        "timeline": plots.plot_timeline(timeline, theme=theme),
+    }
+    for name, figure in figures.items():
+        plots.save_figure(figure, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     timeline.plot(tmp_path / "timeline.svg", theme=theme)
     ElementTree.parse(tmp_path / "timeline.svg")
 
@@ -92,11 +97,8 @@ def test_drawing_changes_no_setting_and_opens_no_window(tmp_path):
     pytest.importorskip("matplotlib")
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from emoser.results.segments import Segment, TimelineWindow\n"
-        "from emoser.results.timeline import Timeline\n"
-        "windows = (TimelineWindow(0, 1, {'sad': 1.0}),)\n"
-        "segments = (Segment(0, 1, 'emotion', 'sad', 1.0),)\n"
-        "Timeline(windows, segments, 1.0, ('sad',)).plot(sys.argv[1])\n"
+        "from emoser.results.plots import plot_confusion, save_figure\n"
+        "save_figure(plot_confusion([[1]], ['sad']), sys.argv[1])\n"
         "assert dict(matplotlib.rcParams) == before\n"
         "from matplotlib import pyplot\nassert pyplot.get_fignums() == []\n"
         "assert 'torch' not in sys.modules"
@@ -106,8 +108,12 @@ def test_drawing_changes_no_setting_and_opens_no_window(tmp_path):
 
 def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    from emoser.results import plots
+
     with pytest.raises(ValueError, match="theme is 'sepia'"):
         timeline.plot(tmp_path / "a.png", theme="sepia")
+    with pytest.raises(ValueError, match="does not fit 2 labels"):
+        plots.plot_confusion(np.eye(3), ["a", "b"])
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match=r"emoser\[plot\]"):
         timeline.plot(tmp_path / "a.png")
