@@ -137,9 +137,14 @@ def train(  # noqa: PLR0913  # the public signature of the project
     targets = build_targets(utterances, model.config.labels, restricted=restricted)
     followed, teaching = None, None
     if teachers:
-        temperature = config.optimisation.distillation_temperature
+        settings = config.optimisation
+        temperature = settings.distillation_temperature
         followed = Teachers(teachers, model.config.labels, temperature=temperature)
-        teaching = {"teachers": followed.digest(), **config.teaching()}
+        teaching = {
+            "teachers": followed.digest(),
+            "distillation_weight": settings.distillation_weight,
+            "distillation_temperature": temperature,
+        }
     processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
