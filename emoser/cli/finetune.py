@@ -6,17 +6,31 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, add_options
+from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "epochs": {"type": int, "help": "passes over the training set"},
+    "batch_size": {"type": int, "help": "clips per update"},
+    "encoder_learning_rate": {"type": float, "help": "highest learning rate of the encoder"},
+    "head_learning_rate": {"type": float, "help": "highest learning rate of the head"},
+    "precision": {"choices": PRECISIONS, "help": "data type of matrix products"},
+    "accumulation": {"type": int, "help": "parts that a batch is computed in, to save memory"},
+    "recompute": {"action": "store_true", "help": "recompute activations, to save memory"},
+    "tensorboard": {"action": "store_true", "help": "write a log for TensorBoard"},
+    "seed": {"type": int, "help": "seed of the split, the order and the model"},
+}
+"""Settings that are options of the training commands."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -61,8 +75,7 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "corpus",
         help="a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
-        "`datasets`, or, with --root, the name of a corpus: iemocap, ravdess, cremad, emodb, "
-        "savee, tess, nemo, esd, meld, msp-podcast or jl",
+        f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     )
     parser.add_argument(
         "--root", type=Path, help="folder of the named corpus, or of relative paths"
@@ -71,39 +84,14 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that change single settings."""
-    parser.add_argument("--epochs", type=int, help="passes over the training set")
-    parser.add_argument("--batch-size", type=int, help="clips per update")
-    parser.add_argument(
-        "--encoder-learning-rate", type=float, help="highest learning rate of the encoder"
-    )
-    parser.add_argument(
-        "--head-learning-rate", type=float, help="highest learning rate of the head"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, help="data type of matrix products")
-    parser.add_argument(
-        "--accumulation", type=int, help="parts that a batch is computed in, to save memory"
-    )
-    parser.add_argument(
-        "--recompute",
-        action="store_true",
-        default=None,
-        help="recompute activations, to save memory",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", default=None, help="write a log for TensorBoard"
-    )
-    parser.add_argument("--seed", type=int, help="seed of the split, the order and the model")
+    for name, option in SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **option)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
-def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings given on the command line."""
-    names = (
-        "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "precision",
-        "accumulation", "recompute", "tensorboard", "seed",
-    )  # fmt: skip
-    values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+def changed_settings(options: argparse.Namespace, *others: str) -> dict[str, Any]:
+    """The settings given on the command line: those of `SETTINGS`, and others by their names."""
+    return {name: value for name, value in vars(options).items() if name in (*SETTINGS, *others)}
 
 
 def is_first_process() -> bool:

@@ -54,9 +54,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Add the options that change the recipe or select recordings."""
     parser.add_argument("--labels", help="labels to keep, separated by commas")
-    parser.add_argument("--base", help="another encoder: folder or Hub id")
-    parser.add_argument("--wrapper", choices=PADDINGS, help="treatment of padding")
-    parser.add_argument("--head", choices=HEADS, help="another head")
+    kept: dict[str, Any] = {"default": argparse.SUPPRESS}  # as in the recipe
+    parser.add_argument("--base", help="another encoder: folder or Hub id", **kept)
+    parser.add_argument("--wrapper", choices=PADDINGS, help="treatment of padding", **kept)
+    parser.add_argument("--head", choices=HEADS, help="another head", **kept)
     parser.add_argument(
         "--native",
         action="store_true",
@@ -83,12 +84,6 @@ def run(options: argparse.Namespace) -> int:
     from emoser.finetune.experiments.reproduction import Experiment, reproduce
 
     show_warnings()
-    if options.recipe not in RECIPES:
-        raise ValueError(f"recipe is {options.recipe!r}, allowed are {', '.join(RECIPES)}")
-    changes = {name: getattr(options, name) for name in ("base", "wrapper", "head")}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    changes |= {"output_norm": False} if options.native else {}
-    config = RECIPES[options.recipe].replace(**changed_settings(options), **changes)
     experiment = Experiment(
         recipe=options.recipe,
         setting=options.setting,
@@ -100,6 +95,9 @@ def run(options: argparse.Namespace) -> int:
         num_seeds=options.seeds,
         num_folds=options.folds,
     )
+    changes = changed_settings(options, "base", "wrapper", "head")
+    changes |= {"output_norm": False} if options.native else {}
+    config = RECIPES[options.recipe].replace(**changes)
     with resumable():
         result, table = reproduce(
             experiment, config=config, output=options.output, device=options.device
