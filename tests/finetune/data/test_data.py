@@ -183,12 +183,12 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "full"}, "mode is 'full', allowed are entire, partial, frozen"),
+        ({"mode": "full"}, "mode is 'full', must be one of entire, partial, frozen"),
         (
             {"epochs": 0, "batch_size": 0},
-            "data: batch_size must be above 0; schedule: epochs must be above 0",
+            "data: batch_size is 0, must be above 0; schedule: epochs is 0, must be above 0",
         ),
-        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
+        ({"warmup": 1.0}, "warmup is 1.0, must be at least 0 and below 1"),
         ({"corpus_weights": {"a": 0.0}}, "corpus_weights"),
         ({"epoch_clips": 0}, "epoch_clips"),
         ({"head_learning_rate": -1.0}, "head_learning_rate"),
