@@ -1,7 +1,6 @@
 """`EmotionClassifier`: predictions and timelines of recordings with a pretrained checkpoint.
 
-Decoding runs ahead in worker threads, long recordings are processed in chunks in constant memory,
-and a prediction does not depend on the other recordings of its batch. This module imports neither
+A prediction does not depend on the other recordings of its batch. This module imports neither
 torch nor transformers; the runtime that it opens may.
 """
 
@@ -17,14 +16,7 @@ from emoser.audio import Channel, Source
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
-from emoser.inference.options import (
-    DEFAULT_HOP_SECONDS,
-    DEFAULT_SMOOTHING,
-    DEFAULT_THRESHOLD,
-    DEFAULT_VAD,
-    DEFAULT_WINDOW_SECONDS,
-    TimelineOptions,
-)
+from emoser.inference.options import TimelineOptions
 from emoser.inference.pipeline import build_timeline
 from emoser.inference.scoring import Scorer
 from emoser.labels import map_labels, order_dimensions
@@ -171,18 +163,6 @@ class EmotionClassifier:
         channel: Channel = "mix",
         batch_seconds: float | None = None,
         progress: bool = False,
-        on_error: Literal["return"],
-    ) -> list[Prediction | EmoserError]: ...
-
-    @overload
-    def predict_batch(
-        self,
-        sources: Iterable[Source],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        batch_seconds: float | None = None,
-        progress: bool = False,
         on_error: str,
     ) -> list[Prediction | EmoserError]: ...
 
@@ -242,17 +222,6 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         batch_seconds: float | None = None,
-        on_error: Literal["return"],
-    ) -> Iterator[Prediction | EmoserError]: ...
-
-    @overload
-    def iter_predictions(
-        self,
-        sources: Iterable[Source],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        batch_seconds: float | None = None,
         on_error: str,
     ) -> Iterator[Prediction | EmoserError]: ...
 
@@ -285,11 +254,11 @@ class EmotionClassifier:
         self,
         source: Source,
         *,
-        window_seconds: float = DEFAULT_WINDOW_SECONDS,
-        hop_seconds: float = DEFAULT_HOP_SECONDS,
-        smoothing: float = DEFAULT_SMOOTHING,
-        threshold: float = DEFAULT_THRESHOLD,
-        vad: str | None = DEFAULT_VAD,
+        window_seconds: float = TimelineOptions.window_seconds,
+        hop_seconds: float = TimelineOptions.hop_seconds,
+        smoothing: float = TimelineOptions.smoothing,
+        threshold: float = TimelineOptions.threshold,
+        vad: str | None = TimelineOptions.vad,
         channel: Channel = "mix",
         sampling_rate: int | None = None,
     ) -> Timeline:
@@ -388,22 +357,21 @@ class EmotionClassifier:
         dry_run: bool = False,
         token: str | bool | None = None,
     ) -> str:
-        """Upload the checkpoint with its model card; the address of the commit.
+        """Upload what `save_pretrained` writes, with its model card; the address of the commit.
 
-        The repository is made where there is none. What `save_pretrained` writes is uploaded,
-        with a card that states labels, preprocessing, figures with their protocol, the parity
-        with the source, and what the model must not be used for.
+        The repository is created if it does not exist. The card states labels, preprocessing,
+        figures with their protocol, the parity with the source, and unsuitable uses.
 
         Args:
-            repo_id: Where it goes, as owner/name.
+            repo_id: The repository, as owner/name.
             private: Make a new repository private.
-            dry_run: Write, prove and check everything, and send nothing; the address is then
-                that of the repository.
-            token: With which the Hub is asked; the one of `hf auth login` when None.
+            dry_run: Write and check everything but upload nothing; returns the address of the
+                repository.
+            token: Hub token; that of `hf auth login` when None.
 
         Raises:
             CheckpointError: If the card is not fit to be published.
-            HubError: If the name is none, the Hub refuses, or it cannot be reached.
+            HubError: If the name is invalid, the Hub refuses, or it cannot be reached.
         """
         from emoser.checkpoints.conversion import publish
 
@@ -424,20 +392,21 @@ class EmotionClassifier:
 
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
         """Probabilities of one chunk, (C,) -> one per label of the classifier."""
-        known = logits[: len(self._config.labels)]
-        if not len(known):
-            return []
-        values = [float(value) for value in _softmax(known / self._config.temperature)]
-        return values if self._map is None else self._map.apply(values)[0]
+        return self._average(logits[np.newaxis], np.ones(1))[0]
+
+    def _average(
+        self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
+    ) -> tuple[list[float], float]:
+        """Mean probabilities of chunks, (N, C) -> one per label, and the mass without a label."""
+        num_labels = len(self._config.labels)
+        if not num_labels:
+            return [], 0.0
+        probabilities = _softmax(logits[:, :num_labels] / self._config.temperature)
+        values = [float(value) for value in weights @ probabilities]
+        return (values, 0.0) if self._map is None else self._map.apply(values)
 
     def _predict(self, output: RecordingOutput) -> Prediction:
-        num_labels = len(self._config.labels)
-        values, unmapped = [], 0.0
-        if num_labels:
-            logits = output.logits[:, :num_labels] / self._config.temperature
-            values = [float(value) for value in output.weights @ _softmax(logits)]
-        if self._map is not None:
-            values, unmapped = self._map.apply(values)
+        values, unmapped = self._average(output.logits, output.weights)
         return Prediction.from_scores(
             dict(zip(self.labels, values, strict=True)),
             duration=output.duration,

@@ -7,107 +7,64 @@ another emotion elsewhere.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-CANONICAL_LABELS = (
-    "neutral",
-    "calm",
-    "happy",
-    "sad",
-    "angry",
-    "fear",
-    "disgust",
-    "surprise",
-    "contempt",
-    "excited",
-    "frustrated",
-    "positive",
-    "negative",
-    "other",
-    "unknown",
-)
+_SPELLINGS: Mapping[str, Sequence[str]] = {
+    "neutral": ("neu", "n", "neutrality"),
+    "calm": ("calmness",),
+    "happy": ("hap", "h", "happiness", "joy", "joyful"),
+    "sad": ("s", "sadness"),
+    "angry": ("ang", "a", "anger"),
+    "fear": ("fea", "fearful", "fearfulness", "afraid", "scared"),
+    "disgust": ("dis", "disgusted", "disgusting"),
+    "surprise": (
+        *("sur", "surprised", "surprising"),
+        *("ps", "pleasant surprise", "pleasant surprised"),
+    ),
+    "contempt": ("contemptuous",),
+    "excited": ("exc", "excitement"),
+    "frustrated": ("fru", "frustration"),
+    "positive": ("pos",),
+    "negative": ("neg",),
+    "other": ("oth", "others"),
+    "unknown": ("unk", "<unk>"),
+}
+
+CANONICAL_LABELS = tuple(_SPELLINGS)
 """The names that emoser itself uses, in the order of its tables."""
 
 DIMENSIONS = ("arousal", "dominance", "valence")
 """Names of continuous outputs, in the order in which emoser shows them."""
 
 ALIASES: Mapping[str, str] = {
-    "neu": "neutral",
-    "n": "neutral",
-    "neutrality": "neutral",
-    "calmness": "calm",
-    "hap": "happy",
-    "h": "happy",
-    "happiness": "happy",
-    "joy": "happy",
-    "joyful": "happy",
-    "sadness": "sad",
-    "s": "sad",
-    "ang": "angry",
-    "a": "angry",
-    "anger": "angry",
-    "fea": "fear",
-    "fearful": "fear",
-    "fearfulness": "fear",
-    "afraid": "fear",
-    "scared": "fear",
-    "dis": "disgust",
-    "disgusted": "disgust",
-    "disgusting": "disgust",
-    "sur": "surprise",
-    "surprised": "surprise",
-    "surprising": "surprise",
-    "ps": "surprise",
-    "pleasant surprise": "surprise",
-    "pleasant surprised": "surprise",
-    "contemptuous": "contempt",
-    "exc": "excited",
-    "excitement": "excited",
-    "fru": "frustrated",
-    "frustration": "frustrated",
-    "pos": "positive",
-    "neg": "negative",
-    "oth": "other",
-    "others": "other",
-    "unk": "unknown",
-    "<unk>": "unknown",
+    spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings
 }
 """Spellings that published checkpoints use, in lower case, and the canonical name of each."""
 
-LABEL_SETS: Mapping[str, Mapping[str, str]] = {
+_GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "ekman": {
-        "neutral": "neutral",
-        "calm": "neutral",
-        "happy": "happy",
-        "excited": "happy",
-        "sad": "sad",
-        "angry": "angry",
-        "frustrated": "angry",
-        "fear": "fear",
-        "disgust": "disgust",
-        "contempt": "disgust",
-        "surprise": "surprise",
+        "neutral": ("neutral", "calm"),
+        "happy": ("happy", "excited"),
+        "sad": ("sad",),
+        "angry": ("angry", "frustrated"),
+        "fear": ("fear",),
+        "disgust": ("disgust", "contempt"),
+        "surprise": ("surprise",),
     },
     "iemocap4": {
-        "neutral": "neutral",
-        "calm": "neutral",
-        "happy": "happy",
-        "excited": "happy",
-        "sad": "sad",
-        "angry": "angry",
+        "neutral": ("neutral", "calm"),
+        "happy": ("happy", "excited"),
+        "sad": ("sad",),
+        "angry": ("angry",),
     },
     "valence3": {
-        "neutral": "neutral",
-        "calm": "neutral",
-        "happy": "positive",
-        "excited": "positive",
-        "positive": "positive",
-        "sad": "negative",
-        "angry": "negative",
-        "frustrated": "negative",
-        "fear": "negative",
-        "disgust": "negative",
-        "contempt": "negative",
-        "negative": "negative",
+        "neutral": ("neutral", "calm"),
+        "positive": ("happy", "excited", "positive"),
+        "negative": ("sad", "angry", "frustrated", "fear", "disgust", "contempt", "negative"),
     },
+}
+
+LABEL_SETS: Mapping[str, Mapping[str, str]] = {
+    name: {label: target for target, labels in groups.items() for label in labels}
+    for name, groups in _GROUPS.items()
 }
 """Coarser label sets: Ekman's six and neutral, IEMOCAP's four, valence."""
 

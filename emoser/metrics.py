@@ -2,7 +2,8 @@
 
 Accuracy (the "WA" of the literature), recall averaged over the classes (UAR, its "UA"), macro
 F1, confusion, and the expected calibration error. A class without recordings is left out
-of the averages: it has no recall.
+of the averages: it has no recall. Every metric raises a ValueError without recordings, for
+lengths that differ, and for anything but indices from 0 on.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -18,9 +19,6 @@ Indices = Sequence[int] | NDArray[np.int64]
 def accuracy(truth: Indices, predicted: Indices) -> float:
     """Share of the recordings that are classified correctly.
 
-    Raises:
-        ValueError: If there are none, or the two differ in length.
-
     Example:
         >>> accuracy([0, 0, 0, 1], [0, 0, 0, 0])
         0.75
@@ -34,9 +32,6 @@ def unweighted_average_recall(truth: Indices, predicted: Indices) -> float:
 
     The balanced accuracy of scikit-learn; chance is 1 over the number of classes.
 
-    Raises:
-        ValueError: If there are no recordings, or the two differ in length.
-
     Example:
         >>> unweighted_average_recall([0, 0, 0, 1], [0, 0, 0, 0])
         0.5
@@ -48,9 +43,6 @@ def unweighted_average_recall(truth: Indices, predicted: Indices) -> float:
 
 def macro_f1(truth: Indices, predicted: Indices) -> float:
     """F1 of each class that occurs in the truth, averaged.
-
-    Raises:
-        ValueError: If there are no recordings, or the two differ in length.
 
     Example:
         >>> macro_f1([0, 0, 1], [0, 0, 0])
@@ -69,8 +61,7 @@ def confusion_matrix(truth: Indices, predicted: Indices, num_labels: int) -> NDA
     """Counts of true class (row) by predicted class (column), (C, C).
 
     Raises:
-        ValueError: If there are no recordings, the two differ in length, or an index is not
-            below `num_labels`.
+        ValueError: If an index is not below `num_labels`.
 
     Example:
         >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
@@ -108,9 +99,6 @@ def expected_calibration_error(
         probabilities: One row per recording, each with sum 1, (N, C).
         num_bins: Number of bins between 0 and 1.
 
-    Raises:
-        ValueError: If there are no recordings, or the two differ in length.
-
     Example:
         >>> expected_calibration_error([0, 1], np.array([[0.8, 0.2], [0.8, 0.2]]))  # 1/2, not 0.8
         0.3
@@ -146,19 +134,14 @@ def bootstrap_interval(
         level: Share of the samples inside the interval.
         seed: Of the random generator.
 
-    Raises:
-        ValueError: If there are no recordings, or lengths differ.
-
     Example:
         >>> bootstrap_interval([0, 0, 1, 1], [0, 0, 1, 1], "aabb", accuracy)
         (1.0, 1.0)
     """
     truth, predicted = _check(truth, predicted)
-    figures = [
-        figure(truth[rows], predicted[rows]) for rows in draw_groups(groups, num_draws, seed)
-    ]
-    edges = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
-    low, high = np.quantile(figures, edges)
+    drawn = draw_groups(groups, num_draws, seed)
+    figures = [figure(truth[rows], predicted[rows]) for rows in drawn]
+    low, high = np.quantile(figures, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
 
 

@@ -5,7 +5,6 @@ Blocks of any size go in; segments come out as they end, the same that
 """
 
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,14 +15,7 @@ from emoser.audio.limits import scale_to_float
 from emoser.errors import AudioError
 from emoser.inference.batching import OutputEvent, infer_each
 from emoser.inference.chunking import Chunker, ChunkEvent
-from emoser.inference.options import (
-    DEFAULT_HOP_SECONDS,
-    DEFAULT_SMOOTHING,
-    DEFAULT_THRESHOLD,
-    DEFAULT_VAD,
-    DEFAULT_WINDOW_SECONDS,
-    TimelineOptions,
-)
+from emoser.inference.options import TimelineOptions
 from emoser.inference.pipeline import TimelineBuilder, TimelineUpdate
 from emoser.results.segments import Segment, TimelineWindow
 
@@ -42,12 +34,11 @@ class EmotionStream:
     Args:
         classifier: The model.
         sampling_rate: Rate of the blocks in Hz; they are resampled as they arrive.
-        window_seconds: As for `EmotionClassifier.timeline`, like the others.
+        window_seconds: As for `EmotionClassifier.timeline`, like all that follow.
         hop_seconds: Time from one window to the next.
-        smoothing: Margin of probability by which another emotion must lead to replace the
-            present one.
+        smoothing: Lead in probability that another emotion needs to replace the present one.
         threshold: Probability below which a segment is "uncertain".
-        vad: Voice activity detection: "energy", "silero", or None, which finds no silence.
+        vad: Voice activity detection: "energy", "silero", or None.
 
     Raises:
         DependencyError: If `vad` needs a package that is not installed.
@@ -55,10 +46,13 @@ class EmotionStream:
 
     Example:
         >>> from emoser import EmotionClassifier
-        >>> with EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=8000) as stream:
-        ...     blocks = [np.zeros(4000, np.float32)] * 6
-        ...     for segment in stream.iterate(blocks):
-        ...         print(segment)
+        >>> classifier = EmotionClassifier.from_pretrained()
+        >>> with EmotionStream(classifier, sampling_rate=8000) as stream:
+        ...     print(stream.push(np.zeros(8000, np.float32)), *stream.flush())
+        [] 0:00.00 - 0:01.00  silence
+        >>> stream = EmotionStream(classifier, sampling_rate=8000)
+        >>> for segment in stream.iterate([np.zeros(4000, np.float32)] * 6):
+        ...     print(segment)
         0:00.00 - 0:03.00  silence
     """
 
@@ -67,11 +61,11 @@ class EmotionStream:
         classifier: "EmotionClassifier",
         *,
         sampling_rate: int,
-        window_seconds: float = DEFAULT_WINDOW_SECONDS,
-        hop_seconds: float = DEFAULT_HOP_SECONDS,
-        smoothing: float = DEFAULT_SMOOTHING,
-        threshold: float = DEFAULT_THRESHOLD,
-        vad: str | None = DEFAULT_VAD,
+        window_seconds: float = TimelineOptions.window_seconds,
+        hop_seconds: float = TimelineOptions.hop_seconds,
+        smoothing: float = TimelineOptions.smoothing,
+        threshold: float = TimelineOptions.threshold,
+        vad: str | None = TimelineOptions.vad,
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
@@ -97,12 +91,6 @@ class EmotionStream:
             AudioError: If it holds NaN or infinity.
             TypeError: If it holds no real numbers.
             ValueError: If it has another shape, or the stream has ended.
-
-        Example:
-            >>> from emoser import EmotionClassifier
-            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
-            >>> stream.push(np.zeros(16000, np.float32))  # nothing has ended yet
-            []
         """
         if self._ended:
             raise ValueError("this stream has ended; use a new EmotionStream for each stream")
@@ -118,14 +106,6 @@ class EmotionStream:
 
         Raises:
             ValueError: If the stream has ended already.
-
-        Example:
-            >>> from emoser import EmotionClassifier
-            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
-            >>> stream.push(np.zeros(16000, np.float32))
-            []
-            >>> print(*stream.flush())
-            0:00.00 - 0:01.00  silence
         """
         if self._ended:
             raise ValueError("this stream has ended already")
@@ -135,15 +115,7 @@ class EmotionStream:
         return segments + self._add(self._builder.finish())
 
     def iterate(self, blocks: Iterable[Any]) -> Iterator[Segment]:
-        """Push every block, then flush; yields each segment as soon as it has ended.
-
-        Example:
-            >>> from emoser import EmotionClassifier
-            >>> stream = EmotionStream(EmotionClassifier.from_pretrained(), sampling_rate=16000)
-            >>> for segment in stream.iterate([np.zeros(8000, np.float32)] * 4):
-            ...     print(segment)
-            0:00.00 - 0:02.00  silence
-        """
+        """Push every block, then flush; yields each segment as soon as it has ended."""
         for block in blocks:
             yield from self.push(block)
         yield from self.flush()
@@ -151,12 +123,7 @@ class EmotionStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """End the stream; call `flush` first to get the last segments."""
         self._ended = True
 

@@ -1,5 +1,7 @@
 """Text that is safe for a terminal or a spreadsheet, counts in good grammar, and short lists."""
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 
@@ -49,6 +51,18 @@ def guard_cell(text: str) -> str:
     """
     text = text.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    r"""A line of a CSV table, with its end.
+
+    Example:
+        >>> csv_line(["a,b", "c"])
+        '"a,b",c\n'
+    """
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow(cells)
+    return file.getvalue()
 
 
 def join_words(words: Sequence[str]) -> str:

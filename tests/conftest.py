@@ -13,6 +13,14 @@ settings.register_profile("emoser", deadline=None, suppress_health_check=[Health
 settings.load_profile("emoser")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--store-notebooks",
+        action="store_true",
+        help="write the outputs of the notebooks that are tested into their files",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Converted graphs of this session alone, for the processes that tests start too."""

@@ -29,17 +29,10 @@ def is_tensor(source: object) -> bool:
 
 
 def open_array(source: Any, sampling_rate: int | None, limits: AudioLimits) -> NativeAudio:
-    """An array or tensor as a recording, converted block by block.
+    """An array or tensor of shape (T,), (channels, T) or (T, channels), converted by blocks.
 
-    Args:
-        source: Shape (T,), (channels, T) or (T, channels); real numbers.
-        sampling_rate: Hz of `source`; None is refused.
-        limits: What is accepted.
-
-    Raises:
-        ValueError: If the rate is missing or out of range, or the layout is ambiguous.
-        TypeError: If the dtype is not one of audio.
-        AudioError: If there are no samples.
+    Raises a ValueError if the rate is missing or out of range or the layout is ambiguous, and a
+    TypeError for a dtype that is not one of audio.
     """
     values = _tensor_values(source) if is_tensor(source) else np.asarray(source)
     scale_to_float(np.empty(0, values.dtype))  # refuses a wrong dtype first

@@ -1,24 +1,27 @@
-"""A recording, block by block: float32 mono at 16 kHz in constant memory.
-
-The only path from a source to samples; a whole recording is its blocks joined.
-"""
+"""A recording, block by block: float32 mono at 16 kHz in constant memory."""
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from emoser.audio.arrays import is_tensor, open_array
 from emoser.audio.decoding import open_sound_file
-from emoser.audio.limits import SAMPLING_RATE, AudioLimits, FloatArray, NativeAudio
+from emoser.audio.limits import (
+    DEFAULT_LIMITS,
+    SAMPLING_RATE,
+    AudioLimits,
+    FloatArray,
+    NativeAudio,
+)
 from emoser.audio.media import open_media
 from emoser.audio.quality import QualityMeter
 from emoser.audio.resampling import StreamResampler
 from emoser.audio.sniffing import identify
 from emoser.audio.sources import Source, describe_source, open_source, source_name
 from emoser.errors import AudioError
+from emoser.text import counted
 
 Channel: TypeAlias = int | str
 
@@ -27,25 +30,38 @@ _CHANNEL_NAMES = {"left": 0, "right": 1}
 
 
 class AudioBlocks:
-    """Iterates once over a recording; a context manager that closes what it opened.
+    """Iterates once over a recording of any length; a context manager that closes what it opened.
 
-    Made by `open_blocks`. Every block but the last has `block_seconds` of samples.
+    The joined blocks are what `load_audio` gives; it raises the same errors.
+
+    Args:
+        source: As for `load_audio`.
+        sampling_rate: As for `load_audio`.
+        channel: As for `load_audio`.
+        limits: As for `load_audio`; `max_whole_seconds` is ignored.
+        block_seconds: Seconds of every block but the last.
 
     Attributes:
         name: The path or file name as it is; None for bytes and arrays.
         source_rate: Sampling rate of the recording in Hz.
         num_channels: Channels of the recording.
         declared_seconds: Length according to the header; None if unknown. Not reliable.
+
+    Example:
+        >>> hum = np.zeros(40_000, np.float32)
+        >>> with AudioBlocks(hum, sampling_rate=16_000, block_seconds=1.0) as blocks:
+        ...     [len(block) for block in blocks]
+        [16000, 16000, 8000]
     """
 
     def __init__(
         self,
         source: Source,
         *,
-        sampling_rate: int | None,
-        channel: Channel,
-        limits: AudioLimits,
-        block_seconds: float,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        limits: AudioLimits = DEFAULT_LIMITS,
+        block_seconds: float = BLOCK_SECONDS,
     ) -> None:
         if not block_seconds > 0:
             raise ValueError(f"block_seconds is {block_seconds}; pass a positive number of seconds")
@@ -53,7 +69,6 @@ class AudioBlocks:
         self.name = source_name(source)
         self._described = describe_source(source)
         self._limits = limits
-        self._resources = ExitStack()
         self._exhausted = False
         with ExitStack() as opening:
             self._native = _open_native(source, sampling_rate, limits, opening)
@@ -71,12 +86,7 @@ class AudioBlocks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -98,23 +108,15 @@ class AudioBlocks:
 
     @property
     def duration(self) -> float:
-        """Seconds of the recording that were decoded.
-
-        Raises:
-            RuntimeError: Before the last block was read.
-        """
+        """Seconds that were decoded; a RuntimeError before the last block was read."""
         self._require_exhausted("duration")
         return self._num_frames / self.source_rate
 
     @property
     def quality(self) -> tuple[str, ...]:
-        """The quality flags of the whole recording, in fixed order.
-
-        Raises:
-            RuntimeError: Before the last block was read.
-        """
+        """The flags of the whole recording; a RuntimeError before the last block was read."""
         self._require_exhausted("quality")
-        return self._meter.flags()
+        return self._meter.flags(truncated=self._native.truncated)
 
     def _require_exhausted(self, wanted: str) -> None:
         if not self._exhausted:
@@ -124,10 +126,8 @@ class AudioBlocks:
         resampler = StreamResampler(self.source_rate)
         for samples in self._mono_blocks():
             self._meter.update(samples)
-            yield self._judged(resampler.push(samples))
-        yield self._judged(resampler.flush())
-        if self._native.truncated:
-            self._meter.mark_truncated()
+            yield self._measured(resampler.push(samples))
+        yield self._measured(resampler.flush())
         if not self._num_resampled:
             raise AudioError(
                 f"{self._described} holds {self._num_frames or 'no'} samples at "
@@ -136,7 +136,7 @@ class AudioBlocks:
         self._exhausted = True
         self._resources.close()
 
-    def _judged(self, samples: FloatArray) -> FloatArray:
+    def _measured(self, samples: FloatArray) -> FloatArray:
         self._refuse_non_finite(samples, SAMPLING_RATE)  # a sum inside the filter can overflow
         self._meter.update_resampled(samples)
         self._num_resampled += len(samples)
@@ -179,15 +179,11 @@ def _open_native(
 
 
 def _check_channel(channel: Channel) -> None:
-    if isinstance(channel, str):
-        if channel not in ("mix", *_CHANNEL_NAMES):
-            raise ValueError(
-                f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
-            )
-    elif isinstance(channel, bool) or not isinstance(channel, int | np.integer):
-        raise TypeError(
-            f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
-        )
+    message = f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
+    if isinstance(channel, bool) or not isinstance(channel, str | int | np.integer):
+        raise TypeError(message)
+    if isinstance(channel, str) and channel not in ("mix", *_CHANNEL_NAMES):
+        raise ValueError(message)
 
 
 def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | None:
@@ -196,9 +192,8 @@ def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | Non
         return None
     index = _CHANNEL_NAMES[channel] if isinstance(channel, str) else int(channel)
     if not 0 <= index < num_channels:
-        plural = "channel" if num_channels == 1 else "channels"
         raise AudioError(
-            f"channel {channel!r} is not there: {name} has {num_channels} {plural}, "
+            f"channel {channel!r} is not there: {name} has {counted(num_channels, 'channel')}, "
             f"so an index from 0 to {num_channels - 1}, or 'mix', is allowed"
         )
     return index

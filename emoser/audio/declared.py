@@ -54,22 +54,17 @@ class _Chunk:
 def settle_declared_size(reader: ByteReader, container: Container, name: str) -> bool:
     """Correct the declared size in the view; True if data are missing at the end.
 
-    Raises:
-        AudioError: If the header would overflow the decoder's arithmetic.
+    Raises an AudioError if the header would overflow the decoder's arithmetic.
     """
-    reader.seek(0)
     if container is OGG:
-        cut_short = _ogg_is_cut(reader)
-    elif container is AU:
-        cut_short = _au_is_cut(reader)
-    elif container in _LAYOUTS:
-        cut_short = _settle_chunks(reader, container, name)
-    else:
-        cut_short = False
+        return _ogg_is_cut(reader)
+    if container is AU:
+        return _au_is_cut(reader)
+    if container in _LAYOUTS:
+        return _settle_chunks(reader, container, name)
     if container is MP3:
         frames.settle_frame_count(reader)
-    reader.seek(0)
-    return cut_short
+    return False
 
 
 def _settle_chunks(reader: ByteReader, container: Container, name: str) -> bool:

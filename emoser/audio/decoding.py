@@ -1,7 +1,4 @@
-"""Decode with libsndfile into blocks of float32 frames.
-
-One of two decoders; the other is `media`.
-"""
+"""Decode with libsndfile into blocks of float32 frames; the other decoder is `media`."""
 
 import math
 from collections.abc import Iterator
@@ -11,12 +8,7 @@ import numpy as np
 import soundfile
 
 from emoser.audio.declared import settle_declared_size
-from emoser.audio.limits import (
-    AudioLimits,
-    FloatArray,
-    NativeAudio,
-    check_shape,
-)
+from emoser.audio.limits import AudioLimits, FloatArray, NativeAudio, check_shape
 from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import Container
 from emoser.errors import AudioError
@@ -49,11 +41,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is u
 def open_sound_file(
     reader: ByteReader, container: Container, limits: AudioLimits, name: str
 ) -> Iterator[NativeAudio]:
-    """A recording that libsndfile decodes, in blocks of `READ_VALUES` or less.
-
-    Raises:
-        AudioError: If it cannot be opened, or its rate, channels or coding are not accepted.
-    """
+    """A recording that libsndfile decodes, in blocks of `READ_VALUES` or less."""
     cut_short = settle_declared_size(reader, container, name)
     with _open(reader, container, name) as file:
         if file.format not in _FORMATS or file.subtype not in _SUBTYPES:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from emoser.errors import AudioError
 
 SAMPLING_RATE = 16_000  # Hz; what every encoder was trained on
-MIN_SAMPLES = 400  # receptive field of the encoders, 25 ms at SAMPLING_RATE
 
 # Values (frames times channels) decoded at a time: 8 MB of float32, whatever the header says.
 MAX_BLOCK_VALUES = 2**21
@@ -56,6 +55,9 @@ class AudioLimits:
             )
 
 
+DEFAULT_LIMITS = AudioLimits()
+
+
 @dataclass
 class NativeAudio:
     """A recording being decoded, at its own sampling rate and with all its channels.
@@ -76,11 +78,7 @@ class NativeAudio:
 
 
 def check_shape(sampling_rate: int, num_channels: int, limits: AudioLimits, name: str) -> None:
-    """Refuse a sampling rate or a number of channels outside the limits.
-
-    Raises:
-        AudioError: Naming every value that is outside, and what is allowed.
-    """
+    """Raise an AudioError if the sampling rate or the channels are outside the limits."""
     faults = []
     if not limits.min_sampling_rate <= sampling_rate <= limits.max_sampling_rate:
         faults.append(
@@ -97,9 +95,7 @@ def scale_to_float(values: NDArray[Any]) -> FloatArray:
     """Integers to [-1, 1) by their full scale, floats as they are, to float32 in C order.
 
     Never writes to `values`. A float64 beyond float32 becomes infinite, which is refused later.
-
-    Raises:
-        TypeError: If the numbers are neither uint8, int16, int32 nor a float of 2, 4 or 8 bytes.
+    Any other dtype raises a TypeError.
 
     Example:
         >>> scale_to_float(np.array([-32768, 16384], np.int16)).tolist()

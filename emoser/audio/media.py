@@ -1,8 +1,7 @@
-"""Decode m4a, aac, mp4, webm, amr and wma with FFmpeg into blocks of float32 frames.
+"""Decode m4a, aac, mp4, webm, amr and wma with PyAV (extra `media`) into blocks of float32 frames.
 
-The other decoder is `decoding`. Only this module imports PyAV (extra `media`). FFmpeg gets one
-demuxer, no protocol, no file name and a short list of codecs, so that a file cannot make it open
-another file or the network.
+FFmpeg gets one demuxer, no protocol, no file name and a short list of codecs, so that a file
+cannot make it open another file or the network.
 """
 
 from collections.abc import Iterator
@@ -42,12 +41,7 @@ _DURATION_TOLERANCE_SECONDS = 0.2
 def open_media(
     reader: ByteReader, container: Container, limits: AudioLimits, name: str
 ) -> Iterator[NativeAudio]:
-    """The first sound track of a media file, in blocks of a second or less.
-
-    Raises:
-        AudioError: If it cannot be opened, holds no sound, or its coding is not accepted.
-        DependencyError: If PyAV is not installed.
-    """
+    """The first sound track of a media file, in blocks of a second or less."""
     try:
         import av
     except ImportError as error:

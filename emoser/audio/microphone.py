@@ -5,7 +5,6 @@ Lost samples are counted and replaced by silence, so that times stay correct.
 
 import queue
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -59,12 +58,7 @@ class Microphone:
         self._stream.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stream.close()
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
@@ -115,7 +109,7 @@ def read_pcm(
         raise ValueError(f"the sample format is {sample_format!r}; use one of {allowed}")
     if sampling_rate < 1 or num_channels < 1:
         raise ValueError(
-            f"{num_channels} channels at {sampling_rate} Hz cannot be; both must be at least 1"
+            f"{num_channels} channels at {sampling_rate} Hz were given; both must be at least 1"
         )
     dtype = np.dtype(PCM_FORMATS[sample_format])
     width = dtype.itemsize * num_channels

@@ -62,7 +62,6 @@ class QualityMeter:
         self._sum = 0.0
         self._plateaus = _PlateauCounter(max(1, round(sampling_rate / SAMPLING_RATE)))
         self._frames = _FrameMeter()
-        self._truncated = False
 
     def update(self, samples: FloatArray) -> None:
         """The next samples at the recording's own rate, shape (T,), before resampling."""
@@ -74,11 +73,7 @@ class QualityMeter:
         """The next samples at 16 kHz, shape (T,)."""
         self._frames.update(samples)
 
-    def mark_truncated(self) -> None:
-        """Record that less was decoded than declared."""
-        self._truncated = True
-
-    def flags(self) -> tuple[str, ...]:
+    def flags(self, *, truncated: bool = False) -> tuple[str, ...]:
         """The flags of the samples so far, in the order of `FLAGS`."""
         seconds = self._num_samples / self._sampling_rate
         silent = self._frames.loudest_dbfs() < SILENCE_DBFS
@@ -91,7 +86,7 @@ class QualityMeter:
             "dc": abs(self._sum) > DC_OFFSET * max(1, self._num_samples),
             "narrow-band": narrow,
             "short": seconds < SHORT_SECONDS,
-            "truncated": self._truncated,
+            "truncated": truncated,
         }
         return tuple(flag for flag in FLAGS if holds[flag])
 

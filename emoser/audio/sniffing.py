@@ -3,7 +3,9 @@
 An allow-list: a format that is not listed here is not decoded, whatever the file extension.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from emoser.audio import frames
 from emoser.audio.reader import ByteReader
@@ -11,18 +13,15 @@ from emoser.errors import AudioError
 
 HEAD_BYTES = 512
 
+_Magic: TypeAlias = bytes | tuple[bytes, ...]
+
 
 @dataclass(frozen=True)
 class Container:
-    """A container format that is decoded.
-
-    Attributes:
-        label: Its usual name.
-        ffmpeg_format: FFmpeg's name of the demuxer; empty where libsndfile decodes it.
-    """
+    """A container format that is decoded."""
 
     label: str
-    ffmpeg_format: str = ""
+    ffmpeg_format: str = ""  # FFmpeg's name of the demuxer; empty where libsndfile decodes it
 
 
 WAV, RIFX, RF64, W64 = Container("WAV"), Container("RIFX"), Container("RF64"), Container("W64")
@@ -33,36 +32,30 @@ MP4, WEBM = Container("MP4/M4A", "mov"), Container("WebM/Matroska", "matroska")
 CAF_ALAC = Container("CAF with ALAC", "caf")
 AAC, AMR, WMA = Container("AAC", "aac"), Container("AMR", "amr"), Container("WMA", "asf")
 
-_MAGIC = (  # (offset, bytes, second offset, second bytes, container)
+# (offset, bytes, second offset, second bytes, container)
+_MAGIC: Sequence[tuple[int, _Magic, int, _Magic, Container]] = (
     (0, b"RIFF", 8, b"WAVE", WAV),
     (0, b"RIFX", 8, b"WAVE", RIFX),
     (0, b"RF64", 8, b"WAVE", RF64),
     (0, bytes.fromhex("726966662e91cf11a5d628db04c10000"), 24, b"wave", W64),
-    (0, b"FORM", 8, b"AIFF", AIFF),
-    (0, b"FORM", 8, b"AIFC", AIFF),
+    (0, b"FORM", 8, (b"AIFF", b"AIFC"), AIFF),
     (0, b"caff", 28, b"alac", CAF_ALAC),
     (0, b"caff", 4, b"\0\1", CAF),
     (0, b".snd", 0, b"", AU),
     (0, b"fLaC", 0, b"", FLAC),
     (0, b"OggS", 4, b"\0", OGG),
-    (4, b"ftyp", 0, b"\0", MP4),
-    (4, b"moov", 0, b"\0", MP4),
-    (4, b"mdat", 0, b"\0", MP4),
-    (4, b"wide", 0, b"\0", MP4),
+    (4, (b"ftyp", b"moov", b"mdat", b"wide"), 0, b"\0", MP4),
     (0, bytes.fromhex("1a45dfa3"), 0, b"", WEBM),
     (0, b"#!AMR", 0, b"", AMR),
     (0, bytes.fromhex("3026b2758e66cf11"), 0, b"", WMA),
 )
 
-_LOOKS = (  # (offset, bytes in lower case, phrase)
+_PLAYLIST = "a playlist; playlists are never followed"
+_LOOKS: Sequence[tuple[int, _Magic, str]] = (  # (offset, bytes in lower case, phrase)
     (0, b"version https://git-lfs", "a Git LFS pointer, not the audio: run `git lfs pull`"),
-    (0, b"#extm3u", "a playlist; playlists are never followed"),
-    (0, b"[playlist]", "a playlist; playlists are never followed"),
-    (0, b"ffconcat", "a playlist; playlists are never followed"),
+    (0, (b"#extm3u", b"[playlist]", b"ffconcat", b"<mpd"), _PLAYLIST),
     (0, b"v=0", "a session description (SDP); descriptions are never followed"),
-    (0, b"<!doctype html", "a web page; the download probably failed"),
-    (0, b"<html", "a web page; the download probably failed"),
-    (0, b"<mpd", "a playlist; playlists are never followed"),
+    (0, (b"<!doctype html", b"<html"), "a web page; the download probably failed"),
     (0, b"<?xml", "an XML text"),
     (0, b"<", "a text with markup"),
     (0, b"pk\x03\x04", "a zip archive; unpack it first"),
@@ -79,20 +72,14 @@ _LOOKS = (  # (offset, bytes in lower case, phrase)
     (8, b"avi ", "an AVI video; extract its audio first"),
     (0, b"#!amr", "a damaged AMR file"),
     (0, b"mthd", "a MIDI score, which holds no sound"),
-    (0, b"\x7felf", "a program"),
-    (0, b"mz", "a program"),
+    (0, (b"\x7felf", b"mz"), "a program"),
     (0, b"\x93numpy", "a NumPy file; load it and pass the array"),
-    (0, b"\x80\x02", "a Python pickle"),
-    (0, b"\x80\x04", "a Python pickle"),
+    (0, (b"\x80\x02", b"\x80\x04"), "a Python pickle"),
 )
 
 
 def identify(reader: ByteReader, name: str) -> Container:
-    """The container by its content, regardless of the extension.
-
-    Raises:
-        AudioError: If the format is not decoded; the message says what the file looks like.
-    """
+    """The container by its content; an AudioError says what any other file looks like."""
     head = reader.read_at(0, HEAD_BYTES)
     reader.raise_failure()
     container = _container_of(head)
@@ -111,13 +98,8 @@ def identify(reader: ByteReader, name: str) -> Container:
 
 
 def refuse_unknown(head: bytes, name: str) -> None:
-    """Refuse a stream whose first bytes already show that it is not audio.
-
-    Raises:
-        AudioError: If so; the message says what the file looks like.
-    """
-    may_be_mpeg = head[:3] == b"ID3" or (head[0] == 0xFF and head[1] >= 0xE0)
-    if _container_of(head) is None and not may_be_mpeg:
+    """Raise an AudioError for a stream whose first bytes already show that it is not audio."""
+    if _container_of(head) is None and not _may_be_mpeg(head):
         raise AudioError(_refusal(head, name))
 
 
@@ -126,6 +108,10 @@ def _container_of(head: bytes) -> Container | None:
         if head.startswith(magic, offset) and head.startswith(second, second_offset):
             return container
     return None
+
+
+def _may_be_mpeg(head: bytes) -> bool:
+    return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0)
 
 
 def _refusal(head: bytes, name: str) -> str:
@@ -138,7 +124,7 @@ def _refusal(head: bytes, name: str) -> str:
 def _appearance(head: bytes) -> str:
     lowered = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if lowered.startswith(b"<?xml") and b"<mpd" in lowered:
-        return "a playlist; playlists are never followed"
+        return _PLAYLIST
     for offset, magic, phrase in _LOOKS:
         if lowered.startswith(magic, offset):
             return phrase
@@ -146,6 +132,6 @@ def _appearance(head: bytes) -> str:
         return "nothing but zero bytes"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return f"a text that begins with {head[:24].decode('ascii')!r}"
-    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0):
+    if _may_be_mpeg(head):
         return "a damaged MP3 or AAC file"
     return f"unknown data that begins with the bytes {head[:8].hex(' ')}"

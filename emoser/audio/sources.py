@@ -24,20 +24,16 @@ from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
 from emoser.errors import AudioError
 
 
-class TensorLike(Protocol):
+class _Tensor(Protocol):
     """A torch tensor, described by its methods because this package never imports torch."""
 
-    def detach(self) -> Any:
-        """The tensor without its gradient."""
-        ...
+    def detach(self) -> Any: ...
 
-    def cpu(self) -> Any:
-        """The tensor in main memory."""
-        ...
+    def cpu(self) -> Any: ...
 
 
 Source: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | TensorLike"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | _Tensor"
 )
 
 SPOOL_MEMORY_BYTES = 32 * 2**20  # a stream larger than this goes to an anonymous temporary file
@@ -80,12 +76,8 @@ def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
     """The bytes of a path, of bytes or of a binary file object.
 
     A file object is read from its position. One that cannot seek, or is neither a regular file
-    nor memory, is copied first, up to `limits.max_bytes`.
-
-    Raises:
-        OSError: The subclass that Python raises for a missing file, a directory, no permission.
-        AudioError: If it is empty, too large, a URL, or no regular file.
-        TypeError: If `source` is none of these.
+    nor memory, is copied first, up to `limits.max_bytes`. A missing file, a directory and a
+    missing permission raise the OSError that Python has for it.
     """
     name = describe_source(source)
     if isinstance(source, str | os.PathLike):

@@ -10,24 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from emoser.bench.machine import CLIP_SECONDS, MIXED_SECONDS
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import DeviceError
+from emoser.runtimes.opening import PACKAGES as ENGINES
 
 BASELINE = "transformers"
-PACKAGES = {
-    "torch": "torch",
-    "openvino": "openvino",
-    "onnx": "onnxruntime",
-    BASELINE: "transformers",
-}
+PACKAGES = {**ENGINES, BASELINE: "transformers"}
 PROGRAM = ("-m", "emoser.bench.worker")
 BFLOAT16_ENGINES = ("torch", "openvino")
+
+Results: TypeAlias = Sequence[Mapping[str, Any]]
+"""What an engine measured in each round; empty after a failure."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,6 @@ class BenchReport:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Engine:
-    """An engine to measure.
-
-    Attributes:
-        runtime: As in `BenchOptions`; "auto" for an exported folder.
-        dtype: "float32" or "bfloat16"; "auto" for an exported folder.
-        model: The checkpoint or exported folder.
-    """
-
-    runtime: str
-    dtype: str
-    model: str
-
-
 def run_bench(
     options: BenchOptions, *, report_step: Callable[[str], object] = lambda step: None
 ) -> BenchReport:
@@ -158,35 +143,41 @@ def run_bench(
     try:
         if machine.error is not None:
             raise DeviceError(f"the machine could not be measured: {machine.error}")
-        for engine in plan_engines(options, machine.facts["machine"]):
-            report_step(f"starting {engine.runtime} {engine.dtype} with {engine.model}")
-            workers.append(Worker({"kind": "engine", **asdict(engine)}))
-        rounds = []
+        for row in plan_rows(options, machine.facts["machine"]):
+            report_step(f"starting {row.runtime} {row.dtype} with {row.model}")
+            job = {"kind": "engine", "model": row.model, "runtime": row.runtime, "dtype": row.dtype}
+            workers.append(Worker(job))
+        limits: list[dict[str, float]] = []
+        results: list[list[dict[str, Any]]] = [[] for _ in workers]
+        seconds = options.seconds
         for number in range(options.rounds):
             report_step(f"round {number + 1} of {options.rounds}")
-            rounds.append(_measure_round(machine, workers, options.seconds))
+            limits.append(machine.run(seconds=seconds / 2).get("limits", {}))
+            for worker, found in zip(workers, results, strict=True):
+                single = worker.run(task="single", seconds=seconds)
+                found.append(single | worker.run(task="mixed", seconds=seconds))
     finally:
         for worker in (machine, *workers):
             worker.close()
-    return _report(options, machine.facts, workers, rounds)
+    return _report(options, machine.facts, workers, results, limits)
 
 
-def plan_engines(options: BenchOptions, machine: Mapping[str, Any]) -> list[Engine]:
-    """All engines in float32, and in bfloat16 where engine and processor support it.
+def plan_rows(options: BenchOptions, machine: Mapping[str, Any]) -> list[BenchRow]:
+    """Empty rows: all engines in float32, and in bfloat16 where engine and processor support it.
 
     Example:
         >>> options = BenchOptions(runtimes=("torch", "onnx"))
-        >>> [engine.dtype for engine in plan_engines(options, {"bfloat16": True})]
+        >>> [row.dtype for row in plan_rows(options, {"bfloat16": True})]
         ['float32', 'float32', 'bfloat16']
     """
     runtimes = options.runtimes or tuple(
         name for name, package in PACKAGES.items() if find_spec(package) is not None
     )
-    engines = [Engine(name, "float32", options.model) for name in runtimes]
+    rows = [BenchRow(name, "float32", options.model) for name in runtimes]
     if machine["bfloat16"]:
         fast = [name for name in runtimes if name in BFLOAT16_ENGINES]
-        engines += [Engine(name, "bfloat16", options.model) for name in fast]
-    return engines + [Engine("auto", "auto", folder) for folder in options.folders]
+        rows += [BenchRow(name, "bfloat16", options.model) for name in fast]
+    return rows + [BenchRow("auto", "auto", folder) for folder in options.folders]
 
 
 class Worker:
@@ -215,23 +206,16 @@ class Worker:
 
     def run(self, **task: object) -> dict[str, Any]:
         """The result of a task; empty after a failure."""
-        if self.error is not None or self.process.stdin is None:
+        if self.error is not None:
             return {}
-        try:
-            self.process.stdin.write(json.dumps(task) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            self.error = f"the process ended with code {self.process.wait()}"
-            return {}
+        with suppress(BrokenPipeError):  # there will be nothing to read
+            print(json.dumps(task), file=self.process.stdin, flush=True)
         return self._read()
 
     def close(self) -> None:
         """End the process."""
         self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                stream.close()
+        self.process.communicate()
 
     def _read(self) -> dict[str, Any]:
         line = self.process.stdout.readline() if self.process.stdout is not None else ""
@@ -243,71 +227,50 @@ class Worker:
         return {} if self.error is not None else result
 
 
-@dataclass(frozen=True)
-class _Round:
-    """The measurements of all engines in one round, in their order; empty after a failure."""
-
-    limits: dict[str, float]
-    single: list[list[float]]
-    mixed: list[dict[str, float]]
-
-
-def _measure_round(machine: Worker, workers: Sequence[Worker], seconds: float) -> _Round:
-    """Measure the machine and each engine in turn."""
-    limits = machine.run(seconds=seconds / 2).get("limits", {})
-    single, mixed = [], []
-    for worker in workers:
-        single.append(list(worker.run(task="single", seconds=seconds).get("times", ())))
-        mixed.append(worker.run(task="mixed", seconds=seconds))
-    return _Round(limits, single, mixed)
-
-
 def _report(
     options: BenchOptions,
     facts: Mapping[str, Any],
     workers: Sequence[Worker],
-    rounds: Sequence[_Round],
+    results: Sequence[Results],
+    limits: Sequence[Mapping[str, float]],
 ) -> BenchReport:
-    runtimes = [worker.job["runtime"] for worker in workers]
-    baseline = runtimes.index(BASELINE) if BASELINE in runtimes else None
+    sides = zip(workers, results, strict=True)
+    theirs = next((found for worker, found in sides if worker.job["runtime"] == BASELINE), ())
     gflop: list[float] | None = facts["gflop"]
     total = None if gflop is None else sum(gflop[1:])
-    names = {name for taken in rounds for name in taken.limits}
     return BenchReport(
         model=options.model,
         machine=facts["machine"],
-        limits={name: median(taken.limits[name] for taken in rounds) for name in sorted(names)},
+        limits={name: median(limit[name] for limit in limits) for name in sorted(limits[0])},
         gflop_per_second=None if gflop is None else gflop[0] / CLIP_SECONDS,
         rows=tuple(
-            _summarise(worker, index, baseline, rounds, total)
-            for index, worker in enumerate(workers)
+            _summarise(worker, ours, theirs, limits, total)
+            for worker, ours in zip(workers, results, strict=True)
         ),
     )
 
 
 def _summarise(
     worker: Worker,
-    index: int,
-    baseline: int | None,
-    rounds: Sequence[_Round],
+    ours: Results,
+    theirs: Results,
+    limits: Sequence[Mapping[str, float]],
     gflop: float | None,
 ) -> BenchRow:
-    """The row of one engine, with medians over the rounds."""
+    """The row of one engine, with medians over the rounds; `theirs` are of the baseline."""
     facts = {name: worker.job[name] for name in ("model", "runtime", "dtype")} | worker.facts
     if worker.error is not None:
         return BenchRow(**facts, error=worker.error)
-    passes = [_passes_per_second(taken.mixed[index]) for taken in rounds]
-    single = sorted(value for taken in rounds for value in taken.single[index])
-    limits = [taken.limits.get(facts["dtype"]) for taken in rounds]
+    passes = [_passes_per_second(result) for result in ours]
+    single = sorted(time for result in ours for time in result["times"])
     shares = [
-        rate * gflop / limit
+        rate * gflop / limit[facts["dtype"]]
         for rate, limit in zip(passes, limits, strict=True)
-        if gflop is not None and limit is not None
+        if gflop is not None and facts["dtype"] in limit
     ]
-    others = [taken.mixed[baseline] for taken in rounds] if baseline is not None else []
     ratios = [
         rate / _passes_per_second(other)
-        for rate, other in zip(passes, others, strict=False)
+        for rate, other in zip(passes, theirs, strict=False)
         if other
     ]
     return BenchRow(
@@ -317,7 +280,7 @@ def _summarise(
         latency_p50=median(single),
         latency_p95=single[round(0.95 * (len(single) - 1))],
         first_seconds=worker.first_seconds,
-        peak_mib=rounds[-1].mixed[index]["peak_mib"],
+        peak_mib=ours[-1]["peak_mib"],
         limit_share=median(shares) if shares else None,
         speedup=median(ratios) if ratios else None,
     )

@@ -4,6 +4,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import matmul
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +49,25 @@ def mixed_clips() -> list[npt.NDArray[np.float32]]:
 def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, and native bfloat16 and int8 support (None if unknown)."""
     name, flags = _read_processor()
+    is_limited = hasattr(os, "sched_getaffinity")  # to some of the cores; on Linux
     return {
         "processor": name,
-        "cores": count_cores(),
+        "cores": len(os.sched_getaffinity(0)) if is_limited else os.cpu_count(),
         "system": platform.system(),
         "bfloat16": bool(flags & BFLOAT16) if flags else None,
         "int8": bool(flags & INT8) if flags else None,
     }
 
 
-def count_cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def time_calls(call: Callable[[], object], *, seconds: float, repeats: int = 1) -> list[float]:
+    """Duration of each call; calls for `seconds` in all and at least `repeats` times."""
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < repeats or time.perf_counter() < until:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def measure_limit(dtype: str, *, seconds: float) -> float:
@@ -74,7 +81,10 @@ def measure_limit(dtype: str, *, seconds: float) -> float:
     for size in SIZES:
         matrix = torch.ones(size, size, dtype=getattr(torch, dtype))
         for factor in (matrix, matrix.numpy()) if dtype == "float32" else (matrix,):
-            rates.append(_rate(lambda factor=factor: factor @ factor, size, seconds / 4))  # type: ignore[misc]
+            multiply = partial(matmul, factor, factor)
+            multiply()
+            times = time_calls(multiply, seconds=seconds / 4)
+            rates.append(2.0 * size**3 / min(times) / 1e9)
     return max(rates)
 
 
@@ -115,18 +125,6 @@ def read_peak() -> float | None:
         return None
     unit = 2.0**20 if platform.system() == "Darwin" else 2.0**10
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / unit
-
-
-def _rate(multiply: Callable[[], object], size: int, seconds: float) -> float:
-    """GFLOP per second of the fastest of several products."""
-    multiply()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while not times or time.perf_counter() < until:
-        start = time.perf_counter()
-        multiply()
-        times.append(time.perf_counter() - start)
-    return 2.0 * size**3 / min(times) / 1e9
 
 
 def _read_processor() -> tuple[str, set[str]]:

@@ -8,9 +8,8 @@ its result, all of them JSON objects. An error is written as `{"error": ...}` an
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +26,7 @@ from emoser.bench.machine import (
     measure_limit,
     mixed_clips,
     read_peak,
+    time_calls,
 )
 from emoser.errors import EmoserError
 
@@ -108,38 +108,25 @@ def time_single(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]
     """Times of one clip, repeated for `seconds` and at least `repeats` times."""
     clip = make_clip(task.get("clip_seconds", CLIP_SECONDS))
     engine.predict(clip)
-    times: list[float] = []
-    until = time.perf_counter() + task["seconds"]
-    while len(times) < task.get("repeats", 3) or time.perf_counter() < until:
-        start = time.perf_counter()
-        engine.predict(clip)
-        times.append(time.perf_counter() - start)
-    return {"times": times}
+    predict = partial(engine.predict, clip)
+    return {"times": time_calls(predict, seconds=task["seconds"], repeats=task.get("repeats", 3))}
 
 
 def time_mixed(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]:
     """Number of passes over the mixed clips within `seconds`, at least one."""
-    predict_all, clips = _choose_fastest(engine.predict_all), mixed_clips()
-    passes, start = 0, time.perf_counter()
-    while not passes or time.perf_counter() - start < task["seconds"]:
-        predict_all(clips)
-        passes += 1
-    seconds = time.perf_counter() - start
-    return {"passes": passes, "seconds": seconds, "peak_mib": read_peak()}
+    predict = partial(_choose_fastest(engine.predict_all), mixed_clips())
+    times = time_calls(predict, seconds=task["seconds"])
+    return {"passes": len(times), "seconds": sum(times), "peak_mib": read_peak()}
 
 
 @cache
 def _choose_fastest(candidates: tuple[PredictAll, ...]) -> PredictAll:
     """The fastest candidate in one pass over the mixed clips, after another one for warm-up."""
     clips = mixed_clips()
-
-    def measure(predict_all: PredictAll) -> float:
-        predict_all(clips)
-        start = time.perf_counter()
-        predict_all(clips)
-        return time.perf_counter() - start
-
-    return min(candidates, key=measure)
+    return min(
+        candidates,
+        key=lambda predict: time_calls(partial(predict, clips), seconds=0.0, repeats=2)[-1],
+    )
 
 
 TASKS: Mapping[str, Task] = {"single": time_single, "mixed": time_mixed}

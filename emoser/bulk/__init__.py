@@ -74,8 +74,10 @@ def predict_folder(job: BulkJob, *, progress: bool = False) -> BulkSummary:
 
 def _predict(job: BulkJob, names: list[str]) -> Iterator[Labelled]:
     """The results in the order of the names."""
+    if not names:
+        return iter(())
     if job.engine == "ray":
         from emoser.bulk.ray_engine import predict_with_ray
 
-        return predict_with_ray(job, names) if names else iter(())
-    return predict_names(job, open_job_classifier(job), names) if names else iter(())
+        return predict_with_ray(job, names)
+    return predict_names(job, open_job_classifier(job), names)

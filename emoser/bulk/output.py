@@ -9,11 +9,11 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, TypeAlias
 
 from emoser.errors import EmoserError
 from emoser.results.prediction import Prediction
@@ -22,37 +22,11 @@ from emoser.text import guard_cell
 
 SYNC_SECONDS = 5.0  # of work may be lost in a power failure; none if the process is killed
 
-Result = Prediction | EmoserError
+SUFFIXES = (".jsonl", ".csv", ".parquet")
 
-
-class _Written(NamedTuple):
-    """The content of an existing output.
-
-    Attributes:
-        keys: The names in its rows, as they are written.
-        num_errors: Number of rows with an error.
-        size: Bytes up to the end of the last complete row.
-    """
-
-    keys: set[str]
-    num_errors: int
-    size: int
-
-
-class _Format(NamedTuple):
-    """How rows are written and read back.
-
-    Attributes:
-        header: First line of a file, from the labels.
-        encode: A row including its line end, from name, result and labels.
-        key: A name as it is written.
-        recover: Content of an existing file.
-    """
-
-    header: Callable[[Sequence[str]], str]
-    encode: Callable[[str, Result, Sequence[str]], str]
-    key: Callable[[str], str]
-    recover: Callable[[Path], _Written]
+Result: TypeAlias = Prediction | EmoserError
+Recovered: TypeAlias = tuple[set[str], int, int]
+"""Names in the rows of a file as they are written, errors, and bytes of the complete rows."""
 
 
 class ResultFile:
@@ -63,22 +37,21 @@ class ResultFile:
         num_written: Number of rows written by this run.
     """
 
-    def __init__(self, path: Path, format: _Format) -> None:
-        self._format = format
-        written = format.recover(path) if path.exists() else _Written(set(), 0, 0)
-        self._keys = written.keys
-        self.num_errors = written.num_errors
+    def __init__(self, path: Path) -> None:
+        self._is_csv = path.suffix.lower() == ".csv"
+        recover = _recover_csv if self._is_csv else _recover_json
+        self._keys, self.num_errors, size = recover(path) if path.exists() else (set(), 0, 0)
         self.num_written = 0
-        self._needs_header = not written.size
+        self._needs_header = self._is_csv and not size
         # Unbuffered, so that each row is one write and survives a killed process.
         self._file = open(path, "r+b" if path.exists() else "x+b", buffering=0)
-        self._file.truncate(written.size)
-        self._file.seek(written.size)
+        self._file.truncate(size)
+        self._file.seek(size)
         self._synced = monotonic()
 
     def holds(self, name: str) -> bool:
         """Whether a recording has a row."""
-        return self._format.key(name) in self._keys
+        return (guard_cell(name) if self._is_csv else name) in self._keys
 
     def write(self, name: str, result: Result, labels: Sequence[str]) -> None:
         """Add the row of a recording.
@@ -86,8 +59,10 @@ class ResultFile:
         Raises:
             OSError: If the disk is full.
         """
-        text = self._format.header(labels) if self._needs_header else ""
-        self._append(text + self._format.encode(name, result, labels))
+        header = csv_header(labels) if self._needs_header else ""
+        is_csv = self._is_csv
+        row = as_csv(name, result, labels) if is_csv else json.dumps(as_row(name, result)) + "\n"
+        self._append(header + row)
         self._needs_header = False
         self.num_written += 1
         self.num_errors += isinstance(result, EmoserError)
@@ -128,9 +103,10 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
     """
     path = Path(output)
     suffix = path.suffix.lower()
-    if suffix not in (*FORMATS, ".parquet"):
-        allowed = ", ".join((*FORMATS, ".parquet"))
-        raise ValueError(f"output is {path.name!r}; its suffix must be one of {allowed}")
+    if suffix not in SUFFIXES:
+        raise ValueError(
+            f"output is {path.name!r}; its suffix must be one of {', '.join(SUFFIXES)}"
+        )
     is_parquet = suffix == ".parquet"
     if is_parquet:
         from emoser.bulk.parquet import require_pyarrow, write_parquet
@@ -138,7 +114,7 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
         require_pyarrow()
     rows = path.with_name(f"{path.name}.rows.jsonl") if is_parquet else path
     with _claim(path.with_name(f"{path.name}.job"), facts, [path, rows]):
-        result = ResultFile(rows, FORMATS[rows.suffix.lower()])
+        result = ResultFile(rows)
         try:
             yield result
             result.sync()
@@ -193,7 +169,7 @@ def _lock(file: IO[str], output: Path) -> None:
         ) from error
 
 
-def _recover_json(path: Path) -> _Written:
+def _recover_json(path: Path) -> Recovered:
     keys: set[str] = set()
     num_errors = size = 0
     with path.open("rb") as file:
@@ -211,10 +187,10 @@ def _recover_json(path: Path) -> _Written:
                 ) from error
             num_errors += "error" in row
             size += len(line)
-    return _Written(keys, num_errors, size)
+    return keys, num_errors, size
 
 
-def _recover_csv(path: Path) -> _Written:
+def _recover_csv(path: Path) -> Recovered:
     keys: set[str] = set()
     num_errors = num_quotes = size = end = 0
     with path.open("rb") as file:
@@ -229,23 +205,4 @@ def _recover_csv(path: Path) -> _Written:
     for row in reader:
         keys.add(row[0])
         num_errors += bool(row[-1])
-    return _Written(keys, num_errors, end)
-
-
-def _no_header(labels: Sequence[str]) -> str:
-    return ""
-
-
-def _encode_json(name: str, result: Result, labels: Sequence[str]) -> str:
-    return json.dumps(as_row(name, result)) + "\n"
-
-
-def _same(name: str) -> str:
-    return name
-
-
-FORMATS: Mapping[str, _Format] = {
-    ".jsonl": _Format(_no_header, _encode_json, _same, _recover_json),
-    ".csv": _Format(csv_header, as_csv, guard_cell, _recover_csv),
-}
-"""Formats that can be appended to, by suffix."""
+    return keys, num_errors, end

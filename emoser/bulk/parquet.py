@@ -27,16 +27,12 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Write rows to a Parquet file with one column per label and dimension, atomically.
-
-    Raises:
-        DependencyError: If pyarrow is not installed.
-    """
-    require_pyarrow()
+    """Write rows to a Parquet file with one column per label and dimension, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = _find_scores(rows)
+    valid = (row for row in _read(rows) if "error" not in row)
+    names = list(_scores_of(next(valid, {})))
     numbers = [pa.field(name, pa.float64()) for name in (*NUMBERS, *names)]
     schema = pa.schema(
         [
@@ -62,20 +58,15 @@ def _read(rows: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def _find_scores(rows: Path) -> list[str]:
-    """Labels and dimensions of the first row without an error."""
-    for row in _read(rows):
-        if "error" not in row:
-            return [*row["scores"], *(row["dimensions"] or {})]
-    return []
+def _scores_of(row: dict[str, Any]) -> dict[str, float]:
+    return {**(row.get("scores") or {}), **(row.get("dimensions") or {})}
 
 
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
-    scores = {**(row.get("scores") or {}), **(row.get("dimensions") or {})}
     # File names that are not valid Unicode cannot be stored as text.
-    texts = {name: _as_text(row.get(name)) for name in TEXTS}
-    return {**row, **scores, **texts}
-
-
-def _as_text(value: str | None) -> str | None:
-    return None if value is None else value.encode("utf-8", "backslashreplace").decode()
+    texts = {
+        name: row[name].encode("utf-8", "backslashreplace").decode()
+        for name in TEXTS
+        if row.get(name) is not None
+    }
+    return {**row, **_scores_of(row), **texts}

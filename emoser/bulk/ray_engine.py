@@ -52,7 +52,7 @@ def predict_with_ray(job: BulkJob, names: list[str]) -> Iterator[Labelled]:
     num_free = ray.cluster_resources().get("GPU" if has_gpu else "CPU", 1.0)
     # File names that are not valid Unicode cannot be Arrow strings, hence pickled.
     rows = [{"name": pickle.dumps(name)} for name in names]
-    num_tasks = max(1, -(-len(names) // NAMES_PER_TASK))
+    num_tasks = -(-len(names) // NAMES_PER_TASK)
     results = from_items(rows, override_num_blocks=num_tasks).map_batches(
         Predictor,
         fn_constructor_args=(job,),

@@ -5,14 +5,14 @@ the configuration of a wav2vec 2.0, HuBERT or WavLM encoder from its tensors, fo
 that do not state it.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
 from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
@@ -46,6 +46,11 @@ class Family:
     encoder: type[SpeechEncoder] = SpeechEncoder
     extractor: str = "Wav2Vec2FeatureExtractor"
 
+    @property
+    def places(self) -> dict[str, str]:
+        """`encoder_places` of files of the class of transformers."""
+        return encoder_places(f"{self.prefix}.")
+
 
 FAMILIES: Mapping[str, Family] = {
     "data2vec-audio": Family("Data2VecAudioForSequenceClassification", "data2vec_audio"),
@@ -70,21 +75,29 @@ FAMILIES: Mapping[str, Family] = {
 """Encoders by `model_type`."""
 
 
-def family_of(kind: Any, file: Path) -> Family:
-    """The family of a `model_type`.
+def family_of(files: CheckpointFiles) -> Family:
+    """The family of the `model_type` that `config.json` states."""
+    return _find_family(files.config.get("model_type"), files.folder / CONFIG)
 
-    Raises:
-        CheckpointError: If emoser does not run this encoder.
-    """
+
+def _find_family(kind: Any, file: Path) -> Family:
     if kind not in FAMILIES:
         raise CheckpointError(f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 
-def encoder_builder(
+def encoder_places(prefix: str) -> dict[str, str]:
+    """Where the tensors of an encoder that begin with `prefix` are in an `EmotionModel`."""
+    return {
+        f"{prefix}feature_extractor.": "encoder.feature_extractor.",
+        prefix: "encoder.backbone.",
+    }
+
+
+def build_encoder(
     config: Mapping[str, Any], model_config: ModelConfig, file: Path
-) -> Callable[[], SpeechEncoder]:
-    """A function that builds the encoder of a configuration, with untrained weights.
+) -> SpeechEncoder:
+    """The encoder of a configuration, with untrained weights, on torch's current device.
 
     Args:
         config: The encoder's own configuration, such as `config.json`.
@@ -92,19 +105,15 @@ def encoder_builder(
         file: The file that error messages name.
 
     Raises:
-        CheckpointError: If a size is larger than that of any encoder.
+        CheckpointError: If it does not describe an encoder that emoser runs, or a size is larger
+            than that of any.
     """
     _check_numbers(config, file)
-
-    def build() -> SpeechEncoder:
-        if config.get("model_type") == "emotion2vec":
-            return Emotion2VecEncoder(
-                emotion2vec_config(config, file), normalization=model_config.normalization
-            )
-        family = family_of(config.get("model_type"), file)
-        return wrap_backbone(_build_backbone(config, file), family, model_config)
-
-    return build
+    if config.get("model_type") == "emotion2vec":
+        stated = _read_emotion2vec(config, file)
+        return Emotion2VecEncoder(stated, normalization=model_config.normalization)
+    family = _find_family(config.get("model_type"), file)
+    return wrap_backbone(_build_backbone(config, file), family, model_config)
 
 
 def wrap_backbone(
@@ -132,12 +141,8 @@ def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
                 raise CheckpointError(f"{file}: {name} is {value}; emoser loads up to {limit:,}")
 
 
-def emotion2vec_config(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:
-    """The configuration of an emotion2vec encoder that `Emotion2VecConfig.to_dict` wrote.
-
-    Raises:
-        CheckpointError: If a value is unknown or of the wrong kind.
-    """
+def _read_emotion2vec(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:
+    """The configuration that `Emotion2VecConfig.to_dict` wrote."""
     known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -156,10 +161,6 @@ def infer_encoder_config(shapes: Shapes, prefix: str) -> dict[str, Any]:
     per attention head (WavLM states its heads), strides 5 2 2 2 2 2 2, GELU, and layer norm
     before each block if the convolutions have layer norm. HuBERT and wav2vec 2.0 compute the
     same function; both give "wav2vec2".
-
-    Args:
-        shapes: Shapes by name.
-        prefix: Precedes the names of the encoder's tensors.
 
     Raises:
         CheckpointError: If the tensors are not those of such an encoder.
@@ -185,7 +186,7 @@ def _infer(own: Shapes) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_type": "wav2vec2",
         "hidden_size": hidden_size,
-        "num_hidden_layers": _count(own, r"encoder\.layers\.(\d+)\."),
+        "num_hidden_layers": count_layers(own, "encoder.layers."),
         "num_attention_heads": max(hidden_size // HEAD_WIDTH, 1),
         "intermediate_size": own["encoder.layers.0.feed_forward.intermediate_dense.weight"][0],
         "conv_dim": [shape[0] for shape in convolutions],
@@ -203,15 +204,26 @@ def _infer(own: Shapes) -> dict[str, Any]:
     return config
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """One more than the highest number that the pattern matches in the names."""
-    found = [int(match.group(1)) for name in shapes if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+def count_layers(shapes: Shapes, prefix: str) -> int:
+    """One more than the highest number after `prefix` in the names."""
+    ours = (name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix))
+    return max((int(number) for number in ours if number.isdigit()), default=-1) + 1
+
+
+def create_backbone(config: Any) -> torch.nn.Module:
+    """The network of a configuration of transformers, in float32, with untrained weights."""
+    if config.model_type == "whisper":
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        return WhisperEncoder._from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
 
 
 def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     kind = str(config["model_type"])
     if config.get("add_adapter"):
@@ -220,12 +232,7 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
         )
     values = {key: value for key, value in config.items() if key not in ("model_type", "emoser")}
     try:
-        encoder_config = AutoConfig.for_model(kind, **values)
-        if kind == "whisper":
-            from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-            return WhisperEncoder._from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
-        return AutoModel.from_config(encoder_config, dtype=torch.float32)  # type: ignore[no-any-return]
+        return create_backbone(AutoConfig.for_model(kind, **values))
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{file} does not describe a {kind} encoder: {reason}") from error

@@ -48,6 +48,7 @@ NORMALIZATIONS: Mapping[str, str] = {
     "clip": "with zero mean and unit variance over each recording",
     "layer": "with zero mean and unit variance over each recording (layer norm)",
     "centre": "with zero mean over each recording",
+    "level": "scaled to a root mean square of -25 dBFS over each recording",
 }
 SETTINGS = ("mode", "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "seed")
 
@@ -76,12 +77,7 @@ class CardFacts:
 
 
 def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
-    """The card of a checkpoint.
-
-    Args:
-        facts: What is known about the checkpoint.
-        fresh: Write the text anew even if the card before was written for emoser.
-    """
+    """The card of a checkpoint; if `fresh`, one that was written for emoser is written anew too."""
     from huggingface_hub import ModelCard
 
     stated = read_metadata(facts.before)
@@ -89,13 +85,12 @@ def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
     body = FRONT.sub("", facts.before, count=1).strip()
     ours = OURS in facts.before
     if ours and not fresh:
-        text = _insert_note(_rename(body, facts.name), facts.note)
+        text = NAMED.sub(lambda match: f'{match[1]}"{facts.name}"', body)
+        if facts.note:
+            title, _, rest = text.partition("\n")
+            text = f"{title}\n\n> {facts.note}\n{rest}"
         return ModelCard(f"---\n{_complete(data, stated).to_yaml()}\n---\n\n{text.strip()}\n")
     config = facts.config
-    corpus = (
-        f"scaled by the training corpus (mean {config.input_mean:g}, "
-        f"deviation {config.input_std:g})"
-    )
     licence = data.get("license_name") or data.get("license")
     card: ModelCard = ModelCard.from_template(
         data,
@@ -107,23 +102,19 @@ def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
         training=config.training,
         layout=facts.layout,
         num_weights=facts.num_weights,
-        tasks=_describe_tasks(config),
         labels=join_words(config.labels),
+        dimensions=join_words(config.dimensions),
         evaluations=[_describe(found) for found in stated_evaluations(config.training)],
         origin=_describe_origin(config.training, facts.max_difference),
-        normalization=NORMALIZATIONS.get(config.normalization, corpus),
+        normalization=NORMALIZATIONS.get(config.normalization),
         licence="" if licence in ("not-stated", "unknown") else licence,
-        quoted="" if ours else _lower_headings(body),
+        quoted="" if ours else re.sub(r"^(#{1,4}) ", r"##\1 ", body, flags=re.MULTILINE),
     )
     return card
 
 
 def read_max_difference(files: CheckpointFiles) -> float | None:
-    """Largest difference of a logit of a converted checkpoint to its source; None if unknown.
-
-    Raises:
-        CheckpointError: If `golden.json` is damaged.
-    """
+    """Largest difference of a logit of a converted checkpoint to its source; None if unknown."""
     if GOLDEN not in files.stamps:
         return None
     try:
@@ -222,16 +213,6 @@ def stated_evaluations(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [item for item in found if isinstance(item, Mapping) and item.get("protocol")]
 
 
-def _describe_tasks(config: ModelConfig) -> list[str]:
-    """What the model does, as the rest of a sentence."""
-    tasks = []
-    if config.labels:
-        tasks.append(f"distinguishes {join_words(config.labels)} in speech")
-    if config.dimensions:
-        tasks.append(f"gives {join_words(config.dimensions)} of speech as values")
-    return tasks
-
-
 def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
     """One evaluation for the template: its size in words, and its tables."""
     counts = [
@@ -305,24 +286,6 @@ def _describe_origin(training: Mapping[str, Any], difference: float | None) -> l
     elif sentences:
         sentences.append("The licence of the training data is not stated here.")
     return sentences
-
-
-def _lower_headings(text: str) -> str:
-    """The text with its headings two levels down, below the heading of the quotation."""
-    return re.sub(r"^(#{1,4}) ", r"##\1 ", text, flags=re.MULTILINE)
-
-
-def _insert_note(text: str, note: str) -> str:
-    """The text with a note below its first heading."""
-    if not note:
-        return text
-    head, _, rest = text.partition("\n")
-    return f"{head}\n\n> {note}\n{rest}"
-
-
-def _rename(text: str, name: str) -> str:
-    """The text with the model under another name in its snippets."""
-    return NAMED.sub(lambda match: f'{match[1]}"{name}"', text)
 
 
 def _complete(data: "ModelCardData", stated: Mapping[str, Any]) -> "ModelCardData":

@@ -12,12 +12,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
 def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
-    """The labels of `id2label` in index order, as the checkpoint spells them.
-
-    Raises:
-        CheckpointError: If there are none, indices have gaps, names repeat or are empty, hold
-            control or path characters, or contradict `label2id`; all faults in one message.
-    """
+    """The labels of `id2label` in index order, as the checkpoint spells them."""
     file = files.folder / CONFIG
     id2label = files.config.get("id2label")
     if not isinstance(id2label, Mapping) or not id2label:
@@ -26,22 +21,15 @@ def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
         by_index = {int(index): name for index, name in id2label.items()}
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: an index of id2label is not a number") from error
-    faults = _find_label_faults(by_index)
+    labels = check_labels(by_index, file)
     label2id = files.config.get("label2id")
-    if not faults and label2id is not None:
-        if label2id != {name: index for index, name in by_index.items()}:
-            faults.append(f"label2id {label2id} contradicts id2label {id2label}")
-    if faults:
-        raise CheckpointError(f"{file}: {'; '.join(faults)}; correct id2label")
-    return tuple(by_index[index] for index in range(len(by_index)))
+    if label2id is not None and label2id != {name: index for index, name in by_index.items()}:
+        raise CheckpointError(f"{file}: label2id {label2id} contradicts id2label {id2label}")
+    return labels
 
 
 def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
     """The labels in index order.
-
-    Args:
-        by_index: Label names by their index.
-        file: The file that error messages name.
 
     Raises:
         CheckpointError: If indices have gaps, or names repeat, are empty, or hold control or

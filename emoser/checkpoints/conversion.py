@@ -10,12 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.card import (
-    CardFacts,
-    build_card,
-    check_card,
-    read_max_difference,
-)
+from emoser.checkpoints.card import CardFacts, build_card, check_card, read_max_difference
 from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.inspection import answer_alone, golden_record
@@ -76,8 +71,7 @@ def convert_checkpoint(
     expected = answer_alone(model)
     name = name or Path(folder).absolute().name
     with new_folder(Path(folder), overwrite=overwrite) as target:
-        inner = Path(tempfile.mkdtemp(dir=target)) / "model"
-        save_model(model, inner)
+        inner = save_model(model, target / "model")
         written = load_checkpoint(inner)
         difference = float((answer_alone(written.model) - expected).abs().max())
         if not difference <= TOLERANCE * max(float(expected.abs().max()), 1.0):
@@ -87,7 +81,6 @@ def convert_checkpoint(
         for file in inner.iterdir():
             file.rename(target / file.name)
         inner.rmdir()
-        inner.parent.rmdir()
         write_json(target / GOLDEN, golden_record(expected, checkpoint.name, difference))
         facts = describe_model(model, name, card=checkpoint.card)
         card = build_card(replace(facts, max_difference=difference))
@@ -96,11 +89,7 @@ def convert_checkpoint(
 
 
 def describe_checkpoint(checkpoint: CheckpointFiles) -> CardFacts:
-    """The facts for the card of a checkpoint of any layout.
-
-    Raises:
-        CheckpointError: If the checkpoint does not load.
-    """
+    """The facts for the card of a checkpoint of any layout."""
     loaded = load_checkpoint(checkpoint)
     facts = describe_model(loaded.model, checkpoint.name, card=checkpoint.card)
     return replace(facts, layout=loaded.layout, max_difference=read_max_difference(checkpoint))
@@ -116,12 +105,7 @@ def publish(
 ) -> str:
     """Convert a loaded checkpoint, write its card, and upload both; the URL of the commit.
 
-    Args:
-        info: Description of the loaded checkpoint.
-        repo_id: Repository, as owner/name.
-        private: Make a new repository private.
-        dry_run: Do everything but upload; returns the URL of the repository.
-        token: Access token of the Hub.
+    A `dry_run` does everything but upload, and gives the URL of the repository.
 
     Raises:
         CheckpointError: If the card has a fault; see `check_card`.

@@ -93,9 +93,6 @@ class CheckpointFiles:
 
         As in transformers, those nested in `processor_config.json` take precedence over
         `preprocessor_config.json`.
-
-        Raises:
-            CheckpointError: If a file is not a JSON object.
         """
         nested = self._read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
         for key in FEATURE_EXTRACTORS:
@@ -168,9 +165,6 @@ class CheckpointFiles:
         These are the weights and the descriptions: JSON, YAML and text files. Cards, golden
         values and exported graphs do not count. The weights are read once for it, and only when
         it is first needed.
-
-        Raises:
-            CheckpointError: As `weights`.
         """
         names = {name for name in self.stamps if Path(name).suffix in DESCRIPTIONS}
         total = hashlib.sha256()
@@ -179,10 +173,10 @@ class CheckpointFiles:
         return total.hexdigest()
 
     def read_text(self, name: str) -> str:
-        """The text of a small file that is in the folder, UTF-8; its bytes are read once.
+        """The text of a small file of the folder, UTF-8; its bytes are read once.
 
         Raises:
-            CheckpointError: If it is larger than any description.
+            CheckpointError: If it is missing, or larger than any description.
         """
         return self._read(name).decode("utf-8", errors="replace")
 
@@ -192,6 +186,8 @@ class CheckpointFiles:
         return {}
 
     def _read(self, name: str) -> bytes:
+        if name not in self.stamps:
+            raise CheckpointError(f"{self.folder / name} is missing; download it too")
         if name not in self._contents:
             size = self.stamps[name].size
             if size > MAX_DESCRIPTION_BYTES:

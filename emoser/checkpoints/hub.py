@@ -7,9 +7,8 @@ compared with the hash that the Hub states. In offline mode no request is made.
 
 import hashlib
 import itertools
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,13 @@ WEIGHTS = (
 TIMEOUT_SECONDS = 10.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
+STATUSES: Mapping[int | None, tuple[str, str]] = {
+    401: ("gated", "needs a valid token; pass token= or log in with `hf auth login`"),
+    403: ("gated", "may not be read with this token; ask for access on its page"),
+    404: ("not-found", "was not found: the Hub answers 404"),
+    429: ("rate-limited", "was refused: too many requests to the Hub; wait, or pass token="),
+}
+"""The reason and the rest of the sentence for the statuses of responses."""
 UNREACHABLE = ("network", "server", "rate-limited")
 """Reasons of a `HubError` after which the cached copy is used."""
 
@@ -55,14 +61,9 @@ class HubOptions:
     """
 
     revision: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
+    cache_dir: Path | None = None
     local_files_only: bool = False
     token: str | bool | None = None
-
-    @property
-    def cache(self) -> str | None:
-        """`cache_dir` in the type that huggingface_hub expects."""
-        return None if self.cache_dir is None else os.fspath(self.cache_dir)
 
 
 def fetch(name: str, options: HubOptions) -> Path:
@@ -127,9 +128,6 @@ def push_folder(folder: Path, repo_id: str, *, private: bool, token: str | bool 
     """Upload a folder as one commit and return the URL of the commit.
 
     The repository is created if it does not exist.
-
-    Raises:
-        HubError: If the Hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -191,7 +189,7 @@ def _snapshot(
         name,
         revision=revision,
         allow_patterns=list(files),
-        cache_dir=options.cache,
+        cache_dir=options.cache_dir,
         token=options.token,
         local_files_only=local_files_only,
         tqdm_class=Progress,
@@ -203,7 +201,7 @@ def _find_file(name: str, file: str, revision: str | None, options: HubOptions) 
     """The path of a file in the cache, or None if it is not there; no request is made."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, file, cache_dir=options.cache, revision=revision)
+    found = try_to_load_from_cache(name, file, cache_dir=options.cache_dir, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -220,8 +218,7 @@ def _request_hash(name: str, file: str, commit: str, options: HubOptions) -> str
 def _verify(path: Path, stated: str, name: str) -> None:
     """Compare a file with its hash: SHA-256 of large files, the git blob hash of small ones.
 
-    Raises:
-        HubError: If they differ; the file is removed.
+    A file that differs is removed.
     """
     if SHA256.fullmatch(stated):
         digest = hashlib.sha256()
@@ -290,6 +287,7 @@ def _explain(error: BaseException, revision: str | None, failed: str) -> tuple[s
 
     httpx, line = _http_library(), _first_line(error)
     status = getattr(getattr(error, "response", None), "status_code", None)
+    other = ("server", f"{failed}: the Hub answers {status}; try again later")
     offline = "check the network, or use a folder or the bundled emoser-small, which need none"
     kinds: Sequence[tuple[type[Exception], str, str]] = (
         (errors.GatedRepoError, "gated", "is gated; ask for access on its page and pass token="),
@@ -301,7 +299,7 @@ def _explain(error: BaseException, revision: str | None, failed: str) -> tuple[s
             "not-found",
             "does not exist on the Hub or is private; check the name or pass token=",
         ),
-        (errors.HfHubHTTPError, *_explain_status(status, failed)),
+        (errors.HfHubHTTPError, *STATUSES.get(status, other)),
         (httpx.TooManyRedirects, "server", f"{failed}: the Hub redirects in a loop; {offline}"),
         (httpx.TimeoutException, "network", f"{failed}: the Hub does not respond; {offline}"),
         (httpx.HTTPError, "network", f"{failed}: no connection to the Hub ({error}); {offline}"),
@@ -311,17 +309,6 @@ def _explain(error: BaseException, revision: str | None, failed: str) -> tuple[s
             return reason, sentence
     cause = f"{type(error).__name__}: {line}"
     return "broken-file", f"{failed}: the response is not from the Hub or is damaged ({cause})"
-
-
-def _explain_status(status: int | None, failed: str) -> tuple[str, str]:
-    known = {
-        401: ("gated", "needs a valid token; pass token= or log in with `hf auth login`"),
-        403: ("gated", "may not be read with this token; ask for access on its page"),
-        404: ("not-found", "was not found: the Hub answers 404"),
-        429: ("rate-limited", "was refused: too many requests to the Hub; wait, or pass token="),
-    }
-    other = ("server", f"{failed}: the Hub answers {status}; try again later")
-    return known.get(status or 0, other)
 
 
 def _first_line(error: BaseException) -> str:

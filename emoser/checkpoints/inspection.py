@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
@@ -72,14 +73,7 @@ class Inspection:
 
 
 def inspect_checkpoint(source: CheckpointFiles | Path) -> Inspection:
-    """Load a checkpoint and measure it.
-
-    Args:
-        source: The files of the checkpoint, or their folder.
-
-    Raises:
-        CheckpointError: If it does not load.
-    """
+    """Load a checkpoint and measure it."""
     files = as_files(source)
     loaded = load_checkpoint(files)
     model, config = loaded.model, loaded.model.config
@@ -126,22 +120,17 @@ def answer_alone(model: EmotionModel) -> Tensor:
 
 def answer_batched(model: EmotionModel) -> Tensor:
     """Calibrated logits of the known clips as one padded batch, (N, C)."""
-    clips = golden_clips()
+    clips = [torch.from_numpy(clip) for clip in golden_clips()]
     lengths = torch.tensor([len(clip) for clip in clips])
-    batch = torch.zeros(len(clips), int(lengths.max()))
-    for row, clip in zip(batch, clips, strict=True):
-        row[: len(clip)] = torch.from_numpy(clip)
+    batch = pad_sequence(clips, batch_first=True)
     with torch.inference_mode():
         return _calibrate(model(batch, lengths).logits, model)
 
 
 def golden_record(logits: Tensor, source: str, max_difference: float) -> dict[str, Any]:
-    """The contents of `golden.json`.
+    """The contents of `golden.json`, from logits (N, C) of the known clips.
 
-    Args:
-        logits: Logits of the known clips, (N, C).
-        source: Name of the model that gave them.
-        max_difference: Largest difference between them and the logits of the stored weights.
+    Those of the stored weights differ from them by at most `max_difference`.
     """
     return {
         "seed": SEED,
@@ -153,11 +142,7 @@ def golden_record(logits: Tensor, source: str, max_difference: float) -> dict[st
 
 
 def read_golden(files: CheckpointFiles) -> Tensor | None:
-    """The logits stored in `golden.json`, (N, C); None if there is no such file.
-
-    Raises:
-        CheckpointError: If they are damaged or of other clips.
-    """
+    """The logits stored in `golden.json`, (N, C); None if there is no such file."""
     if GOLDEN not in files.stamps:
         return None
     file = files.folder / GOLDEN
@@ -181,12 +166,8 @@ def _calibrate(logits: Tensor, model: EmotionModel) -> Tensor:
 
 def _summarize(places: Mapping[str, str | None]) -> list[str]:
     """One line for all tensors whose names differ in numbers only, with their count."""
-    pairs = Counter(
-        (_mask_numbers(name), "not used" if place is None else _mask_numbers(place))
+    lines = Counter(
+        re.sub(r"(?<=\.)\d+(?=\.)", "*", f"{name} -> {place or 'not used'}")
         for name, place in places.items()
     )
-    return [f"{name} -> {place} ({count})" for (name, place), count in pairs.items()]
-
-
-def _mask_numbers(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+    return [f"{line} ({count})" for line, count in lines.items()]

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emoser.checkpoints.backbones import encoder_builder, family_of
+from emoser.checkpoints.backbones import build_encoder, family_of
 from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.checkpoints.layouts.transformers import rename_encoder
-from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors
+from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors, place_name
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
@@ -117,9 +116,8 @@ def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
 
 
 def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
-    file = files.folder / CONFIG
-    family = family_of(files.config.get("model_type"), file)
-    encoder = encoder_builder(files.config, config, file)()
+    family = family_of(files)
+    encoder = build_encoder(files.config, config, files.folder / CONFIG)
     with open_tensors(files) as stored:
         tensors = stored.read()
     placed: dict[str, Tensor] = {  # those for training alone keep their initial values if absent
@@ -135,8 +133,8 @@ def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
             continue
         if plain.startswith(PARTS):  # a plain encoder has no prefix
             plain = f"{family.prefix}.{plain}"
-        place = rename_encoder(plain, family)
-        if place != plain:
+        place = place_name(plain, family.places)
+        if place is not None and place != plain:
             placed[place.removeprefix("encoder.")] = tensor.float()
     assign_tensors(encoder, placed, f"the tensors of the encoder in {files.folder}")
     return encoder

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
-from emoser.checkpoints.backbones import encoder_builder
+from emoser.checkpoints.backbones import build_encoder
 from emoser.checkpoints.files import CONFIG
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE
 from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
@@ -59,8 +59,8 @@ class EmoserForAudioClassification(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: EmoserConfig) -> None:
         super().__init__(config)
         stated = ModelConfig.from_block(config.emoser or {})
-        build = encoder_builder(config.backbone_config or {}, stated, Path(CONFIG))
-        self.emoser = EmotionModel(stated, build())
+        encoder = build_encoder(config.backbone_config or {}, stated, Path(CONFIG))
+        self.emoser = EmotionModel(stated, encoder)
         self.post_init()
 
     def forward(

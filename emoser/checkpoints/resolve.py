@@ -41,9 +41,10 @@ def find_checkpoint(
         return as_files(name)
     entry = find_entry(name)
     if entry is not None or (HUB_ID.fullmatch(name) and not name.startswith(".")):
+        cache = None if cache_dir is None else Path(cache_dir)
         folder = fetch(
             name if entry is None else entry.id,
-            HubOptions(revision, cache_dir, local_files_only, token),
+            HubOptions(revision, cache, local_files_only, token),
         )
         return CheckpointFiles(name, folder, revision=folder.name)
     encoder = find_recipe(name)

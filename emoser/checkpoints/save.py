@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.backbones import FAMILIES, wrap_backbone
+from emoser.checkpoints.backbones import FAMILIES, create_backbone, wrap_backbone
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
@@ -29,32 +29,18 @@ from emoser.models.model import EmotionModel
 
 
 def load_model(folder: Path) -> EmotionModel:
-    """Load a folder of any layout in float32 on the CPU, in evaluation mode.
-
-    Raises:
-        CheckpointError: If the layout is unknown or any part does not fit.
-    """
+    """Load a folder of any layout in float32 on the CPU, in evaluation mode."""
     return load_checkpoint(folder).model
 
 
 def build_model(config: Any, model_config: ModelConfig, *, seed: int) -> EmotionModel:
     """Build a model with random weights, initialised as transformers does.
 
-    Args:
-        config: Configuration of the encoder, an object of transformers.
-        model_config: Configuration of everything around the encoder.
-        seed: Seed of the weights; the global generator of torch is left unchanged.
+    The encoder's `config` is an object of transformers. torch's generator is left unchanged.
     """
-    from transformers import AutoModel
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.model_type == "whisper":
-            backbone = WhisperEncoder._from_config(config, dtype=torch.float32)
-        else:
-            backbone = AutoModel.from_config(config, dtype=torch.float32)
-        encoder = wrap_backbone(backbone, FAMILIES[config.model_type], model_config)
+        encoder = wrap_backbone(create_backbone(config), FAMILIES[config.model_type], model_config)
         return EmotionModel(replace(model_config, encoder=config.model_type), encoder)
 
 
@@ -107,13 +93,7 @@ def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFac
 def copy_model(
     source: str | Path, folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
-    """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
-
-    Raises:
-        FileExistsError: If the folder is not empty and `overwrite` is off.
-        NotADirectoryError: If the path is a file.
-        CheckpointError: If the source does not load.
-    """
+    """Load a checkpoint folder of any layout and save it with its card as `save_model` does."""
     files = as_files(source)
     return save_model(load_checkpoint(files).model, folder, overwrite=overwrite, card=files.card)
 

@@ -7,15 +7,16 @@ and one message lists all faults.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emoser.checkpoints.backbones import build_encoder
+from emoser.checkpoints.files import CONFIG
 from emoser.checkpoints.tensors import Shapes, StoredTensors, rename_weight_norm
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
-from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel
 from emoser.text import shorten
 
@@ -31,18 +32,16 @@ class Plan:
 
     Attributes:
         config: The configuration around the encoder.
-        build_encoder: Builds the encoder on torch's current device.
-        rename: Maps the name of a tensor in the file (weight-norm pairs in torch's current
-            spelling) to its name in the model; to None if the tensor is known and not used,
-            such as the decoder of a pretraining. Unknown names are returned unchanged.
+        encoder: The configuration of the encoder.
+        places: As in `place_name`; weight-norm pairs are in torch's current spelling.
         complete: Changes the renamed tensors where renaming is not enough: a bias that the
             layout does not have becomes zeros, adapters are merged.
         notes: Choices of the layout where the files leave one open, for `emoser doctor`.
     """
 
     config: ModelConfig
-    build_encoder: Callable[[], SpeechEncoder]
-    rename: Callable[[str], str | None]
+    encoder: Mapping[str, Any]
+    places: Mapping[str, str | None]
     complete: Callable[[Tensors], Tensors] = dict
     notes: tuple[str, ...] = ()
 
@@ -55,8 +54,14 @@ def fit_model(plan: Plan, stored: StoredTensors, layout: str) -> EmotionModel:
             unexpected and misshapen tensors, sorted.
     """
     with torch.device("meta"):
-        model = EmotionModel(plan.config, plan.build_encoder())
-    _check_size(model, stored.folder)
+        encoder = build_encoder(plan.encoder, plan.config, stored.folder / CONFIG)
+        model = EmotionModel(plan.config, encoder)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > MAX_PARAMETERS:
+        raise CheckpointError(
+            f"{stored.folder} describes a model of {size:,} weights; emoser loads up to "
+            f"{MAX_PARAMETERS:,}"
+        )
     tensors = stored.read()
     placed: Tensors = {}
     for name, place in place_names(plan, tensors).items():
@@ -71,26 +76,32 @@ def fit_model(plan: Plan, stored: StoredTensors, layout: str) -> EmotionModel:
 
 def place_names(plan: Plan, names: Shapes | Tensors) -> dict[str, str | None]:
     """The name in the model of every tensor in the files; None for those that are not used."""
-    return {name: plan.rename(rename_weight_norm(name, names)) for name in names}
+    return {name: place_name(rename_weight_norm(name, names), plan.places) for name in names}
 
 
-def _check_size(model: nn.Module, folder: Path) -> None:
-    size = sum(parameter.numel() for parameter in model.parameters())
-    if size > MAX_PARAMETERS:
-        raise CheckpointError(
-            f"{folder} describes a model of {size:,} weights; emoser loads up to {MAX_PARAMETERS:,}"
-        )
+def place_name(name: str, places: Mapping[str, str | None]) -> str | None:
+    """The name in the model of a tensor of a file.
+
+    Args:
+        name: The name in the file.
+        places: Prefixes in the file and in the model; None for tensors that are known and not
+            used. The first that fits is replaced, and other names are unchanged.
+
+    Example:
+        >>> place_name("hubert.encoder.layer_norm.bias", {"hubert.": "encoder.backbone."})
+        'encoder.backbone.encoder.layer_norm.bias'
+    """
+    for theirs, ours in places.items():
+        if name.startswith(theirs):
+            return None if ours is None else ours + name.removeprefix(theirs)
+    return name
 
 
 def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], subject: str) -> None:
     """Make tensors the parameters and buffers of a module: all of them, and no others.
 
     Only tensors that serve training alone (`OPTIONAL_TENSORS`) may be absent; they become zeros.
-
-    Args:
-        module: The module, on any device.
-        tensors: Tensors by their name in the module.
-        subject: The start of the error message.
+    Error messages begin with `subject`.
 
     Raises:
         CheckpointError: With all missing, unexpected and misshapen tensors, sorted.

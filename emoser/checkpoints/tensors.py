@@ -23,6 +23,7 @@ from emoser.errors import CheckpointError
 NESTINGS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts put the tensors in a pickle."""
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
+WRAPPER = "d2v_model."  # precedes every name in older files of emotion2vec
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]
 
@@ -45,11 +46,7 @@ class StoredTensors:
     folder: Path
 
     def read(self) -> dict[str, Tensor]:
-        """All tensors.
-
-        Raises:
-            CheckpointError: If a tensor holds NaN, infinity or integers.
-        """
+        """All tensors, which are finite floating-point numbers."""
         tensors = {name: read() for name, read in self.readers.items()}
         check_finite(tensors, self.folder)
         return tensors
@@ -71,21 +68,20 @@ def open_tensors(files: CheckpointFiles) -> Iterator[StoredTensors]:
             if file.suffix == ".safetensors":
                 opened = stack.enter_context(_open_safetensors(file))
                 for name in opened.keys():  # not a mapping
-                    shapes[prefix + name] = tuple(opened.get_slice(name).get_shape())
-                    readers[prefix + name] = partial(opened.get_tensor, name)
+                    place = prefix + name.removeprefix(WRAPPER)
+                    shapes[place] = tuple(opened.get_slice(name).get_shape())
+                    readers[place] = partial(opened.get_tensor, name)
             else:
-                for name, tensor in _read_pickle(file).items():
-                    shapes[prefix + name] = tuple(tensor.shape)
-                    readers[prefix + name] = partial(_give, tensor)
+                held = _read_pickle(file)
+                for name, tensor in held.items():
+                    place = prefix + name.removeprefix(WRAPPER)
+                    shapes[place] = tuple(tensor.shape)
+                    readers[place] = partial(held.__getitem__, name)
         yield StoredTensors(shapes, readers, files.folder)
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Refuse weights that are not floating point or not finite.
-
-    Raises:
-        CheckpointError: If there are such tensors; the message names all of them.
-    """
+    """Refuse weights that are not floating point or not finite, all of them in one message."""
     faults = [
         f"{name} is {tensor.dtype}"
         for name, tensor in sorted(tensors.items())
@@ -114,10 +110,6 @@ def rename_weight_norm(name: str, names: Mapping[str, Any]) -> str:
         if stem != name and f"{stem}weight_g" in names and f"{stem}weight_v" in names:
             return f"{stem}parametrizations.weight.{new}"
     return name
-
-
-def _give(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _open_safetensors(file: Path) -> Any:

@@ -27,26 +27,18 @@ from emoser.cli import (
     reproduce,
     timeline,
 )
+from emoser.cli.options import add_groups, add_options
 from emoser.errors import EmoserError
 
+EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
 GC_THRESHOLD = 100_000  # new objects between two garbage collections
 COMMANDS = (
-    predict,
-    timeline,
-    listen,
-    models,
-    doctor,
-    convert,
-    export,
-    card,
-    finetune,
-    evaluate,
-    reproduce,
-    bench,
-    demo,
-)
+    predict, timeline, listen, models, doctor, convert, export, card, finetune, evaluate,
+    reproduce, bench, demo,
+)  # fmt: skip
+"""Each has HELP, DESCRIPTION, OPTIONS, `run` and, if some options belong together, GROUPS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,19 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except EmoserError as error:
-        return _report(error, error.exit_code, debug=options.debug)
     except BrokenPipeError:
         _silence_stdout()
         return 0
-    except OSError as error:
-        return _report(error, EXIT_BAD_INPUT, debug=options.debug)
-    except ValueError as error:
-        return _report(error, 2, debug=options.debug)
+    except (EmoserError, OSError, ValueError) as error:
+        if options.debug:
+            raise
+        print(f"emoser: {_explain(error)}", file=sys.stderr)
+        builtin = EXIT_BAD_INPUT if isinstance(error, OSError) else EXIT_USAGE
+        return getattr(error, "exit_code", builtin)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -93,16 +84,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"emoser {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        added = command.add_parser(commands)
+        added = commands.add_parser(
+            command.__name__.rpartition(".")[2],
+            help=command.HELP,
+            description=command.DESCRIPTION,
+        )
+        add_options(added, command.OPTIONS)
+        add_groups(added, getattr(command, "GROUPS", ()))
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        added.set_defaults(run=command.run)
     return parser
-
-
-def _report(error: Exception, code: int, *, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"emoser: {_explain(error)}", file=sys.stderr)
-    return code
 
 
 def _explain(error: Exception) -> str:

@@ -3,27 +3,41 @@
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emoser.cli.options import add_options, select
+from emoser.cli.options import select, shared, value
 from emoser.errors import CheckpointError
 from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.bench import BenchReport, BenchRow
 
-COLUMNS = "{:<13} {:<9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9}"
-HEADER = (
-    "engine",
-    "dtype",
-    "real time",
-    "clips/s",
-    "p50 ms",
-    "p95 ms",
-    "first s",
-    "MiB",
-    "of limit",
-    "speed",
+HELP = "measure the speed of a checkpoint on this machine"
+DESCRIPTION = (
+    "Measure every installed engine, each in its own process and in turns, next to the "
+    "transformers pipeline with the same weights. All engines are loaded at the same time. Takes "
+    "one to two minutes with the bundled checkpoint."
+)
+OPTIONS = {
+    **shared("--model"),
+    "--folders": value("exported folders, such as int8", nargs="+", metavar="FOLDER"),
+    "--runtimes": value(
+        "torch, openvino, onnx, transformers (its pipeline) (default: all installed)",
+        metavar="NAME,NAME",
+    ),
+    "--seconds": value("duration of each measurement", 1.5),
+    "--rounds": value("number of measurements, of which the median is printed", 3),
+    **shared("--json"),
+}
+COLUMNS = (  # header, width, figure of a row, format, factor
+    ("real time", 9, "real_time", "{:.1f}", 1),
+    ("clips/s", 8, "clips_per_second", "{:.1f}", 1),
+    ("p50 ms", 8, "latency_p50", "{:.1f}", 1000),
+    ("p95 ms", 8, "latency_p95", "{:.1f}", 1000),
+    ("first s", 8, "first_seconds", "{:.2f}", 1),
+    ("MiB", 8, "peak_mib", "{:.0f}", 1),
+    ("of limit", 9, "limit_share", "{:.0f} %", 100),
+    ("speed", 9, "speedup", "{:.2f} x", 1),
 )
 LEGEND = (
     "real time: seconds of audio per second, clips of 0.7 to 8 s; p50, p95: latency of one 4-s "
@@ -32,48 +46,13 @@ LEGEND = (
 )
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "bench",
-        help="measure the speed of a checkpoint on this machine",
-        description="Measure every installed engine, each in its own process and in turns, next to "
-        "the transformers pipeline with the same weights. All engines are loaded at the same "
-        "time. Takes one to two minutes with the bundled checkpoint.",
-    )
-    add_options(parser, "--model")
-    parser.add_argument(
-        "--folders", nargs="+", default=[], metavar="FOLDER", help="exported folders, such as int8"
-    )
-    parser.add_argument(
-        "--runtimes",
-        metavar="NAME,NAME",
-        help="torch, openvino, onnx, transformers (its pipeline) (default: all installed)",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=1.5,
-        help="duration of each measurement (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=3,
-        help="number of measurements, of which the median is printed (default: %(default)s)",
-    )
-    add_options(parser, "--json")
-    parser.set_defaults(run=run)
-    return parser
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns 4 if no engine could run the checkpoint."""
     from emoser.bench import BenchOptions, run_bench
 
     names = None if options.runtimes is None else tuple(options.runtimes.split(","))
     plan = BenchOptions(
-        folders=tuple(options.folders),
+        folders=tuple(options.folders or ()),
         runtimes=names,
         **select(options, "model", "seconds", "rounds"),
     )
@@ -99,28 +78,19 @@ def _print_report(report: "BenchReport") -> None:
     )
     if not machine["bfloat16"]:
         print("bfloat16 is not measured: the processor has no native support")
-    print(COLUMNS.format(*HEADER))
+    cells = (f" {header:>{width}}" for header, width, *_ in COLUMNS)
+    print(f"{'engine':<13} {'dtype':<9}", *cells, sep="")
     for row in report.rows:
         print(_describe(row))
     print(LEGEND)
 
 
 def _describe(row: "BenchRow") -> str:
+    line = f"{row.runtime:<13} {row.dtype:<9}"
     if row.error is not None:
-        return f"{row.runtime:<13} {row.dtype:<9} {printable(row.error)}"
-    return COLUMNS.format(
-        row.runtime,
-        row.dtype,
-        _format(row.real_time, "{:.1f}"),
-        _format(row.clips_per_second, "{:.1f}"),
-        _format(row.latency_p50, "{:.1f}", 1000),
-        _format(row.latency_p95, "{:.1f}", 1000),
-        _format(row.first_seconds, "{:.2f}"),
-        _format(row.peak_mib, "{:.0f}"),
-        _format(row.limit_share, "{:.0f} %", 100),
-        _format(row.speedup, "{:.2f} x"),
-    )
-
-
-def _format(value: float | None, form: str, scale: float = 1.0) -> str:
-    return "-" if value is None else form.format(value * scale)
+        return f"{line} {printable(row.error)}"
+    for _, width, figure, form, factor in COLUMNS:
+        number = getattr(row, figure)
+        shown = "-" if number is None else form.format(number * factor)
+        line += f" {shown:>{width}}"
+    return line

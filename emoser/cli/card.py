@@ -3,34 +3,24 @@
 import argparse
 import json
 import sys
-from typing import Any
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
-from emoser.cli.options import add_options
+from emoser.cli.options import flag, shared, value
 from emoser.errors import CheckpointError
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "card",
-        help="print or write the model card of a checkpoint",
-        description="Print the model card of a checkpoint: its own card with completed "
-        "metadata, or a new one written from the files of the checkpoint. Faults of the card "
-        "are printed to standard error. No request is made, except to download the checkpoint "
-        "when MODEL is a Hub id.",
-    )
-    add_options(parser, "model", "--revision", "--json")
-    parser.add_argument("--name", help="name of the model in the card, such as owner/name")
-    parser.add_argument(
-        "--fresh", action="store_true", help="write a new text even if the card has one"
-    )
-    parser.add_argument(
-        "--write", action="store_true", help="write the card into the folder instead of printing it"
-    )
-    parser.set_defaults(run=run)
-    return parser
+HELP = "print or write the model card of a checkpoint"
+DESCRIPTION = (
+    "Print the model card of a checkpoint: its own card with completed metadata, or a new one "
+    "written from the files of the checkpoint. Faults of the card are printed to standard error. "
+    "No request is made, except to download the checkpoint when MODEL is a Hub id."
+)
+OPTIONS = {
+    **shared("model", "--revision", "--json"),
+    "--name": value("name of the model in the card, such as owner/name"),
+    "--fresh": flag("write a new text even if the card has one"),
+    "--write": flag("write the card into the folder instead of printing it"),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,11 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_own(checkpoint: CheckpointFiles) -> None:
-    """Refuse to write into the package or into the cache of the Hub.
-
-    Raises:
-        ValueError: If the checkpoint is in one of them.
-    """
+    """Refuse to write into the package or into the cache of the Hub."""
     bundled = checkpoint.folder.resolve().is_relative_to(BUNDLED)
     if bundled or checkpoint.revision is not None:
         raise ValueError(

@@ -2,28 +2,22 @@
 
 import argparse
 import json
-from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import add_options
+from emoser.cli.options import shared, value
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "convert",
-        help="write a checkpoint of any layout as safetensors",
-        description="Write a checkpoint of any layout as a folder of safetensors that emoser "
-        "loads, and transformers too if it has a class for the model. The folder is loaded "
-        "again and compared with the source before it appears.",
-    )
-    add_options(parser, "model", "folder", "--revision", "--overwrite", "--json")
-    parser.add_argument(
-        "--activation",
-        help="activation inside the head, if the layout does not state it: none, tanh, relu",
-    )
-    parser.set_defaults(run=run)
-    return parser
+HELP = "write a checkpoint of any layout as safetensors"
+DESCRIPTION = (
+    "Write a checkpoint of any layout as a folder of safetensors that emoser loads, and "
+    "transformers too if it has a class for the model. The folder is loaded again and compared "
+    "with the source before it appears."
+)
+OPTIONS = {
+    **shared("model", "folder", "--revision", "--overwrite", "--json"),
+    "--activation": value(
+        "activation inside the head, if the layout does not state it: none, tanh, relu"
+    ),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,12 +29,8 @@ def run(options: argparse.Namespace) -> int:
         checkpoint, options.folder, overwrite=options.overwrite, activation=options.activation
     )
     if options.json:
-        row = {
-            "folder": str(done.folder),
-            "source_layout": done.source_layout,
-            "layout": done.layout,
-            "max_difference": done.max_difference,
-        }
+        names = ("source_layout", "layout", "max_difference")
+        row = {"folder": str(done.folder), **{name: getattr(done, name) for name in names}}
         print(json.dumps(row))
     else:
         print(

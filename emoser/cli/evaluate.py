@@ -3,38 +3,27 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from emoser.cli.finetune import add_corpus_options, show_warnings
-from emoser.cli.options import add_options
+from emoser.cli.finetune import CORPUS, show_warnings
+from emoser.cli.options import flag, shared, value
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "evaluate",
-        help="score a checkpoint on labelled recordings",
-        description="Score a checkpoint on labelled recordings; with --against, two of them on "
-        "the same recordings.",
-    )
-    add_options(parser, "model")
-    add_corpus_options(parser)
-    parser.add_argument("--against", metavar="MODEL", help="a second model to compare with")
-    parser.add_argument("--split", help="score only this part of the corpus' own split")
-    parser.add_argument(
-        "--protocol",
-        default="not stated: whether the model was trained on these speakers is not known",
-        help="how the model and the recordings were chosen, in a sentence",
-    )
-    parser.add_argument(
-        "--only-known",
-        action="store_true",
-        help="leave out labels that the model lacks",
-    )
-    parser.add_argument("--output", type=Path, help="folder for report.md, report.json and picture")
-    add_options(parser, "--json")
-    parser.set_defaults(run=run)
-    return parser
+HELP = "score a checkpoint on labelled recordings"
+DESCRIPTION = (
+    "Score a checkpoint on labelled recordings; with --against, two of them on the same recordings."
+)
+OPTIONS = {
+    **shared("model"),
+    **CORPUS,
+    "--against": value("a second model to compare with", metavar="MODEL"),
+    "--split": value("score only this part of the corpus' own split"),
+    "--protocol": {
+        "default": "not stated: whether the model was trained on these speakers is not known",
+        "help": "how the model and the recordings were chosen, in a sentence",
+    },
+    "--only-known": flag("leave out labels that the model lacks"),
+    "--output": value("folder for report.md, report.json and picture", type=Path),
+    **shared("--json"),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,15 +42,11 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         write_report(evaluation, options.output, title=options.model)
     if options.json:
-        values = evaluation.to_dict()
-        values["comparison"] = None if comparison is None else comparison.to_dict()
-        print(json.dumps(values))
+        compared = None if comparison is None else comparison.to_dict()
+        print(json.dumps({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
-    print(f"protocol: {evaluation.protocol}")
-    for note in evaluation.notes:
-        print(note)
-    print(evaluation.report)
+    print(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report, sep="\n")
     print(
         f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
     )

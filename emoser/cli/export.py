@@ -2,33 +2,24 @@
 
 import argparse
 import json
-from typing import Any
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import add_options
+from emoser.cli.options import flag, select, shared, value
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "export",
-        help="write a checkpoint for ONNX Runtime or OpenVINO",
-        description="Write a checkpoint as a folder that runs without torch. emoser loads it "
-        "like any other (--model FOLDER). Its numbers are compared with those of the original "
-        "before the folder appears.",
-    )
-    add_options(parser, "model", "folder", "--revision", "--overwrite", "--json")
-    parser.add_argument("--to", default="onnx", help="onnx (default) or openvino")
-    parser.add_argument(
-        "--int8", action="store_true", help="8-bit integers; needs --calibrate and extra int8"
-    )
-    parser.add_argument(
-        "--calibrate",
-        metavar="FOLDER",
-        help="recordings to compare the numbers on; at least 100 for --int8",
-    )
-    parser.set_defaults(run=run)
-    return parser
+HELP = "write a checkpoint for ONNX Runtime or OpenVINO"
+DESCRIPTION = (
+    "Write a checkpoint as a folder that runs without torch. emoser loads it like any other "
+    "(--model FOLDER). Its numbers are compared with those of the original before the folder "
+    "appears."
+)
+OPTIONS = {
+    **shared("model", "folder", "--revision", "--overwrite", "--json"),
+    "--to": {"default": "onnx", "help": "onnx (default) or openvino"},
+    "--int8": flag("8-bit integers; needs --calibrate and extra int8"),
+    "--calibrate": value(
+        "recordings to compare the numbers on; at least 100 for --int8", metavar="FOLDER"
+    ),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,14 +27,8 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.model, revision=options.revision)
     from emoser.export import export
 
-    done = export(
-        checkpoint,
-        options.folder,
-        to=options.to,
-        int8=options.int8,
-        calibrate=options.calibrate,
-        overwrite=options.overwrite,
-    )
+    settings = select(options, "to", "int8", "calibrate", "overwrite")
+    done = export(checkpoint, options.folder, **settings)
     if options.json:
         print(json.dumps(done.to_dict()))
     else:

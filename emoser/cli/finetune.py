@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emoser.cli.options import MODEL_HELP, add_options
+from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -19,92 +19,48 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a GPU
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "finetune",
-        help="train on your own recordings",
-        description="Train on your own recordings: a CSV or JSONL table with the columns path "
-        "and label, and optionally speaker, split, start and end. Run the same command again to "
-        "resume an interrupted run.",
-    )
-    add_corpus_options(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the run")
-    parser.add_argument(
-        "--base",
-        default=DEFAULT_BASE,
-        help=f"encoder: {MODEL_HELP} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--mode",
-        default="partial",
-        choices=MODES,
-        help="parts of the encoder to train (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--split",
-        default="auto",
-        choices=("auto", "speakers", "column", "random"),
-        help="test set: whole speakers, the column split, or random clips (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only check whether the model can overfit 32 clips"
-    )
-    add_training_options(parser)
-    add_options(parser, "--json")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose recordings."""
-    parser.add_argument(
-        "corpus",
-        help="a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
+HELP = "train on your own recordings"
+DESCRIPTION = (
+    "Train on your own recordings: a CSV or JSONL table with the columns path and label, and "
+    "optionally speaker, split, start and end. Run the same command again to resume an "
+    "interrupted run."
+)
+CORPUS: Options = {
+    "corpus": value(
+        "a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
         "`datasets`, or, with --root, the name of a corpus: iemocap, ravdess, cremad, emodb, "
         "savee, tess, nemo, esd, meld, msp-podcast or jl",
-    )
-    parser.add_argument(
-        "--root", type=Path, help="folder of the named corpus, or of relative paths"
-    )
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change single settings."""
-    parser.add_argument("--epochs", type=int, help="passes over the training set")
-    parser.add_argument("--batch-size", type=int, help="clips per update")
-    parser.add_argument(
-        "--encoder-learning-rate", type=float, help="highest learning rate of the encoder"
-    )
-    parser.add_argument(
-        "--head-learning-rate", type=float, help="highest learning rate of the head"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, help="data type of matrix products")
-    parser.add_argument(
-        "--accumulation", type=int, help="parts that a batch is computed in, to save memory"
-    )
-    parser.add_argument(
-        "--recompute",
-        action="store_true",
-        default=None,
-        help="recompute activations, to save memory",
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", default=None, help="write a log for TensorBoard"
-    )
-    parser.add_argument("--seed", type=int, help="seed of the split, the order and the model")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-
-
-def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings given on the command line."""
-    names = (
-        "epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "precision",
-        "accumulation", "recompute", "tensorboard", "seed",
-    )  # fmt: skip
-    values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    ),
+    "--root": value("folder of the named corpus, or of relative paths", type=Path),
+}
+TRAINING: Options = {
+    "--epochs": value("passes over the training set", type=int),
+    "--batch-size": value("clips per update", type=int),
+    "--encoder-learning-rate": value("highest learning rate of the encoder", type=float),
+    "--head-learning-rate": value("highest learning rate of the head", type=float),
+    "--precision": value("data type of matrix products", choices=PRECISIONS),
+    "--accumulation": value("parts that a batch is computed in, to save memory", type=int),
+    "--recompute": {**flag("recompute activations, to save memory"), "default": None},
+    "--tensorboard": {**flag("write a log for TensorBoard"), "default": None},
+    "--seed": value("seed of the split, the order and the model", type=int),
+}
+"""Options that replace single settings of a `FinetuneConfig`."""
+DEVICE: Options = {"--device": {"default": "auto", "choices": ("auto", "cpu", "cuda")}}
+OPTIONS = {
+    **CORPUS,
+    "--output": value("folder of the run", required=True, type=Path),
+    "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
+    "--mode": value("parts of the encoder to train", "partial", choices=MODES),
+    "--split": value(
+        "test set: whole speakers, the column split, or random clips",
+        "auto",
+        choices=("auto", "speakers", "column", "random"),
+    ),
+    "--dry-run": flag("only check whether the model can overfit 32 clips"),
+    **TRAINING,
+    **DEVICE,
+    **shared("--json"),
+}
 
 
 def is_first_process() -> bool:
@@ -141,29 +97,23 @@ def run(options: argparse.Namespace) -> int:
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)
     suggested = suggest_settings(options.base, mode=options.mode)
-    config = suggested.replace(**changed_settings(options))
+    config = suggested.replace(**given(options, TRAINING))
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():
-        result = finetune(
-            utterances,
-            config=config,
-            output=options.output,
-            split=options.split,
-            device=options.device,
-        )
+        result = finetune(utterances, config=config, **select(options, "output", "split", "device"))
     if not is_first_process():
         return 0
     if options.json:
         print(json.dumps(result.to_dict()))
         return 0
-    report = result.evaluation.report
-    low, high = result.evaluation.uar_interval
-    interval = f"95 % interval over {result.evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
-    print(f"protocol: {result.evaluation.protocol}")
+    evaluation = result.evaluation
+    low, high = evaluation.uar_interval
+    interval = f"95 % interval over {evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
+    print(f"protocol: {evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
-    print(report)
-    print(f"UAR {100 * report.uar:.1f} % ({interval})")
+    print(evaluation.report)
+    print(f"UAR {100 * evaluation.report.uar:.1f} % ({interval})")
     print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
     return 0
 

@@ -5,15 +5,16 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from emoser.cli.options import (
     CLASSIFIER,
     JSON_LINES,
     TIMELINE,
-    add_options,
     open_classifier,
+    shared,
     timeline_arguments,
+    value,
 )
 from emoser.results.segments import Segment, clock
 from emoser.text import printable
@@ -24,36 +25,20 @@ if TYPE_CHECKING:
 BAR_WIDTH = 20
 NUM_SHOWN = 3  # labels in the status line
 CLEAR_LINE = "\r\x1b[2K"
-
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "listen",
-        help="print the emotions of live speech",
-        description="Print the emotions of the microphone, or of raw PCM from standard input: "
-        "ffmpeg -i rtsp://... -f s16le -ac 1 -ar 16000 - | emoser listen -",
-    )
-    parser.add_argument("file", nargs="?", metavar="-", help="read raw PCM from standard input")
-    add_options(parser, *CLASSIFIER, *TIMELINE)
-    parser.add_argument(
-        "--rate", type=int, default=16_000, help="sampling rate in Hz (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--sample-format",
-        default="s16le",
-        help="raw PCM: u8, s16le, s32le, f32le or f64le (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--channels",
-        type=int,
-        default=1,
-        help="raw PCM: number of channels to average (default: %(default)s)",
-    )
-    parser.add_argument("--microphone", help="name or number of the input device")
-    add_options(parser, "--json", help=JSON_LINES)
-    parser.set_defaults(run=run)
-    return parser
+HELP = "print the emotions of live speech"
+DESCRIPTION = (
+    "Print the emotions of the microphone, or of raw PCM from standard input: ffmpeg -i rtsp://... "
+    "-f s16le -ac 1 -ar 16000 - | emoser listen -"
+)
+OPTIONS = {
+    "file": value("read raw PCM from standard input", nargs="?", metavar="-"),
+    **shared(*CLASSIFIER, *TIMELINE),
+    "--rate": value("sampling rate in Hz", 16_000),
+    "--sample-format": value("raw PCM: u8, s16le, s32le, f32le or f64le", "s16le"),
+    "--channels": value("raw PCM: number of channels to average", 1),
+    "--microphone": value("name or number of the input device"),
+    "--json": JSON_LINES,
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             for block in blocks:
                 screen.show(stream.push(block))
         except KeyboardInterrupt:
-            screen.note("stopped")
+            screen.note(f"stopped at {clock(stream.seconds)}")
         screen.show(stream.flush())
         screen.close()
     return 0
@@ -103,45 +88,44 @@ class _Screen:
         self.stream = stream
         self.blocks = blocks
         self.as_json = as_json
-        self.status: TextIO | None = sys.stderr if sys.stderr.isatty() else None
 
     def show(self, segments: list[Segment]) -> None:
         """Print finished segments and update the status line."""
-        self._clear()
+        self._status(CLEAR_LINE)
         for segment in segments:
             line = json.dumps(segment.to_dict()) if self.as_json else printable(str(segment))
             print(line, flush=True)
-        if self.status is not None:
-            print(self._line(), end="", file=self.status, flush=True)
+        self._status(self._line())
 
     def note(self, text: str) -> None:
-        """Print a message to standard error."""
-        self._clear()
-        print(f"emoser: {text} at {clock(self.stream.seconds)}", file=sys.stderr)
+        """Print a message to standard error in place of the status line."""
+        self._status(CLEAR_LINE)
+        print(f"emoser: {text}", file=sys.stderr)
 
     def close(self) -> None:
         """Remove the status line and report lost blocks."""
-        self._clear()
         if self._num_dropped:
-            print(f"emoser: {self._num_dropped} blocks of audio were lost", file=sys.stderr)
+            self.note(f"{self._num_dropped} blocks of audio were lost")
+        else:
+            self._status(CLEAR_LINE)
 
     @property
     def _num_dropped(self) -> int:
         return int(getattr(self.blocks, "num_dropped", 0))  # reading a pipe drops nothing
 
-    def _clear(self) -> None:
-        if self.status is not None:
-            print(CLEAR_LINE, end="", file=self.status, flush=True)
+    def _status(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(text, end="", file=sys.stderr, flush=True)
 
     def _line(self) -> str:
-        latest = self.stream.latest
+        time, latest = clock(self.stream.seconds), self.stream.latest
         lost = f"  lost {self._num_dropped}" if self._num_dropped else ""
         if latest is None:
-            return f"{clock(self.stream.seconds)}  ...{lost}"
+            return f"{time}  ...{lost}"
         ranked = sorted(latest.scores.items(), key=lambda item: -item[1])[:NUM_SHOWN]
         ranked += (latest.dimensions or {}).items()
         if not ranked:
-            return f"{clock(self.stream.seconds)}  silence{lost}"
+            return f"{time}  silence{lost}"
         bar = "█" * round(BAR_WIDTH * min(max(ranked[0][1], 0.0), 1.0))
         names = "  ".join(f"{printable(label)} {score:.2f}" for label, score in ranked)
-        return f"{clock(self.stream.seconds)}  {bar:<{BAR_WIDTH}}  {names}{lost}"
+        return f"{time}  {bar:<{BAR_WIDTH}}  {names}{lost}"

@@ -7,29 +7,22 @@ from typing import Any
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.resolve import DEFAULT_MODEL, bundled_names, find_checkpoint
-from emoser.cli.options import JSON_LINES, add_options
+from emoser.cli.options import JSON_LINES
 from emoser.labels import canonical_labels
 
-Commands = Any  # argparse's own name for the object is private
-
-
-def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "models",
-        help="list the checkpoints that have a short name",
-        description="List the bundled checkpoints and the published ones that have a short name. "
-        "Entries of the catalog were compiled from cards and configurations and were not checked "
-        "against the live Hub.",
-    )
-    add_options(parser, "--json", help=JSON_LINES)
-    parser.set_defaults(run=run)
-    return parser
+HELP = "list the checkpoints that have a short name"
+DESCRIPTION = (
+    "List the bundled checkpoints and the published ones that have a short name. Entries of the "
+    "catalog were compiled from cards and configurations and were not checked against the live "
+    "Hub."
+)
+OPTIONS = {"--json": JSON_LINES}
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one line per checkpoint, or one JSON object."""
-    rows = [*_bundled_rows(), *({"kind": "catalog", **item.to_dict()} for item in CATALOG)]
+    rows = [_bundled_row(name) for name in bundled_names()]
+    rows += [{"kind": "catalog", **item.to_dict()} for item in CATALOG]
     if options.json:
         for row in [*rows, *_recipe_rows()]:
             print(json.dumps(row, ensure_ascii=False))
@@ -43,22 +36,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bundled_rows() -> list[dict[str, Any]]:
-    rows = []
-    for name in bundled_names():
-        files = find_checkpoint(name)
-        rows.append(
-            {
-                "kind": "bundled",
-                "name": name,
-                "labels": canonical_labels(read_labels(files)),
-                "encoder": files.config["emoser"]["encoder"],
-                "licence": files.licence,
-                "default": name == DEFAULT_MODEL,
-                "checked": True,
-            }
-        )
-    return rows
+def _bundled_row(name: str) -> dict[str, Any]:
+    files = find_checkpoint(name)
+    return {
+        "kind": "bundled",
+        "name": name,
+        "labels": canonical_labels(read_labels(files)),
+        "encoder": files.config["emoser"]["encoder"],
+        "licence": files.licence,
+        "default": name == DEFAULT_MODEL,
+        "checked": True,
+    }
 
 
 def _recipe_rows() -> list[dict[str, Any]]:

@@ -1,31 +1,30 @@
-"""The options that several commands share, and the library's arguments for them."""
+"""The options that several commands share, and the library's arguments for them.
+
+A table of options maps the name of each to the arguments of `ArgumentParser.add_argument`.
+"""
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.inference.options import (
-    DEFAULT_HOP_SECONDS,
-    DEFAULT_SMOOTHING,
-    DEFAULT_THRESHOLD,
-    DEFAULT_VAD,
-    DEFAULT_WINDOW_SECONDS,
-    VADS,
-)
+from emoser.inference.options import VADS, TimelineOptions
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
     from emoser.classifier import EmotionClassifier
 
-RUNTIME = ("--device", "--dtype", "--backend")
-CLASSIFIER = ("--model", *RUNTIME, "--labels")
-TIMELINE = ("--window", "--hop", "--smoothing", "--threshold", "--vad")
-MODEL_HELP = "bundled name, folder or Hub id"
-JSON_LINES = "print one JSON object per line"
-VAD_CHOICES = [str(name).lower() for name in VADS]
+Options: TypeAlias = Mapping[str, dict[str, Any]]
+
+
+class Group(NamedTuple):
+    """Options under a title of their own or, without a title, of which one may be given."""
+
+    options: Options
+    title: str | None = None
+    description: str | None = None
 
 
 def parse_channel(text: str) -> "Channel":
@@ -33,52 +32,78 @@ def parse_channel(text: str) -> "Channel":
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def _number(default: float, shown: str) -> dict[str, Any]:
-    return {"type": float, "default": default, "help": shown}
+def value(text: str, default: Any = None, **settings: Any) -> dict[str, Any]:
+    """An option with a value; a default gives it its type and is shown after its help text."""
+    if default is None:
+        return {"help": text, **settings}
+    shown = f"{text} (default: %(default)s)".lstrip()
+    return {"help": shown, "default": default, "type": type(default), **settings}
 
 
-SHARED: Mapping[str, Mapping[str, Any]] = {
-    "model": {"metavar": "MODEL", "help": MODEL_HELP},
-    "--revision": {"help": "branch, tag or commit of a Hub checkpoint"},
-    "folder": {"metavar": "FOLDER", "help": "output folder"},
-    "--overwrite": {"action": "store_true", "help": "replace an existing folder"},
-    "--model": {"default": DEFAULT_MODEL, "help": MODEL_HELP},
-    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps"},
-    "--dtype": {"default": "auto", "help": "auto, float32, bfloat16 or float16"},
-    "--backend": {"default": "auto", "help": "auto, torch, openvino or onnx"},
-    "--labels": {"help": "map to another label set: ekman, iemocap4 or valence3"},
-    "--channel": {
-        "type": parse_channel,
-        "default": "mix",
-        "help": "mix, left, right or a channel index",
-    },
-    "--window": _number(DEFAULT_WINDOW_SECONDS, "window length in seconds"),
-    "--hop": _number(DEFAULT_HOP_SECONDS, "seconds from one window to the next"),
-    "--smoothing": _number(DEFAULT_SMOOTHING, "lead in probability needed to change the emotion"),
-    "--threshold": _number(DEFAULT_THRESHOLD, "probability below which a segment is uncertain"),
-    "--vad": {"choices": VAD_CHOICES, "default": DEFAULT_VAD, "help": "voice activity detection"},
-    "--json": {"action": "store_true", "help": "print one JSON object"},
+def flag(text: str) -> dict[str, Any]:
+    """An option without a value."""
+    return {"action": "store_true", "help": text}
+
+
+RUNTIME = ("--device", "--dtype", "--backend")
+CLASSIFIER = ("--model", *RUNTIME, "--labels")
+TIMELINE = ("--window", "--hop", "--smoothing", "--threshold", "--vad")
+MODEL_HELP = "bundled name, folder or Hub id"
+JSON_LINES = flag("print one JSON object per line")
+VAD_CHOICES = [str(name).lower() for name in VADS]
+SHARED: Options = {
+    "model": value(MODEL_HELP, metavar="MODEL"),
+    "--revision": value("branch, tag or commit of a Hub checkpoint"),
+    "folder": value("output folder", metavar="FOLDER"),
+    "--overwrite": flag("replace an existing folder"),
+    "--model": value(MODEL_HELP, DEFAULT_MODEL),
+    "--device": value("auto, cpu, cuda, cuda:1 or mps", "auto"),
+    "--dtype": value("auto, float32, bfloat16 or float16", "auto"),
+    "--backend": value("auto, torch, openvino or onnx", "auto"),
+    "--labels": value("map to another label set: ekman, iemocap4 or valence3"),
+    "--channel": value("mix, left, right or a channel index", "mix", type=parse_channel),
+    "--window": value("window length in seconds", TimelineOptions.window_seconds),
+    "--hop": value("seconds from one window to the next", TimelineOptions.hop_seconds),
+    "--smoothing": value(
+        "lead in probability needed to change the emotion", TimelineOptions.smoothing
+    ),
+    "--threshold": value(
+        "probability below which a segment is uncertain", TimelineOptions.threshold
+    ),
+    "--vad": value("voice activity detection", TimelineOptions.vad, choices=VAD_CHOICES),
+    "--json": flag("print one JSON object"),
 }
 
 
-def add_options(parser: Any, *names: str, **changes: Any) -> None:
-    """Add shared options to a parser or a group of it.
+def shared(*names: str) -> Options:
+    """Some of the shared options."""
+    return {name: SHARED[name] for name in names}
 
-    Args:
-        parser: The parser of a command.
-        names: Keys of `SHARED`.
-        changes: Settings that replace those of `SHARED`.
-    """
-    for name in names:
-        settings = {**SHARED[name], **changes}
-        if "default" in settings:
-            settings["help"] += " (default: %(default)s)"
+
+def add_options(parser: Any, options: Options) -> None:
+    """Add options to a parser or a group of it."""
+    for name, settings in options.items():
         parser.add_argument(name, **settings)
+
+
+def add_groups(parser: argparse.ArgumentParser, groups: Iterable[Group]) -> None:
+    """Add groups of options to a parser."""
+    for group in groups:
+        if group.title is None:
+            add_options(parser.add_mutually_exclusive_group(), group.options)
+        else:
+            add_options(parser.add_argument_group(group.title, group.description), group.options)
 
 
 def select(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Some options as keyword arguments."""
     return {name: getattr(options, name) for name in names}
+
+
+def given(options: argparse.Namespace, table: Options) -> dict[str, Any]:
+    """The options of a table that have a value, as keyword arguments."""
+    values = select(options, *(name.lstrip("-").replace("-", "_") for name in table))
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def timeline_arguments(options: argparse.Namespace) -> dict[str, Any]:

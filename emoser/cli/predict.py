@@ -11,10 +11,13 @@ from typing import Any
 from emoser.cli.options import (
     CLASSIFIER,
     JSON_LINES,
-    add_options,
+    Group,
+    flag,
     open_classifier,
     open_source,
     select,
+    shared,
+    value,
 )
 from emoser.errors import AudioError, EmoserError
 from emoser.results.rows import as_csv, as_line, as_row, csv_header
@@ -27,55 +30,48 @@ JOB_OPTIONS = (
 )  # fmt: skip
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "predict",
-        help="print the emotion of recordings",
-        description="Print the emotion of recordings. If a recording cannot be read, its row "
-        "holds the error, and the command exits with code 3 after the last recording.",
-    )
-    parser.add_argument(
-        "files",
+def _positive_int(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+HELP = "print the emotion of recordings"
+DESCRIPTION = (
+    "Print the emotion of recordings. If a recording cannot be read, its row holds the error, and "
+    "the command exits with code 3 after the last recording."
+)
+OPTIONS = {
+    "files": value(
+        "an audio file, a folder, a glob pattern, or - for standard input",
         nargs="+",
         metavar="FILE",
-        help="an audio file, a folder, a glob pattern, or - for standard input",
-    )
-    add_options(parser, *CLASSIFIER, "--channel")
-    parser.add_argument("--top-k", type=_positive_int, help="print the K most probable labels")
-    parser.add_argument(
-        "--batch-seconds", type=float, help="seconds of audio per batch, including padding"
-    )
-    form = parser.add_mutually_exclusive_group()
-    add_options(form, "--json", help=JSON_LINES)
-    form.add_argument("--csv", action="store_true", help="print CSV with a header")
-    _add_folder_options(parser)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_folder_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "large folders",
-        "With --output, FILE is one folder. Repeat the command to resume an interrupted run.",
-    )
-    group.add_argument("--output", help="write rows to a .jsonl, .csv or .parquet file")
-    group.add_argument(
-        "--shard",
-        default="1/1",
-        metavar="I/N",
-        help="process the I-th of N shards (default: %(default)s)",
-    )
-    group.add_argument(
-        "--engine", default="local", help="local, or ray for Ray Data (default: %(default)s)"
-    )
-    group.add_argument(
-        "--actors",
+    ),
+    **shared(*CLASSIFIER, "--channel"),
+    "--top-k": value("print the K most probable labels", type=_positive_int),
+    "--batch-seconds": value("seconds of audio per batch, including padding", type=float),
+}
+FORMATS = {"--json": JSON_LINES, "--csv": flag("print CSV with a header")}
+FOLDER = {
+    "--output": value("write rows to a .jsonl, .csv or .parquet file"),
+    "--shard": value("process the I-th of N shards", "1/1", metavar="I/N"),
+    "--engine": value("local, or ray for Ray Data", "local"),
+    "--actors": value(
+        "number of Ray actors (default: as many as fit)",
         type=_positive_int,
         dest="num_actors",
         metavar="N",
-        help="number of Ray actors (default: as many as fit)",
-    )
+    ),
+}
+GROUPS = (
+    Group(FORMATS),
+    Group(
+        FOLDER,
+        "large folders",
+        "With --output, FILE is one folder. Repeat the command to resume an interrupted run.",
+    ),
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -110,11 +106,8 @@ def _run_folder(options: argparse.Namespace) -> int:
             "--output takes one folder and cannot be combined with --json, --csv or --top-k; the "
             "format follows from the suffix of the output file"
         )
-    job = BulkJob(
-        folder=options.files[0],
-        shard=parse_shard(options.shard),
-        **select(options, *JOB_OPTIONS),
-    )
+    shard = parse_shard(options.shard)
+    job = BulkJob(folder=options.files[0], shard=shard, **select(options, *JOB_OPTIONS))
     summary = predict_folder(job, progress=True)
     before = f", {summary.num_before} of them before" if summary.num_before else ""
     failed = f", {summary.num_errors} could not be read" if summary.num_errors else ""
@@ -157,10 +150,3 @@ def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Se
     return lambda name, result: print(
         as_line(name, result, width=width, labels=labels, top_k=options.top_k)
     )
-
-
-def _positive_int(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value

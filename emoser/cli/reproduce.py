@@ -3,78 +3,48 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from emoser.cli.finetune import (
-    add_training_options,
-    changed_settings,
-    is_first_process,
-    resumable,
-    show_warnings,
-)
-from emoser.cli.options import add_options
+from emoser.cli.finetune import DEVICE, TRAINING, is_first_process, resumable, show_warnings
+from emoser.cli.options import flag, given, select, shared, value
 from emoser.finetune.settings import HEADS, PADDINGS
 
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "reproduce",
-        help="run an experiment of arXiv 2111.02735",
-        description="Run all folds or seeds of an experiment of arXiv 2111.02735. Run the same "
-        "command again to resume an interrupted experiment.",
-    )
-    parser.add_argument(
-        "recipe", help="EF, PF or Frozen with an encoder, such as PF-hbt-large or EF-w2v-base-960h"
-    )
-    parser.add_argument(
-        "--corpus", action="append", required=True, help="name of a corpus; may be repeated"
-    )
-    parser.add_argument(
-        "--root",
-        action="append",
-        required=True,
-        type=Path,
-        help="folder of the corpus; one per corpus",
-    )
-    parser.add_argument(
-        "--setting",
-        default="si",
+HELP = "run an experiment of arXiv 2111.02735"
+DESCRIPTION = (
+    "Run all folds or seeds of an experiment of arXiv 2111.02735. Run the same command again to "
+    "resume an interrupted experiment."
+)
+CHANGES = {
+    "--base": value("another encoder: folder or Hub id"),
+    "--wrapper": value("treatment of padding", choices=PADDINGS),
+    "--head": value("another head", choices=HEADS),
+}
+OPTIONS = {
+    "recipe": value("EF, PF or Frozen with an encoder, such as PF-hbt-large or EF-w2v-base-960h"),
+    "--corpus": value("name of a corpus; may be repeated", action="append", required=True),
+    "--root": value(
+        "folder of the corpus; one per corpus", action="append", required=True, type=Path
+    ),
+    "--setting": value(
+        "speaker-independent, speaker-dependent, session folds, ...",
+        "si",
         choices=("si", "sd", "superb", "speakers", "groups"),
-        help="speaker-independent, speaker-dependent, session folds, ... (default: %(default)s)",
-    )
-    _add_choices(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the experiment")
-    add_training_options(parser)
-    add_options(parser, "--json")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change the recipe or select recordings."""
-    parser.add_argument("--labels", help="labels to keep, separated by commas")
-    parser.add_argument("--base", help="another encoder: folder or Hub id")
-    parser.add_argument("--wrapper", choices=PADDINGS, help="treatment of padding")
-    parser.add_argument("--head", choices=HEADS, help="another head")
-    parser.add_argument(
-        "--native",
-        action="store_true",
-        help="without output norm, so that transformers loads the result",
-    )
-    parser.add_argument(
-        "--speakers",
-        default="name",
+    ),
+    "--labels": value("labels to keep, separated by commas"),
+    **CHANGES,
+    "--native": flag("without output norm, so that transformers loads the result"),
+    "--speakers": value(
+        "IEMOCAP: true speakers, or those of the authors' code",
+        "name",
         choices=("name", "upstream"),
-        help="IEMOCAP: true speakers, or those of the authors' code (default: %(default)s)",
-    )
-    parser.add_argument("--improvised", action="store_true", help="leave out scripted dialogues")
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="number of seeds of sd (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--folds", type=int, default=5, help="number of folds of groups (default: %(default)s)"
-    )
+    ),
+    "--improvised": flag("leave out scripted dialogues"),
+    "--seeds": value("number of seeds of sd", 5),
+    "--folds": value("number of folds of groups", 5),
+    "--output": value("folder of the experiment", required=True, type=Path),
+    **TRAINING,
+    **DEVICE,
+    **shared("--json"),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,24 +55,21 @@ def run(options: argparse.Namespace) -> int:
     show_warnings()
     if options.recipe not in RECIPES:
         raise ValueError(f"recipe is {options.recipe!r}, allowed are {', '.join(RECIPES)}")
-    changes = {name: getattr(options, name) for name in ("base", "wrapper", "head")}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = given(options, {**TRAINING, **CHANGES})
     changes |= {"output_norm": False} if options.native else {}
-    config = RECIPES[options.recipe].replace(**changed_settings(options), **changes)
     experiment = Experiment(
-        recipe=options.recipe,
-        setting=options.setting,
         corpora=tuple(options.corpus),
         roots=tuple(options.root),
         labels=tuple(options.labels.split(",")) if options.labels else (),
-        speakers=options.speakers,
-        improvised=options.improvised,
         num_seeds=options.seeds,
         num_folds=options.folds,
+        **select(options, "recipe", "setting", "speakers", "improvised"),
     )
     with resumable():
         result, table = reproduce(
-            experiment, config=config, output=options.output, device=options.device
+            experiment,
+            config=RECIPES[options.recipe].replace(**changes),
+            **select(options, "output", "device"),
         )
     if is_first_process():
         print(json.dumps(result.to_dict()) if options.json else table)

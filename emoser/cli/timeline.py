@@ -3,15 +3,19 @@
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emoser.cli.options import (
     CLASSIFIER,
+    SHARED,
     TIMELINE,
-    add_options,
+    Group,
     open_classifier,
     open_source,
+    parse_channel,
+    shared,
     timeline_arguments,
+    value,
 )
 from emoser.text import printable
 
@@ -28,32 +32,25 @@ WRITERS: Mapping[str, "Callable[[Timeline], str]"] = {
     "textgrid": lambda timeline: timeline.to_textgrid(),
     "audacity": lambda timeline: timeline.to_audacity(),
 }
-
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the sub-command to a parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "timeline",
-        help="print the emotions of a long recording over time",
-        description="Print the emotions of a recording over time. Recordings of any length are "
-        "processed in constant memory.",
-    )
-    parser.add_argument("file", metavar="FILE", help="an audio file, or - for standard input")
-    add_options(parser, *CLASSIFIER, *TIMELINE)
-    add_options(
-        parser, "--channel", help="mix, left, right, a channel index, or each for every channel"
-    )
-    parser.add_argument("--plot", metavar="IMAGE", help="draw a .png, .svg or .pdf picture")
-    parser.add_argument(
-        "--theme",
-        default="light",
-        help="theme of the picture: light or dark (default: %(default)s)",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--format", choices=WRITERS, default="text", help="(default: %(default)s)")
-    add_options(form, "--json", dest="format", action="store_const", const="json")
-    parser.set_defaults(run=run)
-    return parser
+HELP = "print the emotions of a long recording over time"
+DESCRIPTION = (
+    "Print the emotions of a recording over time. Recordings of any length are processed in "
+    "constant memory."
+)
+OPTIONS = {
+    "file": value("an audio file, or - for standard input", metavar="FILE"),
+    **shared(*CLASSIFIER, *TIMELINE),
+    "--channel": value(
+        "mix, left, right, a channel index, or each for every channel", "mix", type=parse_channel
+    ),
+    "--plot": value("draw a .png, .svg or .pdf picture", metavar="IMAGE"),
+    "--theme": value("theme of the picture: light or dark", "light"),
+}
+FORMATS = {
+    "--format": value("", "text", choices=WRITERS),
+    "--json": {**SHARED["--json"], "dest": "format", "action": "store_const", "const": "json"},
+}
+GROUPS = (Group(FORMATS),)
 
 
 def run(options: argparse.Namespace) -> int:

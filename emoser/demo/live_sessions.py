@@ -8,14 +8,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.demo.rendering import render_live
-from emoser.results.prediction import Prediction
 from emoser.results.segments import Segment
 from emoser.streaming import EmotionStream
 
@@ -32,8 +30,7 @@ SAMPLING_RATES = (8_000, 192_000)  # lowest and highest, in Hz
 OpenClassifier: TypeAlias = Callable[[str], "EmotionClassifier"]
 
 
-@dataclass(frozen=True)
-class LiveChunk:
+class LiveChunk(NamedTuple):
     """A message of the page: the audio since the previous message.
 
     Attributes:
@@ -49,96 +46,59 @@ class LiveChunk:
     model: str
     sampling_rate: int
     samples: npt.NDArray[np.int16]
-    lost: int = 0
-    last: bool = False
+    lost: int
+    last: bool
 
-    def __post_init__(self) -> None:
-        """Validate the message.
 
-        Raises:
-            ValueError: If the sampling rate, the amount of audio or a name is out of range.
-        """
-        low, high = SAMPLING_RATES
-        if not low <= self.sampling_rate <= high:
-            raise ValueError(
-                f"the sampling rate of the microphone is {self.sampling_rate} Hz; "
-                f"it must be between {low} and {high} Hz"
-            )
-        if not self.session or not self.model:
-            raise ValueError("the session or the model has no name; choose a model")
-        if len(self.samples) > MAX_SECONDS * self.sampling_rate or self.lost < 0:
-            raise ValueError(
-                f"a message must hold 0 to {MAX_SECONDS:g} s of audio; reload the page"
-            )
+def read_chunk(message: Any) -> LiveChunk:
+    """Read a JSON message of the page, with its samples in base64.
 
-    @classmethod
-    def from_message(cls, message: Any) -> "LiveChunk":
-        """Read a JSON message of the page, with its samples in base64.
+    Raises:
+        ValueError: If it is invalid, or a number is out of range.
 
-        Raises:
-            ValueError: If it is invalid.
-
-        Example:
-            >>> message = {"session": "a", "model": "emoser-tiny", "samplingRate": 8000}
-            >>> message.update(samples="AQA=", lost=0, last=False)
-            >>> LiveChunk.from_message(message).samples.tolist()
-            [1]
-        """
-        try:
-            samples = np.frombuffer(base64.b64decode(message["samples"], validate=True), "<i2")
-            sampling_rate, lost = int(message["samplingRate"]), int(message["lost"])
-            session, model = str(message["session"]), str(message["model"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the page sent an invalid message ({error}); reload it") from error
-        return cls(session, model, sampling_rate, samples, lost, last=bool(message.get("last")))
+    Example:
+        >>> message = {"session": "a", "model": "emoser-tiny", "samplingRate": 8000}
+        >>> read_chunk({**message, "samples": "AQA=", "lost": 0, "last": False}).samples.tolist()
+        [1]
+    """
+    try:
+        samples = np.frombuffer(base64.b64decode(message["samples"], validate=True), "<i2")
+        rate, lost = int(message["samplingRate"]), int(message["lost"])
+        session, model = str(message["session"]), str(message["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the page sent an invalid message ({error}); reload it") from error
+    low, high = SAMPLING_RATES
+    if not low <= rate <= high:
+        raise ValueError(
+            f"the sampling rate of the microphone is {rate} Hz; it must be between {low} and "
+            f"{high} Hz"
+        )
+    if not session or not model:
+        raise ValueError("the session or the model has no name; choose a model")
+    if len(samples) > MAX_SECONDS * rate or lost < 0:
+        raise ValueError(f"a message must hold 0 to {MAX_SECONDS:g} s of audio; reload the page")
+    return LiveChunk(session, model, rate, samples, lost, last=bool(message.get("last")))
 
 
 class LiveSession:
-    """A microphone that is on.
-
-    Args:
-        classifier: The model.
-        sampling_rate: Sampling rate of the chunks in Hz.
-
-    Example:
-        >>> from emoser.classifier import EmotionClassifier
-        >>> session = LiveSession(EmotionClassifier.from_pretrained(), sampling_rate=16_000)
-        >>> "0:02.00 analysed" in session.push(np.zeros(32_000, np.float32))
-        True
-    """
+    """A microphone that is on: its stream and the finished segments."""
 
     def __init__(self, classifier: "EmotionClassifier", *, sampling_rate: int) -> None:
-        self.last_used = time.monotonic()
-        self._model = classifier.info.name
+        self.last_used = 0.0
         self._stream = EmotionStream(
             classifier, sampling_rate=sampling_rate, hop_seconds=HOP_SECONDS
         )
         self._segments: deque[Segment] = deque(maxlen=NUM_SHOWN)
 
-    def push(self, samples: npt.NDArray[Any]) -> str:
-        """Analyse the next samples, (T,)."""
+    def push(self, chunk: LiveChunk) -> str:
+        """Analyse a chunk, preceded by silence for the audio that was lost."""
         self.last_used = time.monotonic()
-        self._segments.extend(self._stream.push(samples))
-        return self._render()
-
-    def finish(self) -> str:
-        """Analyse the end of the stream."""
-        self._segments.extend(self._stream.flush())
-        return self._render()
-
-    def _render(self) -> str:
-        latest, live = self._stream.latest, None
-        if latest is not None:
-            label = max(latest.scores, key=latest.scores.__getitem__) if latest.scores else None
-            live = Prediction(
-                label=label,
-                score=None if label is None else latest.scores[label],
-                scores=latest.scores,
-                dimensions=latest.dimensions,
-                duration=latest.end - latest.start,
-                model=self._model,
-            )
-        return render_live(live, tuple(self._segments), self._stream.seconds)
+        num_lost = min(chunk.lost, round(MAX_SECONDS * chunk.sampling_rate))
+        silence = np.zeros(num_lost, np.int16)
+        self._segments.extend(self._stream.push(np.concatenate([silence, chunk.samples])))
+        if chunk.last:
+            self._segments.extend(self._stream.flush())
+        return render_live(self._stream.latest, tuple(self._segments), self._stream.seconds)
 
 
 class LiveSessions:
@@ -167,12 +127,10 @@ class LiveSessions:
             if session is None:
                 classifier = self._open_classifier(chunk.model)
                 session = LiveSession(classifier, sampling_rate=chunk.sampling_rate)
-            num_lost = min(chunk.lost, round(MAX_SECONDS * chunk.sampling_rate))
-            page = session.push(np.concatenate([np.zeros(num_lost, np.int16), chunk.samples]))
-            if chunk.last:
-                return session.finish()
-            self._sessions[chunk.session] = session
-            self._drop_idle()
+            page = session.push(chunk)
+            if not chunk.last:
+                self._sessions[chunk.session] = session
+                self._drop_idle()
             return page
 
     def _drop_idle(self) -> None:

@@ -9,12 +9,12 @@ import html
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from emoser.demo.uploads import ProgressFile, ReportProgress
 from emoser.results.prediction import Prediction
-from emoser.results.segments import Segment, clock
+from emoser.results.segments import Segment, TimelineWindow, clock
 from emoser.results.svg import draw_scores, draw_track
 from emoser.results.timeline import Timeline
 
@@ -39,14 +39,9 @@ QUALITY: Mapping[str, str] = {
 """Explanation of each quality flag."""
 
 
-class Analysis(NamedTuple):
-    """The results for a recording."""
-
-    prediction: Prediction
-    timeline: Timeline
-
-
-def analyse_file(path: Path, classifier: "EmotionClassifier", report: ReportProgress) -> Analysis:
+def analyse_file(
+    path: Path, classifier: "EmotionClassifier", report: ReportProgress
+) -> tuple[Prediction, Timeline]:
     """Predict a file as a whole and over time, in constant memory.
 
     Args:
@@ -63,23 +58,17 @@ def analyse_file(path: Path, classifier: "EmotionClassifier", report: ReportProg
         ProgressFile(path, lambda share: report(share * PREDICTION_SHARE)) as whole,
         ProgressFile(path, lambda share: report(PREDICTION_SHARE + share * rest)) as windows,
     ):
-        return Analysis(classifier.predict(whole), classifier.timeline(windows))
+        return classifier.predict(whole), classifier.timeline(windows)
 
 
-def render_analysis(analysis: Analysis, path: Path) -> str:
-    """Label, scores, flags, player, waveform, segments and downloads of a recording.
-
-    Args:
-        analysis: Its results.
-        path: The file to play.
-    """
-    prediction, timeline = analysis
+def render_analysis(prediction: Prediction, timeline: Timeline, path: Path) -> str:
+    """Label, scores, flags, player, waveform, segments and downloads of a recording."""
     facts = f"{prediction.source}, {clock(prediction.duration)}, model {prediction.model}"
     return _guard(
         f'<section class="emoser-result" aria-label="Result">{_headline(prediction)}'
         f'<p class="emoser-facts">{html.escape(facts)}</p>{_scores(prediction)}'
         f"{_flags(prediction)}<h3>Over time</h3>{_player(path)}"
-        f"{_picture(timeline)}{_table(timeline)}{_downloads(analysis)}</section>"
+        f"{_picture(timeline)}{_table(timeline)}{_downloads(prediction, timeline)}</section>"
     )
 
 
@@ -88,20 +77,24 @@ def render_error(error: Exception) -> str:
     return _guard(f'<p class="emoser-error" role="alert">{html.escape(str(error))}</p>')
 
 
-def render_live(live: Prediction | None, segments: tuple[Segment, ...], seconds: float) -> str:
+def render_live(
+    window: TimelineWindow | None, segments: tuple[Segment, ...], seconds: float
+) -> str:
     """The current result of a live session and its finished segments.
 
     Args:
-        live: The result of the last window; None if there is none yet.
+        window: The last window; None if there is none yet.
         segments: Finished segments in their order.
         seconds: Duration of the audio so far.
     """
     rows = "".join(f"<li>{html.escape(str(segment))}</li>" for segment in reversed(segments))
     finished = f'<ol class="emoser-segments" role="log" reversed>{rows}</ol>' if rows else ""
-    now = '<p class="emoser-label">listening</p>'
-    if live is not None:
-        has_speech = bool(live.scores or live.dimensions)
-        now = _headline(live) + (_scores(live) if has_speech else "")
+    now = f'<p class="emoser-label">{"listening" if window is None else "silence"}</p>'
+    if window is not None and (window.scores or window.dimensions):
+        live = Prediction.from_scores(
+            window.scores, duration=window.end - window.start, dimensions=window.dimensions
+        )
+        now = _headline(live) + _scores(live)
     return _guard(
         f'<section class="emoser-result" aria-label="Live">{now}'
         f'<p class="emoser-facts">{clock(seconds)} analysed</p>{finished}</section>'
@@ -111,7 +104,7 @@ def render_live(live: Prediction | None, segments: tuple[Segment, ...], seconds:
 def _headline(prediction: Prediction) -> str:
     if prediction.label is None:
         values = ", ".join(f"{k} {v:.2f}" for k, v in (prediction.dimensions or {}).items())
-        return f'<p class="emoser-label">{html.escape(values) or "silence"}</p>'
+        return f'<p class="emoser-label">{html.escape(values)}</p>'
     name = html.escape(prediction.label)
     return f'<p class="emoser-label" role="status"><b>{name}</b> {prediction.score:.2f}</p>'
 
@@ -154,12 +147,11 @@ def _table(timeline: Timeline) -> str:
     )
 
 
-def _downloads(analysis: Analysis) -> str:
-    stem = PurePath(analysis.prediction.source).stem or "recording"
-    whole = {name: value.to_dict() for name, value in analysis._asdict().items()}
+def _downloads(prediction: Prediction, timeline: Timeline) -> str:
+    stem = PurePath(prediction.source).stem or "recording"
+    whole = {"prediction": prediction.to_dict(), "timeline": timeline.to_dict()}
     links = [_link(f"{stem}.json", "application/json", json.dumps(whole, indent=1), "JSON")]
-    subtitles = analysis.timeline.to_srt()
-    if subtitles:
+    if subtitles := timeline.to_srt():
         links.append(_link(f"{stem}.srt", "application/x-subrip", subtitles, "subtitles (SRT)"))
     return f'<p class="emoser-downloads">{"".join(links)}</p>'
 
@@ -174,6 +166,4 @@ def _link(name: str, kind: str, text: str, shown: str) -> str:
 
 def _guard(page: str) -> str:
     """Escape the characters that template languages would interpret."""
-    for character in "{}$`":
-        page = page.replace(character, f"&#{ord(character)};")
-    return page
+    return page.translate({ord(character): f"&#{ord(character)};" for character in "{}$`"})

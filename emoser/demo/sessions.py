@@ -6,24 +6,72 @@ identified by the name of their session.
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from emoser.demo.live_sessions import LiveChunk, LiveSessions
-from emoser.demo.model_cache import ModelCache
+from emoser.checkpoints.catalog import CATALOG
+from emoser.checkpoints.resolve import bundled_names
+from emoser.classifier import EmotionClassifier
+from emoser.demo.live_sessions import LiveSessions, read_chunk
 from emoser.demo.rendering import analyse_file, render_analysis, render_error
 from emoser.demo.uploads import Uploads
-from emoser.errors import EmoserError
+from emoser.errors import CheckpointError, EmoserError
 
 if TYPE_CHECKING:
     from emoser.demo import DemoOptions
 
+MAX_MODELS = 2  # in memory; large ones take gigabytes
 CLOSE_SECONDS = 20.0  # to wait for the batch that a model is working on
 ERRORS = (EmoserError, OSError, ValueError)
 """Raised by the library with a message for users; anything else is a bug and not handled."""
 
 ShowProgress: TypeAlias = Callable[[float], object]
 """Shows a visitor the completed share, in [0, 1]."""
+
+
+class ModelCache:
+    """Loads models by name and keeps the most recently used ones; safe for use by threads.
+
+    Example:
+        >>> from emoser.demo import DemoOptions
+        >>> cache = ModelCache(DemoOptions())
+        >>> cache.names
+        ('emoser-small',)
+        >>> cache.open("emoser-small") is cache.open("emoser-small")
+        True
+    """
+
+    def __init__(self, options: "DemoOptions") -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        engine: dict[str, Any] = {
+            "device": options.device,
+            "dtype": options.dtype,
+            "backend": options.backend,
+        }
+        self._load = lru_cache(MAX_MODELS)(partial(EmotionClassifier.from_pretrained, **engine))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models of the options and, if any model is allowed, the bundled and catalog ones."""
+        known: tuple[str, ...] = ()
+        if self._options.any_model:
+            known = (*bundled_names(), *(entry.name for entry in CATALOG))
+        return tuple(dict.fromkeys((*self._options.models, *known)))
+
+    def open(self, name: str) -> EmotionClassifier:
+        """The classifier of that name, loaded if necessary.
+
+        Raises:
+            CheckpointError: If visitors may not choose it, or it cannot be loaded.
+            HubError: If it cannot be downloaded.
+        """
+        if not self._options.any_model and name not in self._options.models:
+            allowed = ", ".join(self._options.models)
+            raise CheckpointError(f"model {name!r} is not available here; choose one of {allowed}")
+        with self._lock:
+            return self._load(name)
 
 
 class Sessions:
@@ -70,8 +118,8 @@ class Sessions:
         try:
             with self._busy:
                 report(0.0)
-                analysis = analyse_file(path, self.models.open(model), report)
-            page = render_analysis(analysis, path)
+                results = analyse_file(path, self.models.open(model), report)
+            page = render_analysis(*results, path)
         except ERRORS as error:
             page = render_error(error)
         return page if is_current() else ""
@@ -84,7 +132,7 @@ class Sessions:
     def push_live(self, message: Any) -> str:
         """Analyse the next chunk of a live microphone."""
         try:
-            return self.live.push(LiveChunk.from_message(message))
+            return self.live.push(read_chunk(message))
         except ERRORS as error:
             return render_error(error)
 

@@ -15,16 +15,17 @@ from emoser.finetune.settings import (
     OptimisationSettings,
     RunSettings,
     ScheduleSettings,
+    Settings,
     refuse,
 )
 
 __all__ = ["Augmentation", "FinetuneConfig"]
 
 WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
-TEACHING = ("distillation_weight", "distillation_temperature")  # only used with teachers
+WITH_TEACHERS = ("distillation_weight", "distillation_temperature")
 LATER = ("num_layers", "final_norm", "normalization", "layer_decay", "pretrained_share")
 """Settings that saved states may lack: without influence on the identity at their defaults."""
-GROUPS: Mapping[str, type] = {
+GROUPS: Mapping[str, type[Settings]] = {
     "model": ModelSettings,
     "data": DataSettings,
     "optimisation": OptimisationSettings,
@@ -49,8 +50,7 @@ class FinetuneConfig:
     over that of a group. `replace`, `dataclasses.replace` and saved JSON take both forms.
 
     Attributes:
-        base: Where the encoder comes from: a Hub id, a folder or a bundled name; empty if `train`
-            is given a model.
+        base: Hub id, folder or bundled name of the encoder; empty if `train` is given a model.
         model: Head, padding, and which parts are trained.
         data: Batches, sampling, crops and augmentation.
         optimisation: Loss, optimizer and learning rates.
@@ -78,20 +78,20 @@ class FinetuneConfig:
 
     def __init__(self, base: str = "", **settings: Any) -> None:
         values: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-        flat: dict[str, Any] = {}
-        unknown = []
+        flat = {}
         for name in sorted(settings):  # `_schedule` comes before what replaces it
             value, group = settings[name], name.removeprefix("_")
-            if group in GROUPS and isinstance(value, GROUPS[group]):
-                values[group] |= vars(value)
-            elif name in GROUPS and isinstance(value, Mapping):
-                values[group] |= value
-                known = {item.name for item in fields(GROUPS[group])}
-                unknown += [key for key in value if key not in known]
-            elif name in FLAT_NAMES:
-                flat[name] = value
+            if group in GROUPS and isinstance(value, (GROUPS[group], Mapping)):
+                values[group] |= value if isinstance(value, Mapping) else vars(value)
             else:
-                unknown.append(name)
+                flat[name] = value
+        unknown = [name for name in flat if name not in FLAT_NAMES]
+        unknown += [
+            key
+            for group, known in values.items()
+            for key in known
+            if key not in GROUPS[group].__dataclass_fields__
+        ]
         if unknown:
             raise TypeError("; ".join(map(_describe_unknown, unknown)))
         for name, value in flat.items():
@@ -110,14 +110,9 @@ class FinetuneConfig:
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults, by their flat names."""
-        ours, usual = self.flat(), type(self)().flat()
-        shown = [repr(self.base)] if self.base else []
-        shown += [
-            f"{name}={value!r}"
-            for name, value in ours.items()
-            if name != "base" and value != usual[name]
-        ]
-        return f"FinetuneConfig({', '.join(shown)})"
+        usual = type(self)(self.base).flat()
+        shown = [f"{name}={value!r}" for name, value in self.flat().items() if value != usual[name]]
+        return f"FinetuneConfig({', '.join([repr(self.base)] * bool(self.base) + shown)})"
 
     if not TYPE_CHECKING:
 
@@ -177,18 +172,9 @@ class FinetuneConfig:
             True
         """
         ours, usual = self.flat(), type(self)().flat()
-        left_out = {*WITHOUT_EFFECT, *TEACHING}
+        left_out = {*WITHOUT_EFFECT, *WITH_TEACHERS}
         left_out |= {name for name in LATER if ours[name] == usual[name]}
         return {name: value for name, value in ours.items() if name not in left_out}
-
-    def teaching(self) -> dict[str, Any]:
-        """The values that determine how teachers are followed.
-
-        Example:
-            >>> FinetuneConfig("emoser-tiny").teaching()["distillation_temperature"]
-            2.0
-        """
-        return {name: value for name, value in self.flat().items() if name in TEACHING}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FinetuneConfig":

@@ -23,56 +23,54 @@ PAPER_RESULTS: Mapping[tuple[str, str], tuple[float, str]] = {
 }
 """Accuracy in per cent on IEMOCAP by recipe and setting, and its source."""
 
-PAPER = FinetuneConfig(
-    head_bias=False,
-    output_norm=True,
+_COMMON = FinetuneConfig(
     masking=False,
-    epochs=30,
-    batch_size=4,
     encoder_learning_rate=1e-5,
     head_learning_rate=1e-4,
     optimizer="adam",
     betas=(0.9, 0.999),
-    schedule="newbob",
     warmup=0.0,
-    max_grad_norm=5.0,
     selection="accuracy",
     crop_seconds=None,
     augmentation=Augmentation.off(),
+)
+
+PAPER = _COMMON.replace(
+    head_bias=False,
+    output_norm=True,
+    epochs=30,
+    batch_size=4,
+    schedule="newbob",
+    max_grad_norm=5.0,
     seed=1993,
 )
 """The authors' settings; each recipe adds an encoder and a mode."""
 
-SUPERB = FinetuneConfig(
+SUPERB = _COMMON.replace(
     head="projector",
     layer_mix=True,
-    masking=False,
     epochs=217,  # 30,000 steps of 32 clips on four sessions
     batch_size=32,
-    head_learning_rate=1e-4,
-    optimizer="adam",
-    betas=(0.9, 0.999),
     schedule="constant",
-    warmup=0.0,
     max_grad_norm=1.0,
     mode="frozen",
-    selection="accuracy",
-    crop_seconds=None,
-    augmentation=Augmentation.off(),
 )
 """The frozen protocol of the SUPERB benchmark, the source of the paper's frozen results."""
 
 
-def _build_recipes() -> dict[str, FinetuneConfig]:
-    recipes = {}
-    for name, base in RECIPE_ENCODERS.items():
-        recipes[f"EF-{name}"] = PAPER.replace(base=base, mode="entire")
-        recipes[f"PF-{name}"] = PAPER.replace(base=base, mode="partial")
-        recipes[f"Frozen-{name}"] = SUPERB.replace(base=base)
-    return recipes
+_KINDS = {
+    "EF": PAPER.replace(mode="entire"),
+    "PF": PAPER.replace(mode="partial"),
+    "Frozen": SUPERB,
+}
 
-
-RECIPES: Mapping[str, FinetuneConfig] = MappingProxyType(_build_recipes())
+RECIPES: Mapping[str, FinetuneConfig] = MappingProxyType(
+    {
+        f"{kind}-{name}": settings.replace(base=base)
+        for name, base in RECIPE_ENCODERS.items()
+        for kind, settings in _KINDS.items()
+    }
+)
 """Settings by the names of the paper: `RECIPES["PF-hbt-large"].base` is the Hub id of its encoder.
 
 Example:

@@ -1,27 +1,76 @@
-"""The five groups of `FinetuneConfig`: every setting of a training run and its default.
+"""The five groups of `FinetuneConfig`: every setting of a training run, its range and default.
 
 All of them are frozen dataclasses of plain values.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, NamedTuple
 
 MODES = ("entire", "partial", "frozen", "lora", "last-k")
-OPTIMIZERS = ("adamw", "adam", "muon")
-DECAYS = ("cosine", "constant", "newbob")
-CLIPPINGS = ("joint", "separate")
-SELECTIONS = ("uar", "accuracy", "last")
-SAMPLINGS = ("shuffled", "sorted", "balanced")
 PADDINGS = ("exact", "paper", "today")
 PRECISIONS = ("float32", "bfloat16", "float16")
-CACHES = ("off", "float32", "bfloat16", "float16")
+CACHES = ("off", *PRECISIONS)
 HEADS = ("linear", "statistics", "projector", "attention")
-NORMALIZATIONS = ("usual", "level")
+
+
+class Rule(NamedTuple):
+    """Which values a setting may have.
+
+    Attributes:
+        holds: Whether a value is allowed.
+        text: The allowed values, after "must be".
+    """
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+def one_of(*names: str) -> Rule:
+    """The rule of a setting that is one of some names."""
+    return Rule(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
+ABOVE_ZERO_OR_NONE = Rule(lambda value: value is None or value > 0, "above 0 or None")
+AT_LEAST_ZERO = Rule(lambda value: value >= 0, "at least 0")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
+UP_TO_ONE = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
+SHARE = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
+RISING = Rule(lambda value: value[0] <= value[1], "(low, high)")
+RISING_ABOVE_ZERO = Rule(lambda value: 0 < value[0] <= value[1], "(low, high), above 0")
+ALL_ABOVE_ZERO = Rule(
+    lambda value: all(weight > 0 for weight in value.values()),
+    "above 0 for every corpus; leave a corpus out of the training set",
+)
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Settings:
+    """Settings that are checked by the rules in their annotations."""
+
+    def __post_init__(self) -> None:
+        """Check all values; lists from JSON become tuples.
+
+        Raises:
+            ValueError: Naming every setting that is out of range or contradicts another.
+        """
+        faults = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            object.__setattr__(self, item.name, _freeze(value))
+            rule = next(iter(getattr(item.type, "__metadata__", ())), None)
+            if rule is not None and not rule.holds(value):
+                faults.append(f"{item.name} is {value!r}, must be {rule.text}")
+        refuse([*faults, *self.contradictions()])
+
+    def contradictions(self) -> list[str]:
+        """Settings that exclude each other, one sentence each."""
+        return []
+
+
+@dataclass(frozen=True)
+class Augmentation(Settings):
     """Random variations of training clips; a probability of 0 turns a variation off.
 
     Attributes:
@@ -41,44 +90,18 @@ class Augmentation:
         trim_seconds: Largest silence that remains at either end; drawn at random each time.
     """
 
-    gain_decibels: float = 6.0
-    speed_probability: float = 0.5
-    speed_change: float = 0.1
-    noise_probability: float = 0.5
-    noise_decibels: tuple[float, float] = (8.0, 35.0)
-    tilt_probability: float = 0.0
-    tilt_decibels: float = 3.0
-    telephone_probability: float = 0.0
-    reverb_probability: float = 0.0
-    reverb_seconds: tuple[float, float] = (0.1, 0.5)
-    trim_probability: float = 0.0
-    trim_seconds: float = 0.25
-
-    def __post_init__(self) -> None:
-        """Check all values.
-
-        Raises:
-            ValueError: Naming every field that is out of range.
-        """
-        values = asdict(self)
-        faults = [
-            f"{name} is {value}, a probability is between 0 and 1"
-            for name, value in values.items()
-            if name.endswith("_probability") and not 0.0 <= value <= 1.0
-        ]
-        for name in ("noise_decibels", "reverb_seconds"):
-            object.__setattr__(self, name, tuple(values[name]))
-            low, high = values[name]
-            faults += [f"{name} is {values[name]}, must be (low, high)"] if low > high else []
-        if not 0.0 <= self.speed_change < 1.0:
-            faults.append(f"speed_change is {self.speed_change}, allowed is 0 to below 1")
-        if self.gain_decibels < 0.0 or self.tilt_decibels < 0.0 or self.reverb_seconds[0] <= 0.0:
-            faults.append(
-                "gain_decibels and tilt_decibels must be at least 0, reverb_seconds above 0"
-            )
-        if self.trim_seconds < 0.0:
-            faults.append(f"trim_seconds is {self.trim_seconds}, must be at least 0")
-        refuse(faults)
+    gain_decibels: Annotated[float, AT_LEAST_ZERO] = 6.0
+    speed_probability: Annotated[float, SHARE] = 0.5
+    speed_change: Annotated[float, BELOW_ONE] = 0.1
+    noise_probability: Annotated[float, SHARE] = 0.5
+    noise_decibels: Annotated[tuple[float, float], RISING] = (8.0, 35.0)
+    tilt_probability: Annotated[float, SHARE] = 0.0
+    tilt_decibels: Annotated[float, AT_LEAST_ZERO] = 3.0
+    telephone_probability: Annotated[float, SHARE] = 0.0
+    reverb_probability: Annotated[float, SHARE] = 0.0
+    reverb_seconds: Annotated[tuple[float, float], RISING_ABOVE_ZERO] = (0.1, 0.5)
+    trim_probability: Annotated[float, SHARE] = 0.0
+    trim_seconds: Annotated[float, AT_LEAST_ZERO] = 0.25
 
     @classmethod
     def off(cls) -> "Augmentation":
@@ -87,7 +110,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Settings):
     """What is built around the encoder, and which parts are trained.
 
     Attributes:
@@ -115,45 +138,40 @@ class ModelSettings:
         lora_rank: Rank of the adapters in "lora".
     """
 
-    num_layers: int | None = None
+    num_layers: Annotated[int | None, ABOVE_ZERO_OR_NONE] = None
     final_norm: bool = True
-    normalization: str = "usual"
-    head: str = "linear"
+    normalization: Annotated[str, one_of("usual", "level")] = "usual"
+    head: Annotated[str, one_of(*HEADS)] = "linear"
     head_bias: bool = True
     keep_head: bool = False
     output_norm: bool = False
     layer_mix: bool = False
     masking: bool = True
-    padding: str = "exact"
-    mode: str = "partial"
-    last_layers: int = 4
-    lora_rank: int = 8
+    padding: Annotated[str, one_of(*PADDINGS)] = "exact"
+    mode: Annotated[str, one_of(*MODES)] = "partial"
+    last_layers: Annotated[int, ABOVE_ZERO] = 4
+    lora_rank: Annotated[int, ABOVE_ZERO] = 8
 
-    def __post_init__(self) -> None:
-        """Check all values.
-
-        Raises:
-            ValueError: Naming every field that is out of range or contradicts another.
-        """
-        faults = _check_choices(
-            self, head=HEADS, padding=PADDINGS, mode=MODES, normalization=NORMALIZATIONS
-        )
-        if self.num_layers is not None and self.num_layers < 1:
-            faults.append("num_layers must be above 0 or None")
-        if self.normalization != "usual" and self.output_norm:
-            faults.append("normalization 'level' and output_norm exclude each other")
-        faults += _check_positive(self, "last_layers", "lora_rank")
-        if self.padding != "exact" and (self.head != "linear" or self.layer_mix):
-            faults.append(f"padding {self.padding!r} needs a linear head on the last layer")
-        if self.keep_head and (self.head != "linear" or self.layer_mix or self.output_norm):
-            faults.append("keep_head needs a linear head on the last layer, without output_norm")
-        if self.layer_mix and self.output_norm:
-            faults.append("layer_mix and output_norm exclude each other")
-        refuse(faults)
+    def contradictions(self) -> list[str]:
+        """Settings that exclude each other, one sentence each."""
+        other_head = self.head != "linear" or self.layer_mix
+        contradictions = {
+            "normalization 'level' and output_norm exclude each other": (
+                self.normalization == "level" and self.output_norm
+            ),
+            f"padding {self.padding!r} needs a linear head on the last layer": (
+                self.padding != "exact" and other_head
+            ),
+            "keep_head needs a linear head on the last layer, without output_norm": (
+                self.keep_head and (other_head or self.output_norm)
+            ),
+            "layer_mix and output_norm exclude each other": self.layer_mix and self.output_norm,
+        }
+        return [text for text, found in contradictions.items() if found]
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Settings):
     """Which clips make a batch, and how they are varied.
 
     Attributes:
@@ -178,43 +196,25 @@ class DataSettings:
             "off" computes them every time.
     """
 
-    batch_size: int = 16
-    epoch_clips: int | None = None
-    sampling: str = "shuffled"
-    corpus_weights: Mapping[str, float] = field(default_factory=dict)
+    batch_size: Annotated[int, ABOVE_ZERO] = 16
+    epoch_clips: Annotated[int | None, ABOVE_ZERO_OR_NONE] = None
+    sampling: Annotated[str, one_of("shuffled", "sorted", "balanced")] = "shuffled"
+    corpus_weights: Annotated[Mapping[str, float], ALL_ABOVE_ZERO] = field(default_factory=dict)
     restricted_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    crop_seconds: float | None = 8.0
+    crop_seconds: Annotated[float | None, ABOVE_ZERO_OR_NONE] = 8.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluation_labels: tuple[str, ...] = ()
-    frozen_copies: int = 0
-    cache: str = "float32"
+    frozen_copies: Annotated[int, AT_LEAST_ZERO] = 0
+    cache: Annotated[str, one_of(*CACHES)] = "float32"
 
     def __post_init__(self) -> None:
-        """Check all values; plain values from JSON become tuples and `Augmentation`.
-
-        Raises:
-            ValueError: Naming every field that is out of range.
-        """
-        faults = _check_choices(self, sampling=SAMPLINGS, cache=CACHES)
-        faults += _check_positive(self, "batch_size")
-        if self.epoch_clips is not None and self.epoch_clips < 1:
-            faults.append("epoch_clips must be above 0 or None")
-        if self.crop_seconds is not None and not self.crop_seconds > 0:
-            faults.append("crop_seconds must be above 0 or None")
-        if self.frozen_copies < 0:
-            faults.append("frozen_copies must be at least 0")
-        if any(not weight > 0 for weight in self.corpus_weights.values()):
-            faults.append("corpus_weights must be above 0; leave a corpus out of the training set")
-        refuse(faults)
         if isinstance(self.augmentation, Mapping):
             object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
-        object.__setattr__(self, "evaluation_labels", tuple(self.evaluation_labels))
-        restricted = {key: tuple(names) for key, names in self.restricted_labels.items()}
-        object.__setattr__(self, "restricted_labels", restricted)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class OptimisationSettings:
+class OptimisationSettings(Settings):
     """The loss, and how the weights follow its gradient.
 
     Attributes:
@@ -239,41 +239,23 @@ class OptimisationSettings:
         distillation_temperature: Temperature of teachers and student in that part.
     """
 
-    encoder_learning_rate: float = 1e-5
-    head_learning_rate: float = 1e-4
-    layer_decay: float = 1.0
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
+    encoder_learning_rate: Annotated[float, AT_LEAST_ZERO] = 1e-5
+    head_learning_rate: Annotated[float, AT_LEAST_ZERO] = 1e-4
+    layer_decay: Annotated[float, UP_TO_ONE] = 1.0
+    optimizer: Annotated[str, one_of("adamw", "adam", "muon")] = "adamw"
+    weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = 1.0
-    clipping: str = "joint"
+    max_grad_norm: Annotated[float, ABOVE_ZERO] = 1.0
+    clipping: Annotated[str, one_of("joint", "separate")] = "joint"
     class_weights: bool = False
-    label_smoothing: float = 0.0
-    statistics_weight: float = 0.0
-    distillation_weight: float = 0.7
-    distillation_temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check all values.
-
-        Raises:
-            ValueError: Naming every field that is out of range.
-        """
-        faults = _check_choices(self, optimizer=OPTIMIZERS, clipping=CLIPPINGS)
-        faults += _check_positive(self, "max_grad_norm", "distillation_temperature")
-        faults += _check_fractions(self, "label_smoothing")
-        rates = ("encoder_learning_rate", "head_learning_rate", "weight_decay", "statistics_weight")
-        faults += [f"{name} must be at least 0" for name in rates if not getattr(self, name) >= 0]
-        if not 0.0 < self.layer_decay <= 1.0:
-            faults.append("layer_decay must be above 0 and at most 1")
-        if not 0.0 <= self.distillation_weight <= 1.0:
-            faults.append("distillation_weight must be between 0 and 1")
-        refuse(faults)
-        object.__setattr__(self, "betas", tuple(self.betas))
+    label_smoothing: Annotated[float, BELOW_ONE] = 0.0
+    statistics_weight: Annotated[float, AT_LEAST_ZERO] = 0.0
+    distillation_weight: Annotated[float, SHARE] = 0.7
+    distillation_temperature: Annotated[float, ABOVE_ZERO] = 2.0
 
 
 @dataclass(frozen=True)
-class ScheduleSettings:
+class ScheduleSettings(Settings):
     """How long the training lasts, and which weights it ends with.
 
     Attributes:
@@ -290,27 +272,16 @@ class ScheduleSettings:
             for the last epoch, so that nothing is chosen by validation speakers.
     """
 
-    epochs: int = 10
-    decay: str = "cosine"
-    warmup: float = 0.1
-    ema_decay: float = 0.0
-    pretrained_share: float = 0.0
-    selection: str = "uar"
-
-    def __post_init__(self) -> None:
-        """Check all values.
-
-        Raises:
-            ValueError: Naming every field that is out of range.
-        """
-        faults = _check_choices(self, decay=DECAYS, selection=SELECTIONS)
-        faults += _check_positive(self, "epochs")
-        faults += _check_fractions(self, "warmup", "ema_decay", "pretrained_share")
-        refuse(faults)
+    epochs: Annotated[int, ABOVE_ZERO] = 10
+    decay: Annotated[str, one_of("cosine", "constant", "newbob")] = "cosine"
+    warmup: Annotated[float, BELOW_ONE] = 0.1
+    ema_decay: Annotated[float, BELOW_ONE] = 0.0
+    pretrained_share: Annotated[float, BELOW_ONE] = 0.0
+    selection: Annotated[str, one_of("uar", "accuracy", "last")] = "uar"
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Settings):
     """How a run is computed and recorded.
 
     Attributes:
@@ -322,44 +293,22 @@ class RunSettings:
         seed: Seed of the head, the order, the crops, the variations and the dropout.
     """
 
-    precision: str = "float32"
-    accumulation: int = 1
+    precision: Annotated[str, one_of(*PRECISIONS)] = "float32"
+    accumulation: Annotated[int, ABOVE_ZERO] = 1
     recompute: bool = False
-    save_every_steps: int = 200
+    save_every_steps: Annotated[int, ABOVE_ZERO] = 200
     tensorboard: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check all values.
-
-        Raises:
-            ValueError: Naming every field that is out of range.
-        """
-        faults = _check_choices(self, precision=PRECISIONS)
-        refuse([*faults, *_check_positive(self, "accumulation", "save_every_steps")])
-
-
-def _check_choices(group: Any, **allowed: tuple[str, ...]) -> list[str]:
-    return [
-        f"{name} is {getattr(group, name)!r}, allowed are {', '.join(choices)}"
-        for name, choices in allowed.items()
-        if getattr(group, name) not in choices
-    ]
-
-
-def _check_positive(group: Any, *names: str) -> list[str]:
-    return [f"{name} must be above 0" for name in names if not getattr(group, name) > 0]
-
-
-def _check_fractions(group: Any, *names: str) -> list[str]:
-    return [
-        f"{name} must be at least 0 and below 1"
-        for name in names
-        if not 0.0 <= getattr(group, name) < 1.0
-    ]
 
 
 def refuse(faults: list[str]) -> None:
     """Raise a `ValueError` that names all faults, if there are any."""
     if faults:
         raise ValueError("; ".join(faults))
+
+
+def _freeze(value: Any) -> Any:
+    """Lists as tuples, also inside mappings."""
+    if isinstance(value, Mapping):
+        return {key: _freeze(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value

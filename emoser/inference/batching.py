@@ -1,9 +1,8 @@
 """Run a model over recordings: decode ahead, cut into chunks, batch, and collect the outputs.
 
-Recordings are decoded in worker threads while the model runs. Long ones are cut into chunks as
-they are read; chunks of several recordings share a batch, or run side by side where the runtime
-prefers that. Outputs come in the order of the recordings, in memory that depends neither on
-their length nor on their number.
+Recordings are decoded in worker threads while the model runs, and cut into chunks as they are
+read. Outputs come in the order of the recordings, in memory that depends neither on their
+length nor on their number.
 """
 
 import os
@@ -17,7 +16,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import Channel, Source, describe_source, open_blocks
+from emoser.audio import AudioBlocks, Channel, Source, describe_source
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.vad import SpeechRegion
@@ -166,12 +165,7 @@ def infer_chunks(
     """The events of one recording while it is read, in constant memory.
 
     Every chunk comes as a `ChunkOutput`, or as a `SilentChunk` if it has no speech; the
-    `SpeechRegion`s cover the recording; `RecordingEnd` is last.
-
-    Raises:
-        AudioError: If the recording cannot be read.
-        OSError: If a file is missing or may not be read.
-        ValueError: If an array has no sampling rate or an ambiguous shape.
+    `SpeechRegion`s cover the recording; `RecordingEnd` is last. Raises as `infer_recordings`.
     """
     readings = (_Reading(item, options, num_ahead=1) for item in [source])
     return _infer_in_order(readings, runtime, options)
@@ -206,26 +200,25 @@ def map_ahead(
         >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
         [1, 2, 3]
     """
-    iterator = iter(items)
-    pending: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="emoser-read")
-    fault: Exception | None = None
-    exhausted = False
+
+    def submit_all() -> Iterator[Future[Result]]:
+        try:
+            for item in items:
+                yield executor.submit(function, item)
+        except Exception as error:  # the caller's iterator may raise anything
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            yield failed
+
+    futures = submit_all()
     try:
-        while pending or not exhausted:
-            if exhausted or len(pending) > num_ahead:
-                yield pending.popleft().result()
-                continue
-            try:
-                pending.append(executor.submit(function, next(iterator)))
-            except StopIteration:
-                exhausted = True
-            except Exception as error:  # the caller's iterator may raise anything
-                exhausted, fault = True, error
+        pending = deque(islice(futures, num_ahead + 1))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(islice(futures, 1))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-    if fault is not None:
-        raise fault
 
 
 class _Reading:
@@ -233,7 +226,7 @@ class _Reading:
 
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
-        self.blocks = open_blocks(
+        self.blocks = AudioBlocks(
             source, sampling_rate=options.sampling_rate, channel=options.channel
         )
         try:
@@ -247,7 +240,11 @@ def _infer_in_order(
     readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
 ) -> Iterator[OutputEvent]:
     """The events of all recordings, one after another; errors are raised in their place."""
-    for event in _infer(_read_chunks(readings, options), runtime, options.batch_samples):
+    chunks, batch_samples = _read_chunks(readings, options), options.batch_samples
+    outputs: Iterator[_Output] = infer_each(chunks, runtime)
+    if batch_samples is not None or runtime.group_size > 1:
+        outputs = _infer_groups(chunks, runtime, batch_samples)
+    for event in outputs:
         if isinstance(event, _Fault):
             raise event.error
         yield event
@@ -285,19 +282,10 @@ def _cut(
             yield RecordingEnd(reading.source, blocks.duration, blocks.quality, None)
 
 
-def _infer(
-    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Output]:
-    """The same events in the same order, with the output of every chunk in its place."""
-    if batch_samples is not None or runtime.group_size > 1:
-        return _infer_groups(events, runtime, batch_samples)
-    return infer_each(events, runtime)
-
-
 def _infer_groups(
     events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
 ) -> Iterator[_Output]:
-    """As `_infer`, with one group of chunks in the model while the next is collected.
+    """As `infer_each`, with one group of chunks in the model while the next is collected.
 
     The first chunk runs alone and at once; a group is what has arrived while the one before it
     ran, so that no output waits for a full group.
@@ -311,7 +299,7 @@ def _infer_groups(
                 running.events.append(event)
                 continue
             waiting.add(event)
-            if running is None or running.is_done() or waiting.is_full(runtime, batch_samples):
+            if running is None or running.result.done() or waiting.is_full(runtime, batch_samples):
                 yield from running.outputs() if running is not None else ()
                 running, waiting = waiting, _Group()
                 running.start(executor, runtime, batch_samples)
@@ -343,9 +331,6 @@ class _Group:
             return len(self.chunks) >= runtime.group_size
         return self.num_samples >= BATCHES_SORTED * batch_samples
 
-    def is_done(self) -> bool:
-        return self.result.done()
-
     def start(
         self, executor: ThreadPoolExecutor, runtime: Runtime, batch_samples: int | None
     ) -> None:
@@ -360,10 +345,9 @@ class _Group:
 
 def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -> list[ChunkOutput]:
     """The model's output for each chunk, in order; computed in batches or in one call."""
-    lengths = [len(chunk.samples) for chunk in chunks]
     batches: Iterable[list[int]] = [list(range(len(chunks)))] if chunks else []
     if batch_samples is not None:
-        batches = _pack(lengths, batch_samples)
+        batches = _pack([len(chunk.samples) for chunk in chunks], batch_samples)
     outputs: dict[int, ChunkOutput] = {}
     for places in batches:
         batch = runtime.infer([chunks[place].samples for place in places])
@@ -375,12 +359,10 @@ def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -
 def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
     """Indices in batches, longest first, of at most `batch_samples` with their padding."""
     batch: list[int] = []
-    longest = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        longest = longest if batch else lengths[place]
-        if batch and longest * (len(batch) + 1) > batch_samples:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_samples:
             yield batch
-            batch, longest = [], lengths[place]
+            batch = []
         batch.append(place)
     if batch:
         yield batch

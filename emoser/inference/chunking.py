@@ -23,12 +23,7 @@ Samples = npt.NDArray[np.float32]
 
 
 def open_detector(vad: str | None) -> VoiceDetector | None:
-    """A new detector by its name in `VADS`; None for none.
-
-    Raises:
-        DependencyError: If it needs a package that is not installed.
-        ValueError: If the name is unknown.
-    """
+    """A new detector by its name in `VADS`; None for none."""
     check_vad(vad)
     if vad is None:
         return None

@@ -5,12 +5,6 @@ Imports nothing but the standard library, so that the command line can show them
 
 from dataclasses import dataclass
 
-# The length of acted clips, and of the shortest turns on whose emotion listeners agree.
-DEFAULT_WINDOW_SECONDS = 3.0
-DEFAULT_HOP_SECONDS = 1.0
-DEFAULT_SMOOTHING = 0.1
-DEFAULT_THRESHOLD = 0.35
-DEFAULT_VAD = "energy"
 VADS = ("energy", "silero", None)
 MIN_WINDOW_SECONDS = 0.1  # shorter than a syllable
 
@@ -26,21 +20,20 @@ class TimelineOptions:
         threshold: Probability below which a segment is "uncertain".
         vad: "energy", "silero", or None, which finds no silence.
         max_window_seconds: The longest window that the model takes.
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
-    window_seconds: float = DEFAULT_WINDOW_SECONDS
-    hop_seconds: float = DEFAULT_HOP_SECONDS
-    smoothing: float = DEFAULT_SMOOTHING
-    threshold: float = DEFAULT_THRESHOLD
-    vad: str | None = DEFAULT_VAD
+    # The length of acted clips, and of the shortest turns on whose emotion listeners agree.
+    window_seconds: float = 3.0
+    hop_seconds: float = 1.0
+    smoothing: float = 0.1
+    threshold: float = 0.35
+    vad: str | None = "energy"
     max_window_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: Naming the option that is out of range.
-        """
         longest = self.max_window_seconds
         if not MIN_WINDOW_SECONDS <= self.window_seconds <= longest:
             raise ValueError(
@@ -69,11 +62,7 @@ class TimelineOptions:
 
 
 def check_vad(vad: str | None) -> None:
-    """Refuse an unknown name of a voice activity detector.
-
-    Raises:
-        ValueError: If it is not in `VADS`.
-    """
+    """Raise a ValueError for an unknown name of a voice activity detector."""
     if vad not in VADS:
         names = ", ".join(repr(name) for name in VADS if name is not None)
         raise ValueError(f"vad is {vad!r}; use one of {names}, or None")

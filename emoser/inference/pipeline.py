@@ -1,8 +1,7 @@
 """From the events of a recording to the windows and segments of its timeline.
 
-`TimelineBuilder` is the one event loop for files and streams: a file's blocks come from a reader
-and its chunks may share batches, a stream's blocks come from the caller and its chunks run at
-once. `build_timeline` collects what the builder gives for a whole file.
+`TimelineBuilder` is the one event loop for files and streams; `build_timeline` collects what it
+gives for a whole file.
 """
 
 import io
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import Channel, Source, describe_source, open_blocks
+from emoser.audio import AudioBlocks, Channel, Source, describe_source
 from emoser.inference.batching import (
     ChunkOutput,
     InferenceOptions,
@@ -105,11 +104,8 @@ def build_timeline(
 ) -> Timeline:
     """The timeline of a recording; with channel "each", of every channel separately.
 
-    Raises:
-        AudioError: If the recording cannot be read.
-        OSError: If a file is missing or may not be read.
-        ValueError: If channel is "each" and the source can be read only once, or as for
-            `load_audio`.
+    Raises as `load_audio`, and a ValueError if channel is "each" and the source can be read only
+    once.
     """
     seconds, rate = scorer.runtime.batch_seconds, scorer.sampling_rate
     inference = InferenceOptions(
@@ -127,7 +123,7 @@ def build_timeline(
             f"{describe_source(source)} can be read only once, and channel='each' reads it once "
             "per channel; save it to a file or pass its bytes"
         )
-    with open_blocks(source, sampling_rate=sampling_rate) as blocks:
+    with AudioBlocks(source, sampling_rate=sampling_rate) as blocks:
         num_channels = blocks.num_channels
     parts = [
         _build_channel(source, scorer, options, replace(inference, channel=index), index)
@@ -174,20 +170,13 @@ def _build_channel(
 
 def _join_channels(parts: Sequence[Timeline]) -> Timeline:
     """One timeline of all channels, sorted by time."""
-    first = parts[0]
     flags = [flag for part in parts for flag in part.quality]
-    return Timeline(
+    return replace(
+        parts[0],
         windows=tuple(sorted((item for part in parts for item in part.windows), key=_by_time)),
         segments=tuple(sorted((item for part in parts for item in part.segments), key=_by_time)),
-        duration=first.duration,
-        labels=first.labels,
-        dimensions=first.dimensions,
         quality=tuple(dict.fromkeys(flags)),
         channels=tuple(channel for part in parts for channel in part.channels),
-        window_seconds=first.window_seconds,
-        hop_seconds=first.hop_seconds,
-        model=first.model,
-        source=first.source,
         peaks=tuple(peaks for part in parts for peaks in part.peaks),
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from emoser.audio import SAMPLING_RATE
-from emoser.inference.options import DEFAULT_SMOOTHING, DEFAULT_THRESHOLD
+from emoser.inference.options import TimelineOptions
 from emoser.inference.vad import SpeechRegion
 from emoser.results.segments import Segment
 
@@ -33,8 +33,8 @@ class SegmentRules:
     """
 
     labels: tuple[str, ...]
-    smoothing: float = DEFAULT_SMOOTHING
-    threshold: float = DEFAULT_THRESHOLD
+    smoothing: float = TimelineOptions.smoothing
+    threshold: float = TimelineOptions.threshold
     channel: int | None = None
     sampling_rate: int = SAMPLING_RATE
     dimensions: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         """
         num_frames = (samples.shape[1] + FRAME_SAMPLES - 1) // FRAME_SAMPLES
         longest = int(self.config.max_source_positions)
-        if not torch.jit.is_tracing() and num_frames > longest:  # type: ignore[no-untyped-call]
+        if not torch.jit.is_tracing() and num_frames > longest:  # type: ignore[attr-defined, no-untyped-call]
             raise ValueError(
                 f"this Whisper encoder takes up to {longest * FRAME_SAMPLES / 16_000:g} s, got "
                 f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
@@ -155,12 +155,14 @@ class ShortWhisperEncoder(LogMelEncoder):
 
     def _power(self, frames: Tensor) -> Tensor:
         """Power spectrum of frames, (B, L, window) -> (B, L, frequencies)."""
-        if torch.jit.is_tracing():  # type: ignore[no-untyped-call]  # other engines multiply
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # other engines multiply
             return _power(frames, self.fourier).float()
         precise = _precision(frames.device)
         spectrum = torch.fft.rfft(frames.to(precise) * self.taper.to(frames.device, precise))
-        return (spectrum.real.square() + spectrum.imag.square()).float()
+        power: Tensor = (spectrum.real.square() + spectrum.imag.square()).float()
+        return power
 
 
 def _place(mask: np.ndarray[Any, Any], beside: Tensor) -> Tensor:
-    return torch.as_tensor(mask, dtype=torch.bool, device=beside.device)
+    placed: Tensor = torch.as_tensor(mask, dtype=torch.bool, device=beside.device)
+    return placed

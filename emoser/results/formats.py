@@ -3,13 +3,11 @@
 Labels come from checkpoints, so each format escapes what would break it.
 """
 
-import csv
 import html
-import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from emoser.results.segments import Segment
-from emoser.text import guard_cell, printable
+from emoser.text import csv_line, guard_cell, printable
 
 NO_NAME = "recording"
 
@@ -106,18 +104,17 @@ def write_csv(
         >>> write_csv([Segment(0.5, 2, "silence")], labels=["sad"])
         'start,end,channel,kind,label,score,sad\n0.500,2.000,,silence,,,\n'
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     head = ["start", "end", "channel", "kind", "label", "score"]
-    writer.writerow([*head, *map(guard_cell, (*labels, *dimensions))])
+    lines = [csv_line([*head, *map(guard_cell, (*labels, *dimensions))])]
     for segment in segments:
         values = {**(segment.scores or {}), **(segment.dimensions or {})}
         times = [f"{segment.start:.3f}", f"{segment.end:.3f}"]
-        channel = "" if segment.channel is None else segment.channel
+        channel = "" if segment.channel is None else str(segment.channel)
         label = "" if segment.label is None else guard_cell(segment.label)
         columns = [_decimal(values.get(name)) for name in (*labels, *dimensions)]
-        writer.writerow([*times, channel, segment.kind, label, _decimal(segment.score), *columns])
-    return file.getvalue()
+        row = [*times, channel, segment.kind, label, _decimal(segment.score), *columns]
+        lines.append(csv_line(row))
+    return "".join(lines)
 
 
 def _decimal(value: float | None) -> str:

@@ -1,48 +1,31 @@
-"""Figures with matplotlib: a timeline and a confusion matrix.
+"""Pictures of timelines and confusion matrices, with matplotlib.
 
-The figures are made without pyplot: no window opens, no default changes, and no figure stays in
-memory.
+They are made without pyplot: no window opens, no default changes, and no figure stays in memory.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import missing_extra
 from emoser.results.segments import TimelineWindow, choose_step, clock
-from emoser.results.svg import Tracked, colours_of
+from emoser.results.svg import colours_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from emoser.results.timeline import Timeline
 
 DOTS_PER_INCH = 150
 WIDTH_INCHES = 8.0  # the width of a notebook cell
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
-
-
-class Plotted(Tracked, Protocol):
-    """What `plot_timeline` reads of a timeline."""
-
-    @property
-    def windows(self) -> tuple[TimelineWindow, ...]:
-        """The windows of all channels."""
-        ...
-
-    @property
-    def dimensions(self) -> tuple[str, ...]:
-        """Names of the dimensions."""
-        ...
-
-    def per_channel(self) -> "Sequence[Plotted]":
-        """One timeline for each channel."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,21 +42,14 @@ THEMES: Mapping[str, _Theme] = {
 }
 
 
-def plot_timeline(timeline: Plotted, *, theme: str = "light") -> "Figure":
+def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
     """The waveform, the segments, and the stacked probabilities of all labels, per channel.
 
-    Silence is empty. A model without labels has a line per dimension.
-
-    Args:
-        timeline: A result of `EmotionClassifier.timeline`.
-        theme: "light" or "dark".
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-        ValueError: If the theme is unknown.
+    Silence is empty. A model without labels has a line per dimension. Raises as `Timeline.plot`.
     """
     parts = timeline.per_channel()
-    figure, colours = _open_figure(theme, 0.6 + 2.9 * len(parts)), _colours_along(timeline)
+    figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts)), THEMES[theme]
+    colours = colours_of(timeline.labels or timeline.dimensions)
     grid = figure.add_gridspec(len(parts), 1, hspace=0.3)
     first: Axes | None = None
     for place, part in enumerate(parts):
@@ -81,15 +57,13 @@ def plot_timeline(timeline: Plotted, *, theme: str = "light") -> "Figure":
         wave = figure.add_subplot(rows[0], sharex=first)
         first = first or wave
         band, stack = (figure.add_subplot(rows[row], sharex=first) for row in (1, 2))
-        _draw_wave(wave, part, THEMES[theme])
-        _draw_segments(band, part, colours, THEMES[theme])
+        _draw_wave(wave, part, style)
+        _draw_segments(band, part, colours, style)
         (_draw_probabilities if part.labels else _draw_dimensions)(stack, part, colours)
         if part.channels:
-            wave.set_title(
-                f"channel {part.channels[0]}", loc="left", fontsize=9, color=THEMES[theme].ink
-            )
+            wave.set_title(f"channel {part.channels[0]}", loc="left", fontsize=9, color=style.ink)
         for row in (wave, band, stack):
-            _style(row, THEMES[theme])
+            _style(row, style)
             is_last = row is stack and place == len(parts) - 1
             row.tick_params(labelbottom=is_last, bottom=is_last)
         for row in (wave, band):
@@ -97,7 +71,7 @@ def plot_timeline(timeline: Plotted, *, theme: str = "light") -> "Figure":
         stack.set_xlim(0, timeline.duration)
         stack.set_xticks(np.arange(0, timeline.duration, choose_step(timeline.duration)))
         stack.xaxis.set_major_formatter(lambda value, _: clock(value).rpartition(".")[0])
-    _draw_legend(figure, timeline, colours, THEMES[theme])
+    _draw_legend(figure, timeline, colours, style)
     return figure
 
 
@@ -122,9 +96,12 @@ def plot_confusion(
         raise ValueError(f"a matrix of shape {counts.shape} does not fit {size} labels")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 1.4 + 0.65 * size
-    figure = _open_figure(theme, side, width=(side + 0.4) / WIDTH_INCHES)
+    figure = _open_figure(theme, side, width=side + 0.4)
+    from matplotlib.colors import LinearSegmentedColormap
+
     axes, colours = figure.add_subplot(), THEMES[theme]
-    axes.imshow(shares, cmap=_shades(colours), vmin=0, vmax=1)
+    shades = LinearSegmentedColormap.from_list("emoser", [colours.paper, colours.deep])
+    axes.imshow(shares, cmap=shades, vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
         strong = shares[row, column] > STRONG_SHARE
         axes.text(
@@ -143,24 +120,18 @@ def plot_confusion(
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure; the suffix chooses the format.
-
-    Raises:
-        ValueError: If matplotlib cannot write this format.
-    """
+    """Write a figure; the suffix chooses the format."""
     figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
 
 
-def _open_figure(theme: str, height: float, *, width: float = 1.0) -> "Figure":
+def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Figure":
     if theme not in THEMES:
         raise ValueError(f"theme is {theme!r}; use one of {', '.join(THEMES)}")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("drawing", "plot") from error
-    return Figure(
-        figsize=(WIDTH_INCHES * width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper
-    )
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
 
 
 def _style(axes: "Axes", theme: _Theme) -> None:
@@ -168,12 +139,10 @@ def _style(axes: "Axes", theme: _Theme) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(theme.faint)
     axes.tick_params(colors=theme.ink, labelsize=8)
-    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        label.set_color(theme.ink)
-        label.set_fontsize(9)
+    axes.yaxis.label.set(color=theme.ink, fontsize=9)
 
 
-def _draw_wave(axes: "Axes", part: Plotted, theme: _Theme) -> None:
+def _draw_wave(axes: "Axes", part: "Timeline", theme: _Theme) -> None:
     peaks = part.peaks[0] if part.peaks else np.zeros(1, np.float32)
     step = -(-len(peaks) // NUM_POINTS)
     padded = np.pad(peaks, (0, -len(peaks) % step))
@@ -185,7 +154,9 @@ def _draw_wave(axes: "Axes", part: Plotted, theme: _Theme) -> None:
     axes.set_yticks([])
 
 
-def _draw_segments(axes: "Axes", part: Plotted, colours: Mapping[str, str], theme: _Theme) -> None:
+def _draw_segments(
+    axes: "Axes", part: "Timeline", colours: Mapping[str, str], theme: _Theme
+) -> None:
     for segment in part.segments:
         if segment.kind == "silence":
             axes.plot([segment.start, segment.end], [0.5, 0.5], linestyle=":", color=theme.faint)
@@ -206,7 +177,7 @@ def _draw_segments(axes: "Axes", part: Plotted, colours: Mapping[str, str], them
     axes.set_yticks([])
 
 
-def _draw_probabilities(axes: "Axes", part: Plotted, colours: Mapping[str, str]) -> None:
+def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
     """A step per window, from mid-overlap to mid-overlap, as for the segments."""
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
@@ -221,7 +192,7 @@ def _draw_probabilities(axes: "Axes", part: Plotted, colours: Mapping[str, str])
     axes.set_ylabel("probability")
 
 
-def _draw_dimensions(axes: "Axes", part: Plotted, colours: Mapping[str, str]) -> None:
+def _draw_dimensions(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
     edges = _edges(part.windows, part.duration)
     for name in part.dimensions:
         values = [(item.dimensions or {}).get(name, np.nan) for item in part.windows]
@@ -235,12 +206,8 @@ def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np
     return np.concatenate([[0.0], (ends + starts) / 2, [duration]])
 
 
-def _colours_along(timeline: Plotted) -> Mapping[str, str]:
-    return colours_of(timeline.labels or timeline.dimensions)
-
-
 def _draw_legend(
-    figure: "Figure", timeline: Plotted, colours: Mapping[str, str], theme: _Theme
+    figure: "Figure", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
     from matplotlib.patches import Patch
 
@@ -252,10 +219,3 @@ def _draw_legend(
         handlelength=1.2, columnspacing=1.2, handletextpad=0.5, frameon=False,
         fontsize=8, labelcolor=theme.ink, bbox_to_anchor=(0.5, 0.99),
     )  # fmt: skip
-
-
-def _shades(theme: _Theme) -> Any:
-    """From the background to a blue that is dark enough for white text."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("emoser", [theme.paper, theme.deep])

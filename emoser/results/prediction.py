@@ -32,10 +32,13 @@ class Prediction:
 
     Example:
         >>> answer = Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=2.5)
-        >>> answer.label, answer.score
-        ('happy', 0.75)
+        >>> answer.label, answer.score, answer.top(1), answer.to_dict()["duration"]
+        ('happy', 0.75, [('happy', 0.75)], 2.5)
         >>> print(answer)
         happy 0.75 (sad 0.25), 2.5 s
+        >>> print(answer.table())
+        happy  0.750  ███████████████
+        sad    0.250  █████
     """
 
     label: str | None
@@ -57,10 +60,6 @@ class Prediction:
 
         Raises:
             ValueError: If `scores` is empty and no dimensions are given.
-
-        Example:
-            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).label
-            'sad'
         """
         if not scores and not facts.get("dimensions"):
             raise ValueError("a prediction needs scores or dimensions; both are empty")
@@ -69,22 +68,12 @@ class Prediction:
         return cls(label=label, score=score, scores=dict(scores), duration=duration, **facts)
 
     def top(self, count: int | None = None) -> list[tuple[str, float]]:
-        """The `count` most probable (label, probability) pairs, best first; all by default.
-
-        Example:
-            >>> Prediction.from_scores({"happy": 0.25, "sad": 0.75}, duration=1.0).top(1)
-            [('sad', 0.75)]
-        """
+        """The `count` most probable (label, probability) pairs, best first; all by default."""
         ranked = sorted(self.scores.items(), key=lambda item: -item[1])
         return ranked[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Example:
-            >>> Prediction.from_scores({"sad": 1.0}, duration=1.0).to_dict()["label"]
-            'sad'
-        """
+        """Plain values, ready for JSON."""
         return {
             "source": self.source,
             "label": self.label,
@@ -110,13 +99,7 @@ class Prediction:
         return f"{answer}, {self.duration:.1f} s{flags}"
 
     def table(self) -> str:
-        """Several lines: every label with its probability and a bar.
-
-        Example:
-            >>> print(Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=1).table())
-            happy  0.750  ███████████████
-            sad    0.250  █████
-        """
+        """Several lines: every label with its probability and a bar."""
         rows = [*self.top(), *self._dimensions()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value:.3f}  {_bar(value)}".rstrip() for name, value in rows]

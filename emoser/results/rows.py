@@ -1,13 +1,11 @@
 """Predictions as rows: JSON objects, lines of a table, lines for a terminal."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from emoser.errors import EmoserError
 from emoser.results.prediction import Prediction
-from emoser.text import guard_cell, printable
+from emoser.text import csv_line, guard_cell, printable
 
 
 def as_row(name: str, answer: Prediction | EmoserError, top_k: int | None = None) -> dict[str, Any]:
@@ -44,23 +42,17 @@ def as_line(
 
 def csv_header(labels: Sequence[str]) -> str:
     """The header of the table, with its line end."""
-    return _csv_line(["source", "label", "score", *labels, "duration", "quality", "error"])
+    return csv_line(["source", "label", "score", *labels, "duration", "quality", "error"])
 
 
 def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -> str:
     """The prediction as a line of the table, with its line end; no cell is a formula."""
     if isinstance(answer, EmoserError):
         blanks = [""] * (len(labels) + 4)
-        return _csv_line([guard_cell(name), *blanks, guard_cell(str(answer))])
+        return csv_line([guard_cell(name), *blanks, guard_cell(str(answer))])
     values = {**answer.scores, **(answer.dimensions or {})}
     scores = [f"{values[label]:.6f}" for label in labels]
     score = "" if answer.score is None else f"{answer.score:.6f}"
     start = [guard_cell(name), answer.label or "", score]
     end = [f"{answer.duration:.3f}", " ".join(answer.quality), ""]
-    return _csv_line([*start, *scores, *end])
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(cells)
-    return file.getvalue()
+    return csv_line([*start, *scores, *end])

@@ -58,9 +58,16 @@ class Segment:
         dimensions: Mean values of the dimensions over the segment; None in silence and for a
             model without any.
 
+    Raises:
+        ValueError: If the kind is unknown, the label is missing or not allowed, or the end is
+            before the start.
+
     Example:
-        >>> print(Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25}))
+        >>> segment = Segment(1.0, 2.5, "emotion", "sad", 0.75, {"sad": 0.75, "happy": 0.25})
+        >>> print(segment)
         0:01.00 - 0:02.50  sad 0.75
+        >>> segment.to_dict()["end"]
+        2.5
     """
 
     start: float
@@ -73,12 +80,6 @@ class Segment:
     dimensions: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: If the kind is unknown, the label is missing or not allowed, or the end
-                is before the start.
-        """
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; use one of {', '.join(KINDS)}")
         if (self.kind == "emotion") != (self.label is not None):
@@ -99,12 +100,7 @@ class Segment:
         return self.end - self.start
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Example:
-            >>> Segment(1.0, 2.5, "silence").to_dict()["end"]
-            2.5
-        """
+        """Plain values, ready for JSON."""
         return {
             "start": round(self.start, TIME_DIGITS),
             "end": round(self.end, TIME_DIGITS),

@@ -6,9 +6,13 @@ Text and outlines take the colour of the page, so that light and dark pages both
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from emoser.results.segments import Segment, choose_step, clock
+
+if TYPE_CHECKING:
+    from emoser.results.prediction import Prediction
+    from emoser.results.timeline import Timeline
 
 WIDTH = 720
 BAR_HEIGHT, BAR_STEP, NAME_WIDTH = 14, 20, 90
@@ -38,49 +42,6 @@ OTHERS = ("#56b4e9", "#d55e00", "#009e73", "#e377b4", "#e0a800", "#0072b2", "#9a
 """Colours of other labels, in order."""
 
 
-class Scored(Protocol):
-    """What `draw_prediction` reads of a prediction or a window."""
-
-    @property
-    def scores(self) -> Mapping[str, float]:
-        """Probability of every label."""
-        ...
-
-    @property
-    def dimensions(self) -> Mapping[str, float] | None:
-        """Values of the dimensions."""
-        ...
-
-
-class Tracked(Protocol):
-    """What `draw_timeline` reads of a timeline."""
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names in their order."""
-        ...
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """Those of all channels."""
-        ...
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Indices, or empty."""
-        ...
-
-    @property
-    def peaks(self) -> Sequence[Any]:
-        """Per channel, of each further frame."""
-        ...
-
-
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
     """A colour for each label.
 
@@ -95,21 +56,15 @@ def colours_of(labels: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS.get(name) or chosen[name] for name in labels}
 
 
-def draw_prediction(prediction: Scored) -> str:
+def draw_prediction(prediction: "Prediction") -> str:
     """A bar for every label and dimension, most probable first, under the line of text."""
     return _page(str(prediction), draw_scores(prediction))
 
 
-def draw_scores(prediction: Scored, *, width: float = WIDTH / 2) -> str:
-    """The picture of `draw_prediction` alone, in the width at which it is shown.
-
-    Args:
-        prediction: What is drawn.
-        width: In pixels; letters keep their size.
-    """
+def draw_scores(prediction: "Prediction", *, width: float = WIDTH / 2) -> str:
+    """The picture of `draw_prediction` alone, `width` pixels wide; letters keep their size."""
     colours = colours_of(list(prediction.scores))
-    rows = sorted(prediction.scores.items(), key=lambda item: -item[1])
-    rows += list((prediction.dimensions or {}).items())
+    rows = [*prediction.top(), *(prediction.dimensions or {}).items()]
     room = width - NAME_WIDTH - 50
     shapes = []
     for place, (name, value) in enumerate(rows):
@@ -120,52 +75,40 @@ def draw_scores(prediction: Scored, *, width: float = WIDTH / 2) -> str:
             _rect(NAME_WIDTH, top, max(length, 1), BAR_HEIGHT, colours.get(name, "#8f959b")),
             _text(NAME_WIDTH + length + 6, middle, f"{value:.2f}"),
         ]
-    spoken = ", ".join(f"{name} {value:.2f}" for name, value in rows)
-    return _picture(width, len(rows) * BAR_STEP, shapes, spoken=spoken)
+    description = ", ".join(f"{name} {value:.2f}" for name, value in rows)
+    return _picture(width, len(rows) * BAR_STEP, shapes, description=description)
 
 
-def draw_timeline(timeline: Tracked) -> str:
+def draw_timeline(timeline: "Timeline") -> str:
     """The waveform and segments of every channel, with a time axis and a legend."""
     return _page(_describe(timeline), draw_track(timeline))
 
 
-def draw_track(timeline: Tracked, *, width: float = WIDTH) -> str:
-    """The picture of `draw_timeline` alone, in the width at which it is shown.
-
-    Text keeps its size: a picture for a phone is drawn narrow, not scaled down.
-
-    Args:
-        timeline: The timeline.
-        width: Width in pixels.
-    """
+def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
+    """The picture of `draw_timeline` alone, `width` pixels wide; letters keep their size."""
     duration = timeline.duration or 1.0
     colours = colours_of(timeline.labels)
     shapes: list[str] = []
     top = 0.0
-    for place, channel in enumerate(timeline.channels or (None,)):
-        peaks = timeline.peaks[place] if place < len(timeline.peaks) else ()
-        shapes += _wave(peaks, top, width)
+    for part in timeline.per_channel():
+        shapes += _wave(part.peaks[0].tolist() if part.peaks else [], top, width)
         top += WAVE_HEIGHT
-        own = [item for item in timeline.segments if item.channel == channel]
-        shapes += _band(own, width / duration, colours, top)
+        shapes += _band(part.segments, width / duration, colours, top)
         top += BAND_HEIGHT + TRACK_GAP
     shapes += _axis(duration, top, width)
     top += AXIS_HEIGHT
     legend, height = _legend(timeline, colours, top + 8, width)
-    return _picture(width, top + 8 + height, [*shapes, *legend], spoken=_describe(timeline))
+    return _picture(width, top + 8 + height, [*shapes, *legend], description=_describe(timeline))
 
 
-def _wave(peaks: Any, top: float, width: float) -> Iterator[str]:
+def _wave(peaks: Sequence[float], top: float, width: float) -> Iterator[str]:
     """The outline of the peaks, with as many points as fit."""
-    if not len(peaks):
+    if not peaks:
         return
     count = min(len(peaks), int(width) // 2)
     edges = [place * len(peaks) // count for place in range(count + 1)]
-    highest = max(max(float(peak) for peak in peaks), 1e-3)
-    heights = [
-        max(float(peak) for peak in peaks[first:last]) / highest * (WAVE_HEIGHT / 2 - 2)
-        for first, last in pairwise(edges)
-    ]
+    scale = (WAVE_HEIGHT / 2 - 2) / max(*peaks, 1e-3)
+    heights = [max(peaks[first:last]) * scale for first, last in pairwise(edges)]
     middle = top + WAVE_HEIGHT / 2
     xs = [(place + 0.5) * width / count for place in range(count)]
     upper = [f"{x:.1f},{middle - h - 0.5:.1f}" for x, h in zip(xs, heights, strict=True)]
@@ -213,7 +156,7 @@ def _axis(duration: float, top: float, width: float) -> Iterator[str]:
 
 
 def _legend(
-    timeline: Tracked, colours: Mapping[str, str], top: float, width: float
+    timeline: "Timeline", colours: Mapping[str, str], top: float, width: float
 ) -> tuple[list[str], float]:
     """The names of the emotions that occur, in rows, and the height of the rows."""
     shapes, x, y = [], 0.0, top
@@ -227,7 +170,7 @@ def _legend(
     return shapes, y - top + (BAR_STEP if shapes else 0)
 
 
-def _describe(timeline: Tracked) -> str:
+def _describe(timeline: "Timeline") -> str:
     count = len(timeline.segments)
     return f"{clock(timeline.duration)}, {count} segment{'' if count == 1 else 's'}"
 
@@ -248,11 +191,11 @@ def _text(
     )
 
 
-def _picture(width: float, height: float, shapes: Sequence[str], *, spoken: str) -> str:
+def _picture(width: float, height: float, shapes: Sequence[str], *, description: str) -> str:
     return (
         f'<svg viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" '
         f'style="max-width:100%;{FONT}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{html.escape(spoken)}">'
+        f'aria-label="{html.escape(description)}">'
         f"{''.join(shapes)}</svg>"
     )
 

@@ -1,8 +1,4 @@
-"""`Timeline`: the emotions of a long recording, by window and by segment.
-
-A frozen result of plain values and NumPy arrays. The formats of other programs are in `formats`,
-pictures in `svg` and `plots`.
-"""
+"""`Timeline`: the emotions of a long recording, by window and by segment."""
 
 import os
 from collections.abc import Mapping
@@ -48,11 +44,24 @@ class Timeline:
         dimensions: Names of the dimensions of windows and segments, mostly none.
 
     Example:
-        >>> timeline = Timeline((), (Segment(0.0, 2.0, "silence"),), duration=2.0, labels=("sad",))
+        >>> sad = Segment(0, 2, "emotion", "sad", 0.75, {"sad": 0.75})
+        >>> silence = Segment(2, 4, "silence")
+        >>> timeline = Timeline((), (sad, silence), duration=4, labels=("sad",))
         >>> print(timeline)
-        0:00.00 - 0:02.00  silence
-        >>> timeline.shares()
-        {'silence': 1.0}
+        0:00.00 - 0:02.00  sad 0.75
+        0:02.00 - 0:04.00  silence
+        >>> timeline.shares(), timeline.to_dict()["segments"][0]["label"]
+        ({'sad': 0.5, 'silence': 0.5}, 'sad')
+        >>> timeline.per_channel() == [timeline]  # the channels were mixed
+        True
+        >>> print(timeline.to_csv().splitlines()[1])
+        0.000,2.000,,emotion,sad,0.750000,0.750000
+        >>> timeline.to_srt().splitlines()[1], timeline.to_webvtt().splitlines()[0]
+        ('00:00:00,000 --> 00:00:02,000', 'WEBVTT')
+        >>> timeline.to_rttm().split()[7], timeline.to_audacity().split()[2]
+        ('sad', 'sad')
+        >>> timeline.to_textgrid().splitlines()[1]
+        'Object class = "TextGrid"'
     """
 
     windows: tuple[TimelineWindow, ...]
@@ -69,13 +78,7 @@ class Timeline:
     dimensions: tuple[str, ...] = ()
 
     def per_channel(self) -> "list[Timeline]":
-        """One timeline per channel with channel="each"; else only this one.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> timeline.per_channel() == [timeline]  # the channels were mixed
-            True
-        """
+        """One timeline per channel with channel="each"; else only this one."""
         if not self.channels:
             return [self]
         return [
@@ -90,13 +93,7 @@ class Timeline:
         ]
 
     def shares(self) -> Mapping[str, float]:
-        """The share of time of each emotion, silence and "uncertain"; sums to 1.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> timeline.shares()
-            {'sad': 1.0}
-        """
+        """The share of time of each emotion, silence and "uncertain"; sums to 1."""
         total: dict[str, float] = {}
         for segment in self.segments:
             total[segment.name] = total.get(segment.name, 0.0) + segment.duration
@@ -105,13 +102,7 @@ class Timeline:
         return {name: seconds / whole for name, seconds in ranked if whole}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> timeline.to_dict()["segments"][0]["label"]
-            'sad'
-        """
+        """Plain values, ready for JSON."""
         return {
             "source": self.source,
             "duration": round(self.duration, TIME_DIGITS),
@@ -127,65 +118,27 @@ class Timeline:
         }
 
     def to_csv(self) -> str:
-        """The segments as a table with one column per label and dimension.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_csv().splitlines()[0])
-            start,end,channel,kind,label,score,sad
-        """
+        """The segments as a table with one column per label and dimension."""
         return write_csv(self.segments, labels=self.labels, dimensions=self.dimensions)
 
     def to_srt(self) -> str:
-        """The segments as SubRip subtitles; silence has none.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_srt().strip())
-            1
-            00:00:00,000 --> 00:00:02,000
-            sad 75 %
-        """
+        """The segments as SubRip subtitles; silence has none."""
         return write_srt(self.segments)
 
     def to_webvtt(self) -> str:
-        """The segments as WebVTT subtitles; silence has none.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_webvtt().splitlines()[0])
-            WEBVTT
-        """
+        """The segments as WebVTT subtitles; silence has none."""
         return write_webvtt(self.segments)
 
     def to_rttm(self) -> str:
-        """The segments as RTTM, the emotion in the place of the speaker; silence has no line.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_rttm().split()[7])
-            sad
-        """
+        """The segments as RTTM, the emotion in the place of the speaker; silence has no line."""
         return write_rttm(self.segments, name=PurePath(self.source).stem or NO_NAME)
 
     def to_textgrid(self) -> str:
-        """The segments as a Praat TextGrid with one tier per channel.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_textgrid().splitlines()[1])
-            Object class = "TextGrid"
-        """
+        """The segments as a Praat TextGrid with one tier per channel."""
         return write_textgrid(self.segments, duration=self.duration)
 
     def to_audacity(self) -> str:
-        """The segments as a label track of Audacity.
-
-        Example:
-            >>> timeline = Timeline((), (Segment(0.0, 2.0, "emotion", "sad", 0.75),), 2.0, ("sad",))
-            >>> print(timeline.to_audacity().split()[2])
-            sad
-        """
+        """The segments as a label track of Audacity."""
         return write_audacity(self.segments)
 
     def plot(self, path: str | os.PathLike[str], *, theme: str = "light") -> None:

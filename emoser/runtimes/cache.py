@@ -13,20 +13,18 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.files import CheckpointFiles, as_files
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
 RECIPE = 3  # version of the conversion; raised when its graphs change
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
-
-Stamp = list[list[str | int]]
 
 
 class Entry(NamedTuple):
@@ -59,14 +57,9 @@ def cache_folder() -> Path:
 
 
 def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
-    """The name of the cache entry of a converted graph, unique to its content.
+    """The name of the cache entry of a checkpoint's converted graph, unique to its content.
 
-    Args:
-        files: The checkpoint that it is made from.
-        parts: What else determines it: format, precision, versions of packages.
-
-    Raises:
-        CheckpointError: If there are no weights, or some are missing.
+    The `parts` are what else determines it: format, precision, versions of packages.
     """
     text = json.dumps(
         {"weights": hash_weights(files), "recipe": RECIPE, "emoser": __version__, **parts}
@@ -75,12 +68,8 @@ def make_key(files: CheckpointFiles, parts: Mapping[str, str]) -> str:
 
 
 def hash_weights(files: CheckpointFiles) -> str:
-    """The `content_hash` of a checkpoint, remembered for as long as no file of it changes.
-
-    Raises:
-        CheckpointError: If there are no weights, or some are missing.
-    """
-    stamp = [[name, *values] for name, values in files.stamps.items()]
+    """The `content_hash` of a checkpoint, remembered for as long as no file of it changes."""
+    stamp = _stamp(files)
     name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
     known = _read_json(memory)
@@ -95,14 +84,9 @@ def hash_weights(files: CheckpointFiles) -> str:
 
 @contextmanager
 def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
-    """The entry of a key, built if it is absent or damaged; readable within the block.
+    """The entry of a key, readable within the block.
 
-    Args:
-        key: A result of `make_key`.
-        build: Writes the files of the entry into an empty folder.
-
-    Raises:
-        OSError: If not even the system's temporary folder can be written to.
+    If it is absent or damaged, `build` writes its files into an empty folder.
     """
     folder = cache_folder() / "graphs" / key
     problem = None if _is_whole(folder) else _fill(folder, build)
@@ -111,7 +95,11 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
         return
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
         build(Path(place))
-        yield Entry(Path(place), (_describe(problem),))
+        note = (
+            f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
+            f"converted each time; set {VARIABLE} to a folder that can be written"
+        )
+        yield Entry(Path(place), (note,))
 
 
 def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
@@ -119,7 +107,7 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
     try:
         with new_folder(folder, overwrite=True) as target:
             build(target)
-            (target / SEAL).write_text(json.dumps(_stamp(target)), encoding="utf-8")
+            (target / SEAL).write_text(json.dumps(_stamp(as_files(target))), encoding="utf-8")
     except OSError as error:
         if not _is_whole(folder):  # else another process was first
             return error
@@ -129,42 +117,27 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 def _is_whole(folder: Path) -> bool:
     """Whether every file of an entry is unchanged since the entry was sealed."""
     try:
-        return _read_json(folder / SEAL) == _stamp(folder)
+        return bool(_read_json(folder / SEAL) == _stamp(as_files(folder)))
     except OSError:
         return False
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Names, sizes and times of last change of the files in a folder."""
-    rows: Stamp = []
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name != SEAL:
-            status = file.stat()
-            rows.append([file.name, status.st_size, status.st_mtime_ns])
-    return rows
+def _stamp(files: CheckpointFiles) -> list[list[str | int]]:
+    """Names, sizes and times of last change of the files in a folder, but its seal."""
+    return [[name, *stamp] for name, stamp in files.stamps.items() if name != SEAL]
 
 
-def _read_json(file: Path) -> object:
-    try:
-        value: object = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value
+def _read_json(file: Path) -> Any:
+    """The contents of a file; None if it cannot be read."""
+    with suppress(OSError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    return None
 
 
 def _write_json(file: Path, value: object) -> None:
     """Write a file atomically; a file that cannot be written is skipped."""
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as opened:
             json.dump(value, opened)
         os.replace(opened.name, file)
-    except OSError:
-        return
-
-
-def _describe(problem: OSError) -> str:
-    return (
-        f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
-        f"converted each time; set {VARIABLE} to a folder that can be written"
-    )

@@ -67,11 +67,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse formats and precisions that emoser does not write.
-
-        Raises:
-            ValueError: If the format or the precision is unknown.
-        """
+        """Refuse formats and precisions that emoser does not write."""
         if self.format not in FILES or self.dtype not in DTYPES:
             raise ValueError(
                 f"format is {self.format!r} and dtype {self.dtype!r}; emoser exports "
@@ -118,13 +114,7 @@ def build_info(
 ) -> ModelInfo:
     """The facts for the user about a model that an engine runs.
 
-    Args:
-        files: The files that were opened.
-        source: The checkpoint that the numbers come from.
-        config: The model's configuration.
-        backend: Name of the engine.
-        device: The device that it runs on.
-        dtype: The precision of its arithmetic.
+    The numbers come from `source`; `files` were opened, which may hold a graph alone.
     """
     return ModelInfo(
         name=files.name,

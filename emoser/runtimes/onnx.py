@@ -5,7 +5,9 @@ neither torch nor transformers.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,49 +27,52 @@ FORMATS = ("onnx",)
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
+FAULTS = (
+    "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented",
+    "RuntimeException",
+)  # fmt: skip
 
 
-class OnnxRuntime:
-    """A graph in a session of ONNX Runtime."""
+class GraphRuntime(ABC):
+    """A graph with the outputs logits, embedding and, from a model that has them, frames."""
 
     batch_seconds: float | None = None
     group_size = 1
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.by_frame = any(output.name == "frames" for output in session.get_outputs())
+    by_frame: bool
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
         """Logits and embeddings of recordings, one after another."""
-        rows = [self._run(("logits", "embedding"), samples) for samples in recordings]
-        logits, embeddings = zip(*rows, strict=True)
+        logits, embeddings, *_ = zip(*map(self.run, recordings), strict=True)
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Probabilities of every frame of one recording, (L, C), from a model that has them.
-
-        Raises:
-            ValueError: If the model does not classify frames.
-        """
+        """Probabilities of every frame of one recording, (L, C), from a model that has them."""
         if not self.by_frame:
             raise ValueError("this model pools its frames and has no outputs for single frames")
-        (frames,) = self._run(("frames",), samples)
-        return np.asarray(frames[0], np.float32)
+        frames: npt.NDArray[np.float32] = self.run(samples)[2][0]
+        return frames
 
-    def _run(self, outputs: Sequence[str], samples: Samples) -> list[npt.NDArray[np.float32]]:
+    @abstractmethod
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+        """All outputs for one recording."""
+
+
+class OnnxRuntime(GraphRuntime):
+    """A graph in a session of ONNX Runtime."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.by_frame = len(session.get_outputs()) > 2
+
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+        """All outputs for one recording."""
         row = np.ascontiguousarray(samples, np.float32)[None]
-        values: list[npt.NDArray[np.float32]] = self.session.run(outputs, {"samples": row})
+        values: list[npt.NDArray[np.float32]] = self.session.run(None, {"samples": row})
         return values
 
 
 def check_options(device: "str | torch.device", dtype: str) -> None:
-    """Refuse a device or precision before anything is converted.
-
-    Raises:
-        DependencyError: If ONNX Runtime does not load.
-        DeviceError: If CUDA was requested and this build has none.
-        ValueError: If the engine does not support the device or the precision.
-    """
+    """Refuse a device or precision before anything is converted."""
     if dtype not in ("auto", "float32"):
         raise ValueError(
             f"dtype is {dtype!r} and backend 'onnx' computes in float32; use dtype='float32', or "
@@ -84,18 +89,7 @@ def cache_parts() -> dict[str, str]:
 def open_graph(
     file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
 ) -> OpenedGraph:
-    """Load a graph file.
-
-    Args:
-        file: The graph.
-        manifest: Its manifest.
-        device: "auto" (the CPU), "cpu", "cuda" or "cuda:N".
-        dtype: As checked by `check_options`; the graph has a precision of its own.
-
-    Raises:
-        CheckpointError: If ONNX Runtime cannot read it.
-        DeviceError: If CUDA was requested and does not start.
-    """
+    """Load a graph file on a device, both as checked before, in the precision of the graph."""
     session = open_session(file, choose_providers(device))
     kind = "cuda" if CUDA in session.get_providers() else "cpu"
     return OpenedGraph(OnnxRuntime(session), kind, manifest.dtype)
@@ -118,7 +112,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     except _faults() as error:
         raise CheckpointError(
             f"ONNX Runtime {onnxruntime.__version__} cannot read {file} "
-            f"({_first_line(error)}); export the model again"
+            f"({first_line(error)}); export the model again"
         ) from error
     if len(providers) > 1 and CUDA not in session.get_providers():
         raise DeviceError(
@@ -129,13 +123,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
 
 
 def choose_providers(device: "str | torch.device") -> list[Any]:
-    """The execution providers of a device; "auto" is the CPU.
-
-    Raises:
-        DependencyError: If CUDA was requested and ONNX Runtime does not load.
-        DeviceError: If CUDA was requested and this build has none.
-        ValueError: If the engine does not support the device.
-    """
+    """The execution providers of a device; "auto" is the CPU."""
     kind, _, index = str(device).partition(":")
     if kind in ("auto", "cpu"):
         return [CPU]
@@ -166,34 +154,31 @@ def count_threads() -> int:
 
 
 def import_engine() -> Any:
-    """The package `onnxruntime`.
+    """The package `onnxruntime`."""
+    return import_package("onnxruntime", extra="onnx")
+
+
+def import_package(name: str, *, extra: str) -> Any:
+    """A package of an extra of emoser.
 
     Raises:
         DependencyError: If it does not load.
     """
     try:
-        import onnxruntime
+        return import_module(name)
     except ImportError as error:
         raise DependencyError(
-            f"onnxruntime does not load here ({_first_line(error)}); install it with: "
-            'pip install "emoser[onnx]"'
+            f"{name} does not load here ({first_line(error)}); install it with: "
+            f'pip install "emoser[{extra}]"'
         ) from error
-    return onnxruntime
 
 
 def _faults() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (
-        state.Fail,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-        state.InvalidArgument,
-    )
+    return tuple(getattr(state, name) for name in FAULTS)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).strip().split("\n")[0]

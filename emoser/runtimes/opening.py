@@ -10,9 +10,9 @@ import platform
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from emoser.checkpoints.files import CheckpointFiles, as_files
@@ -101,9 +101,6 @@ def find_graph(files: CheckpointFiles) -> Manifest | None:
     """The manifest of the graph in a folder; None without one, or with a stale one.
 
     A graph beside weights is stale unless it was made from exactly these.
-
-    Raises:
-        CheckpointError: If the manifest is damaged, or its graph is missing.
     """
     manifest = read_manifest(files)
     if manifest is None or not files.has_weights:
@@ -122,11 +119,7 @@ def is_installed(backend: str) -> bool:
 
 
 def require_backend(backend: str) -> None:
-    """Refuse an engine whose package is not installed.
-
-    Raises:
-        DependencyError: With the command that installs it.
-    """
+    """Refuse an engine whose package is not installed, with the command that installs it."""
     if not is_installed(backend):
         raise missing_extra(f"backend {backend!r}", backend)
 
@@ -160,14 +153,6 @@ def _open(
 ) -> OpenedModel:
     if backend != "torch":
         return _open_graph(files, device, dtype, backend)
-    _refuse_graph_alone(files)
-    from emoser.runtimes.torch.engine import open_torch
-
-    return open_torch(files, device=device, dtype=dtype)
-
-
-def _refuse_graph_alone(files: CheckpointFiles) -> None:
-    """Refuse a folder that holds only an exported graph, which torch cannot run."""
     manifest = None if files.has_weights else read_manifest(files)
     if manifest is not None:
         raise CheckpointError(
@@ -175,13 +160,16 @@ def _refuse_graph_alone(files: CheckpointFiles) -> None:
             f"backend 'torch' needs; use backend={manifest.format!r} or 'auto', or load "
             f"{manifest.source.name!r}, which it was made from"
         )
+    from emoser.runtimes.torch.engine import open_torch
+
+    return open_torch(files, device=device, dtype=dtype)
 
 
 def _open_graph(
     files: CheckpointFiles, device: "str | torch.device", dtype: str, backend: str
 ) -> OpenedModel:
     """Open the graph in a folder, or else one from the cache, where it is converted if missing."""
-    engine = _import_engine(backend)
+    engine = import_module(f"emoser.runtimes.{backend}")
     engine.check_options(device, dtype)
     with ExitStack() as stack:
         manifest, entry = find_graph(files), Entry(files.folder)
@@ -205,16 +193,6 @@ def _open_graph(
     )
     info = replace(info, notes=(*info.notes, *notes, *entry.notes))
     return OpenedModel(runtime, manifest.config, info)
-
-
-def _import_engine(backend: str) -> ModuleType:
-    if backend == "openvino":
-        from emoser.runtimes import openvino
-
-        return openvino
-    from emoser.runtimes import onnx
-
-    return onnx
 
 
 def _convert(files: CheckpointFiles, backend: str, folder: Path) -> None:

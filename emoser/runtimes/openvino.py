@@ -6,7 +6,7 @@ threads may share one runtime. Imports neither torch nor transformers.
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.errors import CheckpointError, DependencyError
-from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.errors import CheckpointError
+from emoser.runtimes import OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
-from emoser.runtimes.onnx import count_threads
+from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +32,11 @@ SLOW_BFLOAT16 = (
     "float32; the model runs in float32"
 )
 WARM_SAMPLES = 16_000
-ONE_LENGTH = frozenset({"whisper"})  # encoders whose frames are always equally many
+ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(GraphRuntime):
     """A graph that OpenVINO has compiled for this processor."""
-
-    batch_seconds: float | None = None
-    group_size = 1
 
     def __init__(self, compiled: Any, *, warm: bool = True) -> None:
         """Take over a compiled graph.
@@ -54,27 +51,9 @@ class OpenVinoRuntime:
         self.by_frame = len(compiled.outputs) > 2
         self._idle: deque[Any] = deque()  # requests that no thread is using
         if warm:
-            self._run(np.zeros(WARM_SAMPLES, np.float32))
+            self.run(np.zeros(WARM_SAMPLES, np.float32))
 
-    def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of recordings, one after another."""
-        rows = [self._run(samples) for samples in recordings]
-        return InferenceOutput(
-            np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
-        )
-
-    def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Probabilities of every frame of one recording, (L, C), from a model that has them.
-
-        Raises:
-            ValueError: If the model does not classify frames.
-        """
-        if not self.by_frame:
-            raise ValueError("this model pools its frames and has no outputs for single frames")
-        frames: npt.NDArray[np.float32] = self._run(samples)[2][0]
-        return frames
-
-    def _run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+    def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
         """Copies of all outputs for one recording."""
         row = np.ascontiguousarray(samples, np.float32)[None]
         try:
@@ -89,11 +68,7 @@ class OpenVinoRuntime:
 
 
 def check_options(device: "str | torch.device", dtype: str) -> None:
-    """Refuse a device before anything is converted; the precision depends on the graph.
-
-    Raises:
-        ValueError: If the device is not the CPU.
-    """
+    """Refuse a device before anything is converted; the precision depends on the graph."""
     if str(device).split(":")[0] not in ("auto", "cpu"):
         raise ValueError(
             f"device is {str(device)!r} and backend 'openvino' runs on the 'cpu'; use "
@@ -102,48 +77,27 @@ def check_options(device: "str | torch.device", dtype: str) -> None:
 
 
 def cache_parts() -> dict[str, str]:
-    """The properties of a graph in the cache that do not depend on the checkpoint.
-
-    Raises:
-        DependencyError: If OpenVINO does not load.
-    """
+    """The properties of a graph in the cache that do not depend on the checkpoint."""
     return {"format": "openvino", "dtype": "float32", "engine": import_engine().__version__}
 
 
 def open_graph(
     file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
 ) -> OpenedGraph:
-    """Load a graph file.
-
-    Args:
-        file: The graph, in a format of OpenVINO or ONNX.
-        manifest: Its manifest.
-        device: As checked by `check_options`.
-        dtype: "auto" (the precision of the graph), "float32", "bfloat16" or "int8".
-
-    Raises:
-        CheckpointError: If OpenVINO cannot read it.
-        DependencyError: If OpenVINO does not load.
-        ValueError: If OpenVINO does not run the graph in this precision.
-    """
+    """Load a graph file of OpenVINO or ONNX; "auto" is the precision of the graph."""
     precision = choose_precision(dtype, manifest.dtype)
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
     compiled = compile_graph(file, precision)
-    runtime = OpenVinoRuntime(compiled, warm=manifest.config.encoder not in ONE_LENGTH)
+    config = manifest.config
+    warm = config.encoder not in ONE_LENGTH or config.padding == "none"
+    runtime = OpenVinoRuntime(compiled, warm=warm)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
 
 def choose_precision(dtype: str, stored: str) -> str:
-    """The precision to run a graph in; "auto" is that of the graph.
-
-    Args:
-        dtype: The requested precision.
-        stored: The precision of the graph.
-
-    Raises:
-        ValueError: If OpenVINO does not run the graph in this precision.
+    """The precision to run a graph in; "auto" is `stored`, that of the graph.
 
     Example:
         >>> choose_precision("auto", "int8"), choose_precision("bfloat16", "float32")
@@ -169,10 +123,6 @@ def compile_graph(file: Path, precision: str) -> Any:
     """A graph file, compiled for this processor.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
-
-    Raises:
-        CheckpointError: If OpenVINO cannot read it.
-        DependencyError: If OpenVINO does not load.
     """
     openvino = import_engine()
     core = openvino.Core()
@@ -197,20 +147,9 @@ def import_engine() -> Any:
 
     By default its import sends an event unless the user has opted out; without the package that
     sends it, OpenVINO works and sends nothing.
-
-    Raises:
-        DependencyError: If it does not load.
     """
     with without_telemetry():
-        try:
-            import openvino
-        except ImportError as error:
-            line = str(error).strip().split("\n")[0]
-            raise DependencyError(
-                f"openvino does not load here ({line}); install it with: pip install "
-                '"emoser[openvino]"'
-            ) from error
-    return openvino
+        return import_package("openvino", extra="openvino")
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def step_emoser(
     model.to(processes.device).eval()
     file = Path(tempfile.mkdtemp(dir=folder)) / "training.features"
     inputs = build_inputs(model, Recordings(clips), config, file)
-    loss = TrainingLoss(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
+    loss = TrainingLoss(config.optimisation, size=model.encoder.hidden_size)
     stepper = Stepper(
         model=model,
         loss=loss,

@@ -12,14 +12,13 @@ import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.audio_files import babble, encode
+from support.audio_files import babble, encode, read_recording
 
 from emoser.audio import (
+    AudioBlocks,
     AudioLimits,
     StreamResampler,
     load_audio,
-    open_blocks,
-    read_recording,
 )
 from emoser.errors import AudioError
 
@@ -45,7 +44,7 @@ def test_any_block_size_gives_the_numbers_of_reading_whole(
     known = {"sampling_rate": rate} if fmt == "array" else {}
     if len(written) * 16_000 < rate:
         return
-    with open_blocks(source, block_seconds=block_seconds, **known) as blocks:
+    with AudioBlocks(source, block_seconds=block_seconds, **known) as blocks:
         parts = list(blocks)
         quality, duration = blocks.quality, blocks.duration
     whole = read_recording(source, **known)
@@ -102,10 +101,10 @@ def test_a_recording_longer_than_the_limit_is_refused():
     hum = np.zeros((32_000, 1), np.int16)
     with pytest.raises(AudioError, match="longer than 1 s"):
         load_audio(hum, sampling_rate=16_000, limits=AudioLimits(max_seconds=1.0))
-    with pytest.raises(AudioError, match=r"longer than 1.5 s, .* open_blocks"):
+    with pytest.raises(AudioError, match=r"longer than 1.5 s, .* AudioBlocks"):
         load_audio(hum, sampling_rate=16_000, limits=AudioLimits(max_whole_seconds=1.5))
     limits = AudioLimits(max_whole_seconds=1.5)
-    with open_blocks(hum, sampling_rate=16_000, limits=limits) as blocks:
+    with AudioBlocks(hum, sampling_rate=16_000, limits=limits) as blocks:
         assert sum(map(len, blocks)) == 32_000
 
 
@@ -159,14 +158,14 @@ def test_one_sample_that_resamples_to_nothing_is_refused():
 
 def test_block_seconds_must_be_positive():
     with pytest.raises(ValueError, match="block_seconds is 0"):
-        open_blocks(babble(16_000), sampling_rate=16_000, block_seconds=0)
+        AudioBlocks(babble(16_000), sampling_rate=16_000, block_seconds=0)
 
 
 def test_an_abandoned_reader_leaves_the_callers_file_open(tmp_path):
     path = tmp_path / "call.wav"
     path.write_bytes(encode(babble(16_000, 2.0), 16_000))
     with path.open("rb") as file:
-        with open_blocks(file, block_seconds=0.1) as blocks:
+        with AudioBlocks(file, block_seconds=0.1) as blocks:
             next(blocks)
         assert file.tell() == 0
         assert len(load_audio(file)) == 32_000
@@ -196,7 +195,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     for minutes in (2, 6):
         path = tmp_path / f"{minutes}.flac"
         write_silence(path, minutes)
-        with open_blocks(path, block_seconds=5.0) as blocks:
+        with AudioBlocks(path, block_seconds=5.0) as blocks:
             next(blocks)
             tracemalloc.start()
             num_samples = sum(len(block) for block in blocks)
@@ -214,9 +213,9 @@ def test_three_silent_hours_are_read_in_constant_memory(tmp_path):
     write_silence(path, 180)
     assert path.stat().st_size < 1_000_000
     code = (
-        "import sys, resource; from emoser.audio import open_blocks\n"
+        "import sys, resource; from emoser.audio import AudioBlocks\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        "with open_blocks(sys.argv[1]) as blocks:\n"
+        "with AudioBlocks(sys.argv[1]) as blocks:\n"
         "    next(blocks); first = peak(); total = sum(map(len, blocks))\n"
         "    print(total, blocks.quality == ('silence',), peak() - first)\n"
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from support.audio_files import babble, correlation, encode, encode_media
+from support.audio_files import babble, correlation, encode, encode_media, read_recording
 
-from emoser.audio import load_audio, open_blocks, read_recording
+from emoser.audio import AudioBlocks, load_audio
 from emoser.errors import AudioError, DependencyError
 
 # (format, subtype, sampling rate, largest error of a sample)
@@ -206,7 +206,7 @@ def test_192_khz_with_8_channels_is_mixed_and_resampled():
 def test_facts_of_a_recording_are_known_when_it_is_opened(tmp_path):
     path = tmp_path / "stereo.flac"
     path.write_bytes(encode(babble(44_100, channels=2), 44_100, "FLAC"))
-    with open_blocks(path) as blocks:
+    with AudioBlocks(path) as blocks:
         assert (blocks.name, blocks.source_rate, blocks.num_channels) == (str(path), 44_100, 2)
         assert blocks.declared_seconds == 1.0
         with pytest.raises(RuntimeError, match="read on to the end"):

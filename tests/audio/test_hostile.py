@@ -12,9 +12,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from support.audio_files import babble, encode, encode_media
+from support.audio_files import babble, encode, encode_media, read_recording
 
-from emoser.audio import load_audio, open_blocks, read_recording
+from emoser.audio import AudioBlocks, load_audio
 from emoser.errors import AudioError
 
 WAV = encode(babble(16_000), 16_000)
@@ -142,7 +142,7 @@ def test_a_flac_that_claims_2_to_the_36_frames_costs_nothing():
     file = bytearray(encode(babble(16_000), 16_000, "FLAC"))
     total = int.from_bytes(file[18:26], "big") >> 36 << 36 | 2**36 - 1
     file[18:26] = total.to_bytes(8, "big")
-    with open_blocks(bytes(file)) as blocks:
+    with AudioBlocks(bytes(file)) as blocks:
         assert blocks.declared_seconds > 4_000_000
         assert sum(len(block) for block in blocks) == 16_000
         assert (blocks.duration, blocks.quality) == (1.0, ("truncated",))

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 import soxr
-from support.audio_files import babble, encode
+from support.audio_files import babble, encode, read_recording
 
-from emoser.audio import FLAGS, QualityMeter, read_recording
+from emoser.audio.quality import FLAGS, QualityMeter
 
 
 def flags(samples, rate=16_000):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soxr
-from support.audio_files import babble, encode
+from support.audio_files import babble, encode, read_recording
 
-from emoser.audio import AudioLimits, describe_source, load_audio, open_blocks, read_recording
+from emoser.audio import AudioBlocks, AudioLimits, describe_source, load_audio
 from emoser.audio.reader import ByteReader
 from emoser.errors import AudioError
 
@@ -271,7 +271,7 @@ def test_an_array_without_samples_is_refused(shape):
 def test_the_callers_array_is_never_changed():
     values = babble(16_000).copy()
     before = values.copy()
-    with open_blocks(values, sampling_rate=16_000, block_seconds=0.3) as blocks:
+    with AudioBlocks(values, sampling_rate=16_000, block_seconds=0.3) as blocks:
         for block in blocks:
             block[:] = 7
     load_audio(values, sampling_rate=16_000)[:] = 7

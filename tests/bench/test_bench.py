@@ -12,7 +12,7 @@ from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
 import emoser.bench as bench
 from emoser.audio.limits import SAMPLING_RATE as RATE
-from emoser.bench import BenchOptions, BenchReport, BenchRow, Engine, plan_engines
+from emoser.bench import BenchOptions, BenchReport, BenchRow, plan_rows
 from emoser.bench.machine import (
     MIXED_SECONDS,
     count_gflop,
@@ -89,12 +89,12 @@ def test_the_machine_is_described():
 
 def test_bfloat16_is_measured_only_where_the_processor_has_it():
     options = BenchOptions(runtimes=("torch", "openvino", "onnx"), folders=("int8",))
-    plain = plan_engines(options, {"bfloat16": False})
-    fast = plan_engines(options, {"bfloat16": True})
-    assert [engine.dtype for engine in plain] == ["float32"] * 3 + ["auto"]
-    assert [engine for engine in fast if engine not in plain] == [
-        Engine("torch", "bfloat16", "emoser-tiny"),
-        Engine("openvino", "bfloat16", "emoser-tiny"),
+    plain = plan_rows(options, {"bfloat16": False})
+    fast = plan_rows(options, {"bfloat16": True})
+    assert [row.dtype for row in plain] == ["float32"] * 3 + ["auto"]
+    assert [row for row in fast if row not in plain] == [
+        BenchRow("torch", "bfloat16", "emoser-tiny"),
+        BenchRow("openvino", "bfloat16", "emoser-tiny"),
     ]
 
 

@@ -17,13 +17,14 @@ from support.reference_checkpoints import CASES, LAYER_NORM, of_dense_head, requ
 from transformers import AutoModel, HubertConfig, Wav2Vec2Config, WavLMConfig, pipeline
 
 from emoser import EmotionClassifier
-from emoser.checkpoints.backbones import infer_encoder_config
+from emoser.checkpoints.backbones import build_encoder, infer_encoder_config
 from emoser.checkpoints.conversion import convert_checkpoint
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.layouts import funasr
-from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.layouts.registry import identify, load_checkpoint
 from emoser.checkpoints.registration import register
 from emoser.checkpoints.save import save_model
+from emoser.checkpoints.tensors import open_tensors
 from emoser.models.emotion2vec import Emotion2VecConfig, Emotion2VecEncoder
 
 LENGTHS = (16_000, 5_000, 30_000, 9_999)
@@ -288,15 +289,20 @@ def test_the_shape_of_a_published_encoder_is_read_off_its_tensors(config):
 def test_the_shape_of_emotion2vec_is_read_off_its_tensors(config, tmp_path):
     with torch.device("meta"):
         names = Emotion2VecEncoder(config).backbone.state_dict()
-    shapes = {f"d2v_model.{name}": tuple(tensor.shape) for name, tensor in names.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in names.items()}
     shapes |= {"proj.weight": (9, config.hidden_size), "proj.bias": (9,)}
     tokens = "生气/angry 厌恶/disgusted 恐惧/fearful 开心/happy 中立/neutral 其他/other 难过/sad"
     tokens = [*tokens.split(), "吃惊/surprised", "<unk>"]
     (tmp_path / "tokens.txt").write_text("\n".join(tokens), encoding="utf-8")
-    assert funasr.matches(set(shapes))
+    older = {f"d2v_model.{name}": torch.zeros(0) for name in shapes}
+    torch.save(older, tmp_path / "model.pt")
+    with open_tensors(as_files(tmp_path)) as stored:
+        assert set(stored.shapes) == set(shapes)
+        assert identify(set(stored.shapes), tmp_path) is funasr
     plan = funasr.plan(as_files(tmp_path), shapes)
     with torch.device("meta"):
-        assert plan.build_encoder().config == config
+        encoder = build_encoder(plan.encoder, plan.config, tmp_path)
+    assert encoder.config == config
     assert plan.config.labels == (
         "angry",
         "disgust",

@@ -122,7 +122,7 @@ def test_labels_are_mapped_to_another_set(capsys, model, folder):
         (("nothing-here-*.wav",), 3, "no file matches"),
         (("FOLDER",), 3, "holds no audio file"),
         (("a.wav", "--model", "no such model"), 4, "neither a bundled checkpoint"),
-        (("a.wav", "--device", "toaster"), 2, "device 'toaster'"),
+        (("a.wav", "--device", "toaster"), 2, "device is 'toaster'"),
         (("a.wav", "--labels", "plutchik"), 2, "not a known set"),
         (("a.wav", "--batch-seconds", "-1"), 2, "batch_seconds"),
     ],

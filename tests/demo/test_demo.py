@@ -17,7 +17,7 @@ from huggingface_hub import SpaceCard
 from support.models import loud_model, small_config
 
 from emoser import EmotionClassifier, EmotionStream
-from emoser.audio import FLAGS
+from emoser.audio.quality import FLAGS
 from emoser.checkpoints.save import save_model
 from emoser.cli import main
 from emoser.demo import DemoOptions, build_app, serve

@@ -58,10 +58,10 @@ def test_all_faults_of_all_groups_are_in_one_message():
     with pytest.raises(ValueError, match="must be") as error:
         FinetuneConfig(epochs=0, warmup=1.0, batch_size=0, seed=1, mode="full", accumulation=0)
     assert str(error.value) == (
-        "model: mode is 'full', allowed are entire, partial, frozen, lora, last-k; "
-        "data: batch_size must be above 0; "
-        "schedule: epochs must be above 0; warmup must be at least 0 and below 1; "
-        "run: accumulation must be above 0"
+        "model: mode is 'full', must be one of entire, partial, frozen, lora, last-k; "
+        "data: batch_size is 0, must be above 0; "
+        "schedule: epochs is 0, must be above 0; warmup is 1.0, must be at least 0 and below 1; "
+        "run: accumulation is 0, must be above 0"
     )
 
 

@@ -170,7 +170,7 @@ def test_unknown_options_are_refused(folder):
         EmotionClassifier.from_pretrained(folder, backend="tensorflow")
     with pytest.raises(ValueError, match="dtype is 'int4'"):
         EmotionClassifier.from_pretrained(folder, dtype="int4")
-    with pytest.raises(ValueError, match="device 'toaster'"):
+    with pytest.raises(ValueError, match="device is 'toaster'"):
         EmotionClassifier.from_pretrained(folder, device="toaster")
     with pytest.raises(ValueError, match="not a known set"):
         EmotionClassifier.from_pretrained(folder, labels="plutchik")

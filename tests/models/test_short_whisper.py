@@ -169,7 +169,7 @@ def test_thirty_seconds_fit_and_more_is_refused():
     model = short_model()
     with torch.inference_mode():
         assert model.encoder(torch.zeros(1, 480_000)).frames.shape == (1, 1500, 64)
-        with pytest.raises(ValueError, match="takes up to 30 s, got 30.1 s"):
+        with pytest.raises(ValueError, match=r"takes up to 30 s, got 30\.1 s"):
             model(torch.zeros(1, 481_600))
 
 
@@ -178,7 +178,7 @@ def test_longer_recordings_go_through_windows(tmp_path):
     classifier = EmotionClassifier.from_pretrained(tmp_path / "model", backend="torch")
     [clip] = random_clips([37 * 16_000])
     prediction = classifier.predict(clip, sampling_rate=16_000)
-    assert prediction.seconds == pytest.approx(37.0)
+    assert (prediction.duration, prediction.num_windows) == (37.0, 2)
 
 
 @pytest.mark.parametrize("masked", ["mask_time_prob", "mask_feature_prob"])
@@ -206,7 +206,7 @@ def test_a_saved_model_is_the_same_and_holds_the_encoder_alone(kind, tmp_path):
     assert loaded.config == model.config
     assert not [name for name in loaded.state_dict() if "decoder" in name]
     clips = random_clips((9_000, 320))
-    assert torch.equal(answer_alone(loaded, clips), answer_alone(model, clips))
+    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
 
 
 def test_the_pipeline_of_transformers_gives_the_same_numbers(tmp_path):
@@ -246,7 +246,7 @@ def test_the_engine_of_torch_gives_the_numbers_of_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["mean", "statistics", "attentive", "layer sum, raw"])
 def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
     pytest.importorskip("onnx" if backend == "onnx" else "openvino")
     pytest.importorskip("onnxruntime" if backend == "onnx" else "openvino")
@@ -290,9 +290,8 @@ def test_a_base_gives_its_first_layers(kind, tmp_path):
     assert torch.equal(model.encoder.backbone.layers[1].fc2.bias, encoder.layers[1].fc2.bias)
     save_model(model, tmp_path / "saved")
     clips = random_clips([5_000])
-    assert torch.equal(
-        answer_alone(load_model(tmp_path / "saved"), clips), answer_alone(model, clips)
-    )
+    loaded = load_model(tmp_path / "saved")
+    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
 
 
 def test_tensors_of_no_known_part_are_refused(tmp_path):

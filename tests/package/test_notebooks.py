@@ -1,6 +1,9 @@
 """The notebooks run from top to bottom in a fresh kernel, without a network.
 
-The first one runs by default, the others with `pytest -m slow`.
+The first one runs by default, the others with `-m slow`. All of them with `-m "slow or not slow"`
+and `--store-notebooks` also writes the outputs into the files:
+
+    pytest tests/package/test_notebooks.py -m "slow or not slow" --store-notebooks
 """
 
 import ast
@@ -14,6 +17,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICK = "1_first_predictions"
+MAX_BYTES = 200_000
 TIMEOUT_SECONDS = 900  # a cell, on a machine that has other work
 
 
@@ -25,6 +29,14 @@ def sources(book, kind):
     return [cell.source for cell in book.cells if cell.cell_type == kind]
 
 
+def store(book, file):
+    """Write a notebook with its outputs, without what differs from run to run for no reason."""
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+    book.metadata.pop("language_info", None)
+    nbformat.write(book, file)
+
+
 def by_name(files):
     marks = {QUICK: []}
     return [
@@ -34,11 +46,16 @@ def by_name(files):
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_it_is_stripped_and_opens_with_what_one_will_have(file):
+def test_it_is_stored_with_outputs_and_opens_with_what_one_will_have(file):
     book = read(file)
     nbformat.validate(book)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert any(cell.outputs for cell in code)
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert file.stat().st_size < MAX_BYTES
+    assert str(Path.home()) not in file.read_text(encoding="utf-8")
     assert book.cells[0].source.startswith("# ")
     assert "At the end you will" in book.cells[0].source
 
@@ -58,19 +75,24 @@ def test_links_between_notebooks_lead_somewhere(file):
 
 
 @pytest.mark.parametrize("file", by_name(NOTEBOOKS))
-def test_it_runs_from_top_to_bottom_and_leaves_the_repository_alone(file, tmp_path, monkeypatch):
+def test_it_runs_from_top_to_bottom_and_leaves_the_repository_alone(
+    file, tmp_path, monkeypatch, request
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parents[1])]))
     before = sorted(FOLDER.parents[1].iterdir()), sorted(FOLDER.rglob("*"))
+    book = read(file)
     client = NotebookClient(
-        read(file),
+        book,
         timeout=TIMEOUT_SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute()
+    if request.config.getoption("store_notebooks"):
+        store(book, file)
     assert (sorted(FOLDER.parents[1].iterdir()), sorted(FOLDER.rglob("*"))) == before
 
 

@@ -1,5 +1,6 @@
 """The torch engine is fast without other numbers, other answers or other threads than before."""
 
+import copy
 import pickle
 import threading
 
@@ -48,17 +49,20 @@ def on_cpu(model, dtype=torch.float32):
 
 @pytest.mark.parametrize("packing", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_fast_convolutions_give_the_features_of_transformers(name, packing):
+def test_fast_convolutions_are_as_near_to_float64_as_transformers_is(name, packing):
+    """Rounding differs by processor, so transformers' own error is the measure of ours."""
     extractor = loud_model(CONFIGS[name]).encoder.feature_extractor
     batch = torch.from_numpy(np.stack(random_clips([41_361, 41_361], seed=3)))
     with torch.inference_mode():
+        exact = copy.deepcopy(extractor).double()(batch.double())
         expected = extractor(batch)
         quick = FastConvolutions(extractor)
         if packing:
             quick.pack()
         found = quick(batch)
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (expected - exact).abs().max() <= 1e-5 * exact.abs().max()
+    assert (found - exact).abs().max() <= 2 * (expected - exact).abs().max()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

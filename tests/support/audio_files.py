@@ -2,10 +2,13 @@
 
 import io
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
+
+from emoser.audio import AudioBlocks
 
 
 @cache
@@ -62,3 +65,20 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     cross = np.fft.irfft(np.fft.rfft(first, size) * np.fft.rfft(second, size).conj(), size)
     near = max(cross[:1600].max(), cross[-1600:].max())
     return float(near / np.sqrt((first**2).sum() * (second**2).sum()))
+
+
+class Recording(NamedTuple):
+    """A recording read whole, with what `AudioBlocks` knows at its end."""
+
+    samples: np.ndarray
+    duration: float
+    quality: tuple[str, ...]
+    name: str | None
+    source_rate: int
+
+
+def read_recording(source: Any, **options: Any) -> Recording:
+    """All blocks of a source, joined."""
+    with AudioBlocks(source, **options) as blocks:
+        samples = np.concatenate(list(blocks))
+        return Recording(samples, blocks.duration, blocks.quality, blocks.name, blocks.source_rate)

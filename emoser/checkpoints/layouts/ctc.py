@@ -5,11 +5,9 @@ commutes with the linear layer, so this is a linear head on the mean frame. A sp
 has the same tensors; here the configuration names as many labels as the layer has rows.
 """
 
-from collections.abc import Set
-
-from emoser.checkpoints.backbones import encoder_builder, family_of
+from emoser.checkpoints.backbones import family_of
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
-from emoser.checkpoints.layouts.transformers import imply_model_config, rename_encoder
+from emoser.checkpoints.layouts.transformers import imply_model_config
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -18,19 +16,9 @@ NAME = "ctc"
 SIGNATURE = ("lm_head.weight", "lm_head.bias")
 
 
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys
-
-
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
-    """How the files of a checkpoint of this layout become a model.
-
-    Raises:
-        CheckpointError: If the head does not have one row per label, as in a speech recogniser.
-    """
-    file = files.folder / CONFIG
-    family = family_of(files.config.get("model_type"), file)
+    """How the files of a checkpoint of this layout become a model."""
+    family = family_of(files)
     model_config = imply_model_config(files)
     num_rows = shapes["lm_head.weight"][0]
     if num_rows != len(model_config.outputs):
@@ -39,9 +27,4 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
             f"{len(model_config.outputs)} labels; this looks like a speech recogniser, "
             "not an emotion model"
         )
-
-    def rename(name: str) -> str:
-        renamed = rename_encoder(name, family)
-        return renamed.replace("lm_head.", "head.classifier.", 1)
-
-    return Plan(model_config, encoder_builder(files.config, model_config, file), rename)
+    return Plan(model_config, files.config, {**family.places, "lm_head.": "head.classifier."})

@@ -7,8 +7,6 @@ in the discussion of that checkpoint; `"head_activation": "tanh"` (or "relu") in
 `emoser convert --activation`, sets another.
 """
 
-from collections.abc import Set
-
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.soxan import plan_dense
 from emoser.checkpoints.strict import Plan
@@ -20,11 +18,6 @@ NAME = "ehcalabres"
 SIGNATURE = ("classifier.dense.weight", "classifier.output.weight")
 ACTIVATION_KEY = "head_activation"
 DEFAULT_ACTIVATION = "none"
-
-
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:

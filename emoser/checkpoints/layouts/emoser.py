@@ -7,10 +7,9 @@ preceded by "emoser.". transformers' Auto classes and pipelines read the layout 
 `emoser.checkpoints.registration.register()`.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
-from emoser.checkpoints.backbones import encoder_builder
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.layouts.transformers import label_fields, plain_tensor, read_block
 from emoser.checkpoints.strict import Plan, Tensors
@@ -26,23 +25,13 @@ ARCHITECTURE = "EmoserForAudioClassification"
 SIGNATURE = (f"{PREFIX}head.classifier.weight", f"{PREFIX}head.classifier.bias")
 
 
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys
-
-
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     """How the files of a checkpoint of this layout become a model."""
     file = files.folder / CONFIG
     backbone = files.config.get("backbone_config")
     if not isinstance(backbone, Mapping) or not isinstance(files.config.get("emoser"), Mapping):
         raise CheckpointError(f"{file} lacks backbone_config or the emoser block; save it again")
-    model_config = read_block(files)
-    return Plan(
-        config=model_config,
-        build_encoder=encoder_builder(backbone, model_config, file),
-        rename=lambda name: name.removeprefix(PREFIX),
-    )
+    return Plan(read_block(files), backbone, {PREFIX: ""})
 
 
 def to_own(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors]:

@@ -5,24 +5,28 @@ of the training corpus, which `config.json` states, not by those of the recordin
 code, which does not run on transformers 5, is not needed.
 """
 
-from collections.abc import Set
-
-from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
+from emoser.checkpoints.backbones import encoder_places, infer_encoder_config
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
-from emoser.checkpoints.layouts.transformers import imply_model_config, rename_behind
+from emoser.checkpoints.layouts.transformers import imply_model_config
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
 
 NAME = "odyssey"
-SIGNATURE = ("pool_model.sap_linear.weight", "pool_model.attention", "ser_model.out.0.weight")
 ENCODER = "ssl_model."
+SIGNATURE = (
+    "pool_model.sap_linear.weight",
+    "pool_model.attention",
+    "ser_model.out.0.weight",
+    ENCODER,
+)
+PLACES = {
+    **encoder_places(ENCODER),
+    "pool_model.": "pooler.",
+    "ser_model.out.0.": "head.classifier.",
+    "ser_model.fc.": "head.hidden.",
+}
 MAX_SECONDS = 12.0  # the longest recordings in training
-
-
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
@@ -42,13 +46,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
         projection_size=shapes["ser_model.out.0.weight"][1],
         max_seconds=MAX_SECONDS,
     )
-    return Plan(config, encoder_builder(encoder, config, files.folder / CONFIG), _rename)
-
-
-def _rename(name: str) -> str:
-    name = rename_behind(name, ENCODER).replace("pool_model.", "pooler.", 1)
-    name = name.replace("ser_model.out.0.", "head.classifier.", 1)
-    return name.replace("ser_model.fc.", "head.hidden.", 1)
+    return Plan(config, encoder, PLACES)
 
 
 def _read_number(files: CheckpointFiles, key: str) -> float:

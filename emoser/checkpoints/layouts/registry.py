@@ -37,15 +37,11 @@ class Layout(Protocol):
 
     Attributes:
         NAME: The value of `ModelInfo.layout`.
-        SIGNATURE: Tensors of its head that no other layout has together.
+        SIGNATURE: Tensors, or prefixes of their names, that no other layout has together.
     """
 
     NAME: str
     SIGNATURE: tuple[str, ...]
-
-    def matches(self, keys: Set[str]) -> bool:
-        """Whether tensors with these names are of this layout."""
-        ...
 
     def plan(self, files: CheckpointFiles, shapes: Shapes) -> Plan:
         """How files with tensors of these shapes become a model."""
@@ -76,9 +72,6 @@ class LoadedModel:
 def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
     """The model of a checkpoint of any layout.
 
-    Args:
-        source: The files of the checkpoint, or their folder.
-
     Raises:
         CheckpointError: If the layout is unknown or any part does not fit.
     """
@@ -96,15 +89,19 @@ def identify(keys: Set[str], folder: Path) -> Layout:
     Raises:
         CheckpointError: If there is none; the message names the nearest.
     """
-    for layout in LAYOUTS:
-        if layout.matches(keys):
-            return layout
-    near = max(LAYOUTS, key=lambda layout: len(set(layout.SIGNATURE) & keys))
-    lacking = sorted(set(near.SIGNATURE) - keys)
+    lacks = [
+        [part for part in layout.SIGNATURE if not any(name.startswith(part) for name in keys)]
+        for layout in LAYOUTS
+    ]
+    if [] in lacks:
+        return LAYOUTS[lacks.index([])]
+    near, lacking = max(
+        zip(LAYOUTS, lacks, strict=True), key=lambda pair: len(pair[0].SIGNATURE) - len(pair[1])
+    )
     if len(lacking) == len(near.SIGNATURE):
         reason = f" ({', '.join(layout.NAME for layout in LAYOUTS)})"
     else:
-        reason = f"; the nearest is {near.NAME!r}, which also needs {', '.join(lacking)}"
+        reason = f"; the nearest is {near.NAME!r}, which also needs {', '.join(sorted(lacking))}"
     starts = sorted({key.split(".")[0] for key in keys})
     raise CheckpointError(
         f"{folder} has no classification head of a layout that emoser reads{reason}; its tensors "

@@ -5,11 +5,9 @@ model, whose three outputs are arousal, dominance and valence. transformers' own
 these a random head. The original code pools padding too; emoser pools only the recording.
 """
 
-from collections.abc import Set
-
-from emoser.checkpoints.backbones import encoder_builder, family_of
+from emoser.checkpoints.backbones import family_of
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
-from emoser.checkpoints.layouts.transformers import imply_model_config, rename_encoder
+from emoser.checkpoints.layouts.transformers import imply_model_config
 from emoser.checkpoints.strict import Plan
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -22,11 +20,6 @@ PLACES = {
     "classifier.out_proj.": "head.classifier.",
     "classifier.output.": "head.classifier.",
 }
-
-
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
@@ -49,8 +42,7 @@ def plan_dense(
     notes: tuple[str, ...] = (),
 ) -> Plan:
     """A plan for a head of two linear layers with an activation between them."""
-    file = files.folder / CONFIG
-    family = family_of(files.config.get("model_type"), file)
+    family = family_of(files)
     model_config = imply_model_config(
         files,
         pooling=pooling,
@@ -58,12 +50,4 @@ def plan_dense(
         activation=activation,
         projection_size=shapes["classifier.dense.weight"][0],
     )
-
-    def rename(name: str) -> str:
-        for theirs, ours in PLACES.items():
-            if name.startswith(theirs):
-                return ours + name.removeprefix(theirs)
-        return rename_encoder(name, family)
-
-    builder = encoder_builder(files.config, model_config, file)
-    return Plan(model_config, builder, rename, notes=notes)
+    return Plan(model_config, files.config, {**PLACES, **family.places}, notes=notes)

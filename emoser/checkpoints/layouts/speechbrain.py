@@ -8,14 +8,12 @@ pooled mean even at evaluation; emoser does not.
 """
 
 import re
-from collections.abc import Set
 
 import torch
 
-from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
+from emoser.checkpoints.backbones import encoder_places, infer_encoder_config
 from emoser.checkpoints.configs import check_labels
 from emoser.checkpoints.files import CheckpointFiles
-from emoser.checkpoints.layouts.transformers import rename_behind
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -23,8 +21,8 @@ from emoser.labels import canonical_labels
 from emoser.models.config import ModelConfig
 
 NAME = "speechbrain"
-SIGNATURE = ("model:0.w.weight",)
 ENCODER = "wav2vec2:model."
+SIGNATURE = ("model:0.w.weight", ENCODER)
 LABELS = "label_encoder.txt"
 HYPERPARAMETERS = "hyperparams.yaml"
 FRAME_SECONDS = 0.02
@@ -32,16 +30,12 @@ LABEL_LINE = re.compile(r"^'(.*)' => (\d+)$")
 RAW_INPUT = ("wavlm-base", "wavlm-base-plus")  # whose feature extractors do not normalise
 
 
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
-
-
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     """How the files of a checkpoint of this layout become a model."""
-    text = _read_text(files, HYPERPARAMETERS)
+    text = files.read_text(HYPERPARAMETERS)
     raw = _read_labels(files)
-    prefix = _prefix(shapes)
+    nested = f"{ENCODER}model."  # of later wrappers
+    prefix = nested if any(name.startswith(nested) for name in shapes) else ENCODER
     encoder = infer_encoder_config(shapes, prefix)
     frames = re.search(r"Pooling1d|window_length\s*:", text) is not None
     hub = re.search(r"^wav2vec2_hub\s*:\s*\S*?([\w.-]+)\s*$", text, re.MULTILINE)
@@ -55,11 +49,8 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
         pooling="frames" if frames else "mean",
         frame_seconds=FRAME_SECONDS if frames else None,
     )
-
-    def rename(name: str) -> str:
-        return rename_behind(name, prefix).replace("model:0.w.", "head.classifier.", 1)
-
-    return Plan(config, encoder_builder(encoder, config, files.folder), rename, _add_bias)
+    places = {**encoder_places(prefix), "model:0.w.": "head.classifier."}
+    return Plan(config, encoder, places, _add_bias)
 
 
 def _add_bias(tensors: Tensors) -> Tensors:
@@ -71,14 +62,8 @@ def _add_bias(tensors: Tensors) -> Tensors:
     return completed
 
 
-def _prefix(shapes: Shapes) -> str:
-    """The prefix of the encoder's names; later wrappers have one more "model."."""
-    nested = f"{ENCODER}model."
-    return nested if any(name.startswith(nested) for name in shapes) else ENCODER
-
-
 def _read_labels(files: CheckpointFiles) -> tuple[str, ...]:
-    lines = _read_text(files, LABELS).splitlines()
+    lines = files.read_text(LABELS).splitlines()
     found = [match for line in lines if (match := LABEL_LINE.match(line.strip()))]
     by_index = {
         int(match.group(2)): match.group(1) for match in found if match.group(1) != "starting_index"
@@ -88,11 +73,3 @@ def _read_labels(files: CheckpointFiles) -> tuple[str, ...]:
             f"{files.folder / LABELS} names no labels, in lines such as 'neu' => 0"
         )
     return check_labels(by_index, files.folder / LABELS)
-
-
-def _read_text(files: CheckpointFiles, name: str) -> str:
-    if name not in files.stamps:
-        raise CheckpointError(
-            f"{files.folder / name} is missing; a SpeechBrain folder needs it, download it"
-        )
-    return files.read_text(name)

@@ -5,17 +5,16 @@ A linear projector on every frame, the mean, and a linear classifier, on any enc
 `config.json` then states what transformers has no field for.
 """
 
-from collections.abc import Callable, Set
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emoser.checkpoints.backbones import FAMILIES, Family, encoder_builder, family_of
+from emoser.checkpoints.backbones import FAMILIES, family_of
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
-from emoser.checkpoints.strict import Plan, Tensors
+from emoser.checkpoints.strict import Plan, Tensors, place_name
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
 from emoser.labels import canonical_labels, split_outputs
@@ -25,33 +24,21 @@ from emoser.models.model import EmotionModel
 NAME = "transformers"
 SIGNATURE = ("projector.weight", "projector.bias", "classifier.weight", "classifier.bias")
 WHISPER_SECONDS = 30.0
+HEAD_PLACES = {"projector.": "head.projector.", "classifier.": "head.classifier."}
+NATIVE_HEAD = {"head.dense.": "projector.", "head.": ""}
 NATIVE_NORMALIZATIONS = ("none", "clip")
-
-
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     """How the files of a checkpoint of this layout become a model."""
-    file = files.folder / CONFIG
     model_config = read_model_config(files)
-    family = family_of(files.config.get("model_type"), file)
-    return Plan(
-        config=model_config,
-        build_encoder=encoder_builder(files.config, model_config, file),
-        rename=lambda name: rename_head(rename_encoder(name, family)),
-        complete=_drop_identity if model_config.head == "linear" else dict,
-    )
+    places = {**family_of(files).places, **HEAD_PLACES}
+    complete = _drop_identity if model_config.head == "linear" else dict
+    return Plan(model_config, files.config, places, complete)
 
 
 def read_model_config(files: CheckpointFiles) -> ModelConfig:
-    """The configuration around the encoder: the emoser block, or implied by transformers' files.
-
-    Raises:
-        CheckpointError: If labels or a value are wrong.
-    """
+    """The configuration around the encoder: the emoser block, or implied by transformers' files."""
     if files.config.get("emoser") is not None:
         return read_block(files)
     return imply_model_config(
@@ -63,11 +50,7 @@ def read_model_config(files: CheckpointFiles) -> ModelConfig:
 
 
 def read_block(files: CheckpointFiles) -> ModelConfig:
-    """The emoser block of `config.json`, checked against its labels.
-
-    Raises:
-        CheckpointError: If a field is wrong or the labels differ.
-    """
+    """The emoser block of `config.json`, checked against its labels."""
     raw = read_labels(files)
     try:
         stated = ModelConfig.from_block(files.config["emoser"])
@@ -82,15 +65,7 @@ def read_block(files: CheckpointFiles) -> ModelConfig:
 
 
 def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
-    """The configuration that transformers' files imply.
-
-    Args:
-        files: The files of the checkpoint.
-        changes: Fields of `ModelConfig` that the layout states itself.
-
-    Raises:
-        CheckpointError: If labels or a value are wrong.
-    """
+    """The configuration that transformers' files imply; `changes` are what the layout states."""
     raw = read_labels(files)
     kind = str(files.config.get("model_type"))
     spectral = kind in FAMILIES and FAMILIES[kind].extractor != "Wav2Vec2FeatureExtractor"
@@ -109,30 +84,6 @@ def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
         return ModelConfig(**{**values, **changes})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{files.folder}: {error}") from error
-
-
-def rename_encoder(name: str, family: Family) -> str:
-    """The name of an encoder's tensor in `EmotionModel`; other names unchanged."""
-    return rename_behind(name, f"{family.prefix}.")
-
-
-def rename_behind(name: str, prefix: str) -> str:
-    """The name in `EmotionModel` of a tensor of the encoder, after `prefix`; others unchanged.
-
-    Example:
-        >>> rename_behind("hubert.encoder.layer_norm.bias", "hubert.")
-        'encoder.backbone.encoder.layer_norm.bias'
-    """
-    inner = name.removeprefix(prefix)
-    if inner == name:
-        return name
-    part = "" if inner.startswith("feature_extractor.") else "backbone."
-    return f"encoder.{part}{inner}"
-
-
-def rename_head(name: str) -> str:
-    """The name in `EmotionModel` of a tensor of the head; other names unchanged."""
-    return f"head.{name}" if name.startswith(("projector.", "classifier.")) else name
 
 
 def is_native(model: EmotionModel) -> bool:
@@ -183,9 +134,11 @@ def label_fields(config: ModelConfig) -> dict[str, Any]:
 
 
 def _native_tensors(model: EmotionModel) -> Tensors:
-    family = FAMILIES[model.config.encoder]
-    rename = _native_renamer(family.prefix)
-    tensors = {rename(name): plain_tensor(tensor) for name, tensor in model.state_dict().items()}
+    encoder = {ours: theirs for theirs, ours in FAMILIES[model.config.encoder].places.items()}
+    tensors = {
+        str(place_name(name, {**encoder, **NATIVE_HEAD})): plain_tensor(tensor)
+        for name, tensor in model.state_dict().items()
+    }
     if model.config.head == "linear":
         tensors["projector.weight"] = torch.eye(model.encoder.hidden_size)
         tensors["projector.bias"] = torch.zeros(model.encoder.hidden_size)
@@ -201,22 +154,8 @@ def plain_tensor(tensor: Tensor) -> Tensor:
     return copied.float() if copied.is_floating_point() else copied
 
 
-def _native_renamer(prefix: str) -> Callable[[str], str]:
-    def rename(name: str) -> str:
-        if name.startswith("encoder."):
-            inner = name.removeprefix("encoder.").removeprefix("backbone.")
-            return f"{prefix}.{inner}"
-        return name.replace("head.dense.", "projector.").removeprefix("head.")
-
-    return rename
-
-
 def _drop_identity(tensors: Tensors) -> Tensors:
-    """The tensors without the identity projector of a linear head.
-
-    Raises:
-        CheckpointError: If it is not an identity.
-    """
+    """The tensors without the projector of a linear head, which must be an identity."""
     kept = dict(tensors)
     projector = kept.pop("head.projector.weight", torch.zeros(0, 0))
     bias = kept.pop("head.projector.bias", torch.ones(1))

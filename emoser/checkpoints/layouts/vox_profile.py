@@ -6,13 +6,10 @@ as loralib does at evaluation: weight + B A / rank. `detailed_out_layer` and the
 valence and dominance of related models are not used.
 """
 
-from collections.abc import Set
-from typing import Any
+from collections.abc import Mapping
 
-from emoser.checkpoints.backbones import encoder_builder, infer_encoder_config
-from emoser.checkpoints.configs import check_labels
-from emoser.checkpoints.files import CONFIG, CheckpointFiles
-from emoser.checkpoints.layouts.transformers import rename_behind
+from emoser.checkpoints.backbones import encoder_places, infer_encoder_config
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -20,8 +17,14 @@ from emoser.labels import canonical_labels
 from emoser.models.config import ModelConfig
 
 NAME = "vox-profile"
-SIGNATURE = ("model_seq.0.weight", "emotion_layer.0.weight", "emotion_layer.2.weight", "weights")
 ENCODER = "backbone_model."
+SIGNATURE = (
+    "model_seq.0.weight",
+    "emotion_layer.0.weight",
+    "emotion_layer.2.weight",
+    "weights",
+    ENCODER,
+)
 RAW_LABELS = (
     "Anger",
     "Contempt",
@@ -35,7 +38,10 @@ RAW_LABELS = (
 )
 MAX_SECONDS = 15.0  # training used 3 to 15 s
 OTHER_HEADS = ("detailed_out_layer.", "arousal_layer.", "valence_layer.", "dominance_layer.")
-PLACES = {
+PLACES: Mapping[str, str | None] = {
+    **dict.fromkeys(OTHER_HEADS),
+    **encoder_places(ENCODER),
+    "weights": "layer_weights",
     "model_seq.0.": "pointwise.layers.0.",
     "model_seq.3.": "pointwise.layers.1.",
     "model_seq.6.": "pointwise.layers.2.",
@@ -43,11 +49,6 @@ PLACES = {
     "emotion_layer.2.": "head.classifier.",
 }
 ADAPTER = ("lora_A", "lora_B")
-
-
-def matches(keys: Set[str]) -> bool:
-    """Whether tensors with these names are of this layout."""
-    return set(SIGNATURE) <= keys and any(name.startswith(ENCODER) for name in keys)
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
@@ -58,11 +59,10 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
             f"{files.folder}: emotion_layer has {rows} rows; the published order has "
             f"{len(RAW_LABELS)} labels ({', '.join(RAW_LABELS)})"
         )
-    raw = check_labels(dict(enumerate(RAW_LABELS)), files.folder / CONFIG)
-    encoder: dict[str, Any] = infer_encoder_config(shapes, ENCODER)
+    encoder = infer_encoder_config(shapes, ENCODER)
     config = ModelConfig(
-        labels=canonical_labels(raw),
-        raw_labels=raw,
+        labels=canonical_labels(RAW_LABELS),
+        raw_labels=RAW_LABELS,
         encoder=str(encoder["model_type"]),
         normalization="clip",
         head="pointwise",
@@ -70,17 +70,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
         layer_mix=True,
         max_seconds=MAX_SECONDS,
     )
-    builder = encoder_builder(encoder, config, files.folder / CONFIG)
-    return Plan(config, builder, _rename, _complete)
-
-
-def _rename(name: str) -> str | None:
-    if name.startswith(OTHER_HEADS):
-        return None
-    for theirs, ours in PLACES.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return "layer_weights" if name == "weights" else rename_behind(name, ENCODER)
+    return Plan(config, encoder, PLACES, _complete)
 
 
 def _complete(tensors: Tensors) -> Tensors:

@@ -1,42 +1,32 @@
-"""Readers of corpora: a folder or a table in, a list of utterances out.
+"""Readers of corpora: a folder or a table in, utterances out.
 
-One file per corpus with `read(root)`; each owns the codes of its corpus, none decodes audio.
+One module per corpus with `read(root)`, which owns the codes of its corpus. No audio is decoded.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
 from emoser.finetune.data.utterance import Utterance
 
-READERS: Mapping[str, str] = {
-    "iemocap": "iemocap",
-    "ravdess": "ravdess",
-    "cremad": "cremad",
-    "emodb": "emodb",
-    "savee": "savee",
-    "tess": "tess",
-    "nemo": "nemo",
-    "esd": "esd",
-    "meld": "meld",
-    "msp-podcast": "msp_podcast",
-    "jl": "jl",
-}
-"""Names of the corpora, and the module of each reader."""
+READERS = (
+    "iemocap", "ravdess", "cremad", "emodb", "savee", "tess", "nemo", "esd", "meld", "msp-podcast",
+    "jl",
+)  # fmt: skip
+"""Names of the corpora; the module of each has its name, with an underscore for a hyphen."""
 
 
 def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
-    r"""Utterances of a known corpus, or of a table of one's own.
+    r"""Utterances of a named corpus, or of a table of one's own.
 
     Args:
         corpus: A name ("iemocap", "ravdess", "cremad", "emodb", "savee", "tess", "nemo", "esd",
             "meld", "msp-podcast", "jl"), a CSV or JSONL file, or a folder with
-            `metadata.csv` or `metadata.jsonl` as the audio folders of `datasets` have it.
-        root: Folder of the named corpus; for a table the folder that its paths count from.
+            `metadata.csv` or `metadata.jsonl` like the audio folders of `datasets`.
+        root: Folder of the named corpus; for a table, the folder of relative paths.
 
     Raises:
         FileNotFoundError: If recordings are missing, all in one message.
-        ValueError: If a named corpus comes without its root, or a table is broken.
+        ValueError: If a named corpus is given without its root, or a table is broken.
 
     Example:
         >>> import tempfile
@@ -47,12 +37,10 @@ def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[U
         ...     [item.label for item in read_corpus(table)]
         ['sad']
     """
-    if str(corpus) in READERS:
-        if root is None:
-            raise ValueError(f"the corpus {corpus} needs root=, the folder that it is in")
-        reader = import_module(f"emoser.finetune.corpora.{READERS[str(corpus)]}")
-        utterances: list[Utterance] = reader.read(root)
-        return utterances
-    from emoser.finetune.corpora import table
-
-    return table.read(corpus, root=root)
+    named = str(corpus) in READERS
+    if named and root is None:
+        raise ValueError(f"the corpus {corpus} needs root=, the folder that it is in")
+    name = str(corpus).replace("-", "_") if named else "table"
+    reader = import_module(f"emoser.finetune.corpora.{name}")
+    utterances: list[Utterance] = reader.read(root) if named else reader.read(corpus, root=root)
+    return utterances

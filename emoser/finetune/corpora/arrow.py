@@ -1,8 +1,7 @@
 """Read a folder that `datasets` saved (`save_to_disk`) as rows of a table.
 
-Each row comes with a path: that of its audio, or, where the bytes are in the table itself, of a
-file that they are written to. Columns of class numbers become names. Never decodes audio; needs
-the package `datasets` (extra `datasets`).
+Each row has a path: that of its audio, or of a file that bytes in the table are written to. Class
+numbers become names. No audio is decoded; needs the package `datasets` (extra `datasets`).
 """
 
 import hashlib
@@ -25,11 +24,11 @@ def is_dataset(folder: Path) -> bool:
 
 
 def read_rows(folder: Path, *, root: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and values of every row; one of several splits has its name in the column split.
+    """Number and values of every row; a row of one of several splits has it in the column split.
 
     Args:
-        folder: What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
-        root: Where audio that is stored as bytes is written to; the cache of the user
+        folder: Written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
+        root: Folder that audio stored as bytes is written to; the cache of the user
             (`$XDG_CACHE_HOME/emoser/recordings`) unless given.
 
     Raises:
@@ -41,18 +40,16 @@ def read_rows(folder: Path, *, root: Path | None = None) -> Iterator[tuple[int, 
         raise missing_extra("reading a folder of datasets", "datasets") from error
     loaded = load_from_disk(str(folder))
     parts = {None: loaded} if isinstance(loaded, Dataset) else dict(loaded)
-    number = 0
-    for split, part in parts.items():
-        for row in _without_decoding(part):
-            number += 1
-            values = _name_classes(row, part.features)
-            if isinstance(values.get(AUDIO), Mapping):
-                values[PATH] = _place(values.pop(AUDIO), root or _cache())
-            elif isinstance(values.get(AUDIO), str):
-                values[PATH] = values.pop(AUDIO)
-            if split is not None and not values.get("split"):
-                values["split"] = split
-            yield number, values
+    rows = ((split, part, row) for split, part in parts.items() for row in _without_decoding(part))
+    for number, (split, part, row) in enumerate(rows, start=1):
+        values = _name_classes(row, part.features)
+        if isinstance(values.get(AUDIO), Mapping):
+            values[PATH] = _place(values.pop(AUDIO), root or _cache())
+        elif isinstance(values.get(AUDIO), str):
+            values[PATH] = values.pop(AUDIO)
+        if split is not None and not values.get("split"):
+            values["split"] = split
+        yield number, values
 
 
 def _without_decoding(part: Any) -> Any:

@@ -3,7 +3,7 @@
 Labels come from `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`, recordings from
 `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`. Excited counts as happy. The
 speaker is the last `_F` or `_M` of the turn's name; the letter before `_impro` or `_script`
-says who wore the markers, and the counts per session and class are checked.
+names who wore the markers. The counts per session and class are checked.
 """
 
 import re
@@ -51,12 +51,12 @@ def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> 
     if speakers not in SPEAKERS:
         raise ValueError(f"speakers is {speakers!r}, allowed are {', '.join(SPEAKERS)}")
     folder = Path(root)
-    utterances, missing = [], []
-    for session in COUNTS:
-        for turn, emotion in _read_labels(folder / f"Session{session}"):
-            if emotion in EMOTIONS:
-                item = _read_turn(folder / f"Session{session}", turn, EMOTIONS[emotion], speakers)
-                utterances.append(item)
+    utterances = [
+        _read_turn(session, turn, EMOTIONS[emotion], speakers)
+        for session in (folder / f"Session{number}" for number in COUNTS)
+        for turn, emotion in _read_labels(session)
+        if emotion in EMOTIONS
+    ]
     if not utterances:
         raise FileNotFoundError(
             f"{folder} holds no Session1/dialog/EmoEvaluation/*.txt with labels; "

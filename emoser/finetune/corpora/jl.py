@@ -4,43 +4,18 @@ The parts are speaker, emotion, sentence with session, and repetition. The five 
 emotions are read; the secondary ones (anxious, apologetic, ...) are left out.
 """
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
 from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.data.utterance import Utterance
 
-NAME = re.compile(r"((fe)?male[12])_([a-z]+)_(\d+)([ab])_([12])")
-EMOTIONS: Mapping[str, str] = {
-    "angry": "angry",
-    "sad": "sad",
-    "neutral": "neutral",
-    "happy": "happy",
-    "excited": "excited",
-}
+EMOTIONS = ("angry", "sad", "neutral", "happy", "excited")
 
-
-def read(root: str | Path) -> list[Utterance]:
-    """The utterances of a folder; 1200 of 4 speakers when it is complete.
-
-    Raises:
-        NotADirectoryError: If the root is not a folder.
-        FileNotFoundError: If it holds no recording of this corpus.
-    """
-    return read_names(
-        root,
-        corpus="jl",
-        pattern=NAME,
-        parse=_parse,
-        speakers=("female1", "female2", "male1", "male2"),
-        num_complete=1200,
-    )
-
-
-def _parse(match: re.Match[str]) -> dict[str, str] | None:
-    speaker, female, emotion, sentence, _, _ = match.groups()
-    if emotion not in EMOTIONS:
-        return None
-    sex = "f" if female else "m"
-    return {"label": EMOTIONS[emotion], "speaker": speaker, "sex": sex, "sentence": sentence}
+read = partial(
+    read_names,
+    corpus="jl",
+    pattern=r"(?P<speaker>(?:fe)?male[12])_(?P<label>[a-z]+)_(?P<sentence>\d+)[ab]_[12]",
+    labels={name: name for name in EMOTIONS},
+    speakers={"female1": "f", "female2": "f", "male1": "m", "male2": "m"},
+    num_complete=1200,
+)
+"""Utterances of a folder; see `read_names`."""

@@ -22,38 +22,34 @@ NUM_COMPLETE = 13_708
 
 
 def read(root: str | Path) -> list[Utterance]:
-    """The utterances of a folder; 13,708 lines when it is complete.
+    """Utterances of a folder; 13,708 lines of the tables of the complete corpus.
 
     Raises:
         FileNotFoundError: If there is no table, or no clip of one.
         ValueError: If a table lacks a column.
     """
     folder = Path(root)
-    utterances: list[Utterance] = []
-    missing: list[str] = []
-    for table, clips, split in PARTS:
-        file = next(iter(sorted(folder.rglob(table))), None)
-        place = next((item for name in clips for item in sorted(folder.rglob(name))
-                      if item.is_dir()), None)  # fmt: skip
-        if file is None or place is None:
-            missing.append(table if file is None else clips[0])
+    utterances, missing = [], []
+    for name, places, split in PARTS:
+        table = next(iter(sorted(folder.rglob(name))), None)
+        found = [item for place in places for item in sorted(folder.rglob(place)) if item.is_dir()]
+        if table is None or not found:
+            missing.append(name if table is None else places[0])
             continue
-        found, absent = _read_part(file, place, split)
-        utterances += found
-        missing += absent
+        clips = find_audio(found[0])
+        for row in read_table(table, COLUMNS):
+            clip = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+            if clip not in clips:
+                missing.append(f"{found[0].name}/{clip}")
+                continue
+            utterances.append(
+                Utterance(
+                    str(clips[clip]),
+                    canonical_label(row["Emotion"]),
+                    speaker=row["Speaker"].strip() or None,
+                    corpus="meld",
+                    split=split,
+                )
+            )
     report_tree(root, utterances, corpus="meld", num_complete=NUM_COMPLETE, missing=missing)
     return utterances
-
-
-def _read_part(table: Path, place: Path, split: str) -> tuple[list[Utterance], list[str]]:
-    clips = find_audio(place)
-    found, absent = [], []
-    for row in read_table(table, COLUMNS):
-        name = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-        if name not in clips:
-            absent.append(f"{place.name}/{name}")
-            continue
-        label, speaker = canonical_label(row["Emotion"]), row["Speaker"].strip() or None
-        path = str(clips[name])
-        found.append(Utterance(path, label, speaker=speaker, corpus="meld", split=split))
-    return found, absent

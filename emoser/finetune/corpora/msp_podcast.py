@@ -4,7 +4,6 @@ Consensus labels and the official split. Clips without agreement (X) or with ano
 are left out.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import find_audio, read_table, report_tree
@@ -12,7 +11,7 @@ from emoser.finetune.data.utterance import Utterance
 
 TABLE = "labels_consensus.csv"
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
-EMOTIONS: Mapping[str, str] = {
+EMOTIONS = {
     "A": "angry",
     "S": "sad",
     "H": "happy",
@@ -22,11 +21,11 @@ EMOTIONS: Mapping[str, str] = {
     "C": "contempt",
     "N": "neutral",
 }
-SPLITS: Mapping[str, str] = {"train": "train", "development": "validation"}
+SPLITS = {"train": "train", "development": "validation"}
 
 
 def read(root: str | Path) -> list[Utterance]:
-    """The utterances of a folder that its own table names, of any release.
+    """Utterances that the table of a folder names, of any release.
 
     The split is "train", "validation", "test1", "test2" or "test3".
 
@@ -39,27 +38,23 @@ def read(root: str | Path) -> list[Utterance]:
     if table is None:
         raise FileNotFoundError(f"{folder} holds no {TABLE}; name the folder of the corpus")
     recordings = find_audio(folder)
-    utterances, missing, num_rows = [], [], 0
-    for row in read_table(table, COLUMNS):
-        if row["EmoClass"] not in EMOTIONS:
-            continue
-        num_rows += 1
+    rows = [row for row in read_table(table, COLUMNS) if row["EmoClass"] in EMOTIONS]
+    utterances, missing = [], []
+    for row in rows:
         path = recordings.get(Path(row["FileName"]).stem)
         if path is None:
             missing.append(row["FileName"])
             continue
-        utterances.append(_read_row(row, path))
-    report_tree(root, utterances, corpus="msp-podcast", num_complete=num_rows, missing=missing)
+        speaker, split = row["SpkrID"].strip(), row["Split_Set"].strip().lower()
+        utterances.append(
+            Utterance(
+                str(path),
+                EMOTIONS[row["EmoClass"]],
+                speaker=None if speaker.lower() in ("", "unknown") else speaker,
+                corpus="msp-podcast",
+                sex={"male": "m", "female": "f"}.get(row["Gender"].strip().lower()),
+                split=SPLITS.get(split, split or None),
+            )
+        )
+    report_tree(root, utterances, corpus="msp-podcast", num_complete=len(rows), missing=missing)
     return utterances
-
-
-def _read_row(row: Mapping[str, str], path: Path) -> Utterance:
-    speaker, split = row["SpkrID"].strip(), row["Split_Set"].strip().lower()
-    return Utterance(
-        str(path),
-        EMOTIONS[row["EmoClass"]],
-        speaker=None if speaker.lower() in ("", "unknown") else speaker,
-        corpus="msp-podcast",
-        sex={"male": "m", "female": "f"}.get(row["Gender"].strip().lower()),
-        split=SPLITS.get(split, split or None),
-    )

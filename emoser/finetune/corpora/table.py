@@ -2,8 +2,8 @@
 
 The columns are path and label (or emotion), and optionally speaker, corpus, sex, split, start,
 end, session, style and sentence. Relative paths count from the folder of the table. A folder is
-read through its `metadata.csv` or `metadata.jsonl` files, whose column is file_name, as the
-audio folders of `datasets` have it. Never decodes audio.
+read through its `metadata.csv` or `metadata.jsonl` files, like the audio folders of `datasets`,
+with the column file_name. No audio is decoded.
 """
 
 import csv
@@ -20,6 +20,8 @@ from emoser.text import shorten
 
 PATHS = ("path", "file_name", "audio_filepath")
 METADATA = ("metadata.csv", "metadata.jsonl")
+TEXTS = ("speaker", "corpus", "sex", "split", "session", "style", "sentence")
+SECONDS = ("start", "end")
 
 
 def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
@@ -123,19 +125,9 @@ def _read_row(row: Mapping[str, Any], folder: Path) -> Utterance | None:
     path = next((text for name in PATHS if (text := _text(row.get(name)))), None)
     if path is None:
         raise ValueError("no path")
-    return Utterance(
-        str(folder / path),
-        canonical_label(label),
-        speaker=_text(row.get("speaker")),
-        corpus=_text(row.get("corpus")),
-        sex=_text(row.get("sex")),
-        split=_text(row.get("split")),
-        start=_number("start", row.get("start")),
-        end=_number("end", row.get("end")),
-        session=_text(row.get("session")),
-        style=_text(row.get("style")),
-        sentence=_text(row.get("sentence")),
-    )
+    fields: dict[str, Any] = {name: _text(row.get(name)) for name in TEXTS}
+    fields |= {name: _number(name, row.get(name)) for name in SECONDS}
+    return Utterance(str(folder / path), canonical_label(label), **fields)
 
 
 def _text(value: object) -> str | None:

@@ -4,44 +4,32 @@ The parts are speaker (two women), the word after "say the word", and the emotio
 the published corpus begins with `OA_`.
 """
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
-from emoser.finetune.corpora.tree import read_names
-from emoser.finetune.data.utterance import Utterance
-
-NAME = re.compile(r"(OAF?|YAF)_(.+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE)
-EMOTIONS: Mapping[str, str] = {
-    "angry": "angry",
-    "disgust": "disgust",
-    "fear": "fear",
-    "happy": "happy",
-    "neutral": "neutral",
-    "ps": "surprise",
-    "sad": "sad",
-}
+from emoser.finetune.corpora.tree import Parts, read_names
 
 
-def read(root: str | Path) -> list[Utterance]:
-    """The utterances of a folder; 2800 of 2 speakers when it is complete.
-
-    Raises:
-        NotADirectoryError: If the root is not a folder.
-        FileNotFoundError: If it holds no recording of this corpus.
-    """
-    return read_names(
-        root,
-        corpus="tess",
-        pattern=NAME,
-        parse=_parse,
-        speakers=("OAF", "YAF"),
-        num_complete=2800,
-    )
+def _convert(parts: Parts) -> Parts:
+    lower = {name: (part or "").lower() for name, part in parts.items()}
+    return {**lower, "speaker": "OAF" if lower["speaker"].startswith("oa") else "YAF"}
 
 
-def _parse(match: re.Match[str]) -> dict[str, str]:
-    speaker, word, emotion = match.groups()
-    speaker = "OAF" if speaker.upper().startswith("OA") else "YAF"
-    label = EMOTIONS[emotion.lower()]
-    return {"label": label, "speaker": speaker, "sex": "f", "sentence": word.lower()}
+read = partial(
+    read_names,
+    corpus="tess",
+    pattern=r"(?i:(?P<speaker>OAF?|YAF)_(?P<sentence>[^/]+)_"
+    r"(?P<label>angry|disgust|fear|happy|neutral|ps|sad))",
+    labels={
+        "angry": "angry",
+        "disgust": "disgust",
+        "fear": "fear",
+        "happy": "happy",
+        "neutral": "neutral",
+        "ps": "surprise",
+        "sad": "sad",
+    },
+    speakers={"OAF": "f", "YAF": "f"},
+    num_complete=2800,
+    convert=_convert,
+)
+"""Utterances of a folder; see `read_names`."""

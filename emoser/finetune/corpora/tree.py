@@ -1,6 +1,6 @@
-"""Find the recordings of a corpus in a folder and tell in one message what is missing or extra.
+"""Recordings of a corpus in a folder, and one message about what is missing or extra.
 
-Readers give the pattern of their file names and what the parts mean. Never decodes audio.
+Readers give a pattern of their file names and tables of its codes. No audio is decoded.
 """
 
 import csv
@@ -8,16 +8,31 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
+from emoser.audio.folders import AUDIO_SUFFIXES
 from emoser.finetune.data.utterance import Utterance
 from emoser.text import shorten
 
-AUDIO_SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm")
-)
+Parts: TypeAlias = dict[str, str | None]
 
 logger = logging.getLogger(__name__)
+
+
+def list_audio(root: str | Path) -> list[Path]:
+    """Audio files below a folder, sorted.
+
+    Raises:
+        NotADirectoryError: If the root is not a folder.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; name the folder of the corpus")
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+    ]
 
 
 def find_audio(root: str | Path) -> dict[str, Path]:
@@ -26,50 +41,53 @@ def find_audio(root: str | Path) -> dict[str, Path]:
     Raises:
         NotADirectoryError: If the root is not a folder.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder; name the folder of the corpus")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            found.setdefault(path.stem, path)
-    return found
+    return {path.stem: path for path in reversed(list_audio(root))}
 
 
 def read_names(
     root: str | Path,
     *,
     corpus: str,
-    pattern: re.Pattern[str],
-    parse: Callable[[re.Match[str]], Mapping[str, Any] | None],
-    speakers: Collection[str],
+    pattern: str,
+    labels: Mapping[str, str],
+    speakers: Mapping[str, str | None],
     num_complete: int,
+    convert: Callable[[Parts], Parts] = dict,
 ) -> list[Utterance]:
-    """Utterances of a corpus whose file names say everything.
+    """Utterances of a corpus whose file names hold all facts.
+
+    Equal file names of a speaker are one recording.
 
     Args:
         root: Folder of the corpus.
         corpus: Its name.
-        pattern: Matches the whole name of a recording, without suffix.
-        parse: From the match to the fields of an utterance, or None for a recording that the
-            corpus has and this reader leaves out.
-        speakers: All speakers of the complete corpus.
-        num_complete: How many recordings the reader gives of the complete corpus.
+        pattern: Regular expression of the end of a path without suffix, from the beginning of a
+            name on. Its groups are `label`, `speaker`, and other fields of `Utterance`.
+        labels: Label of each code; recordings with other codes are left out.
+        speakers: All speakers of the complete corpus, and the sex of each where known.
+        num_complete: Number of utterances of the complete corpus.
+        convert: Changes the groups before the codes are looked up.
 
     Raises:
         NotADirectoryError: If the root is not a folder.
         FileNotFoundError: If no recording has such a name.
     """
-    utterances, strange = [], []
-    for name, path in find_audio(root).items():
-        match = pattern.fullmatch(name)
+    found: dict[tuple[str | None, str], Utterance] = {}
+    strange = []
+    for path in list_audio(root):
+        match = re.fullmatch(f"(?s:.*/)?(?:{pattern})", path.with_suffix("").as_posix())
         if match is None:
             strange.append(path.name)
             continue
-        fields = parse(match)
-        if fields is not None:
-            utterances.append(Utterance(str(path), corpus=corpus, **fields))
-    absent = sorted(set(speakers) - {item.speaker for item in utterances})
+        parts = convert(match.groupdict())
+        label = labels.get(parts.pop("label") or "")
+        if label is not None:
+            speaker = parts["speaker"]
+            sex = speakers.get(speaker or "")
+            item = Utterance(str(path), label, corpus=corpus, sex=sex, **parts)  # type: ignore[arg-type]
+            found.setdefault((speaker, path.stem), item)
+    absent = sorted(speakers.keys() - {item.speaker for item in found.values()})
+    utterances = list(found.values())
     report_tree(
         root,
         utterances,
@@ -90,7 +108,7 @@ def report_tree(
     missing: Sequence[str] = (),
     extra: Sequence[str] = (),
 ) -> None:
-    """Log one warning about what a tree has less or more than the complete corpus.
+    """Log one warning about what a tree lacks, or has beyond the complete corpus.
 
     Raises:
         FileNotFoundError: If there is no utterance at all.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emoser.audio import SAMPLING_RATE, open_blocks
+from emoser.audio import SAMPLING_RATE, AudioBlocks
 from emoser.errors import AudioError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
@@ -218,7 +218,7 @@ def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples
         return
     held: list[tuple[int, Samples]] = []  # blocks with their positions in the file
     stop = 0  # of the last block
-    with open_blocks(utterances[0].path) as blocks:
+    with AudioBlocks(utterances[0].path) as blocks:
         for place in sorted(bounds, key=bounds.__getitem__):
             start, end = bounds[place]
             held = [(at, block) for at, block in held if at + len(block) > start]

@@ -25,9 +25,11 @@ from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import Evaluation, assess, write_report
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.resume import STATES
+from emoser.text import markdown_table
 
 RESULT = "result.json"
 SUMMARY, TABLE = "summary.json", "summary.md"
+FIGURES = ("accuracy", "uar", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class ExperimentResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        names = ("accuracy", "uar", "macro_f1")
-        summed = {name: [self.mean(name), self.deviation(name)] for name in names}
+        summed = {name: [self.mean(name), self.deviation(name)] for name in FIGURES}
         return {**asdict(self), "mean_and_deviation": summed}
 
 
@@ -117,15 +118,10 @@ def cross_validate(
 
     Example:
         >>> import tempfile
+        >>> file, labels = "examples/audio/slow.ogg", ("sad", "happy")
         >>> calls = [  # thirty pieces of one recording stand in for as many calls
-        ...     Utterance(
-        ...         "examples/audio/slow.ogg",
-        ...         ("sad", "happy")[number % 2],
-        ...         speaker=str(number // 10),
-        ...         start=number / 10,
-        ...         end=number / 10 + 1,
-        ...     )
-        ...     for number in range(30)
+        ...     Utterance(file, labels[n % 2], speaker=str(n // 10), start=n / 10, end=n / 10 + 1)
+        ...     for n in range(30)
         ... ]
         >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
         >>> with tempfile.TemporaryDirectory() as place:
@@ -165,23 +161,19 @@ def describe_folds(
         title: The heading.
         beside: Lines above the table.
     """
+    rows = [
+        ["split", "training", "test", "best epoch", "accuracy (WA)", "UAR (UA)", "macro F1"],
+        *(
+            [fold.name, *map(str, (fold.num_training, fold.num_test, fold.best_epoch)),
+             *(f"{100 * getattr(fold, name):.2f}" for name in FIGURES)]
+            for fold in result.folds
+        ),
+        ["mean ± deviation", "", "", "",
+         *(f"{100 * result.mean(name):.2f} ± {100 * result.deviation(name):.2f}"
+           for name in FIGURES)],
+    ]  # fmt: skip
     lines = [f"# {title}", "", f"Protocol: {result.protocol}.", "", *beside]
-    lines += [""] * bool(beside)
-    lines += [
-        "| split | training | test | best epoch | accuracy (WA) | UAR (UA) | macro F1 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for fold in result.folds:
-        figures = " | ".join(f"{100 * v:.2f}" for v in (fold.accuracy, fold.uar, fold.macro_f1))
-        lines.append(
-            f"| {fold.name} | {fold.num_training} | {fold.num_test} | {fold.best_epoch} | "
-            f"{figures} |"
-        )
-    sums = " | ".join(
-        f"{100 * result.mean(name):.2f} ± {100 * result.deviation(name):.2f}"
-        for name in ("accuracy", "uar", "macro_f1")
-    )
-    lines.append(f"| mean ± deviation | | | | {sums} |")
+    lines += [*[""] * bool(beside), markdown_table(rows)]
     shared = [fold.shared_sentences for fold in result.folds if fold.shared_sentences is not None]
     if shared:
         part = 100 * float(np.mean(shared))
@@ -199,22 +191,20 @@ def _run_fold(
     known = _read_result(folder / RESULT, fingerprint)
     if known is not None:
         return known
-    done = run_split(split, setup, folder, name=f"{output.name}-{folder.name}")
+    done, logits = run_split(split, setup, folder, name=f"{output.name}-{folder.name}")
     report = done.evaluation.report
     fold = FoldResult(
-        split.name,
-        split.seed,
-        len(split.training),
-        len(split.test),
-        done.best_epoch,
-        report.accuracy,
-        report.uar,
-        report.macro_f1,
-        split.shared_sentences,
+        name=split.name,
+        seed=split.seed,
+        num_training=len(split.training),
+        num_test=len(split.test),
+        best_epoch=done.best_epoch,
+        shared_sentences=split.shared_sentences,
+        **{name: getattr(report, name) for name in FIGURES},
     )
-    values = {"fingerprint": fingerprint, "fold": asdict(fold), "logits": done.logits.tolist()}
+    values = {"fingerprint": fingerprint, "fold": asdict(fold), "logits": logits.tolist()}
     setup.processes.write(lambda: _write_result(values, folder))
-    return fold, done.logits
+    return fold, logits
 
 
 def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]] | None:

@@ -5,15 +5,19 @@ tests once, and writes report and card.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.experiments.split_run import SplitSetup, order_labels, run_split
+from emoser.finetune.experiments.split_run import (
+    FinetuneResult,
+    SplitSetup,
+    order_labels,
+    run_split,
+)
 from emoser.finetune.experiments.start import build_initial_model, find_base
 from emoser.finetune.protocols import (
     Split,
@@ -23,36 +27,15 @@ from emoser.finetune.protocols import (
     split_randomly,
 )
 from emoser.finetune.scoring.leakage import describe_leakage
-from emoser.finetune.scoring.report import Evaluation, write_report
+from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
-from emoser.finetune.training.run import BEST, train
+from emoser.finetune.training.run import train
 
 SPLITS = ("auto", "speakers", "column", "random")
 NUM_FOLDS = 5  # one for testing, one for validation, three for training
 FEWEST_CLIPS = 5  # of a class in training
 SIDES = {"train": 0, "training": 0, "validation": 1, "valid": 1, "dev": 1, "test": 2}
 PROBE_CLIPS, PROBE_EPOCHS, PROBE_LEARNED = 32, 40, 0.9
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """The result of `finetune`.
-
-    Attributes:
-        folder: The checkpoint, for `EmotionClassifier.from_pretrained` and for transformers.
-        best_epoch: The epoch that the validation set chose.
-        temperature: Fitted on the validation set; stored in the checkpoint.
-        evaluation: The test figures with their protocol.
-    """
-
-    folder: Path
-    best_epoch: int
-    temperature: float
-    evaluation: Evaluation
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {**asdict(self), "folder": str(self.folder)}
 
 
 def finetune(
@@ -83,15 +66,10 @@ def finetune(
 
     Example:
         >>> import tempfile
+        >>> file, labels = "examples/audio/slow.ogg", ("sad", "happy")
         >>> calls = [  # thirty pieces of one recording stand in for as many calls
-        ...     Utterance(
-        ...         "examples/audio/slow.ogg",
-        ...         ("sad", "happy")[number % 2],
-        ...         speaker=str(number // 10),
-        ...         start=number / 10,
-        ...         end=number / 10 + 1,
-        ...     )
-        ...     for number in range(30)
+        ...     Utterance(file, labels[n % 2], speaker=str(n // 10), start=n / 10, end=n / 10 + 1)
+        ...     for n in range(30)
         ... ]
         >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
         >>> with tempfile.TemporaryDirectory() as place:
@@ -108,8 +86,7 @@ def finetune(
     if divided.speaker_independent:
         notes += describe_leakage(config.base, divided.test, files=base)
     setup = SplitSetup(config, base, labels, ProcessGroup(device))
-    done = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
-    result = FinetuneResult(folder / BEST, done.best_epoch, done.temperature, done.evaluation)
+    result, _ = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
     setup.processes.write(lambda: _write(result, folder))
     return result
 
@@ -128,7 +105,8 @@ def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) 
         divided = _split_by_column(utterances, seed)
         check_split(divided)
     elif split == "speakers":
-        divided = split_groups(utterances, num_folds=_count_folds(utterances), seed=seed)[0]
+        num_folds = min(NUM_FOLDS, len({item.voice for item in utterances}))
+        divided = split_groups(utterances, num_folds=num_folds, seed=seed)[0]
         divided = replace(
             divided,
             name="held-out speakers",
@@ -148,18 +126,12 @@ def check_classes(split: Split, labels: Sequence[str]) -> None:
     Raises:
         ValueError: Naming every class with too few clips, and the side.
     """
-    faults = []
-    for name, side, fewest in (
-        ("training", split.training, FEWEST_CLIPS),
-        ("validation", split.validation, 1),
-        ("test", split.test, 1),
-    ):
-        counts = Counter(item.label for item in side)
-        faults += [
-            f"{label} has {counts[label]} clips in {name}, at least {fewest} are needed"
-            for label in labels
-            if counts[label] < fewest
-        ]
+    faults = [
+        f"{label} has {count} clips in {name}, at least {fewest} are needed"
+        for name, fewest in (("training", FEWEST_CLIPS), ("validation", 1), ("test", 1))
+        for label in labels
+        if (count := sum(item.label == label for item in getattr(split, name))) < fewest
+    ]
     if faults:
         raise ValueError(f"{'; '.join(faults)}; add recordings or leave the class out")
 
@@ -181,12 +153,9 @@ def probe(
         output: Folder for temporary files.
         device: "auto", "cpu" or "cuda".
     """
-    by_label = {label: [item for item in utterances if item.label == label]
-                for label in order_labels(utterances)}  # fmt: skip
-    turns = max(len(members) for members in by_label.values())
-    dealt = [members[turn] for turn in range(turns) for members in by_label.values()
-             if turn < len(members)]  # fmt: skip
-    chosen = dealt[:PROBE_CLIPS]
+    labels = order_labels(utterances)
+    by_label = [[item for item in utterances if item.label == label] for label in labels]
+    chosen = [item for turn in zip_longest(*by_label) for item in turn if item][:PROBE_CLIPS]
     config = config.replace(
         epochs=PROBE_EPOCHS,
         batch_size=min(config.data.batch_size, 8),
@@ -196,17 +165,16 @@ def probe(
         ema_decay=0.0,
         selection="accuracy",
     )
-    model = build_initial_model(config, order_labels(chosen))
-    result = train(
+    accuracy = train(
         chosen,
         chosen,
-        model=model,
+        model=build_initial_model(config, order_labels(chosen)),
         config=config,
         output=output,
         device=device,
         share_speakers=True,
-    )
-    return result.report.accuracy >= PROBE_LEARNED, result.report.accuracy
+    ).report.accuracy
+    return accuracy >= PROBE_LEARNED, accuracy
 
 
 def _write(result: FinetuneResult, folder: Path) -> None:
@@ -216,8 +184,7 @@ def _write(result: FinetuneResult, folder: Path) -> None:
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:
-    sides = {SIDES.get((item.split or "").lower()) for item in utterances}
-    if {0, 1, 2} <= sides:
+    if {0, 1, 2} <= {_find_side(item) for item in utterances}:
         return "column"
     known = {item.voice for item in utterances} - {None}
     if not known:
@@ -232,14 +199,9 @@ def _first_possible(utterances: Sequence[Utterance]) -> str:
 
 
 def _split_by_column(utterances: Sequence[Utterance], seed: int) -> Split:
-    sides: list[list[Utterance]] = [[], [], []]
-    unknown = set()
-    for item in utterances:
-        side = SIDES.get((item.split or "").lower())
-        if side is None:
-            unknown.add(item.split or "nothing")
-            continue
-        sides[side].append(item)
+    sides = [_find_side(item) for item in utterances]
+    pairs = list(zip(utterances, sides, strict=True))
+    unknown = {item.split or "nothing" for item, side in pairs if side is None}
     if unknown:
         raise ValueError(
             f"the column split has {', '.join(sorted(unknown))}; allowed are {', '.join(SIDES)}"
@@ -247,9 +209,11 @@ def _split_by_column(utterances: Sequence[Utterance], seed: int) -> Split:
     known = all(item.voice is not None for item in utterances)
     kind = "speaker-independent" if known else "speakers not known"
     protocol = f"{kind}: the split that the table gives"
-    training, validation, test = (tuple(side) for side in sides)
+    training, validation, test = (
+        tuple(item for item, side in pairs if side == wanted) for wanted in range(3)
+    )
     return Split("given split", protocol, training, validation, test, seed)
 
 
-def _count_folds(utterances: Sequence[Utterance]) -> int:
-    return min(NUM_FOLDS, len({item.voice for item in utterances}))
+def _find_side(utterance: Utterance) -> int | None:
+    return SIDES.get((utterance.split or "").lower())

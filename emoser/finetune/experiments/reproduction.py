@@ -73,8 +73,7 @@ def reproduce(
         FileNotFoundError: If recordings are missing.
         ValueError: If a corpus is not the one of the literature, or does not fit the setting.
     """
-    utterances = read_utterances(experiment)
-    kept, dropped = drop_duplicates(utterances)
+    kept, dropped = drop_duplicates(read_utterances(experiment))
     processes = ProcessGroup(device)
     result = cross_validate(
         kept,
@@ -89,9 +88,9 @@ def reproduce(
     beside = [
         *_describe_data(experiment, kept, len(dropped)),
         *_describe_changes(experiment, config),
+        *(f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]),
+        _describe_paper(experiment, config),
     ]
-    beside += [f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]]
-    beside.append(_describe_paper(experiment, config))
     table = describe_folds(result, title=title, beside=beside)
     processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
     return result, table
@@ -141,10 +140,7 @@ def _describe_paper(experiment: Experiment, config: FinetuneConfig) -> str:
     stated = PAPER_RESULTS.get((experiment.recipe, experiment.setting))
     if stated is None:
         return "- The paper: no public figure for this recipe and setting."
-    comparable = (
-        experiment.corpora == ("iemocap",) and config.base == RECIPES[experiment.recipe].base
-    )
-    kind = (
-        "same corpus and setting" if comparable and not experiment.improvised else "not comparable"
-    )
+    same_base = config.base == RECIPES[experiment.recipe].base
+    comparable = experiment.corpora == ("iemocap",) and same_base and not experiment.improvised
+    kind = "same corpus and setting" if comparable else "not comparable"
     return f"- The paper: accuracy {stated[0]:.2f} % on IEMOCAP ({stated[1]}); {kind}."

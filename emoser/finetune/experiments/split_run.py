@@ -1,8 +1,9 @@
 """One split from encoder to checkpoint: a model is built, trained, calibrated, tested and saved."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,20 +46,25 @@ class SplitSetup:
 
 
 @dataclass(frozen=True)
-class SplitResult:
-    """The result of a split.
+class FinetuneResult:
+    """The result of a split, as `finetune` returns it.
 
     Attributes:
+        folder: The checkpoint, for `EmotionClassifier.from_pretrained` and for transformers.
         best_epoch: The epoch that the validation set chose.
-        temperature: Fitted on the validation set; 1 without calibration.
-        logits: Logarithms of the scores of the test set, (N, C).
-        evaluation: The figures of the test set.
+        temperature: Fitted on the validation set and stored in the checkpoint; 1 without
+            calibration.
+        evaluation: The test figures with their protocol.
     """
 
+    folder: Path
     best_epoch: int
     temperature: float
-    logits: NDArray[np.float32]
     evaluation: Evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def run_split(
@@ -69,8 +75,10 @@ def run_split(
     name: str,
     calibrate: bool = False,
     notes: Sequence[str] = (),
-) -> SplitResult:
+) -> tuple[FinetuneResult, NDArray[np.float32]]:
     """Train on a split, or resume it, test once, and save the checkpoint with its card.
+
+    Returns the result and the logarithms of the scores of the test set, (N, C).
 
     Args:
         split: Training, validation and test set.
@@ -106,7 +114,8 @@ def run_split(
     training = describe_training(config, split, evaluation, base=setup.base)
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
-    return SplitResult(trained.best_epoch, model.config.temperature, logits, evaluation)
+    temperature = model.config.temperature
+    return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation), logits
 
 
 def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:

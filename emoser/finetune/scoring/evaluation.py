@@ -233,16 +233,15 @@ def score_epoch(
     by_window = np.zeros((len(windows), len(model.config.outputs)), dtype=np.float32)
     for indices, values in processes.gather(rows):
         by_window[indices] = values
-    logits = np.stack([
-        _join_windows(by_window[pieces], windows.weights[pieces], model.config)
-        for pieces in windows.pieces
-    ])  # fmt: skip
+    logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
+    for place, pieces in enumerate(windows.pieces):
+        logits[place] = _join_windows(by_window[pieces], windows.weights[pieces], model.config)
     labels = config.data.evaluation_labels or model.config.labels
     return score_logits(logits, utterances, model.config.labels, labels=labels)
 
 
 def score_logits(
-    logits: NDArray[np.floating],
+    logits: NDArray[np.float32],
     utterances: Sequence[Utterance],
     columns: Sequence[str],
     *,

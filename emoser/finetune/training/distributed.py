@@ -5,8 +5,8 @@ its part of every batch, and the gradients are averaged.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,34 +65,29 @@ class ProcessGroup:
     @property
     def device(self) -> torch.device:
         """The device that this process computes on."""
-        device: torch.device = self._accelerator.device
-        return device
+        return cast("torch.device", self._accelerator.device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module on this device; with several processes its gradients are averaged."""
-        wrapped: nn.Module = self._accelerator.prepare_model(module)
-        return wrapped
+        return cast("nn.Module", self._accelerator.prepare_model(module))
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
         """A block in which gradients are not averaged yet."""
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
-        return nullcontext() if self.count == 1 else context
+        return cast("AbstractContextManager[Any]", self._accelerator.no_sync(module))
+
+    def first_alone(self) -> AbstractContextManager[Any]:
+        """A block that the first process runs before all others."""
+        return cast("AbstractContextManager[Any]", self._accelerator.main_process_first())
 
     def add(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
-        if self.count == 1:
-            return values
-        summed: Tensor = self._accelerator.reduce(values, reduction="sum")
-        return summed
+        return cast("Tensor", self._accelerator.reduce(values, reduction="sum"))
 
     def gather(self, items: list[Any]) -> list[Any]:
         """The items of all processes, those of the first one first."""
-        if self.count == 1:
-            return items
         from accelerate.utils import gather_object
 
-        gathered: list[Any] = gather_object(items)
-        return gathered
+        return cast("list[Any]", gather_object(items))
 
     def write(self, action: Callable[[], object]) -> None:
         """Run an action in the first process while the others wait."""

@@ -1,7 +1,7 @@
 """What training minimises: cross-entropy with labels and teachers, and an auxiliary task.
 
-The softmax of a corpus that has only some of the labels runs over these, so
-that the model does not learn to recognise the corpus in order to exclude the other labels.
+The softmax of a corpus that has only some of the labels runs over these, so that the model does
+not learn to recognise the corpus in order to exclude the other labels.
 
 Distillation: the student follows the mean probabilities of its teachers for the same crop and
 augmentation of a clip (arXiv 1503.02531, section 2; arXiv 2106.05237 for the same view).
@@ -18,6 +18,7 @@ from torch.nn import functional
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.inputs import Batch, run_model
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.settings import OptimisationSettings
 from emoser.finetune.training.seeding import seeded
 from emoser.models.model import EmotionModel, EmotionOutput
 
@@ -50,33 +51,23 @@ class TrainingLoss(nn.Module):
 
     def __init__(
         self,
-        size: int,
-        num_statistics: int,
+        settings: OptimisationSettings,
         *,
-        statistics_weight: float,
-        smoothing: float,
+        size: int,
+        num_statistics: int = 0,
         class_weights: Tensor | None = None,
-        distillation_weight: float = 0.0,
-        distillation_temperature: float = 1.0,
     ) -> None:
         """Initialise the auxiliary task from torch's global generator.
 
         Args:
+            settings: The weights of the parts of the loss.
             size: Width of the embeddings.
             num_statistics: Number of statistics that are predicted from them.
-            statistics_weight: Weight of that task.
-            smoothing: Part of the target that is spread over the allowed labels.
             class_weights: Weight of each class, (C,); None for equal weights.
-            distillation_weight: Part of the loss that follows the teachers, if there are any; the
-                rest follows the labels.
-            distillation_temperature: Temperature of the teachers' probabilities.
         """
         super().__init__()
+        self.settings = settings
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
-        self.statistics_weight = statistics_weight
-        self.smoothing = smoothing
-        self.distillation_weight = distillation_weight
-        self.distillation_temperature = distillation_temperature
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -84,50 +75,37 @@ class TrainingLoss(nn.Module):
         self, output: EmotionOutput, targets: Targets, soft_targets: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch, a scalar; `soft_targets` are from the teachers, (B, C)."""
+        settings, allowed = self.settings, targets.allowed
         loss = masked_cross_entropy(
             output.logits.float(),
             targets.labels,
-            targets.allowed,
-            smoothing=self.smoothing,
+            allowed,
+            smoothing=settings.label_smoothing,
             weights=self.class_weights,
         )
         if soft_targets is not None:
+            temperature = settings.distillation_temperature
             distilled = distillation_loss(
-                output.logits,
-                soft_targets,
-                targets.allowed,
-                temperature=self.distillation_temperature,
+                output.logits, soft_targets, allowed, temperature=temperature
             )
-            loss = torch.lerp(loss, distilled, self.distillation_weight)
+            loss = torch.lerp(loss, distilled, settings.distillation_weight)
         if self.regressor is None:
             return loss
         predicted = self.regressor(output.embedding).float()
         distance = functional.smooth_l1_loss(predicted, targets.statistics)
-        return loss + self.statistics_weight * distance
+        return loss + settings.statistics_weight * distance
 
 
 def build_loss(
     config: FinetuneConfig, targets: Targets, *, size: int, num_labels: int
 ) -> TrainingLoss:
-    """The loss that the settings ask for.
-
-    Args:
-        config: All settings; the seed determines the weights of the auxiliary task.
-        targets: Targets of the training set.
-        size: Width of the embeddings.
-        num_labels: Number of labels of the model.
-    """
+    """The loss for a training set; the seed determines the weights of the auxiliary task."""
     settings = config.optimisation
     balanced = balance_classes(targets.labels, num_labels) if settings.class_weights else None
+    num_statistics = targets.statistics.shape[1]
     with seeded(config.run.seed, 0):
         return TrainingLoss(
-            size,
-            targets.statistics.shape[1],
-            statistics_weight=settings.statistics_weight,
-            smoothing=settings.label_smoothing,
-            class_weights=balanced,
-            distillation_weight=settings.distillation_weight,
-            distillation_temperature=settings.distillation_temperature,
+            settings, size=size, num_statistics=num_statistics, class_weights=balanced
         )
 
 
@@ -154,9 +132,7 @@ def masked_cross_entropy(
         >>> masked_cross_entropy(logits, torch.tensor([0]), allowed)
         tensor(0.6931)
     """
-    log_probabilities = functional.log_softmax(
-        logits.masked_fill(~allowed, float("-inf")), dim=-1
-    ).masked_fill(~allowed, 0.0)
+    log_probabilities = _log_softmax(logits, allowed)
     hit = log_probabilities.gather(1, labels[:, None]).squeeze(1)
     spread = log_probabilities.sum(dim=1) / allowed.sum(dim=1)
     gains = (1.0 - smoothing) * hit + smoothing * spread
@@ -172,8 +148,7 @@ def balance_classes(labels: Tensor, num_labels: int) -> Tensor:
     """
     counts = torch.bincount(labels, minlength=num_labels).float()
     present = counts > 0
-    weights = len(labels) / (present.sum() * counts.clamp(min=1))
-    return torch.where(present, weights, torch.zeros_like(weights))
+    return present * len(labels) / (present.sum() * counts.clamp(min=1))
 
 
 def build_targets(
@@ -195,26 +170,22 @@ def build_targets(
         ValueError: If an utterance has a label that the model, or the restriction of its corpus,
             does not have; naming all such labels.
     """
-    choices = {corpus: set(names) for corpus, names in restricted.items()}
-    everything = set(labels)
+    choices = [set(restricted.get(item.corpus or "", labels)) for item in utterances]
     unknown = {
         f"{item.label} ({item.corpus or 'no corpus'})"
-        for item in utterances
-        if item.label not in choices.get(item.corpus or "", everything) & everything
+        for item, choice in zip(utterances, choices, strict=True)
+        if item.label not in choice.intersection(labels)
     }
     if unknown:
         raise ValueError(
             f"no target for {', '.join(sorted(unknown))}: the labels are {', '.join(labels)}, "
             f"restricted {dict(restricted)}; leave these utterances out or add the label"
         )
-    index = {label: position for position, label in enumerate(labels)}
-    allowed = torch.tensor(
-        [[name in choices.get(item.corpus or "", everything) for name in labels]
-         for item in utterances]
-    )  # fmt: skip
-    if statistics is None:
-        statistics = torch.zeros(len(utterances), 0)
-    return Targets(torch.tensor([index[item.label] for item in utterances]), allowed, statistics)
+    return Targets(
+        torch.tensor([list(labels).index(item.label) for item in utterances]),
+        torch.tensor([[name in choice for name in labels] for choice in choices]),
+        torch.zeros(len(utterances), 0) if statistics is None else statistics,
+    )
 
 
 class Teachers:
@@ -291,7 +262,11 @@ def distillation_loss(
         >>> distillation_loss(torch.zeros(1, 2), soft_targets, allowed, temperature=2.0)
         tensor(2.7726)
     """
-    masked = logits.float().masked_fill(~allowed, float("-inf"))
-    log_probabilities = functional.log_softmax(masked / temperature, dim=-1)
-    products = soft_targets * log_probabilities.masked_fill(~allowed, 0.0)
+    products = soft_targets * _log_softmax(logits.float() / temperature, allowed)
     return -(temperature**2) * products.sum(dim=1).mean()
+
+
+def _log_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Logarithms of probabilities among the allowed labels, and 0 for all others, (B, C)."""
+    masked = logits.masked_fill(~allowed, float("-inf"))
+    return functional.log_softmax(masked, dim=-1).masked_fill(~allowed, 0.0)

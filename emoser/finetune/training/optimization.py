@@ -1,7 +1,4 @@
-"""Optimizers and parameter groups, the schedule of the learning rates, the average of the weights.
-
-Works on a model and its configuration.
-"""
+"""Optimizers and parameter groups, the schedule of the rates, and the average of the weights."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -27,11 +24,7 @@ class OptimizerPair(torch.optim.Optimizer):
     """Two optimizers of different weights that act as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        """Use the groups of both optimizers.
-
-        Args:
-            parts: Optimizers without common weights.
-        """
+        """Use the groups of optimizers without common weights."""
         super().__init__([group for part in parts for group in part.param_groups], {})
         self.parts = parts
 
@@ -123,19 +116,14 @@ def build_optimizer(
     split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for (matrix, inside, decay, factor), parameters in groups.items():
         rate = rates[inside] * factor * (MATRIX_RATE if matrix else 1.0)
-        split[matrix].append(
-            {
-                "params": parameters,
-                "lr": rate,
-                "highest": rate,
-                "encoder": inside,
-                "weight_decay": decay,
-            }
-        )
+        group = {"params": parameters, "weight_decay": decay, "encoder": inside}
+        split[matrix].append({**group, "lr": rate, "highest": rate})
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    adam = kind(split[False], betas=settings.betas, fused=True) if split[False] else None
-    muon = KernelMuon(split[True]) if split[True] else None
-    parts = [part for part in (adam, muon) if part is not None]
+    parts: list[torch.optim.Optimizer] = []
+    if split[False]:
+        parts.append(kind(split[False], betas=settings.betas, fused=True))
+    if split[True]:
+        parts.append(KernelMuon(split[True]))
     return parts[0] if len(parts) == 1 else OptimizerPair(*parts)
 
 
@@ -172,14 +160,14 @@ def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: i
     usual = float(np.median(list(sizes.values()))) if sizes else 0.0
     rate = config.optimisation.encoder_learning_rate
     moved = rate * epoch_steps
-    lost = {
-        name: size
+    lost = [
+        (size, name)
         for name, size in sizes.items()
         if 0.0 < size < SMALL * usual and moved > OVERWRITTEN * size
-    }
+    ]
     if not lost:
         return None
-    name, size = min(lost.items(), key=lambda item: item[1])
+    size, name = min(lost)
     return (
         f"the weights {name} are about {size:.1g}, and an epoch of {epoch_steps} updates at the "
         f"rate {rate:g} changes them by up to {moved:.1g}, which overwrites them; use mode "

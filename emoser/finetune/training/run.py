@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emoser.audio import SAMPLING_RATE
 from emoser.checkpoints.save import save_model
@@ -137,9 +137,14 @@ def train(  # noqa: PLR0913  # the public signature of the project
     targets = build_targets(utterances, model.config.labels, restricted=restricted)
     followed, teaching = None, None
     if teachers:
-        temperature = config.optimisation.distillation_temperature
+        settings = config.optimisation
+        temperature = settings.distillation_temperature
         followed = Teachers(teachers, model.config.labels, temperature=temperature)
-        teaching = {"teachers": followed.digest(), **config.teaching()}
+        teaching = {
+            "teachers": followed.digest(),
+            "distillation_weight": settings.distillation_weight,
+            "distillation_temperature": temperature,
+        }
     processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -294,8 +299,7 @@ class _Run:
         best, selection = self.best_report, self.config.schedule.selection
         if best is None or selection == "last" or report.figure(selection) > best.figure(selection):
             self.best_report = report
-            learning = [item for item in self.model.parameters() if item.requires_grad]
-            self.best_weights = [item.detach().clone() for item in learning]
+            self.best_weights = [item.detach().clone() for item in self._learning()]
             if not isinstance(self.inputs, PooledLayers):  # then saving would take longest
                 self.processes.write(self._save_best)
         self.records.append(
@@ -354,9 +358,8 @@ class _Run:
 
     def finish(self) -> TrainingResult:
         """Put the best weights into the model and return the result."""
-        learning = [item for item in self.model.parameters() if item.requires_grad]
         with torch.no_grad():
-            for parameter, best in zip(learning, self.best_weights, strict=True):
+            for parameter, best in zip(self._learning(), self.best_weights, strict=True):
                 parameter.copy_(best)
         if self.config.run.recompute:
             set_recompute(self.model, active=False)
@@ -369,6 +372,9 @@ class _Run:
         if report is None:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
+
+    def _learning(self) -> list[nn.Parameter]:
+        return [item for item in self.model.parameters() if item.requires_grad]
 
     def _changing_tensors(self) -> dict[str, Tensor]:
         """The trained weights and all buffers of the model."""
@@ -389,20 +395,13 @@ class _Run:
         return min(seen, self.config.data.epoch_clips or len(self.data.utterances))
 
     def _build_inputs(self) -> tuple[Inputs, Inputs]:
+        data, folder = self.data, self.folder
         trained = self.config.replace(cache="off") if self.teachers else self.config
-        validated = self.config.replace(sampling="shuffled")
-        built = []
-
-        def build() -> None:
-            for recordings, name, config in (
-                (self.data.recordings, "training", trained),
-                (self.data.validation_recordings, "validation", validated),
-            ):
-                file = self.folder / f"{name}.features"
-                varied = name == "training"
-                built.append(build_inputs(self.model, recordings, config, file, varied=varied))
-
-        self.processes.write(build)
-        if not self.processes.first:
-            build()
-        return built[0], built[1]
+        with self.processes.first_alone():
+            return (
+                build_inputs(self.model, data.recordings, trained, folder / "training.features"),
+                build_inputs(
+                    self.model, data.validation_recordings, self.config,
+                    folder / "validation.features", varied=False,
+                ),
+            )  # fmt: skip

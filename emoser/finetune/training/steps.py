@@ -7,8 +7,8 @@ whole batch. If memory runs out, the parts are halved and the update is repeated
 import logging
 import resource
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,11 +47,7 @@ class LossModule(nn.Module):
     """Model and loss as one module, which can be wrapped for several processes."""
 
     def __init__(
-        self,
-        model: EmotionModel,
-        loss: TrainingLoss,
-        padding: str,
-        teachers: Teachers | None = None,
+        self, model: EmotionModel, loss: TrainingLoss, padding: str, teachers: Teachers | None
     ) -> None:
         super().__init__()
         self.model, self.loss, self.padding = model, loss, padding
@@ -170,12 +166,10 @@ class Stepper:
             self.scaler.load_state_dict(state["scaler"])
         self.parts = state["parts"]
 
-    @contextmanager
-    def progress(self, batches: Sequence[Sequence[int]], title: str) -> Iterator[Any]:
+    def progress(self, batches: Sequence[Sequence[int]], title: str) -> Any:
         """A bar over the batches of an epoch, only on a terminal and in the first process."""
         hidden = not (self.processes.first and sys.stderr.isatty())
-        with tqdm(batches, title, leave=False, disable=hidden) as bar:
-            yield bar
+        return tqdm(batches, title, leave=False, disable=hidden)
 
     def show(self, bar: Any, losses: Sequence[float], hits: int, batch_size: int) -> None:
         """Show loss and accuracy of the epoch so far beside the bar."""

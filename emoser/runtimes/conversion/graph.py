@@ -49,11 +49,7 @@ class InferenceGraph(nn.Module):
         self.outputs = OUTPUTS if self.by_frame else OUTPUTS[:2]
 
     def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
-        """Logits (B, C), embedding (B, D) and, by frames, probabilities (B, L, C).
-
-        Args:
-            samples: Mono waveforms at the model's rate, all valid to their end, (B, T), float32.
-        """
+        """Logits (B, C), embedding (B, D) and, by frames, probabilities (B, L, C)."""
         return self.finish(self.model.encode(lengthen(samples, self.model.encoder.min_samples)))
 
     def finish(self, encoded: EncodedFrames) -> tuple[Tensor, ...]:
@@ -107,11 +103,9 @@ class GraphConvolutions(nn.Module):
     """
 
     def __init__(self, extractor: nn.Module, *, num_parts: int) -> None:
-        """Take over the layers of a feature encoder for which `are_stock` is true.
+        """Take over the layers of an extractor for which `are_stock` is true.
 
-        Args:
-            extractor: The feature encoder.
-            num_parts: In how many parts a recording passes through the layers.
+        A recording passes through them in `num_parts` parts.
         """
         super().__init__()
         self.conv_layers = extractor.conv_layers
@@ -172,15 +166,9 @@ def replace_convolutions(encoder: nn.Module) -> None:
     if isinstance(extractor, nn.Module) and are_stock(extractor):
         layers = [read_layer(layer) for layer in extractor.conv_layers]  # type: ignore[union-attr]
         wide = max(len(layer.weight) for layer in layers) >= WIDE
-        roomy = _count_first_frames(layers) >= NUM_PARTS  # of the shortest recording
-        parts = NUM_PARTS if wide and roomy else 1
+        _, _, needed = measure_layers(layers[1:], 1)  # outputs of the first layer for one feature
+        parts = NUM_PARTS if wide and needed >= NUM_PARTS else 1
         encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts)
-
-
-def _count_first_frames(layers: Sequence[Layer]) -> int:
-    """Outputs of the first layer that one feature needs."""
-    _, _, field = measure_layers(layers[1:], 1)
-    return field
 
 
 def pass_layers(

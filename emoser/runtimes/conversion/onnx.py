@@ -19,15 +19,7 @@ MAX_BYTES = 2**31 - 2**24  # an ONNX file ends at 2 GiB
 
 
 def save_graph(graph: InferenceGraph, file: Path, subject: str) -> dict[str, str]:
-    """Write a graph as one ONNX file.
-
-    Args:
-        graph: The graph.
-        file: Where it is written.
-        subject: Name of the model in error messages.
-
-    Returns:
-        The versions that the manifest states.
+    """Write a graph as one ONNX file; the versions that the manifest states.
 
     Raises:
         CheckpointError: If it does not fit one file, or ONNX cannot express it.
@@ -59,8 +51,8 @@ def save_graph(graph: InferenceGraph, file: Path, subject: str) -> dict[str, str
     except torch.onnx.OnnxExporterError as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise missing_extra("exporting to ONNX", "onnx") from error
-        line = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"ONNX cannot express the model of {subject} ({line}); use OpenVINO, or backend='torch'"
+            f"ONNX cannot express the model of {subject} ({engine.first_line(error)}); use "
+            "OpenVINO, or backend='torch'"
         ) from error
     return {"onnxruntime": str(engine.import_engine().__version__), "opset": str(OPSET)}

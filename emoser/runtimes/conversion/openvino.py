@@ -20,16 +20,7 @@ from emoser.runtimes.conversion.openvino_loop import fits_loop, join_loop
 def save_graph(
     graph: InferenceGraph, file: Path, subject: str, *, looped: bool = True
 ) -> dict[str, str]:
-    """Write a graph as a file of OpenVINO, in float32.
-
-    Args:
-        graph: The graph.
-        file: Where it is written.
-        subject: Name of the model in error messages.
-        looped: As in `convert_graph`.
-
-    Returns:
-        The versions that the manifest states.
+    """Write a graph as a file of OpenVINO, in float32; the versions that the manifest states.
 
     Raises:
         CheckpointError: If OpenVINO cannot express it.
@@ -44,11 +35,7 @@ def save_graph(
 def convert_graph(graph: InferenceGraph, subject: str, *, looped: bool = True) -> Any:
     """A graph as a model of OpenVINO.
 
-    Args:
-        graph: The graph.
-        subject: Name of the model in error messages.
-        looped: Whether wide convolutions may run in a loop, which quantisation does not reach
-            into.
+    Wide convolutions run in a loop if `looped`, which quantisation does not reach into.
 
     Raises:
         CheckpointError: If OpenVINO cannot express it.

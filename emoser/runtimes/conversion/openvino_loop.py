@@ -87,13 +87,7 @@ def fits_loop(graph: InferenceGraph) -> bool:
 
 
 def join_loop(graph: InferenceGraph, convert: Convert, example: Tensor) -> Any:
-    """A graph as a model of OpenVINO, with its convolutions in a loop.
-
-    Args:
-        graph: A graph for which `fits_loop` is true.
-        convert: Converts a module, traced on example inputs, to a model of OpenVINO.
-        example: Samples (B, T).
-    """
+    """A graph for which `fits_loop` is true as a model of OpenVINO, its convolutions in a loop."""
     layers = cast(GraphConvolutions, graph.model.encoder.feature_extractor).layers
     _, stride, field = measure_layers(layers, example.shape[1])
     front_module = Front(graph)

@@ -5,7 +5,6 @@ receptive field. Needs torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,34 +19,9 @@ TOLERANCE = 1e-4  # relative to the largest number if that is above 1, else abso
 LENGTHS = (1, 399, 400, 5_000, 16_000, 33_333)
 SEED = 16
 SYNTHETIC = "synthetic voices"
+FRAMES = "probabilities of frames"
 
 Array = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The differences between an engine and the model.
-
-    Attributes:
-        max_difference: Largest absolute difference of a logit.
-        largest_logit: Largest absolute logit.
-        embedding_difference: Largest absolute difference of an element of an embedding.
-        frame_difference: Largest absolute difference of a probability of a frame; None for a
-            model that does not classify frames.
-        num_clips: Number of clips that were compared.
-        clips: Description of the clips.
-    """
-
-    max_difference: float
-    largest_logit: float
-    embedding_difference: float
-    frame_difference: float | None
-    num_clips: int
-    clips: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
 
 
 def proof_clips(sampling_rate: int = 16_000) -> list[Samples]:
@@ -72,7 +46,7 @@ def proof_clips(sampling_rate: int = 16_000) -> list[Samples]:
 
 def prove_parity(
     runtime: Runtime, model: EmotionModel, subject: str, *, clips: Sequence[Samples] = ()
-) -> Parity:
+) -> dict[str, Any]:
     """Compare an engine with the model on synthetic voices and on given clips.
 
     Args:
@@ -81,53 +55,49 @@ def prove_parity(
         subject: Name of the engine in error messages.
         clips: Recordings at the model's rate, no longer than its `max_seconds`.
 
+    Returns:
+        The largest absolute difference of a logit (`max_difference`), of an element of an
+        embedding and of a probability of a frame (None for a model without frames); the
+        `largest_logit`; the number of clips, and what they were.
+
     Raises:
         CheckpointError: If the numbers differ by more than rounding explains.
     """
     rows = [_compare(runtime, model, clip) for clip in (*proof_clips(), *clips)]
-    scales, logits, embedding_scales, embeddings, frames = zip(*rows, strict=True)
-    parity = Parity(
-        max_difference=max(logits),
-        largest_logit=max(scales),
-        embedding_difference=max(embeddings),
-        frame_difference=None if model.config.frame_seconds is None else max(frames),
-        num_clips=len(rows),
-        clips=SYNTHETIC + (f" and {len(clips)} recordings" if clips else ""),
-    )
-    differences = {
-        "logits": (parity.max_difference, max(parity.largest_logit, 1.0)),
-        "embeddings": (parity.embedding_difference, max(*embedding_scales, 1.0)),
-        "probabilities of frames": (parity.frame_difference or 0.0, 1.0),
-    }
-    for name, (difference, scale) in differences.items():
-        if not difference <= TOLERANCE * scale:
+    measured = {name: np.max([row[name] for row in rows], axis=0).tolist() for name in rows[0]}
+    for name, (difference, largest) in measured.items():
+        allowed = TOLERANCE * max(largest, 1.0)
+        if not difference <= allowed:
             raise CheckpointError(
                 f"{subject} gives other {name} than torch: they differ by up to {difference:.1e}, "
-                f"and {TOLERANCE * scale:.1e} is allowed; use backend='torch'"
+                f"and {allowed:.1e} is allowed; use backend='torch'"
             )
-    return parity
+    return {
+        "max_difference": measured["logits"][0],
+        "largest_logit": measured["logits"][1],
+        "embedding_difference": measured["embeddings"][0],
+        "frame_difference": measured[FRAMES][0] if FRAMES in measured else None,
+        "num_clips": len(rows),
+        "clips": SYNTHETIC + (f" and {len(clips)} recordings" if clips else ""),
+    }
 
 
 def _compare(
     runtime: Runtime, model: EmotionModel, clip: Samples
-) -> tuple[float, float, float, float, float]:
-    """Largest logit, its difference, the same for the embedding, and the difference of frames."""
+) -> dict[str, tuple[float, float]]:
+    """The largest difference of each output, and its largest absolute number."""
     batch = torch.from_numpy(clip)[None]
     output = runtime.infer([clip])
     with torch.inference_mode():
         logits, embedding = (value.numpy() for value in model(batch))
-    frame_difference = 0.0
-    if model.config.frame_seconds is not None and isinstance(runtime, FrameRuntime):
-        with torch.inference_mode():
+        pairs = {"logits": (output.logits, logits), "embeddings": (output.embeddings, embedding)}
+        if model.config.frame_seconds is not None and isinstance(runtime, FrameRuntime):
             frames = model.classify_frames(batch).logits[0].softmax(dim=-1).numpy()
-        frame_difference = _difference(runtime.infer_frames(clip), frames)
-    return (
-        float(np.abs(logits).max()),
-        _difference(output.logits, logits),
-        float(np.abs(embedding).max()),
-        _difference(output.embeddings, embedding),
-        frame_difference,
-    )
+            pairs[FRAMES] = (runtime.infer_frames(clip), frames)
+    return {
+        name: (_difference(found, expected), float(np.abs(expected).max()))
+        for name, (found, expected) in pairs.items()
+    }
 
 
 def _difference(found: Array, expected: Array) -> float:

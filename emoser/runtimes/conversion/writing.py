@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -39,7 +39,7 @@ def write_graph(
             engine gives other numbers.
         DependencyError: If a package of the format is not installed.
     """
-    writer = _import_writer(to)
+    writer = import_module(f"emoser.runtimes.conversion.{to}")
     writer.engine.import_engine()
     loaded = load_checkpoint(files)
     file = folder / FILES[to]
@@ -55,17 +55,6 @@ def write_graph(
     )
     opened = writer.engine.open_graph(file, manifest, device="cpu", dtype="float32")
     parity = prove_parity(opened.runtime, loaded.model, writer.engine.NAME, clips=clips)
-    manifest = replace(manifest, parity=parity.to_dict())
+    manifest = replace(manifest, parity=parity)
     manifest.write(folder)
     return manifest
-
-
-def _import_writer(to: str) -> ModuleType:
-    """The module that writes graphs of a format."""
-    if to == "openvino":
-        from emoser.runtimes.conversion import openvino
-
-        return openvino
-    from emoser.runtimes.conversion import onnx
-
-    return onnx

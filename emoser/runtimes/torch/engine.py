@@ -77,22 +77,14 @@ class TorchRuntime:
         return _join([by_place[place] for place in range(len(order))])
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Probabilities of every frame of one recording, (L, C), from a model that has them.
-
-        Raises:
-            ValueError: If the model does not classify frames.
-        """
+        """Probabilities of every frame of one recording, (L, C), from a model that has them."""
         with torch.inference_mode():
             batch = torch.from_numpy(np.asarray(samples, np.float32))[None].to(self.device)
             logits = self.model.classify_frames(batch).logits[0]
             return logits.float().softmax(dim=-1).cpu().numpy()
 
     def infer_padded(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of one padded batch, split in halves until it fits the memory.
-
-        Raises:
-            DeviceError: If a single recording does not fit.
-        """
+        """Logits and embeddings of one padded batch, split in halves until it fits the memory."""
         try:
             return self._infer_batch(recordings)
         except torch.OutOfMemoryError as error:
@@ -173,16 +165,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
-    """The precision of a name; "auto" is float32 on a CPU and the checkpoint's own elsewhere.
-
-    Args:
-        dtype: The requested precision.
-        device: The device that the model runs on.
-        stored: The precision that the checkpoint states, "" if none.
-
-    Raises:
-        ValueError: If emoser does not support this precision.
-    """
+    """The precision of a name; "auto" is float32 on a CPU and elsewhere that of the checkpoint."""
     if dtype == "auto":
         return DTYPES.get("float32" if device.type == "cpu" else stored, torch.float32)
     if dtype not in DTYPES:
@@ -191,7 +174,4 @@ def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
 
 
 def _join(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
-    return InferenceOutput(
-        np.concatenate([output.logits for output in outputs]),
-        np.concatenate([output.embeddings for output in outputs]),
-    )
+    return InferenceOutput(*map(np.concatenate, zip(*outputs, strict=True)))

@@ -33,13 +33,7 @@ class PackedLinear(nn.Module):
     """A linear layer with its weight in the layout of oneDNN, in bfloat16 or float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        """Reorder the weight.
-
-        Args:
-            weight: The weight, (D', D).
-            bias: The bias, (D',).
-            activation: "relu", "gelu" (the exact one) or "none"; applied to the product.
-        """
+        """Reorder a weight (D', D); "relu" or "gelu" follow the product and a bias (D',)."""
         super().__init__()
         self.activation = activation
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TYPICAL_FRAMES)
@@ -80,10 +74,7 @@ class JointAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Attended frames (B, L, D), and None in place of attention weights.
 
-        Args:
-            hidden_states: Frames (B, L, D).
-            attention_mask: The mask that transformers passes to `scaled_dot_product_attention`.
-            unused: Other arguments that transformers passes.
+        The mask is that which transformers passes to `scaled_dot_product_attention`.
         """
         joint = self.projections(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = joint.permute(2, 0, 3, 1, 4)  # (B, H, L, D / H) each
@@ -105,8 +96,7 @@ class InPlaceGelu(nn.Module):
 def optimize_transformer(backbone: nn.Module) -> None:
     """Replace the linear layers of stock attention and feed-forward parts by faster ones.
 
-    Args:
-        backbone: An encoder on the CPU, in the precision that it will compute in.
+    The encoder is on the CPU, in the precision that it will compute in.
     """
     for part in list(backbone.modules()):
         for name, child in list(part.named_children()):

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from support.models import random_clips
 
-from emoser.audio import AudioBlocks, AudioLimits, load_audio, open_blocks
+from emoser.audio import AudioBlocks, load_audio
 from emoser.errors import AudioError, DependencyError
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
@@ -91,7 +91,7 @@ def opened(monkeypatch):
     """Paths of all files that were opened for decoding."""
     paths = []
     monkeypatch.setattr(
-        recordings, "open_blocks", lambda path: paths.append(path) or open_blocks(path)
+        recordings, "AudioBlocks", lambda path: paths.append(path) or AudioBlocks(path)
     )
     return paths
 
@@ -132,13 +132,7 @@ def test_pieces_of_a_long_file_come_from_one_pass_up_to_the_last_end(tmp_path, m
             seconds.append(len(block) / RATE)
             return block
 
-    monkeypatch.setattr(
-        recordings,
-        "open_blocks",
-        lambda path: Counted(
-            path, sampling_rate=None, channel="mix", limits=AudioLimits(), block_seconds=30.0
-        ),
-    )
+    monkeypatch.setattr(recordings, "AudioBlocks", Counted)
     file = tmp_path / "long.flac"
     soundfile.write(file, random_clips([600 * RATE])[0], RATE)
     rows = [
@@ -189,12 +183,12 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "full"}, "mode is 'full', allowed are entire, partial, frozen"),
+        ({"mode": "full"}, "mode is 'full', must be one of entire, partial, frozen"),
         (
             {"epochs": 0, "batch_size": 0},
-            "data: batch_size must be above 0; schedule: epochs must be above 0",
+            "data: batch_size is 0, must be above 0; schedule: epochs is 0, must be above 0",
         ),
-        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
+        ({"warmup": 1.0}, "warmup is 1.0, must be at least 0 and below 1"),
         ({"corpus_weights": {"a": 0.0}}, "corpus_weights"),
         ({"epoch_clips": 0}, "epoch_clips"),
         ({"head_learning_rate": -1.0}, "head_learning_rate"),

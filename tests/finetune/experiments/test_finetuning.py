@@ -15,6 +15,7 @@ from emoser.errors import CheckpointError
 from emoser.finetune import FinetuneConfig, Utterance, evaluate, train
 from emoser.finetune.config import Augmentation
 from emoser.finetune.scoring.evaluation import score_logits
+from emoser.finetune.settings import OptimisationSettings
 from emoser.finetune.training import run as engine
 from emoser.finetune.training.loss import TrainingLoss, build_targets, masked_cross_entropy
 from emoser.models.config import ModelConfig
@@ -236,7 +237,7 @@ def test_the_second_task_is_added_with_its_weight():
     targets = build_targets(
         [Utterance("x", "sad")], LABELS, restricted={}, statistics=torch.tensor([[2.0, 0.0]])
     )
-    loss = TrainingLoss(3, 2, statistics_weight=0.5, smoothing=0.0)
+    loss = TrainingLoss(OptimisationSettings(statistics_weight=0.5), size=3, num_statistics=2)
     torch.nn.init.zeros_(loss.regressor.weight)
     torch.nn.init.zeros_(loss.regressor.bias)
     found = loss(EmotionOutput(torch.zeros(1, 4), torch.zeros(1, 3)), targets)

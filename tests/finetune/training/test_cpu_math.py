@@ -141,7 +141,7 @@ def build_stepper(config, chance):
         Wav2Vec2Config, layerdrop=0.0, mask_time_prob=0.0, **dict.fromkeys(DROPOUTS, chance)
     )
     model = build_model(encoder, ModelConfig(labels=LABELS), seed=0)
-    loss = TrainingLoss(model.encoder.hidden_size, 0, statistics_weight=0.0, smoothing=0.0)
+    loss = TrainingLoss(config.optimisation, size=model.encoder.hidden_size)
     set_recompute(model, active=config.run.recompute)
     return Stepper(
         model=model,
