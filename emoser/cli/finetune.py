@@ -50,6 +50,7 @@ OPTIONS = {
     "--output": value("folder of the run", required=True, type=Path),
     "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_MODEL),
     "--mode": value("parts of the encoder to train", "partial", choices=MODES),
+    "--layers": value("use only the first N layers of the encoder", type=int, metavar="N"),
     "--split": value(
         "test set: whole speakers, the column split, or random clips",
         "auto",
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)
     suggested = suggest_settings(options.base, mode=options.mode)
-    config = suggested.replace(**given(options, TRAINING))
+    config = suggested.replace(**given(options, TRAINING), num_layers=options.layers)
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():

@@ -8,7 +8,7 @@ published files. Architecture: Baevski et al. 2022 (arXiv 2212.07525), Ma et al.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -80,6 +80,24 @@ class Emotion2VecEncoder(SpeechEncoder):
             [front.project_features, front.relative_positional_encoder, prenet.norm],
             [*prenet.blocks, *self.backbone.blocks],  # type: ignore[misc]
         )
+
+    def keep_layers(self, num_layers: int) -> None:
+        """Drop all blocks after the first `num_layers`, of which those of the prenet are some.
+
+        Raises:
+            ValueError: If the encoder has fewer, or the prenet has as many.
+        """
+        config: Emotion2VecConfig = self.config
+        if not config.prenet_depth < num_layers <= config.num_hidden_layers:
+            raise ValueError(
+                f"num_layers is {num_layers}, allowed are {config.prenet_depth + 1} to "
+                f"{config.num_hidden_layers}"
+            )
+        depth = num_layers - config.prenet_depth
+        blocks: nn.ModuleList = self.backbone.blocks  # type: ignore[assignment]
+        self.backbone.blocks = blocks[:depth]
+        self.config = replace(config, depth=depth)
+        self.backbone.config = self.config
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Convolutional features of normalised samples, (B, T) -> (B, D, L)."""

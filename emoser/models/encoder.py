@@ -138,7 +138,7 @@ class SpeechEncoder(nn.Module):
         return field
 
     def keep_layers(self, num_layers: int) -> None:
-        """Drop all layers behind the first `num_layers`; what follows the last layer stays.
+        """Drop all layers after the first `num_layers`; a final layer norm stays.
 
         Raises:
             ValueError: If the encoder has fewer.

@@ -70,7 +70,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         """
         num_frames = (samples.shape[1] + FRAME_SAMPLES - 1) // FRAME_SAMPLES
         longest = int(self.config.max_source_positions)
-        if not torch.jit.is_tracing() and num_frames > longest:  # type: ignore[attr-defined, no-untyped-call]
+        if num_frames > longest:
             raise ValueError(
                 f"this Whisper encoder takes up to {longest * FRAME_SAMPLES / 16_000:g} s, got "
                 f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
@@ -155,14 +155,13 @@ class ShortWhisperEncoder(LogMelEncoder):
 
     def _power(self, frames: Tensor) -> Tensor:
         """Power spectrum of frames, (B, L, window) -> (B, L, frequencies)."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # other engines multiply
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # for other engines
             return _power(frames, self.fourier).float()
         precise = _precision(frames.device)
         spectrum = torch.fft.rfft(frames.to(precise) * self.taper.to(frames.device, precise))
-        power: Tensor = (spectrum.real.square() + spectrum.imag.square()).float()
-        return power
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return power.float()
 
 
 def _place(mask: np.ndarray[Any, Any], beside: Tensor) -> Tensor:
-    placed: Tensor = torch.as_tensor(mask, dtype=torch.bool, device=beside.device)
-    return placed
+    return torch.as_tensor(mask, dtype=torch.bool, device=beside.device)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.models import LABELS, pad, random_clips
+from support.models import LABELS, pad, random_clips, small_whisper
 from transformers import AutoFeatureExtractor, WhisperConfig, WhisperFeatureExtractor, pipeline
 from transformers.models.whisper.modeling_whisper import (
     WhisperEncoder,
@@ -22,6 +22,8 @@ from emoser.checkpoints.save import build_model, load_model, save_model
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 from emoser.models.short_whisper import FRAME_SAMPLES, ShortWhisperEncoder
+from emoser.runtimes.conversion.graph import build_graph
+from emoser.runtimes.conversion.quantization import PRODUCTS, find_kept
 from emoser.runtimes.conversion.writing import write_graph
 from emoser.runtimes.opening import open_runtime
 
@@ -34,24 +36,6 @@ KINDS = {
     "layer sum": {"layer_mix": True},
     "layer sum, raw": {"layer_mix": True, "final_norm": False, "normalization": "clip"},
 }
-
-
-def small_whisper(**changes):
-    values = {
-        "d_model": 64,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 4,
-        "encoder_ffn_dim": 128,
-        "decoder_layers": 1,
-        "decoder_attention_heads": 4,
-        "decoder_ffn_dim": 128,
-        "vocab_size": 100,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "decoder_start_token_id": 1,
-    }
-    return WhisperConfig(**{**values, **changes})
 
 
 def short_model(*, seed=0, whisper=None, **changes):
@@ -264,6 +248,17 @@ def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
         assert np.abs(opened.runtime.infer([clip]).logits[0] - logits).max() <= 1e-4 * scale
     pair = opened.runtime.infer([clips[0], clips[0][::-1].copy()])
     assert np.abs(pair.logits[0] - expected[0]).max() <= 1e-4 * scale
+
+
+def test_int8_keeps_both_products_of_the_spectrogram(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    save_graph = pytest.importorskip("emoser.runtimes.conversion.openvino").save_graph
+    save_graph(build_graph(short_model()), tmp_path / "graph.xml", "short")
+    nodes = openvino.Core().read_model(tmp_path / "graph.xml").get_ordered_ops()
+    kept = find_kept(nodes)
+    products = [node.get_friendly_name() for node in nodes if node.get_type_name() in PRODUCTS]
+    assert kept == products[:2]
+    assert "conv1" in products[2]
 
 
 def base_folder(folder, kind):
