@@ -57,7 +57,7 @@ def short_model(*, seed=0, whisper=None, **changes):
     return model.requires_grad_(False)
 
 
-def answer_alone(model, clips):
+def logits_alone(model, clips):
     with torch.inference_mode():
         return torch.cat([model(torch.from_numpy(clip)[None]).logits for clip in clips])
 
@@ -111,7 +111,7 @@ def test_the_maximum_behind_the_last_frame_counts_as_in_the_feature_extractor():
 def test_a_batch_gives_each_recording_the_numbers_it_gets_alone(kind):
     model = short_model(**KINDS[kind])
     clips = random_clips(LENGTHS)
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     batch, lengths = pad(clips)
     garbage = batch.clone()
     for row, length in zip(garbage, lengths.tolist(), strict=True):
@@ -126,7 +126,7 @@ def test_a_loud_recording_does_not_raise_the_floor_of_a_quiet_one():
     model = short_model()
     clips = random_clips((16_000, 9_000))
     clips[1] *= 1e-4
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     with torch.inference_mode():
         batched = model(*pad(clips)).logits
     assert (batched - alone).abs().max() <= 1e-5 * max(alone.abs().max(), 1.0)
@@ -190,7 +190,7 @@ def test_a_saved_model_is_the_same_and_holds_the_encoder_alone(kind, tmp_path):
     assert loaded.config == model.config
     assert not [name for name in loaded.state_dict() if "decoder" in name]
     clips = random_clips((9_000, 320))
-    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
+    torch.testing.assert_close(logits_alone(loaded, clips), logits_alone(model, clips))
 
 
 def test_the_pipeline_of_transformers_gives_the_same_numbers(tmp_path):
@@ -201,7 +201,7 @@ def test_the_pipeline_of_transformers_gives_the_same_numbers(tmp_path):
     pipe = pipeline("audio-classification", str(tmp_path / "model"), dtype=torch.float32)
     [clip] = random_clips([12_345])
     scores = {row["label"]: row["score"] for row in pipe(clip, top_k=None)}
-    expected = answer_alone(model, [clip])[0].softmax(dim=0)
+    expected = logits_alone(model, [clip])[0].softmax(dim=0)
     assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -221,7 +221,7 @@ def test_the_engine_of_torch_gives_the_numbers_of_the_model(tmp_path):
     save_model(model, tmp_path / "model")
     source = CheckpointFiles("short", tmp_path / "model")
     clips = random_clips(LENGTHS)
-    expected = answer_alone(model, clips).numpy()
+    expected = logits_alone(model, clips).numpy()
     scale = np.abs(expected).max()
     for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 5e-2)):
         opened = open_runtime(source, backend="torch", device="cpu", dtype=dtype)
@@ -242,7 +242,7 @@ def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
         CheckpointFiles("short", tmp_path / "graph"), backend=backend, device="cpu"
     )
     clips = random_clips((16_000, 1, 320, 48_123, 7_777))
-    expected = answer_alone(model, clips).numpy()
+    expected = logits_alone(model, clips).numpy()
     scale = max(float(np.abs(expected).max()), 1.0)
     for clip, logits in zip(clips, expected, strict=True):
         assert np.abs(opened.runtime.infer([clip]).logits[0] - logits).max() <= 1e-4 * scale
@@ -286,7 +286,7 @@ def test_a_base_gives_its_first_layers(kind, tmp_path):
     save_model(model, tmp_path / "saved")
     clips = random_clips([5_000])
     loaded = load_model(tmp_path / "saved")
-    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
+    torch.testing.assert_close(logits_alone(loaded, clips), logits_alone(model, clips))
 
 
 def test_tensors_of_no_known_part_are_refused(tmp_path):
@@ -322,8 +322,8 @@ def test_a_saved_short_whisper_is_a_base_too(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"padding": "none", "encoder": "hubert"}, "padding 'none' belongs to Whisper"),
-        ({"final_norm": False, "encoder": "whisper"}, "final_norm may be left out only"),
+        ({"padding": "none", "encoder": "hubert"}, "padding 'none' needs the encoder 'whisper'"),
+        ({"final_norm": False, "encoder": "whisper"}, "final_norm False needs padding"),
         ({"padding": "reflect"}, "padding is 'reflect', allowed are usual, none"),
     ],
 )
@@ -365,5 +365,5 @@ def test_three_layers_of_whisper_base_are_exact_in_batches(pretrained, tmp_path)
         batched = model(*pad(clips)).logits
     scale = float(expected.last_hidden_state.abs().max())
     assert (ours - expected.last_hidden_state).abs().max() <= 1e-5 * scale
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     assert (batched - alone).abs().max() <= 1e-5 * max(float(alone.abs().max()), 1.0)
