@@ -5,7 +5,7 @@ versions. Knows nothing of Markdown.
 """
 
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from importlib import metadata
 from typing import Any
 
@@ -14,10 +14,10 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.leakage import OWN, list_stages
 from emoser.finetune.scoring.report import Evaluation
 
 PACKAGES = ("torch", "transformers", "accelerate")
-OWN = "own recordings"
 
 
 def describe_training(
@@ -33,6 +33,10 @@ def describe_training(
     """
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for item in (*split.training, *split.validation):
+        speakers[item.corpus or ""] |= {item.speaker} if item.speaker else set()
+    learned = {corpus: sorted(names) for corpus, names in speakers.items()}
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
@@ -43,6 +47,7 @@ def describe_training(
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
         "settings": config.flat(),
+        "trained_on": [{"speakers": learned}, *list_stages(base)],
         "environment": describe_environment(),
     }
 
