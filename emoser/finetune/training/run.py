@@ -243,11 +243,7 @@ class _Run:
         num_clips = config.data.epoch_clips or len(self.data.utterances)
         self.epoch_steps = -(-num_clips // config.data.batch_size)
         optimizer = build_optimizer(model, loss, config)
-        self.average = WeightAverage(
-            model,
-            config.schedule.ema_decay,
-            pretrained_share=config.schedule.pretrained_share,
-        )
+        self.average = WeightAverage(model, config.schedule)
         self.stepper = Stepper(
             model=model,
             loss=loss,
