@@ -1,7 +1,6 @@
-"""What a checkpoint keeps of its training, for its card and for whoever asks where it came from.
+"""The block `training` in the `config.json` of a checkpoint.
 
-Plain values for the block `training` of `config.json`: protocol, figures, clips, settings and
-versions. Knows nothing of Markdown.
+Plain values: protocol, figures, clips, speakers, settings and versions.
 """
 
 import platform
@@ -23,14 +22,7 @@ PACKAGES = ("torch", "transformers", "accelerate")
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """Where a model comes from and how well it does.
-
-    Args:
-        config: The settings.
-        split: Who was learned from and tested.
-        evaluation: The figures of the test.
-        base: The checkpoint of the encoder.
-    """
+    """Where a model comes from, what it was trained on, and its test figures."""
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
     speakers: dict[str, set[str]] = defaultdict(set)
