@@ -114,7 +114,7 @@ def score_models(
 
     Args:
         names: One or two bundled names, folders or Hub ids.
-        utterances: What to score them on.
+        utterances: Labelled recordings.
         protocol: The sentence that belongs beside every figure.
         only_known: Leave out recordings with labels that a model lacks, instead of refusing them.
 

@@ -20,7 +20,7 @@ import torch
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
 from emoser.errors import CheckpointError
-from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.config import WITH_TEACHERS, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.models.config import ModelConfig
 
@@ -40,21 +40,24 @@ def fingerprint(
     model: ModelConfig,
     config: FinetuneConfig,
     *,
-    teaching: Mapping[str, Any] | None = None,
+    teachers: str = "",
     exact: bool = True,
 ) -> str:
     """A hash that identifies a run; recordings count by their order, file names and labels.
 
-    `teaching` holds the teachers and the settings of distillation. `exact` is whether all clips
-    are 16-bit and fit into a window: states of other clips that were written before these were
-    kept exactly belong to another run.
+    `teachers` is a hash of the teachers. `exact` is whether all clips are 16-bit and fit into a
+    window: states of other clips that were written before these were kept exactly belong to
+    another run.
     """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip
-    settings = [plain, model.to_block(), config.identity(), *([teaching] if teaching else [])]
+    settings = [plain, model.to_block(), config.identity()]
+    if teachers:
+        flat = config.flat()
+        settings.append({"teachers": teachers, **{name: flat[name] for name in WITH_TEACHERS}})
     settings += [] if exact else ["float32 clips in windows"]
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
