@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
+from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ DESCRIPTION = (
 CORPUS: Options = {
     "corpus": value(
         "a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
-        "`datasets`, or, with --root, the name of a corpus: iemocap, ravdess, cremad, emodb, "
-        "savee, tess, nemo, esd, meld, msp-podcast or jl",
+        f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
 }

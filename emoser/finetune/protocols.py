@@ -1,7 +1,6 @@
-"""Who is trained on, who is validated on, and who is tested: utterances in, splits out.
+"""Training, validation and test sets: utterances in, splits out.
 
-Each split carries the sentence that describes it, so that no figure is printed without its
-protocol. Knows nothing of audio content but equal files, and nothing of models.
+Each split has a sentence that describes it, so that no figure is printed without its protocol.
 """
 
 import hashlib
@@ -25,12 +24,12 @@ class Split:
     """One division of a corpus.
 
     Attributes:
-        name: Which one, such as "fold 3" or "seed 1".
+        name: Such as "fold 3" or "seed 1".
         protocol: The sentence that belongs beside every figure of it.
-        training: What is learned from.
-        validation: What chooses the epoch; the test set never does.
-        test: What is scored once.
-        seed: Makes the model; in the speaker-dependent protocol it has made the split too.
+        training: The training set.
+        validation: Chooses the epoch; the test set never does.
+        test: Scored once.
+        seed: Of the model and, in the speaker-dependent protocol, of the split.
     """
 
     name: str
@@ -75,9 +74,9 @@ def build_splits(
             (test each session, validate on a random fifth of the others; also "superb"),
             "speakers" (test each speaker, validate on the next one), or "groups" (k folds of
             whole speakers, validate on the next fold).
-        seed: First seed; makes what is random.
-        num_seeds: Of "sd".
-        num_folds: Of "groups".
+        seed: The first seed.
+        num_seeds: Number of seeds of "sd".
+        num_folds: Number of folds of "groups".
 
     Raises:
         ValueError: If the corpus does not fit the protocol, or a split leaks.
@@ -104,7 +103,7 @@ def build_splits(
 
 
 def split_randomly(utterances: Sequence[Utterance], *, seed: int) -> Split:
-    """Shuffled and cut 80/10/10, whoever speaks: speakers are on all sides."""
+    """Shuffled and cut 80/10/10, with speakers on all sides."""
     shuffled = list(utterances)
     random.Random(seed).shuffle(shuffled)
     first = int(len(shuffled) * SPLIT_PARTS[0])
@@ -208,17 +207,12 @@ def split_groups(utterances: Sequence[Utterance], *, num_folds: int, seed: int) 
 def check_split(split: Split, *, speakers: bool = True) -> None:
     """Refuse a split that leaks.
 
-    Args:
-        split: What to look at.
-        speakers: Whether a tested speaker may be on no other side.
-
     Raises:
-        ValueError: If a side is empty, an utterance or the same audio is on two sides, or a
+        ValueError: If a side is empty, an utterance is on two sides, or, with `speakers`, a
             tested speaker is trained or validated on.
     """
     sides = {"training": split.training, "validation": split.validation, "test": split.test}
-    empty = [name for name, members in sides.items() if not members]
-    faults = [f"{name} is empty" for name in empty]
+    faults = [f"{name} is empty" for name, members in sides.items() if not members]
     places: dict[tuple[str, float | None, float | None], set[str]] = defaultdict(set)
     for name, members in sides.items():
         for item in members:
@@ -239,12 +233,7 @@ def check_sides(
     *,
     share_speakers: bool = False,
 ) -> None:
-    """Refuse an empty side, and speakers on both sides.
-
-    Args:
-        utterances: The training set.
-        validation: The validation set.
-        share_speakers: Whether speakers may be on both sides.
+    """Refuse an empty side and, unless `share_speakers`, speakers on both sides.
 
     Raises:
         ValueError: If a side is empty, or a speaker is on both sides.

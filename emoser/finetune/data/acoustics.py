@@ -1,7 +1,6 @@
-"""Acoustic statistics of a clip: pitch, loudness and spectrum, as targets of a second task.
+"""Acoustic statistics of a clip at 16 kHz: pitch, loudness and spectrum, for an auxiliary task.
 
-Samples (T,) at 16 kHz in, one vector out. The frame features are computed here with NumPy
-alone, after textbook definitions. Knows nothing of labels or models.
+The frame features follow textbook definitions.
 """
 
 from collections import defaultdict
@@ -62,12 +61,7 @@ def track_voice(samples: NDArray[np.float32]) -> Vector:
 
 
 def standardize_statistics(statistics: Vector, voices: Sequence[Hashable]) -> NDArray[np.float32]:
-    """Statistics (N, D) as targets (N, 2 D): relative to all clips, and to the speaker's own.
-
-    Args:
-        statistics: One row per clip.
-        voices: Who speaks in each clip.
-    """
+    """Statistics (N, D) as targets (N, 2 D): relative to all clips, and to the speaker's own."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, voice in enumerate(voices):
         members[voice].append(index)

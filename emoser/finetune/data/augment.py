@@ -1,7 +1,6 @@
 """Vary training clips: samples (T,) at 16 kHz in, new float32 samples out.
 
 Each variation is a pure function; `augment` draws which ones from an explicit generator.
-Knows nothing of models, labels or files.
 """
 
 from functools import lru_cache
@@ -39,7 +38,7 @@ def drop_quiet_ends(
 def augment(
     samples: Samples, augmentation: Augmentation, generator: np.random.Generator
 ) -> Samples:
-    """A random variation of a clip, all but `shorten`; its length changes with its speed.
+    """A random variation of a clip; its length changes with its speed.
 
     Example:
         >>> tone = np.sin(np.arange(16000, dtype=np.float32) / 10)

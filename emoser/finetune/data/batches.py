@@ -1,7 +1,6 @@
-"""Which clips make which batch, and how clips become one padded tensor.
+"""The clips of each batch, and clips as one padded tensor.
 
-Deterministic: the same utterances, configuration and epoch give the same batches. Works on
-utterances and arrays; knows nothing of models or losses.
+The same utterances, configuration and epoch give the same batches.
 """
 
 from collections import defaultdict

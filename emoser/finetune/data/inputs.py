@@ -83,13 +83,7 @@ class Waveforms:
     def __init__(
         self, recordings: Recordings, config: FinetuneConfig, *, window: int | None = None
     ) -> None:
-        """Keep the clips.
-
-        Args:
-            recordings: The clips.
-            config: How they are cropped and augmented.
-            window: Longest piece in samples; None for whole clips.
-        """
+        """Keep the clips; `window` is the longest piece in samples, None for whole clips."""
         self.recordings = recordings
         self.config = config
         self.num_samples = recordings.num_samples
@@ -134,14 +128,10 @@ class StoredFeatures:
         precision: str,
         window: int | None = None,
     ) -> None:
-        """Compute the features, unless the file already holds them.
+        """Compute the features, unless the file already holds them; `.json` beside it says which.
 
-        Args:
-            encoder: Its convolutions are not trained; in eval mode.
-            recordings: The clips.
-            file: Where the features are kept; `.json` beside it names its content.
-            precision: "float32", "bfloat16" or "float16".
-            window: Longest piece in samples; None for whole clips.
+        The encoder is in eval mode, and its convolutions are not trained. `precision` is a key of
+        `DTYPES`; `window` is the longest piece in samples, None for whole clips.
         """
         minimum = encoder.min_samples
         self.num_samples = recordings.num_samples
@@ -181,13 +171,7 @@ class PooledLayers:
     def __init__(
         self, model: EmotionModel, recordings: Recordings, *, window: int | None = None
     ) -> None:
-        """Encode all clips.
-
-        Args:
-            model: Its encoder is in eval mode and on the device to compute on.
-            recordings: The clips.
-            window: Longest piece in samples; None for whole clips.
-        """
+        """Encode all clips on the device of the model, whose encoder is in eval mode."""
         self.num_samples = recordings.num_samples
         self.windows = Windows(recordings, window)
         num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
@@ -213,11 +197,8 @@ def build_inputs(
 ) -> Inputs:
     """The clips in the form that saves the most work without changing a result.
 
-    Args:
-        model: Frozen as the configuration says, in eval mode.
-        recordings: The clips.
-        config: How clips are augmented, what is frozen, and whether outputs may be stored.
-        file: Where features of convolutions are kept.
+    The model is frozen as the configuration says, and in eval mode. Features of convolutions are
+    kept in the file.
     """
     form = choose_form(model, config)
     window = round(model.config.max_seconds * model.config.sampling_rate)

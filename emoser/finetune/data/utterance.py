@@ -1,7 +1,4 @@
-"""`Utterance`: one labelled recording, or a piece of one.
-
-The common tongue of corpora, protocols and training. Knows nothing of how a file is decoded.
-"""
+"""`Utterance`: one labelled recording, or a piece of one."""
 
 from dataclasses import dataclass
 

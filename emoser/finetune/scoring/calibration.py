@@ -1,7 +1,4 @@
-"""The temperature that makes probabilities mean what they say (Guo et al. 2017).
-
-Logits and truth in, one number out. Knows nothing of models.
-"""
+"""The temperature that calibrates probabilities (Guo et al. 2017)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +16,7 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> f
         truth: Their classes, (N,).
 
     Returns:
-        Between 0.05 and 20; above 1 for a model that is too sure.
+        Between 0.05 and 20; above 1 for an overconfident model.
 
     Example:
         >>> logits = np.array([[2.0, 0.0]] * 3 + [[2.0, 0.0]])

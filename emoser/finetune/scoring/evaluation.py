@@ -169,12 +169,8 @@ def infer_logits(
 ) -> NDArray[np.float32]:
     """Logarithms of the scores that `predict` gives all clips, (N, C), in their order.
 
-    The softmax of a row is those scores again; dimensions are left out.
-
-    Args:
-        runtime: The engine.
-        config: The configuration of its model.
-        clips: Decoded recordings, or utterances that are decoded on the way.
+    The softmax of a row is those scores again; dimensions are left out. Utterances are decoded
+    on the way.
 
     Raises:
         AudioError: If a recording cannot be decoded.
@@ -211,12 +207,7 @@ def score_epoch(
 ) -> Report:
     """The figures of a model on its validation set, with the scores that `predict` gives.
 
-    Args:
-        model: Put into eval mode.
-        inputs: Its clips.
-        utterances: Their labels and speakers.
-        config: Names the labels to choose from.
-        processes: Share the work.
+    The model is put into eval mode; the processes share the work.
     """
     model.eval()
     windows = inputs.windows

@@ -1,11 +1,10 @@
-"""What a checkpoint keeps of its training, for its card and for whoever asks where it came from.
+"""The block `training` in the `config.json` of a checkpoint.
 
-Plain values for the block `training` of `config.json`: protocol, figures, clips, settings and
-versions. Knows nothing of Markdown.
+Plain values: protocol, figures, clips, speakers, settings and versions.
 """
 
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from importlib import metadata
 from typing import Any
 
@@ -14,25 +13,22 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.leakage import OWN, list_stages
 from emoser.finetune.scoring.report import Evaluation
 
 PACKAGES = ("torch", "transformers", "accelerate")
-OWN = "own recordings"
 
 
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """Where a model comes from and how well it does.
-
-    Args:
-        config: The settings.
-        split: Who was learned from and tested.
-        evaluation: The figures of the test.
-        base: The checkpoint of the encoder.
-    """
+    """Where a model comes from, what it was trained on, and its test figures."""
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for item in (*split.training, *split.validation):
+        speakers[item.corpus or ""] |= {item.speaker} if item.speaker else set()
+    learned = {corpus: sorted(names) for corpus, names in speakers.items()}
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
@@ -43,6 +39,7 @@ def describe_training(
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
         "settings": config.flat(),
+        "trained_on": [{"speakers": learned}, *list_stages(base)],
         "environment": describe_environment(),
     }
 

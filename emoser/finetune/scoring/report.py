@@ -6,8 +6,9 @@ Every figure stands below the sentence of its protocol.
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def score_models(
 
     Args:
         names: One or two bundled names, folders or Hub ids.
-        utterances: What to score them on.
+        utterances: Labelled recordings.
         protocol: The sentence that belongs beside every figure.
         only_known: Leave out recordings with labels that a model lacks, instead of refusing them.
 
@@ -141,14 +142,7 @@ def score_models(
     )
     if len(opened) == 1:
         return evaluation, None
-    comparison = compare(
-        (logits[0], logits[1]),
-        (columns[0], columns[1]),
-        utterances,
-        names=(names[0], names[1]),
-        labels=labels,
-    )
-    return evaluation, comparison
+    return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
 
 
 def assess(
@@ -172,24 +166,19 @@ def assess(
     """
     names = tuple(labels) or tuple(columns)
     truth, predicted = _decide(logits, utterances, columns, names)
-    groups = _groups(utterances)
+    draw = partial(bootstrap_interval, truth, predicted, _groups(utterances), num_draws=NUM_DRAWS)
+    report = score_logits(logits, utterances, columns, labels=names)
     return Evaluation(
-        protocol,
-        score_logits(logits, utterances, columns, labels=names),
-        bootstrap_interval(truth, predicted, groups, accuracy, num_draws=NUM_DRAWS),
-        bootstrap_interval(
-            truth, predicted, groups, unweighted_average_recall, num_draws=NUM_DRAWS
-        ),
-        tuple(notes),
+        protocol, report, draw(accuracy), draw(unweighted_average_recall), tuple(notes)
     )
 
 
 def compare(
-    logits: tuple[NDArray[np.float32], NDArray[np.float32]],
-    columns: tuple[Sequence[str], Sequence[str]],
+    logits: Sequence[NDArray[np.float32]],
+    columns: Sequence[Sequence[str]],
     utterances: Sequence[Utterance],
     *,
-    names: tuple[str, str],
+    names: Sequence[str],
     labels: Sequence[str],
 ) -> Comparison:
     """Two models on the same recordings, choosing from the same labels."""
@@ -205,7 +194,7 @@ def compare(
     only_first = int(((first == truth) & (second != truth)).sum())
     only_second = int(((first != truth) & (second == truth)).sum())
     return Comparison(
-        names,
+        (names[0], names[1]),
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
@@ -231,35 +220,36 @@ def mcnemar(first: int, second: int) -> float:
 def to_markdown(evaluation: Evaluation, *, title: str) -> str:
     """The report as Markdown."""
     report = evaluation.report
-    lines = [f"# {title}", "", f"Protocol: {evaluation.protocol}.", ""]
-    lines += [f"- {note}" for note in evaluation.notes] + [""] * bool(evaluation.notes)
-    lines += [
-        f"{report.size}.",
-        "",
-        f"| figure | value | 95 % interval over {evaluation.drawn} |",
-        "|---|---|---|",
-        f"| accuracy (WA) | {_percent(report.accuracy)} | {_range(evaluation.accuracy_interval)} |",
-        f"| recall averaged over classes (UA, UAR) | {_percent(report.uar)} | "
-        f"{_range(evaluation.uar_interval)} |",
-        f"| macro F1 | {_percent(report.macro_f1)} | |",
-        f"| calibration error | {report.calibration_error:.3f} | |",
-        "",
-    ]
+    figures = [
+        ["figure", "value", f"95 % interval over {evaluation.drawn}"],
+        ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
+        ["recall averaged over classes (UA, UAR)", _percent(report.uar),
+         _range(evaluation.uar_interval)],
+        ["macro F1", _percent(report.macro_f1), ""],
+        ["calibration error", f"{report.calibration_error:.3f}", ""],
+    ]  # fmt: skip
     recalls = [
         _percent(row[place] / sum(row)) if sum(row) else "-"
         for place, row in enumerate(report.confusion)
     ]
     rows = confusion_table(report.labels, report.confusion)
-    lines.append(
-        markdown_table([[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)])
-    )
-    for name, figures in (
-        ("corpus", report.per_corpus),
-        ("sex", report.per_sex),
-        ("speaker", report.per_speaker),
-    ):
-        lines += _table(name, figures)
-    return "\n".join(lines) + "\n"
+    confusion = [[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)]
+    groups = {
+        "corpus": report.per_corpus, "sex": report.per_sex, "speaker": report.per_speaker,
+    }  # fmt: skip
+    by_group = [
+        [[name, "UAR"], *([key, _percent(value)] for key, value in recalls_by.items())]
+        for name, recalls_by in groups.items()
+        if len([key for key in recalls_by if key]) > 1
+    ]
+    paragraphs = [
+        f"# {title}",
+        f"Protocol: {evaluation.protocol}.",
+        "\n".join(f"- {note}" for note in evaluation.notes),
+        f"{report.size}.",
+        *map(markdown_table, (figures, confusion, *by_group)),
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
@@ -290,13 +280,6 @@ def _decide(
 
 def _groups(utterances: Sequence[Utterance]) -> list[object]:
     return [item.voice or index for index, item in enumerate(utterances)]
-
-
-def _table(name: str, figures: Mapping[str, float]) -> list[str]:
-    if len([key for key in figures if key]) < 2:
-        return []
-    rows = [f"| {key} | {_percent(value)} |" for key, value in figures.items()]
-    return ["", f"| {name} | UAR |", "|---|---|", *rows]
 
 
 def _percent(value: float) -> str:

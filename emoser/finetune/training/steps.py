@@ -102,13 +102,9 @@ class Stepper:
         )
 
     def update(self, batch: Sequence[int], inputs: Inputs, targets: Targets, step: int) -> Update:
-        """Update the weights with a batch.
+        """Update the weights with a batch: indices of clips, of all processes together.
 
-        Args:
-            batch: Indices of the clips, of all processes together.
-            inputs: The clips.
-            targets: Targets of all clips.
-            step: Number of the update; with the seed, it determines everything random.
+        The number of the step and the seed determine everything random.
 
         Raises:
             DeviceError: If memory runs out with a single clip.
