@@ -1,8 +1,4 @@
-"""What a checkpoint keeps of its training, for its card and for whoever asks where it came from.
-
-Plain values for the block `training` of `config.json`: protocol, figures, clips, settings and
-versions. Knows nothing of Markdown.
-"""
+"""Provenance of a checkpoint: the block `training` of `config.json`, which its card shows."""
 
 import platform
 from collections import Counter
@@ -23,12 +19,12 @@ OWN = "own recordings"
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """Where a model comes from and how well it does.
+    """The data, settings, versions and results of a training run, ready for JSON.
 
     Args:
         config: The settings.
-        split: Who was learned from and tested.
-        evaluation: The figures of the test.
+        split: Training, validation and test set.
+        evaluation: The results on the test set.
         base: The checkpoint of the encoder.
     """
     labels = evaluation.report.labels
@@ -48,7 +44,7 @@ def describe_training(
 
 
 def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
-    """The figures of a test with their protocol, intervals and groups, ready for JSON."""
+    """An evaluation with its data sets, ready for JSON."""
     values = evaluation.report.to_dict()
     corpora = sorted({item.corpus for item in tested if item.corpus})
     return {
@@ -62,7 +58,7 @@ def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -
 
 
 def describe_environment() -> dict[str, str]:
-    """The versions that the figures were made with."""
+    """Versions of emoser, Python and the packages of the training."""
     versions = {"emoser": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,6 +1,6 @@
-"""Evaluations and reports: figures with intervals over speakers, as Markdown, JSON and a picture.
+"""Evaluations with confidence intervals over speakers, as Markdown, JSON and a plot.
 
-Every figure stands below the sentence of its protocol.
+Every report states its protocol.
 """
 
 import json
@@ -35,14 +35,14 @@ MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on one set, with intervals.
+    """Metrics of a model on a test set, with confidence intervals.
 
     Attributes:
-        protocol: The sentence that belongs beside every figure.
-        report: The figures.
+        protocol: The protocol of the evaluation, in a sentence.
+        report: The metrics.
         accuracy_interval: 95 % interval of the accuracy over `drawn`.
-        uar_interval: 95 % interval of the UAR over the same.
-        notes: Remarks for the reader, such as recordings that were left out.
+        uar_interval: 95 % interval of the UAR over `drawn`.
+        notes: Remarks, such as on recordings that were left out.
     """
 
     protocol: str
@@ -66,14 +66,14 @@ class Comparison:
     """Two models on the same recordings.
 
     Attributes:
-        names: Names of the two models.
+        names: The two models.
         uars: UAR of each.
         difference: UAR of the first minus that of the second.
         interval: 95 % interval of the difference.
         drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
-        only_first: Recordings that only the first one recognised.
-        only_second: Recordings that only the second one recognised.
-        p_value: Exact McNemar test of these two counts.
+        only_first: Number of recordings that only the first one recognised.
+        only_second: Number of recordings that only the second one recognised.
+        p_value: Exact McNemar test of these two numbers.
     """
 
     names: tuple[str, str]
@@ -109,31 +109,31 @@ def score_models(
     protocol: str,
     only_known: bool = False,
 ) -> tuple[Evaluation, Comparison | None]:
-    """The figures of the first model, and its comparison with the second if there is one.
+    """The evaluation of the first model, and its comparison with the second if there is one.
 
     Args:
         names: One or two bundled names, folders or Hub ids.
-        utterances: What to score them on.
-        protocol: The sentence that belongs beside every figure.
-        only_known: Leave out recordings with labels that a model lacks, instead of refusing them.
+        utterances: The recordings.
+        protocol: The protocol of the evaluation, in a sentence.
+        only_known: Whether to leave out recordings with labels that a model lacks.
 
     Raises:
-        ValueError: If no recording is left, or a label is unknown.
-        CheckpointError: If a model does not load.
+        ValueError: If no recording is left, or one has a label that a model lacks.
+        CheckpointError: If a model cannot be loaded.
         AudioError: If a recording cannot be decoded.
     """
     if not 1 <= len(names) <= 2:
-        raise ValueError(f"{len(names)} models are named; name one, or two to compare")
+        raise ValueError(f"{len(names)} models given; pass one, or two to compare")
     opened = [open_runtime(find_checkpoint(name)) for name in names]
     columns = [model.config.labels for model in opened]
     labels = [label for label in columns[0] if all(label in others for others in columns)]
     notes = []
     if only_known:
-        strange = Counter(item.label for item in utterances if item.label not in labels)
+        unknown = Counter(item.label for item in utterances if item.label not in labels)
         utterances = [item for item in utterances if item.label in labels]
-        if strange:
-            left = ", ".join(f"{count} {label}" for label, count in sorted(strange.items()))
-            notes.append(f"left out, because a model has no such label: {left}")
+        if unknown:
+            left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
+            notes.append(f"left out, because a model lacks the label: {left}")
     check_labels(utterances, labels)
     logits = [infer_logits(model.runtime, model.config, utterances) for model in opened]
     evaluation = assess(
@@ -160,28 +160,24 @@ def assess(
     labels: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Figures and intervals of logits.
+    """Metrics and confidence intervals of logits.
 
     Args:
         logits: One row per utterance, (N, C).
         utterances: The recordings.
-        columns: Names of the columns.
-        protocol: How model and test set came about.
-        labels: The labels to choose from; all columns unless given.
-        notes: Remarks for the reader.
+        columns: Labels of the columns.
+        protocol: The protocol of the evaluation, in a sentence.
+        labels: The labels to choose from; by default `columns`.
+        notes: Remarks.
     """
     names = tuple(labels) or tuple(columns)
     truth, predicted = _decide(logits, utterances, columns, names)
-    groups = _groups(utterances)
-    return Evaluation(
-        protocol,
-        score_logits(logits, utterances, columns, labels=names),
-        bootstrap_interval(truth, predicted, groups, accuracy, num_draws=NUM_DRAWS),
-        bootstrap_interval(
-            truth, predicted, groups, unweighted_average_recall, num_draws=NUM_DRAWS
-        ),
-        tuple(notes),
-    )
+    report = score_logits(logits, utterances, columns, labels=names)
+    low_high = [
+        bootstrap_interval(truth, predicted, _groups(utterances), metric, num_draws=NUM_DRAWS)
+        for metric in (accuracy, unweighted_average_recall)
+    ]
+    return Evaluation(protocol, report, low_high[0], low_high[1], tuple(notes))
 
 
 def compare(
@@ -217,7 +213,7 @@ def compare(
 
 
 def mcnemar(first: int, second: int) -> float:
-    """Chance of a split at least this uneven when both are equally good.
+    """The p-value of the exact McNemar test: two counts at least as unequal by chance.
 
     Example:
         >>> mcnemar(0, 5), mcnemar(3, 3)
@@ -229,7 +225,7 @@ def mcnemar(first: int, second: int) -> float:
 
 
 def to_markdown(evaluation: Evaluation, *, title: str) -> str:
-    """The report as Markdown."""
+    """An evaluation as Markdown."""
     report = evaluation.report
     lines = [f"# {title}", "", f"Protocol: {evaluation.protocol}.", ""]
     lines += [f"- {note}" for note in evaluation.notes] + [""] * bool(evaluation.notes)
@@ -263,7 +259,7 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
-    """Write `report.md`, `report.json` and, where matplotlib is installed, `confusion.png`."""
+    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
