@@ -32,13 +32,16 @@ class Clip:
 
     def __init__(self, samples: Samples) -> None:
         integers = np.rint(np.clip(samples, -1.0, 1.0 - 1.0 / SCALE) * SCALE).astype(np.int16)
-        same = np.array_equal(_to_float(integers), samples)
-        self.stored: NDArray[np.int16] | Samples = integers if same else samples
+        self.stored: NDArray[np.int16] | Samples = integers
+        if not np.array_equal(self.samples, samples):
+            self.stored = samples
 
     @property
     def samples(self) -> Samples:
         """The samples, (T,), float32."""
-        return _to_float(self.stored)
+        if self.stored.dtype == np.int16:
+            return self.stored.astype(np.float32) / np.float32(SCALE)
+        return self.stored.astype(np.float32, copy=False)
 
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
@@ -236,12 +239,6 @@ def _bounds(utterance: Utterance) -> tuple[int, float]:
     start = round((utterance.start or 0.0) * SAMPLING_RATE)
     end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))
     return start, end
-
-
-def _to_float(stored: NDArray[np.int16] | Samples) -> Samples:
-    if stored.dtype != np.int16:
-        return stored.astype(np.float32, copy=False)
-    return stored.astype(np.float32) / np.float32(SCALE)
 
 
 def _cut(size: int, window: int) -> list[slice]:

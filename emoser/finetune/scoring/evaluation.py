@@ -247,10 +247,9 @@ def score_logits(
     labels: Sequence[str],
 ) -> Report:
     """The report of logits (N, C) whose columns are `columns`, choosing only from `labels`."""
-    chosen = logits[:, [columns.index(label) for label in labels]].astype(np.float64)
+    truth, chosen = select_labels(logits, utterances, columns, labels)
     powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    truth = np.array([labels.index(item.label) for item in utterances])
     predicted = probabilities.argmax(axis=1)
     speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
     corpora = [item.corpus or "" for item in utterances]
@@ -267,6 +266,17 @@ def score_logits(
         per_sex=_recall_by([item.sex or "" for item in utterances], truth, predicted),
         per_speaker=_recall_by(speakers, truth, predicted),
     )
+
+
+def select_labels(
+    logits: NDArray[np.float32],
+    utterances: Sequence[Utterance],
+    columns: Sequence[str],
+    labels: Sequence[str],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """True classes (N,) and logits (N, len(labels)), both in the order of `labels`."""
+    chosen = logits[:, [list(columns).index(label) for label in labels]].astype(np.float64)
+    return np.array([list(labels).index(item.label) for item in utterances]), chosen
 
 
 class _ModelRuntime:

@@ -2,6 +2,7 @@
 
 import platform
 from collections import Counter
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -61,8 +62,6 @@ def describe_environment() -> dict[str, str]:
     """Versions of emoser, Python and the packages of the training."""
     versions = {"emoser": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.evaluation import Report, check_labels, infer_logits, score_logits
+from emoser.finetune.scoring.evaluation import (
+    Report,
+    check_labels,
+    infer_logits,
+    score_logits,
+    select_labels,
+)
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -141,14 +147,7 @@ def score_models(
     )
     if len(opened) == 1:
         return evaluation, None
-    comparison = compare(
-        (logits[0], logits[1]),
-        (columns[0], columns[1]),
-        utterances,
-        names=(names[0], names[1]),
-        labels=labels,
-    )
-    return evaluation, comparison
+    return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
 
 
 def assess(
@@ -171,26 +170,28 @@ def assess(
         notes: Remarks.
     """
     names = tuple(labels) or tuple(columns)
-    truth, predicted = _decide(logits, utterances, columns, names)
+    truth, chosen = select_labels(logits, utterances, columns, names)
     report = score_logits(logits, utterances, columns, labels=names)
-    low_high = [
-        bootstrap_interval(truth, predicted, _groups(utterances), metric, num_draws=NUM_DRAWS)
+    groups, predicted = _groups(utterances), chosen.argmax(axis=1)
+    intervals = [
+        bootstrap_interval(truth, predicted, groups, metric, num_draws=NUM_DRAWS)
         for metric in (accuracy, unweighted_average_recall)
     ]
-    return Evaluation(protocol, report, low_high[0], low_high[1], tuple(notes))
+    return Evaluation(protocol, report, intervals[0], intervals[1], tuple(notes))
 
 
 def compare(
-    logits: tuple[NDArray[np.float32], NDArray[np.float32]],
-    columns: tuple[Sequence[str], Sequence[str]],
+    logits: Sequence[NDArray[np.float32]],
+    columns: Sequence[Sequence[str]],
     utterances: Sequence[Utterance],
     *,
-    names: tuple[str, str],
+    names: Sequence[str],
     labels: Sequence[str],
 ) -> Comparison:
     """Two models on the same recordings, choosing from the same labels."""
-    truth, first = _decide(logits[0], utterances, columns[0], labels)
-    _, second = _decide(logits[1], utterances, columns[1], labels)
+    truth, chosen = select_labels(logits[0], utterances, columns[0], labels)
+    first = chosen.argmax(axis=1)
+    second = select_labels(logits[1], utterances, columns[1], labels)[1].argmax(axis=1)
     uars = unweighted_average_recall(truth, first), unweighted_average_recall(truth, second)
     differences = [
         unweighted_average_recall(truth[rows], first[rows])
@@ -201,7 +202,7 @@ def compare(
     only_first = int(((first == truth) & (second != truth)).sum())
     only_second = int(((first != truth) & (second == truth)).sum())
     return Comparison(
-        names,
+        (names[0], names[1]),
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
@@ -271,17 +272,6 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
         save_figure(figure, folder / PICTURE)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)
-
-
-def _decide(
-    logits: NDArray[np.float32],
-    utterances: Sequence[Utterance],
-    columns: Sequence[str],
-    labels: Sequence[str],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    chosen = logits[:, [list(columns).index(label) for label in labels]]
-    truth = np.array([list(labels).index(item.label) for item in utterances])
-    return truth, chosen.argmax(axis=1)
 
 
 def _groups(utterances: Sequence[Utterance]) -> list[object]:
