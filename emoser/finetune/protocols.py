@@ -293,8 +293,8 @@ def drop_duplicates(utterances: Sequence[Utterance]) -> tuple[list[Utterance], l
             "keep one of each"
         )
     dropped = [item for group in groups for item in group[1:]]
-    lookup = set(dropped)
-    return [item for item in utterances if item not in lookup], dropped
+    gone = set(dropped) - {group[0] for group in groups}
+    return list(dict.fromkeys(item for item in utterances if item not in gone)), dropped
 
 
 def _rotate(
@@ -316,7 +316,7 @@ def _by_session(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     sessions: dict[str, list[Utterance]] = defaultdict(list)
     for item in utterances:
         if item.session is None:
-            raise ValueError(f"{item.path} has no session; protocols of sessions need all of them")
+            raise ValueError(f"{item.path} has no session; this protocol needs all of them")
         sessions[item.session].append(item)
     return dict(sorted(sessions.items(), key=lambda pair: _number(pair[0])))
 
@@ -326,9 +326,7 @@ def _by_voice(utterances: Sequence[Utterance]) -> dict[Voice, list[Utterance]]:
     groups: dict[Voice, list[Utterance]] = defaultdict(list)
     for item in utterances:
         if item.voice is None:
-            raise ValueError(
-                f"{item.path} has no speaker; speaker-independent protocols need all of them"
-            )
+            raise ValueError(f"{item.path} has no speaker; this protocol needs all of them")
         groups[item.voice].append(item)
     return dict(sorted(groups.items(), key=lambda pair: (pair[0][0] or "", _number(pair[0][1]))))
 

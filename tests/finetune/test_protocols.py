@@ -149,6 +149,7 @@ def test_the_same_audio_under_two_names_is_found(tmp_path):
     kept, dropped = drop_duplicates(items)
     assert kept == [items[0], *items[2:]]
     assert dropped == [items[1]]
+    assert drop_duplicates([items[2], items[2]]) == ([items[2]], [items[2]])
     with pytest.raises(ValueError, match="different labels or speakers"):
         drop_duplicates([items[0], replace(items[1], label="angry")])
 

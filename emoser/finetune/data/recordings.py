@@ -121,8 +121,7 @@ class Recordings:
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(decode, absent.values())
-            bar = tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False)
-            for clips in bar:
+            for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
                 self._held.update(clips)
         return [self._held[_key(item)] for item in utterances]
 
@@ -195,14 +194,11 @@ def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Sam
     for place, item in enumerate(utterances):
         places[item.path].append(place)
     for path, members in places.items():
-        yield from ((place, path) for place in members if _is_whole(utterances[place]))
-        cut = [place for place in members if not _is_whole(utterances[place])]
+        whole = {place for place in members if _key(utterances[place]) == (path, None, None)}
+        yield from ((place, path) for place in members if place in whole)
+        cut = [place for place in members if place not in whole]
         for place, samples in _read_pieces([utterances[place] for place in cut]):
             yield cut[place], samples
-
-
-def _is_whole(utterance: Utterance) -> bool:
-    return utterance.start is None and utterance.end is None
 
 
 def _key(utterance: Utterance) -> Key:

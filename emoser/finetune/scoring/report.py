@@ -246,16 +246,13 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
         _percent(row[place] / sum(row)) if sum(row) else "-"
         for place, row in enumerate(report.confusion)
     ]
-    rows = confusion_table(report.labels, report.confusion)
-    lines.append(
-        markdown_table([[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)])
-    )
-    for name, figures in (
-        ("corpus", report.per_corpus),
-        ("sex", report.per_sex),
-        ("speaker", report.per_speaker),
-    ):
-        lines += _table(name, figures)
+    rows = zip(confusion_table(report.labels, report.confusion), ["recall", *recalls], strict=True)
+    lines.append(markdown_table([[*row, end] for row, end in rows]))
+    for name in ("corpus", "sex", "speaker"):
+        figures: Mapping[str, float] = getattr(report, f"per_{name}")
+        if sum(map(bool, figures)) > 1:
+            cells = [[key, _percent(value)] for key, value in figures.items()]
+            lines += ["", markdown_table([[name, "UAR"], *cells])]
     return "\n".join(lines) + "\n"
 
 
@@ -276,13 +273,6 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
 
 def _groups(utterances: Sequence[Utterance]) -> list[object]:
     return [item.voice or index for index, item in enumerate(utterances)]
-
-
-def _table(name: str, figures: Mapping[str, float]) -> list[str]:
-    if len([key for key in figures if key]) < 2:
-        return []
-    rows = [f"| {key} | {_percent(value)} |" for key, value in figures.items()]
-    return ["", f"| {name} | UAR |", "|---|---|", *rows]
 
 
 def _percent(value: float) -> str:
