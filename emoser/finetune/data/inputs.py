@@ -1,18 +1,17 @@
-"""What the model takes in training: waveforms, or the stored outputs of its frozen parts.
+"""Inputs of a training run: waveforms, or cached outputs of the frozen parts of the model.
 
-There are three forms of the same clips. Waveforms pass through the whole model. The features of
-frozen convolutions are computed once and kept on disk, memory-mapped. For an encoder that is
-frozen as a whole, the pooled layers are kept in memory: mean pooling commutes with linear maps,
-so a head needs no more. Clips longer than the model's `max_seconds` are cut into the windows
-that `predict` cuts.
+Waveforms pass through the whole model. The features of frozen convolutions are computed once and
+memory-mapped from disk. If the whole encoder is frozen, its pooled layers are kept in memory,
+which suffices because mean pooling commutes with linear maps. Clips longer than the model's
+`max_seconds` are cut into the same windows as in `predict`.
 """
 
 import hashlib
 import json
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Batch(NamedTuple):
-    """Clips in one of the three forms.
+    """Clips in one of three forms.
 
     Attributes:
         form: "waveforms", "features" or "pooled".
@@ -48,46 +47,50 @@ class Batch(NamedTuple):
     lengths: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
+        """Move the batch to a device."""
         return Batch(self.form, self.values.to(device), self.lengths.to(device))
 
     def select(self, start: int, end: int) -> "Batch":
-        """Clips `start` to `end`, without padding that they do not need."""
+        """Clips `start` to `end`; waveforms lose the padding they no longer need."""
         values, lengths = self.values[start:end], self.lengths[start:end]
         if self.form == "waveforms":
             values = values[:, : max(int(lengths.max()), 1)]
         return Batch(self.form, values, lengths)
 
 
-class Inputs(Protocol):
-    """Clips of one side of a run.
+class Inputs(ABC):
+    """The training or validation set in one of the forms.
+
+    Args:
+        recordings: The clips.
+        window: Longest window in samples; None for whole clips.
 
     Attributes:
         num_samples: Length of every clip.
-        windows: The clips as they are scored.
+        windows: The windows of the clips.
     """
 
-    num_samples: list[int]
-    windows: Windows
+    def __init__(self, recordings: Recordings, window: int | None = None) -> None:
+        self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: one window of each, augmented if a generator is given."""
+        """One window of each clip for training; the first without a generator."""
+        return self.load_windows(self.windows.draw(indices, generator))
 
+    @abstractmethod
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows for scoring, never augmented."""
 
 
-class Waveforms:
-    """Clips as samples, cropped and augmented."""
+class Waveforms(Inputs):
+    """Clips as samples, which `config` crops and augments."""
 
     def __init__(
         self, recordings: Recordings, config: FinetuneConfig, *, window: int | None = None
     ) -> None:
-        """Keep the clips; `window` is the longest piece in samples, None for whole clips."""
-        self.recordings = recordings
-        self.config = config
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
+        super().__init__(recordings, window)
+        self.recordings, self.config = recordings, config
         self._longest = window or max(self.num_samples, default=1)
         if config.data.crop_seconds is not None:
             self._longest = min(self._longest, int(config.data.crop_seconds * SAMPLING_RATE))
@@ -95,18 +98,18 @@ class Waveforms:
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """Clips for training, cropped and augmented if a generator is given."""
         if generator is None:
-            return self.load_windows(self.windows.draw(indices, None))
+            return super().load(indices)
         clips = [self._vary(self.recordings[index], generator) for index in indices]
         return Batch("waveforms", *collate(clips))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
-        """Windows for scoring."""
+        """Windows as padded samples."""
         return Batch("waveforms", *collate([self.windows[index] for index in indices]))
 
     def _vary(
         self, clip: NDArray[np.float32], generator: np.random.Generator
     ) -> NDArray[np.float32]:
-        """A crop, augmented; cropped before, for speed, and after."""
+        """An augmented crop; cropped before too, which is faster."""
         augmentation = self.config.data.augmentation
         if not self.config.varies:
             return crop(clip, self._longest, generator)
@@ -116,8 +119,16 @@ class Waveforms:
         return crop(varied, self._longest, generator)
 
 
-class StoredFeatures:
-    """Features of frozen convolutions in a memory-mapped file."""
+class StoredFeatures(Inputs):
+    """Features of frozen convolutions in a memory-mapped file, computed unless it is up to date.
+
+    Args:
+        encoder: In eval mode; its convolutions are frozen.
+        recordings: The clips.
+        file: The file; a `.json` beside it identifies its content.
+        precision: "float32", "bfloat16" or "float16".
+        window: Longest window in samples; None for whole clips.
+    """
 
     def __init__(
         self,
@@ -128,14 +139,8 @@ class StoredFeatures:
         precision: str,
         window: int | None = None,
     ) -> None:
-        """Compute the features, unless the file already holds them; `.json` beside it says which.
-
-        The encoder is in eval mode, and its convolutions are not trained. `precision` is a key of
-        `DTYPES`; `window` is the longest piece in samples, None for whole clips.
-        """
+        super().__init__(recordings, window)
         minimum = encoder.min_samples
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
         self._lengths = torch.tensor([max(size, minimum) for size in self.windows.num_samples])
         self._num_frames = encoder.count_frames(self._lengths).tolist()
         self._width = int(encoder.config.conv_dim[-1])
@@ -144,15 +149,11 @@ class StoredFeatures:
         key = _feature_key(encoder, self.windows, precision)
         index = file.with_suffix(".json")
         size = int(self._offsets[-1])
-        whole = file.is_file() and file.stat().st_size == size * dtype.itemsize
-        if not whole or not _holds(index, key):
+        complete = file.is_file() and file.stat().st_size == size * dtype.itemsize
+        if not complete or not _has_key(index, key):
             _write_features(encoder, self.windows, file, dtype)
             index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
-
-    def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: the features of one window of each."""
-        return self.load_windows(self.windows.draw(indices, generator))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows as padded features, in float32."""
@@ -160,31 +161,31 @@ class StoredFeatures:
         values = torch.zeros(len(indices), self._width, longest)
         for row, index in zip(values, indices, strict=True):
             start, count = int(self._offsets[index]), self._num_frames[index]
-            piece = self._values[start : start + count * self._width]
-            row[:, :count] = piece.view(self._width, count)
+            stored = self._values[start : start + count * self._width]
+            row[:, :count] = stored.view(self._width, count)
         return Batch("features", values, self._lengths[torch.as_tensor(indices)])
 
 
-class PooledLayers:
-    """The pooled output of a frozen encoder: (S, D) per window, one row per layer in use."""
+class PooledLayers(Inputs):
+    """Pooled outputs of a frozen encoder, (S, D) per window: one row per layer in use.
+
+    Args:
+        model: In eval mode, on the device to compute on.
+        recordings: The clips.
+        window: Longest window in samples; None for whole clips.
+    """
 
     def __init__(
         self, model: EmotionModel, recordings: Recordings, *, window: int | None = None
     ) -> None:
-        """Encode all clips on the device of the model, whose encoder is in eval mode."""
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
+        super().__init__(recordings, window)
         num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
         self._values = torch.zeros(len(self.windows), num_states, model.embedding_size)
         batches = length_batches(self.windows.num_samples)
         with torch.inference_mode():
-            for batch in tqdm(batches, "encoding", disable=_quiet(), leave=False):
+            for batch in tqdm(batches, "encoding", disable=None, leave=False):
                 samples, lengths = collate([self.windows[index] for index in batch])
                 self._values[batch] = _pool_layers(model, samples, lengths).cpu()
-
-    def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: the pooled layers of one window of each."""
-        return self.load_windows(self.windows.draw(indices, generator))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows as pooled layers."""
@@ -195,10 +196,13 @@ class PooledLayers:
 def build_inputs(
     model: EmotionModel, recordings: Recordings, config: FinetuneConfig, file: Path
 ) -> Inputs:
-    """The clips in the form that saves the most work without changing a result.
+    """The clips in the form that saves the most computation without changing the results.
 
-    The model is frozen as the configuration says, and in eval mode. Features of convolutions are
-    kept in the file.
+    Args:
+        model: In eval mode, frozen as configured.
+        recordings: The clips.
+        config: The settings.
+        file: File for the features of frozen convolutions.
     """
     form = choose_form(model, config)
     window = round(model.config.max_seconds * model.config.sampling_rate)
@@ -212,11 +216,11 @@ def build_inputs(
 
 
 def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
-    """The form of the clips: "pooled", "features" or "waveforms"."""
+    """The form that `build_inputs` takes: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    kept = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
-    if not kept or not frozen or config.model.mode == "entire":
+    cached = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
+    if not cached or not frozen or config.model.mode == "entire":
         return "waveforms"
     mean = model.config.pooling == "mean"
     single = model.config.pooling == "statistics" and not model.config.layer_mix
@@ -226,27 +230,24 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
 
 
 def run_model(
-    model: EmotionModel, batch: Batch, *, wrapper: str = "exact", padded: bool = True
+    model: EmotionModel, batch: Batch, *, padding: str = "exact", padded: bool = True
 ) -> EmotionOutput:
     """Logits and embeddings of a batch in any form.
 
     Args:
-        model: In the state that the form was made for.
-        batch: Some clips or windows.
-        wrapper: How padding is treated, see `forward_batch`.
-        padded: False for a batch without padding, which then needs no mask.
+        model: Frozen as it was when the batch's form was chosen.
+        batch: Clips or windows.
+        padding: Treatment of padded waveforms, see `forward_batch`.
+        padded: Whether the batch has padding; without it, no mask is computed.
     """
-    if not padded and batch.form == "waveforms":
-        alone: EmotionOutput = model(batch.values, None)
-        return alone
     if batch.form == "waveforms":
-        return forward_batch(model, batch.values, batch.lengths, wrapper=wrapper)
+        if padded:
+            return forward_batch(model, batch.values, batch.lengths, padding=padding)
+        output: EmotionOutput = model(batch.values)
+        return output
     if batch.form == "features":
-        encoded = model.encoder.contextualize(
-            batch.values,
-            batch.lengths if padded else None,
-            all_layers=model.layer_weights is not None,
-        )
+        lengths, mixed = batch.lengths if padded else None, model.layer_weights is not None
+        encoded = model.encoder.contextualize(batch.values, lengths, all_layers=mixed)
         return model.classify(encoded)
     if model.layer_weights is None:
         embedding = batch.values[:, 0]
@@ -257,11 +258,8 @@ def run_model(
 
 
 def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tensor:
-    minimum, device = model.encoder.min_samples, next(model.parameters()).device
-    if samples.shape[1] < minimum:
-        samples = functional.pad(samples, (0, minimum - samples.shape[1]))
-    samples, lengths = samples.to(device), lengths.clamp(min=minimum).to(device)
-    encoded = model.encoder(samples, lengths, all_layers=model.config.layer_mix)
+    device = next(model.parameters()).device
+    encoded = model.encode(samples.to(device), lengths.to(device))
     if not model.config.layer_mix:
         return model.classify(encoded).embedding[:, None]
     pooled = [mean_pool(state, encoded.num_frames) for state in encoded.hidden_states]
@@ -273,7 +271,7 @@ def _write_features(
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    numbers = tqdm(range(len(windows)), "convolutions", disable=_quiet(), leave=False)
+    numbers = tqdm(range(len(windows)), "convolutions", disable=None, leave=False)
     with temporary.open("wb") as opened, torch.inference_mode():
         for index in numbers:
             samples = torch.from_numpy(windows[index])[None]
@@ -293,12 +291,8 @@ def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> st
     return digest.hexdigest()
 
 
-def _holds(index: Path, key: str) -> bool:
+def _has_key(index: Path, key: str) -> bool:
     try:
         return bool(json.loads(index.read_text(encoding="utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _quiet() -> bool:
-    return not sys.stderr.isatty()

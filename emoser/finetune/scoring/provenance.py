@@ -1,10 +1,8 @@
-"""The block `training` in the `config.json` of a checkpoint.
-
-Plain values: protocol, figures, clips, speakers, settings and versions.
-"""
+"""Provenance of a checkpoint: the block `training` of `config.json`, which its card shows."""
 
 import platform
 from collections import Counter, defaultdict
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +20,14 @@ PACKAGES = ("torch", "transformers", "accelerate")
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """Where a model comes from, what it was trained on, and its test figures."""
+    """The data, settings, versions and results of a training run, ready for JSON.
+
+    Args:
+        config: The settings.
+        split: Training, validation and test set.
+        evaluation: The results on the test set.
+        base: The checkpoint of the encoder.
+    """
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
     speakers: dict[str, set[str]] = defaultdict(set)
@@ -45,7 +50,7 @@ def describe_training(
 
 
 def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
-    """The figures of a test with their protocol, intervals and groups, ready for JSON."""
+    """An evaluation with its data sets, ready for JSON."""
     values = evaluation.report.to_dict()
     corpora = sorted({item.corpus for item in tested if item.corpus})
     return {
@@ -59,11 +64,9 @@ def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -
 
 
 def describe_environment() -> dict[str, str]:
-    """The versions that the figures were made with."""
+    """Versions of emoser, Python and the packages of the training."""
     versions = {"emoser": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

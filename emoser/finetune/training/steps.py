@@ -55,7 +55,7 @@ class LossModule(nn.Module):
 
     def forward(self, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
         """Mean loss of some clips, and the number that was classified correctly."""
-        output = run_model(self.model, batch, wrapper=self.padding)
+        output = run_model(self.model, batch, padding=self.padding)
         logits = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
         soft = None if self.teachers is None else self.teachers.predict(batch, targets.allowed)
         loss = self.loss(output, targets, soft)

@@ -250,7 +250,7 @@ def test_the_column_split_is_taken_and_its_leaks_refused():
     split = choose_split(items, "auto")
     assert {item.speaker for item in split.test} == {"2", "5"}
     leaking = [replace(items[0], split="test"), *items[1:]]
-    with pytest.raises(ValueError, match="learned from: 0"):
+    with pytest.raises(ValueError, match="validated on: 0"):
         choose_split(leaking, "column")
     with pytest.raises(ValueError, match="has maybe"):
         choose_split([replace(items[0], split="maybe"), *items[1:]], "column")
