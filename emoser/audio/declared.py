@@ -5,7 +5,7 @@ replaced by the true one, and a size that a streaming writer left open is filled
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from emoser.audio import frames
@@ -69,8 +69,9 @@ def settle_declared_size(reader: ByteReader, container: Container, name: str) ->
 
 def _settle_chunks(reader: ByteReader, container: Container, name: str) -> bool:
     layout = _LAYOUTS[container]
-    chunks = list(_chunks(reader, layout))
-    data = next((chunk for chunk in chunks if chunk.name == layout.data_name), None)
+    # By name; of equal names the first counts.
+    chunks = {chunk.name: chunk for chunk in reversed(list(_chunks(reader, layout)))}
+    data = chunks.get(layout.data_name)
     if data is None:
         return False
     left = max(0, reader.size - data.start)
@@ -101,10 +102,10 @@ def _chunks(reader: ByteReader, layout: _Layout) -> Iterator[_Chunk]:
 
 
 def _declared_size(
-    reader: ByteReader, container: Container, data: _Chunk, chunks: list[_Chunk]
+    reader: ByteReader, container: Container, data: _Chunk, chunks: Mapping[bytes, _Chunk]
 ) -> int | None:
     """Bytes of data according to the header; None where it leaves them open."""
-    ds64 = next((chunk for chunk in chunks if chunk.name == b"ds64"), None)
+    ds64 = chunks.get(b"ds64")
     if container is RF64 and ds64 is not None and data.size == 0xFFFF_FFFF:
         (size,) = struct.unpack("<Q", reader.read_at(ds64.start + 8, 8).ljust(8, b"\0"))
         return int(size)
@@ -126,10 +127,10 @@ def _patch_size(reader: ByteReader, layout: _Layout, data: _Chunk, size: int) ->
 
 
 def _refuse_overflow(
-    reader: ByteReader, layout: _Layout, chunks: list[_Chunk], left: int, name: str
+    reader: ByteReader, layout: _Layout, chunks: Mapping[bytes, _Chunk], left: int, name: str
 ) -> None:
     """ADPCM headers whose blocks times samples pass 2**31 overflow libsndfile up to 1.2.2."""
-    fmt = next((chunk for chunk in chunks if chunk.name == b"fmt "), None)
+    fmt = chunks.get(b"fmt ")
     body = reader.read_at(fmt.start, 20) if fmt is not None else b""
     if len(body) < 20:
         return

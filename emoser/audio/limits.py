@@ -60,21 +60,13 @@ DEFAULT_LIMITS = AudioLimits()
 
 @dataclass
 class NativeAudio:
-    """A recording being decoded, at its own sampling rate and with all its channels.
+    """A recording being decoded, at its own sampling rate and with all its channels."""
 
-    Attributes:
-        sampling_rate: Hz, as stored.
-        num_channels: Channels, as stored.
-        declared_seconds: Length according to the header; None if it has none.
-        blocks: Blocks of shape (n, num_channels), C order, float32, any n >= 1.
-        truncated: True if less was decoded than declared; final once `blocks` is exhausted.
-    """
-
-    sampling_rate: int
+    sampling_rate: int  # Hz
     num_channels: int
-    declared_seconds: float | None
-    blocks: Iterator[FloatArray]
-    truncated: bool = False
+    declared_seconds: float | None  # length according to the header; None if it has none
+    blocks: Iterator[FloatArray]  # (n, num_channels), C order, any n >= 1
+    truncated: bool = False  # less was decoded than declared; final once `blocks` is exhausted
 
 
 def check_shape(sampling_rate: int, num_channels: int, limits: AudioLimits, name: str) -> None:

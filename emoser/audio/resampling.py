@@ -18,7 +18,7 @@ class StreamResampler:
     16 kHz blocks pass through unchanged.
 
     Raises:
-        ValueError: If `sampling_rate` is not a positive number of Hz.
+        ValueError: If `sampling_rate` is not positive, or samples follow after `flush`.
 
     Example:
         >>> resampler = StreamResampler(48_000)
@@ -39,22 +39,11 @@ class StreamResampler:
             )
 
     def push(self, block: FloatArray) -> FloatArray:
-        """The next samples at 16 kHz, shape (n,); n may be 0 while the filter fills.
-
-        Args:
-            block: Samples at the stream's own rate, shape (T,), float32.
-
-        Raises:
-            ValueError: If the stream has been flushed.
-        """
+        """The next samples, (T,) at the stream's own rate -> (n,) at 16 kHz; n may be 0."""
         return self._resample(block, last=False)
 
     def flush(self) -> FloatArray:
-        """What the filter still holds, shape (n,); the stream ends here.
-
-        Raises:
-            ValueError: If the stream has been flushed already.
-        """
+        """What the filter still holds, shape (n,); the stream ends here."""
         return self._resample(np.empty(0, np.float32), last=True)
 
     def _resample(self, block: FloatArray, *, last: bool) -> FloatArray:

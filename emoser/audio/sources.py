@@ -155,7 +155,9 @@ def _is_plain_file(file: BinaryIO) -> bool:
 def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> None:
     """Copy a stream; refuse it as soon as its first bytes show that it is not audio."""
     is_known = False
-    for data in _chunks(file, name):
+    while data := file.read(COPY_BYTES):
+        if not isinstance(data, bytes | bytearray):
+            raise TypeError(f"{name} gives {type(data).__name__}, not bytes; open it in mode 'rb'")
         spool.write(data)
         _refuse_large(spool.tell(), limits, name)
         if not is_known and spool.tell() >= HEAD_BYTES:
@@ -163,13 +165,6 @@ def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> No
             refuse_unknown(spool.read(HEAD_BYTES), name)
             spool.seek(0, os.SEEK_END)
             is_known = True
-
-
-def _chunks(file: BinaryIO, name: str) -> Iterator[bytes]:
-    while data := file.read(COPY_BYTES):
-        if not isinstance(data, bytes | bytearray):
-            raise TypeError(f"{name} gives {type(data).__name__}, not bytes; open it in mode 'rb'")
-        yield data
 
 
 def _checked(reader: ByteReader, limits: AudioLimits, name: str) -> ByteReader:

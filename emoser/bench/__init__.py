@@ -41,6 +41,9 @@ class BenchOptions:
             None for all that are installed.
         seconds: Duration of each measurement of an engine in a round.
         rounds: Number of rounds.
+
+    Raises:
+        ValueError: If an engine is unknown, or a number is not positive.
     """
 
     model: str = DEFAULT_MODEL
@@ -50,11 +53,6 @@ class BenchOptions:
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        """Validate the options.
-
-        Raises:
-            ValueError: If an engine is unknown, or a number is not positive.
-        """
         unknown = sorted(set(self.runtimes or ()) - set(PACKAGES))
         if unknown:
             raise ValueError(f"runtime is {unknown[0]!r}; use one of {', '.join(PACKAGES)}")

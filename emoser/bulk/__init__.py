@@ -45,6 +45,7 @@ def predict_folder(job: BulkJob, *, progress: bool = False) -> BulkSummary:
         CheckpointError: If the model cannot be loaded; likewise HubError and DeviceError.
         DependencyError: If the format or the engine needs a package that is not installed.
         FileExistsError: If the output belongs to another job.
+        FileNotFoundError: If the folder of the output does not exist.
         ValueError: If the suffix of the output is not supported.
 
     Example:

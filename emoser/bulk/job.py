@@ -37,6 +37,10 @@ class BulkJob:
         engine: "local", or "ray" for Ray Data actors on one machine or a cluster (extra `ray`),
             where all nodes must see the folder under the same path.
         num_actors: Number of Ray actors; as many as fit if None.
+
+    Raises:
+        ValueError: If the engine is unknown, the shard is out of range, or `num_actors` is not
+            positive.
     """
 
     folder: str
@@ -54,12 +58,6 @@ class BulkJob:
     num_actors: int | None = None
 
     def __post_init__(self) -> None:
-        """Validate the settings.
-
-        Raises:
-            ValueError: If the engine is unknown, the shard is out of range, or `num_actors` is not
-                positive.
-        """
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}; use one of {', '.join(ENGINES)}")
         number, count = self.shard

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any, TypeAlias
@@ -54,11 +54,7 @@ class ResultFile:
         return (guard_cell(name) if self._is_csv else name) in self._keys
 
     def write(self, name: str, result: Result, labels: Sequence[str]) -> None:
-        """Add the row of a recording.
-
-        Raises:
-            OSError: If the disk is full.
-        """
+        """Add the row of a recording."""
         header = csv_header(labels) if self._needs_header else ""
         is_csv = self._is_csv
         row = as_csv(name, result, labels) if is_csv else json.dumps(as_row(name, result)) + "\n"
@@ -79,7 +75,7 @@ class ResultFile:
         self._file.close()
 
     def _append(self, text: str) -> None:
-        start, data = self._file.tell(), memoryview(text.encode("utf-8"))
+        start, data = self._file.tell(), memoryview(text.encode())
         try:
             while data:
                 data = data[self._file.write(data) :]
@@ -92,14 +88,8 @@ class ResultFile:
 def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Iterator[ResultFile]:
     """Open the output of a job, with the rows of earlier runs, and lock it for this process.
 
-    A Parquet file is written when the context is left without an error.
-
-    Raises:
-        BlockingIOError: If another process is writing it.
-        DependencyError: If it is Parquet and pyarrow is not installed.
-        FileExistsError: If it was not written by a job with the same settings.
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If the suffix is not supported.
+    A Parquet file is written when the context is left without an error. The errors are those of
+    `emoser.bulk.predict_folder`.
     """
     path = Path(output)
     suffix = path.suffix.lower()
@@ -114,14 +104,11 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
         require_pyarrow()
     rows = path.with_name(f"{path.name}.rows.jsonl") if is_parquet else path
     with _claim(path.with_name(f"{path.name}.job"), facts, [path, rows]):
-        result = ResultFile(rows)
-        try:
+        with closing(ResultFile(rows)) as result:
             yield result
             result.sync()
             if is_parquet and (result.num_written or not path.exists()):
                 write_parquet(rows, path)
-        finally:
-            result.close()
 
 
 @contextmanager

@@ -23,13 +23,9 @@ class Predictor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """The results for a batch of pickled names, each pickled."""
-        names = [pickle.loads(name) for name in batch["name"]]
-        return {
-            "result": [
-                pickle.dumps(labelled)
-                for labelled in predict_names(self._job, self._classifier, names)
-            ]
-        }
+        names = map(pickle.loads, batch["name"])
+        results = predict_names(self._job, self._classifier, names)
+        return {"result": [pickle.dumps(result) for result in results]}
 
 
 def predict_with_ray(job: BulkJob, names: list[str]) -> Iterator[Labelled]:

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except BrokenPipeError:
-        _silence_stdout()
+        # The reader of a pipe has closed it. What is still buffered must not raise at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (EmoserError, OSError, ValueError) as error:
         if options.debug:
@@ -101,8 +102,3 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; check the path"
     return str(error)
-
-
-def _silence_stdout() -> None:
-    """Let the interpreter exit quietly after the reader of a pipe has closed it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

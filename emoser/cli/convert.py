@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.cli.options import shared, value
@@ -29,9 +30,7 @@ def run(options: argparse.Namespace) -> int:
         checkpoint, options.folder, overwrite=options.overwrite, activation=options.activation
     )
     if options.json:
-        names = ("source_layout", "layout", "max_difference")
-        row = {"folder": str(done.folder), **{name: getattr(done, name) for name in names}}
-        print(json.dumps(row))
+        print(json.dumps({**asdict(done), "folder": str(done.folder)}))
     else:
         print(
             f"{options.model} ({done.source_layout}) -> {done.folder} ({done.layout}); largest "

@@ -9,25 +9,26 @@ from emoser.cli.options import flag, shared, value
 
 HELP = "score a checkpoint on labelled recordings"
 DESCRIPTION = (
-    "Score a checkpoint on labelled recordings; with --against, two of them on the same recordings."
+    "Score a checkpoint on labelled recordings; --against scores a second one on the same "
+    "recordings and compares them."
 )
 OPTIONS = {
     **shared("model"),
     **CORPUS,
-    "--against": value("a second model to compare with", metavar="MODEL"),
-    "--split": value("score only this part of the corpus' own split"),
+    "--against": value("second model, for comparison", metavar="MODEL"),
+    "--split": value("score only this part of the official split of the corpus, such as test"),
     "--protocol": {
         "default": "not stated: whether the model was trained on these speakers is not known",
-        "help": "how the model and the recordings were chosen, in a sentence",
+        "help": "how the model and the recordings were chosen, in a sentence for the report",
     },
-    "--only-known": flag("leave out labels that the model lacks"),
-    "--output": value("folder for report.md, report.json and picture", type=Path),
+    "--only-known": flag("leave out recordings with labels that the model lacks"),
+    "--output": value("folder for report.md, report.json and confusion.png", type=Path),
     **shared("--json"),
 }
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score and print."""
+    """Evaluate, write the report and print."""
     from emoser.finetune import read_corpus
     from emoser.finetune.scoring.report import score_models, write_report
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
+from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ DESCRIPTION = (
 CORPUS: Options = {
     "corpus": value(
         "a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
-        "`datasets`, or, with --root, the name of a corpus: iemocap, ravdess, cremad, emodb, "
-        "savee, tess, nemo, esd, meld, msp-podcast or jl",
+        f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
 }
@@ -51,6 +51,7 @@ OPTIONS = {
     "--output": value("folder of the run", required=True, type=Path),
     "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
     "--mode": value("parts of the encoder to train", "partial", choices=MODES),
+    "--layers": value("use only the first N layers of the encoder", type=int, metavar="N"),
     "--split": value(
         "test set: whole speakers, the column split, or random clips",
         "auto",
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     show_warnings()
     utterances = read_corpus(options.corpus, root=options.root)
     suggested = suggest_settings(options.base, mode=options.mode)
-    config = suggested.replace(**given(options, TRAINING))
+    config = suggested.replace(**given(options, TRAINING), num_layers=options.layers)
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():

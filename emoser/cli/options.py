@@ -20,7 +20,7 @@ Options: TypeAlias = Mapping[str, dict[str, Any]]
 
 
 class Group(NamedTuple):
-    """Options under a title of their own or, without a title, of which one may be given."""
+    """Options under a title of their own or, without a title, of which at most one is given."""
 
     options: Options
     title: str | None = None

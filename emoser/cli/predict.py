@@ -111,25 +111,18 @@ def _run_folder(options: argparse.Namespace) -> int:
     summary = predict_folder(job, progress=True)
     before = f", {summary.num_before} of them before" if summary.num_before else ""
     failed = f", {summary.num_errors} could not be read" if summary.num_errors else ""
-    print(
-        f"emoser: {summary.num_files} recordings in {job.output}{before}{failed}", file=sys.stderr
-    )
+    shown = f"emoser: {summary.num_files} recordings in {job.output}{before}{failed}"
+    print(shown, file=sys.stderr)
     return AudioError.exit_code if summary.num_errors else 0
 
 
 def expand_names(names: Sequence[str]) -> Iterator[str]:
-    """Search folders, expand glob patterns, and pass other names on unchanged.
-
-    Raises:
-        AudioError: If a folder contains no audio file or a pattern matches no file.
-    """
+    """Search folders, expand glob patterns, and pass other names on unchanged."""
     from emoser.audio.folders import find_recordings
 
     for name in names:
         path = Path(name)
-        if name == "-" or path.is_file():
-            yield name
-        elif path.is_dir():
+        if name != "-" and path.is_dir():
             yield from find_recordings(path)
         elif glob.has_magic(name) and not path.exists():
             found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())

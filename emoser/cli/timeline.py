@@ -56,9 +56,7 @@ GROUPS = (Group(FORMATS),)
 def run(options: argparse.Namespace) -> int:
     """Print the timeline and draw it if requested."""
     timeline = open_classifier(options).timeline(
-        open_source(options.file),
-        channel=options.channel,
-        **timeline_arguments(options),
+        open_source(options.file), channel=options.channel, **timeline_arguments(options)
     )
     if options.plot:
         timeline.plot(options.plot, theme=options.theme)

@@ -30,6 +30,9 @@ class DemoOptions:
         dtype: Precision of the models.
         backend: Engine of the models.
 
+    Raises:
+        ValueError: If there is no model, or the port or the size is out of range.
+
     Example:
         >>> DemoOptions().any_model, DemoOptions(models=("emoser-tiny",), port=8000).port
         (False, 8000)
@@ -45,11 +48,6 @@ class DemoOptions:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        """Validate the settings.
-
-        Raises:
-            ValueError: If there is no model, or the port or the size is out of range.
-        """
         if not self.models or not all(self.models):
             raise ValueError(f"models is {self.models}; name at least one, such as {DEFAULT_MODEL}")
         if not 1 <= self.port <= MAX_PORT:

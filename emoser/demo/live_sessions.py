@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,6 @@ IDLE_SECONDS = 60.0  # after which a session is dropped: its page was closed
 MAX_SESSIONS = 100
 MAX_SECONDS = 60.0  # of audio, or of lost audio, in one message
 SAMPLING_RATES = (8_000, 192_000)  # lowest and highest, in Hz
-
-OpenClassifier: TypeAlias = Callable[[str], "EmotionClassifier"]
 
 
 class LiveChunk(NamedTuple):
@@ -108,7 +106,7 @@ class LiveSessions:
         open_classifier: Returns the classifier for the name of a model.
     """
 
-    def __init__(self, open_classifier: OpenClassifier) -> None:
+    def __init__(self, open_classifier: Callable[[str], "EmotionClassifier"]) -> None:
         self._open_classifier = open_classifier
         self._sessions: OrderedDict[str, LiveSession] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
@@ -117,11 +115,7 @@ class LiveSessions:
         return len(self._sessions)
 
     def push(self, chunk: LiveChunk) -> str:
-        """Analyse a chunk; the first one opens its session, the last one closes it.
-
-        Raises:
-            EmoserError: If the model cannot be loaded.
-        """
+        """Analyse a chunk; the first one opens its session, the last one closes it."""
         with self._lock:
             session = self._sessions.pop(chunk.session, None)
             if session is None:

@@ -44,14 +44,8 @@ def analyse_file(
 ) -> tuple[Prediction, Timeline]:
     """Predict a file as a whole and over time, in constant memory.
 
-    Args:
-        path: An audio file; its format is detected from its content.
-        classifier: The model.
-        report: Called with the completed share; if it returns False, the results are those of
-            the part read so far.
-
-    Raises:
-        AudioError: If the file cannot be decoded, is empty, or holds NaN.
+    `report` gets the completed share; if it returns False, the results are those of the part read
+    so far.
     """
     rest = 1 - PREDICTION_SHARE
     with (  # both are opened now, since an open file can be read after its deletion
@@ -64,10 +58,12 @@ def analyse_file(
 def render_analysis(prediction: Prediction, timeline: Timeline, path: Path) -> str:
     """Label, scores, flags, player, waveform, segments and downloads of a recording."""
     facts = f"{prediction.source}, {clock(prediction.duration)}, model {prediction.model}"
+    address = html.escape(f"{FILES}{quote(str(path))}")
     return _guard(
         f'<section class="emoser-result" aria-label="Result">{_headline(prediction)}'
         f'<p class="emoser-facts">{html.escape(facts)}</p>{_scores(prediction)}'
-        f"{_flags(prediction)}<h3>Over time</h3>{_player(path)}"
+        f"{_flags(prediction)}<h3>Over time</h3>"
+        f'<audio controls preload="metadata" src="{address}" aria-label="The recording"></audio>'
         f"{_picture(timeline)}{_table(timeline)}{_downloads(prediction, timeline)}</section>"
     )
 
@@ -80,13 +76,7 @@ def render_error(error: Exception) -> str:
 def render_live(
     window: TimelineWindow | None, segments: tuple[Segment, ...], seconds: float
 ) -> str:
-    """The current result of a live session and its finished segments.
-
-    Args:
-        window: The last window; None if there is none yet.
-        segments: Finished segments in their order.
-        seconds: Duration of the audio so far.
-    """
+    """The last window of a live session, its finished segments, and its duration so far."""
     rows = "".join(f"<li>{html.escape(str(segment))}</li>" for segment in reversed(segments))
     finished = f'<ol class="emoser-segments" role="log" reversed>{rows}</ol>' if rows else ""
     now = f'<p class="emoser-label">{"listening" if window is None else "silence"}</p>'
@@ -111,11 +101,6 @@ def _headline(prediction: Prediction) -> str:
 
 def _scores(prediction: Prediction) -> str:
     return f'<div class="emoser-scores">{draw_scores(prediction, width=SCORES_WIDTH)}</div>'
-
-
-def _player(path: Path) -> str:
-    address = html.escape(f"{FILES}{quote(str(path))}")
-    return f'<audio controls preload="metadata" src="{address}" aria-label="The recording"></audio>'
 
 
 def _flags(prediction: Prediction) -> str:

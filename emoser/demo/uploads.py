@@ -53,11 +53,8 @@ class Uploads:
 
     def drop_all(self) -> None:
         """Delete all files."""
-        with self._lock:
-            paths = set(self._held.values())
-            self._held.clear()
-            for path in paths:
-                self._delete(path)
+        for session in list(self._held):
+            self.drop(session)
 
     def _delete(self, path: Path | None) -> None:
         if path is not None and path not in self._held.values():

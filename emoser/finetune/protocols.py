@@ -1,36 +1,37 @@
-"""Who is trained on, who is validated on, and who is tested: utterances in, splits out.
+"""Evaluation protocols: training, validation and test sets of a corpus.
 
-Each split carries the sentence that describes it, so that no figure is printed without its
-protocol. Knows nothing of audio content but equal files, and nothing of models.
+Each split carries a description of its protocol, for every report of its results.
 """
 
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 
 from emoser.finetune.data.utterance import Utterance
 
-SPLIT_PARTS = (0.8, 0.1)  # of a random split: training and validation; the rest is the test
-VALIDATION_PART = 0.2  # of the training sessions, where a session is tested (SUPERB)
+SPLIT_PARTS = (0.8, 0.1)  # training and validation set of a random split; the rest is the test set
+VALIDATION_PART = 0.2  # of the other sessions if one session is tested (SUPERB)
 SHOWN = 5
 
 Utterances = tuple[Utterance, ...]
+Voice = tuple[str | None, str]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One division of a corpus.
+    """Training, validation and test set.
 
     Attributes:
-        name: Which one, such as "fold 3" or "seed 1".
-        protocol: The sentence that belongs beside every figure of it.
-        training: What is learned from.
-        validation: What chooses the epoch; the test set never does.
-        test: What is scored once.
-        seed: Makes the model; in the speaker-dependent protocol it has made the split too.
+        name: Its name in the protocol, such as "fold 3" or "seed 1".
+        protocol: Description of the protocol, for reports.
+        training: The training set.
+        validation: The validation set, which selects the epoch.
+        test: The test set, which is scored once.
+        seed: Seed of the training run; in the speaker-dependent protocol, of the split too.
     """
 
     name: str
@@ -42,14 +43,14 @@ class Split:
 
     @property
     def speaker_independent(self) -> bool:
-        """Whether all speakers are known and none is tested that was trained or validated on."""
+        """Whether all test speakers are known, and are in neither of the other sets."""
         return None not in _voices(self.test) and not _shared(
             _voices(self.training) | _voices(self.validation), _voices(self.test)
         )
 
     @property
     def shared_sentences(self) -> float | None:
-        """Part of the test clips whose text is also trained on; None where texts are unknown."""
+        """Share of the test clips whose text is in the training set; None without known texts."""
         known = [(item.corpus, item.sentence) for item in self.test if item.sentence is not None]
         if not known:
             return None
@@ -70,17 +71,18 @@ def build_splits(
     Args:
         utterances: The whole corpus, without duplicates.
         setting: "sd" (speaker-dependent: random 80/10/10, one split per seed), "si"
-            (speaker-independent: where each session has two speakers, as in IEMOCAP, ten folds
-            that test one of them and validate on the other; elsewhere as "groups"), "sessions"
-            (test each session, validate on a random fifth of the others; also "superb"),
+            (speaker-independent: with sessions of two speakers, as in IEMOCAP, test each speaker
+            and validate on the other one of the session; without sessions as "groups"),
+            "sessions" or "superb" (test each session, validate on a random fifth of the others),
             "speakers" (test each speaker, validate on the next one), or "groups" (k folds of
-            whole speakers, validate on the next fold).
-        seed: First seed; makes what is random.
-        num_seeds: Of "sd".
-        num_folds: Of "groups".
+            whole speakers; test each fold, validate on the next one).
+        seed: First seed.
+        num_seeds: Number of splits of "sd".
+        num_folds: Number of folds of "groups".
 
     Raises:
-        ValueError: If the corpus does not fit the protocol, or a split leaks.
+        ValueError: If the corpus does not fit the protocol, or a split is not valid (see
+            `check_split`).
 
     Example:
         >>> calls = [Utterance(f"{i}.wav", "sad", speaker=str(i % 3)) for i in range(9)]
@@ -89,7 +91,11 @@ def build_splits(
     """
     builders: Mapping[str, Callable[[], list[Split]]] = {
         "sd": lambda: [split_randomly(utterances, seed=seed + i) for i in range(num_seeds)],
-        "si": lambda: _split_independently(utterances, seed=seed, num_folds=num_folds),
+        "si": lambda: (
+            split_pairs(utterances, seed=seed)
+            if all(item.session is not None for item in utterances)
+            else split_groups(utterances, num_folds=num_folds, seed=seed)
+        ),
         "sessions": lambda: split_sessions(utterances, seed=seed),
         "superb": lambda: split_sessions(utterances, seed=seed),
         "speakers": lambda: split_speakers(utterances, seed=seed),
@@ -104,7 +110,7 @@ def build_splits(
 
 
 def split_randomly(utterances: Sequence[Utterance], *, seed: int) -> Split:
-    """Shuffled and cut 80/10/10, whoever speaks: speakers are on all sides."""
+    """A random 80/10/10 split that ignores speakers."""
     shuffled = list(utterances)
     random.Random(seed).shuffle(shuffled)
     first = int(len(shuffled) * SPLIT_PARTS[0])
@@ -120,10 +126,10 @@ def split_randomly(utterances: Sequence[Utterance], *, seed: int) -> Split:
 
 
 def split_pairs(utterances: Sequence[Utterance], *, seed: int) -> list[Split]:
-    """Test each speaker, validate on the partner in the session, train on the other sessions.
+    """Test each speaker, validate on the other one of the session, train on other sessions.
 
     Raises:
-        ValueError: If a session has not two speakers.
+        ValueError: If a session does not have two speakers.
     """
     sessions = _by_session(utterances)
     splits = []
@@ -148,7 +154,7 @@ def split_pairs(utterances: Sequence[Utterance], *, seed: int) -> list[Split]:
 
 
 def split_sessions(utterances: Sequence[Utterance], *, seed: int) -> list[Split]:
-    """Test each session, validate on a random fifth of the others (the SUPERB benchmark)."""
+    """Test each session, validate on a random fifth of the others (SUPERB)."""
     splits = []
     for session, members in _by_session(utterances).items():
         others = [item for item in utterances if item not in set(members)]
@@ -169,7 +175,7 @@ def split_sessions(utterances: Sequence[Utterance], *, seed: int) -> list[Split]
 
 
 def split_speakers(utterances: Sequence[Utterance], *, seed: int) -> list[Split]:
-    """Test each speaker and validate on the next one."""
+    """Test each speaker, validate on the next one."""
     groups = _by_voice(utterances)
     names = [f"speaker {'/'.join(filter(None, voice))}" for voice in groups]
     protocol = "speaker-independent: leave one speaker out, the next one validated on"
@@ -177,10 +183,12 @@ def split_speakers(utterances: Sequence[Utterance], *, seed: int) -> list[Split]
 
 
 def split_groups(utterances: Sequence[Utterance], *, num_folds: int, seed: int) -> list[Split]:
-    """Folds of whole speakers, those of every corpus spread over all; validate on the next.
+    """Test each fold of whole speakers, validate on the next one.
+
+    The speakers of every corpus are spread over all folds.
 
     Raises:
-        ValueError: If there are fewer than three folds or fewer speakers than folds.
+        ValueError: If there are fewer than three folds, or fewer speakers than folds.
     """
     groups = _by_voice(utterances)
     if not 3 <= num_folds <= len(groups):
@@ -188,47 +196,40 @@ def split_groups(utterances: Sequence[Utterance], *, num_folds: int, seed: int) 
             f"{num_folds} folds of {len(groups)} speakers; at least 3 folds (training, "
             "validation, test) and as many speakers are needed"
         )
-    voices = sorted(groups, key=lambda voice: (voice[0] or "", _number(voice[1])))
     generator = random.Random(seed)
-    by_corpus: dict[str, list[tuple[str | None, str]]] = defaultdict(list)
-    for voice in voices:
-        by_corpus[voice[0] or ""].append(voice)
-    dealt: list[tuple[str | None, str]] = []
-    for members in by_corpus.values():
-        generator.shuffle(members)
-        dealt += members
-    folds: list[list[Utterance]] = [[] for _ in range(num_folds)]
-    for index, voice in enumerate(dealt):
-        folds[index % num_folds] += groups[voice]
+    voices: list[Voice] = []
+    for _, members in groupby(groups, key=lambda voice: voice[0] or ""):
+        shuffled = list(members)
+        generator.shuffle(shuffled)
+        voices += shuffled
+    folds = [
+        [item for voice in voices[fold::num_folds] for item in groups[voice]]
+        for fold in range(num_folds)
+    ]
     names = [f"fold {index + 1}" for index in range(num_folds)]
     protocol = f"speaker-independent: {num_folds} folds of whole speakers, the next validated on"
     return _rotate(folds, names, protocol, seed)
 
 
 def check_split(split: Split, *, speakers: bool = True) -> None:
-    """Refuse a split that leaks.
+    """Check that no set is empty and that no recording or test speaker leaks.
 
     Args:
-        split: What to look at.
-        speakers: Whether a tested speaker may be on no other side.
+        split: The split.
+        speakers: Whether test speakers must not be in another set.
 
     Raises:
-        ValueError: If a side is empty, an utterance or the same audio is on two sides, or a
-            tested speaker is trained or validated on.
+        ValueError: If a set is empty, an utterance is in two sets, or a test speaker is in the
+            training or validation set.
     """
-    sides = {"training": split.training, "validation": split.validation, "test": split.test}
-    empty = [name for name, members in sides.items() if not members]
-    faults = [f"{name} is empty" for name in empty]
-    places: dict[tuple[str, float | None, float | None], set[str]] = defaultdict(set)
-    for name, members in sides.items():
-        for item in members:
-            places[item.path, item.start, item.end].add(name)
-    twice = sorted(path for (path, _, _), names in places.items() if len(names) > 1)
-    faults += [f"on two sides: {', '.join(twice[:SHOWN])}"] if twice else []
-    if speakers:
-        learned = _voices(split.training) | _voices(split.validation)
-        shared = _shared(learned, _voices(split.test))
-        faults += [f"tested speakers that were learned from: {', '.join(shared)}"] if shared else []
+    sets = {"training": split.training, "validation": split.validation, "test": split.test}
+    faults = [f"{name} is empty" for name, members in sets.items() if not members]
+    pieces = [{(item.path, item.start, item.end) for item in members} for members in sets.values()]
+    twice = sorted(path for (path, *_), count in Counter(chain(*pieces)).items() if count > 1)
+    faults += [f"in two sets: {', '.join(twice[:SHOWN])}"] if twice else []
+    shared = _shared(_voices(split.training) | _voices(split.validation), _voices(split.test))
+    if speakers and shared:
+        faults.append(f"test speakers that are trained or validated on: {', '.join(shared)}")
     if faults:
         raise ValueError(f"{split.name} ({split.protocol}): {'; '.join(faults)}")
 
@@ -239,15 +240,15 @@ def check_sides(
     *,
     share_speakers: bool = False,
 ) -> None:
-    """Refuse an empty side, and speakers on both sides.
+    """Check that training and validation set are not empty and share no speakers.
 
     Args:
         utterances: The training set.
         validation: The validation set.
-        share_speakers: Whether speakers may be on both sides.
+        share_speakers: Whether speakers may be in both sets.
 
     Raises:
-        ValueError: If a side is empty, or a speaker is on both sides.
+        ValueError: If a set is empty, or a speaker is in both sets.
     """
     if not utterances or not validation:
         raise ValueError(
@@ -257,13 +258,13 @@ def check_sides(
     shared = _shared(_voices(utterances), _voices(validation))
     if shared and not share_speakers:
         raise ValueError(
-            f"the speakers {', '.join(shared)} are trained and validated on; "
-            "keep all recordings of a speaker on one side"
+            f"the speakers {', '.join(shared)} are both trained and validated on; "
+            "keep all recordings of a speaker in one set"
         )
 
 
 def find_duplicates(utterances: Sequence[Utterance]) -> list[Utterances]:
-    """Groups of utterances whose files hold the same bytes in the same piece."""
+    """Groups of utterances that are the same piece of files with the same bytes."""
     by_size: dict[tuple[object, ...], list[Utterance]] = defaultdict(list)
     for item in utterances:
         by_size[Path(item.path).stat().st_size, item.start, item.end].append(item)
@@ -275,39 +276,31 @@ def find_duplicates(utterances: Sequence[Utterance]) -> list[Utterances]:
 
 
 def drop_duplicates(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-    """The utterances with one of each group of equal recordings, and those left out.
+    """The utterances without duplicates, and the duplicates that were dropped.
 
     Raises:
-        ValueError: If equal recordings have different labels or speakers; all in one message.
+        ValueError: If duplicates have different labels or speakers.
     """
     groups = find_duplicates(utterances)
-    torn = [
+    conflicts = [
         " = ".join(f"{item.path} ({item.label}, {item.speaker})" for item in group)
         for group in groups
         if len({(item.label, item.voice) for item in group}) > 1
     ]
-    if torn:
+    if conflicts:
         raise ValueError(
-            f"the same audio under different labels or speakers: {'; '.join(torn[:SHOWN])}; "
+            f"the same audio with different labels or speakers: {'; '.join(conflicts[:SHOWN])}; "
             "keep one of each"
         )
     dropped = [item for group in groups for item in group[1:]]
-    gone = set(dropped)
-    return [item for item in utterances if item not in gone], dropped
-
-
-def _split_independently(
-    utterances: Sequence[Utterance], *, seed: int, num_folds: int
-) -> list[Split]:
-    if all(item.session is not None for item in utterances):
-        return split_pairs(utterances, seed=seed)
-    return split_groups(utterances, num_folds=num_folds, seed=seed)
+    gone = set(dropped) - {group[0] for group in groups}
+    return list(dict.fromkeys(item for item in utterances if item not in gone)), dropped
 
 
 def _rotate(
     groups: Sequence[Sequence[Utterance]], names: Sequence[str], protocol: str, seed: int
 ) -> list[Split]:
-    """Every group is the test once and the validation once."""
+    """Test each group, validate on the next one."""
     splits = []
     for index, name in enumerate(names):
         following = (index + 1) % len(groups)
@@ -323,34 +316,31 @@ def _by_session(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     sessions: dict[str, list[Utterance]] = defaultdict(list)
     for item in utterances:
         if item.session is None:
-            raise ValueError(f"{item.path} has no session; this protocol leaves sessions out")
+            raise ValueError(f"{item.path} has no session; this protocol needs all of them")
         sessions[item.session].append(item)
     return dict(sorted(sessions.items(), key=lambda pair: _number(pair[0])))
 
 
-def _by_voice(utterances: Sequence[Utterance]) -> dict[tuple[str | None, str], list[Utterance]]:
-    groups: dict[tuple[str | None, str], list[Utterance]] = defaultdict(list)
+def _by_voice(utterances: Sequence[Utterance]) -> dict[Voice, list[Utterance]]:
+    """The utterances of each speaker, ordered by corpus and name."""
+    groups: dict[Voice, list[Utterance]] = defaultdict(list)
     for item in utterances:
         if item.voice is None:
-            raise ValueError(
-                f"{item.path} has no speaker; a speaker-independent protocol needs all of them"
-            )
+            raise ValueError(f"{item.path} has no speaker; this protocol needs all of them")
         groups[item.voice].append(item)
     return dict(sorted(groups.items(), key=lambda pair: (pair[0][0] or "", _number(pair[0][1]))))
 
 
-def _voices(utterances: Sequence[Utterance]) -> set[tuple[str | None, str] | None]:
+def _voices(utterances: Sequence[Utterance]) -> set[Voice | None]:
     return {item.voice for item in utterances}
 
 
-def _shared(
-    first: set[tuple[str | None, str] | None], second: set[tuple[str | None, str] | None]
-) -> list[str]:
+def _shared(first: set[Voice | None], second: set[Voice | None]) -> list[str]:
     return sorted("/".join(filter(None, voice)) for voice in first & second if voice is not None)
 
 
 def _number(name: str) -> tuple[int, str]:
-    """Sorts "2" before "10", and names after numbers."""
+    """A key that sorts "2" before "10", and names after numbers."""
     return (int(name), "") if name.isdigit() else (1_000_000_000, name)
 
 

@@ -60,22 +60,13 @@ class InferenceOptions:
 
 @dataclass(frozen=True)
 class RecordingOutput:
-    """The model's outputs for one recording.
+    """The model's outputs for one recording."""
 
-    Attributes:
-        source: Short name of the recording.
-        windows: Positions of its N chunks in samples.
-        logits: One row per chunk, (N, C).
-        embeddings: One row per chunk, (N, D).
-        duration: Length in seconds.
-        quality: Flags of the recording.
-    """
-
-    source: str
-    windows: tuple[slice, ...]
-    logits: npt.NDArray[np.float32]
-    embeddings: npt.NDArray[np.float32]
-    duration: float
+    source: str  # its short name
+    windows: tuple[slice, ...]  # positions of its N chunks in samples
+    logits: npt.NDArray[np.float32]  # (N, C)
+    embeddings: npt.NDArray[np.float32]  # (N, D)
+    duration: float  # seconds
     quality: tuple[str, ...]
 
     @property
@@ -85,33 +76,20 @@ class RecordingOutput:
 
 
 class ChunkOutput(NamedTuple):
-    """The model's output for one chunk.
+    """The model's output for one chunk."""
 
-    Attributes:
-        window: Its position in samples.
-        logits: (C,), or (L, C) of a model that classifies frames.
-        embedding: (D,).
-    """
-
-    window: slice
-    logits: npt.NDArray[np.float32]
-    embedding: npt.NDArray[np.float32]
+    window: slice  # its position in samples
+    logits: npt.NDArray[np.float32]  # (C,), or (L, C) of a model that classifies frames
+    embedding: npt.NDArray[np.float32]  # (D,)
 
 
 class RecordingEnd(NamedTuple):
-    """The end of a recording.
+    """The end of a recording."""
 
-    Attributes:
-        source: Its short name.
-        duration: Its length in seconds.
-        quality: Its flags.
-        error: The error that ended it early, where errors are kept.
-    """
-
-    source: str
-    duration: float
+    source: str  # its short name
+    duration: float  # seconds
     quality: tuple[str, ...]
-    error: EmoserError | None
+    error: EmoserError | None  # that ended it early, where errors are kept
 
 
 class _Fault(NamedTuple):

@@ -32,12 +32,7 @@ EACH_CHANNEL = "each"
 
 
 class TimelineUpdate(NamedTuple):
-    """What one event completes.
-
-    Attributes:
-        windows: The windows that are scored now, mostly one or none.
-        segments: The segments that ended, mostly none.
-    """
+    """The windows that one event completes, mostly one or none, and the segments, mostly none."""
 
     windows: list[TimelineWindow]
     segments: list[Segment]

@@ -54,17 +54,11 @@ class Scorer:
 
 
 class ScoredWindow(NamedTuple):
-    """The scores of one window of a timeline.
+    """The scores of one window of a timeline."""
 
-    Attributes:
-        window: Its position in samples.
-        values: Scores, then dimensions; None without speech.
-        shown: The same as in the timeline.
-    """
-
-    window: slice
-    values: list[float] | None
-    shown: TimelineWindow
+    window: slice  # its position in samples
+    values: list[float] | None  # scores, then dimensions; None without speech
+    shown: TimelineWindow  # the same as in the timeline
 
 
 class WindowScorer:

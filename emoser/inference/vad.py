@@ -69,13 +69,7 @@ class EnergyDetector:
 
 
 class SpeechRegion(NamedTuple):
-    """A stretch of the recording with speech or with silence.
-
-    Attributes:
-        start: Its first sample.
-        stop: The sample after its last one.
-        speaking: Whether it is speech.
-    """
+    """A stretch of the recording with speech or with silence, in samples."""
 
     start: int
     stop: int

@@ -1,7 +1,6 @@
-"""What a checkpoint says about itself: the block that is saved, and the facts shown to users.
+"""The configuration of a model as saved in its checkpoint, and the description shown to users.
 
-Plain dataclasses without torch, so that a runtime that needs neither torch nor transformers
-can read them too.
+Plain dataclasses without torch, for runtimes that need neither torch nor transformers.
 """
 
 from collections.abc import Mapping
@@ -13,42 +12,42 @@ NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
-UNSTATED = ("padding", "final_norm")  # left out of the block where they have their defaults
+UNSTATED = ("padding", "final_norm")  # left out of the block if they have their defaults
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything about a model that is neither a weight nor the encoder's own configuration.
+    """The configuration of a model, except for that of its encoder.
 
-    It is saved as the block `"emoser"` of `config.json`; foreign checkpoints have no such block
-    and their loader fills one in.
+    Saved as the block `"emoser"` of `config.json`. For checkpoints of other projects, which have
+    no such block, the loader derives it.
 
     Attributes:
-        labels: Canonical names in the order of the logits; empty for a model that answers in
-            dimensions only.
-        raw_labels: The names as the checkpoint spells them, in the same order, dimensions after
-            the labels.
-        dimensions: Names of the outputs that follow the logits of `labels` and are values, not
-            classes: "arousal", "dominance", "valence". They never see a softmax.
+        labels: Canonical names in the order of the logits; empty for a model with dimensions
+            only.
+        raw_labels: The names as spelled in the checkpoint, in the same order, with the
+            dimensions after the labels.
+        dimensions: Names of the outputs after the logits of `labels`: "arousal", "dominance",
+            "valence". They are values, not classes, and no softmax is applied to them.
         encoder: `model_type` of the encoder in transformers, such as "hubert", or "emotion2vec".
-        normalization: What happens to the samples first: "none"; "clip" (zero mean and unit
-            variance over each recording, the `do_normalize` of transformers); "layer" (the
-            same as torch's layer norm does it, with 1e-5 beside the variance); "centre" (zero
-            mean); "corpus" (`input_mean` and `input_std` of the training corpus); "level" (scaled
-            to a root mean square of -25 dBFS).
+        normalization: Of the samples: "none"; "clip" (zero mean and unit variance over each
+            recording, as `do_normalize` in transformers); "layer" (the same as in torch's layer
+            norm, with 1e-5 added to the variance); "centre" (zero mean); "corpus" (`input_mean`
+            and `input_std` of the training corpus); "level" (scaled to a root mean square of
+            -25 dBFS).
         input_mean: Mean of the samples of the training corpus, for "corpus".
         input_std: Their standard deviation, for "corpus".
-        padding: "usual", or for Whisper "none": the encoder takes a recording at its own length
-            instead of 30 s filled up with zeros.
-        final_norm: Whether Whisper's final layer norm follows the last layer; with padding
-            "none" it may be left out.
-        output_norm: Whether the frames of a recording pass one layer norm over all of them.
-        pooling: How frames become one vector: "mean", "sum" or "max" over the valid frames,
+        padding: "usual"; for Whisper also "none": the encoder takes a recording at its own
+            length, instead of 30 s filled up with zeros.
+        final_norm: Whether Whisper's final layer norm follows the last layer; always so with
+            padding "usual".
+        output_norm: Whether one layer norm over all frames of a recording precedes pooling.
+        pooling: How frames are pooled to one vector: "mean", "sum" or "max" over the valid frames,
             "statistics" (mean and standard deviation of the valid frames),
             "attentive-statistics" (weighted mean and deviation), or "frames": every frame is
-            classified, and a recording has the mean of their probabilities.
+            classified, and the probabilities are averaged.
         head: "linear"; "projector" (linear, then linear, as in transformers); "dense" (linear,
             `activation`, linear); "mlp" (linear, layer norm and ReLU, `head_layers` times, then
             linear); "pointwise" (three convolutions over single frames before pooling, then
@@ -56,11 +55,12 @@ class ModelConfig:
         activation: Between the layers of a "dense" head: "none", "tanh" or "relu".
         projection_size: Width between the layers of the head; None for a "linear" one.
         head_layers: Hidden layers of an "mlp" head.
-        layer_mix: Whether a learned softmax-weighted sum of all layers is pooled, not the last.
+        layer_mix: Whether a learned softmax-weighted sum of all layers is pooled instead of the
+            last layer.
         frame_seconds: Time between frames of a model that classifies frames, else None.
-        max_seconds: Longest piece the model should see at once; longer recordings are cut.
-        temperature: Divides the logits before the softmax; 1 where it is already in the weights.
-        sampling_rate: Rate in Hz that the model was trained at.
+        max_seconds: Longest chunk in seconds; longer recordings are split.
+        temperature: Divides the logits before the softmax; 1 if it is part of the weights.
+        sampling_rate: Sampling rate in Hz of the training.
         training: Protocol and provenance of the training, as written by `emoser.finetune`.
     """
 
@@ -87,7 +87,7 @@ class ModelConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what no model can have.
+        """Check all values.
 
         Raises:
             ValueError: Naming every field that is out of range.
@@ -110,13 +110,13 @@ class ModelConfig:
         if not self.max_seconds > 0 or not self.temperature > 0 or not self.input_std > 0:
             faults.append("max_seconds, temperature and input_std must be above 0")
         if self.padding == "none" and self.encoder != "whisper":
-            faults.append(f"padding 'none' belongs to Whisper, and the encoder is {self.encoder!r}")
+            faults.append(f"padding 'none' needs the encoder 'whisper', got {self.encoder!r}")
         if not self.final_norm and self.padding != "none":
-            faults.append("final_norm may be left out only with padding 'none'")
+            faults.append("final_norm False needs padding 'none'")
         if (self.head == "linear") != (self.projection_size is None):
-            faults.append("projection_size belongs to every head but a linear one")
+            faults.append("every head except 'linear' needs projection_size, and 'linear' has none")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
-            faults.append("frame_seconds belongs to the pooling 'frames', and to no other")
+            faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -134,7 +134,7 @@ class ModelConfig:
         return faults
 
     def to_block(self) -> dict[str, Any]:
-        """The dictionary that is written under `"emoser"`."""
+        """The dictionary that is saved as `"emoser"`."""
         usual = {item.name: item.default for item in fields(self) if item.name in UNSTATED}
         stated = {
             key: value
@@ -167,24 +167,24 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Where a loaded checkpoint came from and what it is.
+    """Source and properties of a loaded checkpoint.
 
     Attributes:
-        name: What `from_pretrained` was given.
-        path: The folder that was read.
+        name: The argument of `from_pretrained`.
+        path: The folder of the checkpoint.
         revision: The commit of a Hub checkpoint, else None.
-        layout: Which kind of file layout it has, such as "transformers".
-        licence: Licence of the weights as its card states it, else None.
+        layout: File layout, such as "transformers".
+        licence: Licence of the weights as stated in its card, else None.
         encoder: `model_type` of the encoder.
         parameters: Number of weights.
-        sampling_rate: Rate in Hz at which the model listens.
-        raw_labels: The labels (and dimensions) as the checkpoint spells them.
-        max_seconds: Longest piece that the model sees at once.
-        backend: The engine that runs it, such as "torch".
-        device: Where it runs.
-        dtype: In which precision.
-        training: Protocol and provenance, where the checkpoint states them.
-        notes: What the loader chose where the files leave a choice.
+        sampling_rate: Sampling rate in Hz of the model.
+        raw_labels: The labels (and dimensions) as spelled in the checkpoint.
+        max_seconds: Longest chunk in seconds.
+        backend: The engine that runs the model, such as "torch".
+        device: The device of the model.
+        dtype: The precision of the model.
+        training: Protocol and provenance, if the checkpoint states them.
+        notes: Choices of the loader where the files are ambiguous.
     """
 
     name: str

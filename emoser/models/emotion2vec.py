@@ -1,14 +1,14 @@
-"""The encoder of emotion2vec: data2vec 2.0 for audio, as published, for inference alone.
+"""The encoder of emotion2vec: data2vec 2.0 for audio, as published.
 
-Convolutions with layer norm, a projection, five convolutions as positions, ten learned tokens in
-front, and transformer blocks whose attention fades with distance (ALiBi, with a learned scale
-per head). Exact under padding like every encoder here. The names of the tensors are those of the
+Convolutions with layer norm, a projection, five convolutions as position embeddings, ten learned
+tokens before the frames, and transformer blocks whose attention decays with distance (ALiBi, with
+a learned scale per head). Exact under padding. The names of the tensors are those of the
 published files. Architecture: Baevski et al. 2022 (arXiv 2212.07525), Ma et al. 2023 (arXiv
-2312.15185). Knows nothing of labels, heads or files.
+2312.15185).
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,11 +29,11 @@ class Emotion2VecConfig:
         prenet_depth: Blocks before the main ones.
         depth: Main blocks.
         mlp_size: Width of the hidden layer of a block.
-        num_extra_tokens: Learned tokens in front of the frames.
+        num_extra_tokens: Learned tokens before the frames.
         conv_dim: Width of the convolutions over samples.
         conv_kernel: Their kernels.
         conv_stride: Their strides.
-        position_layers: Convolutions that make the positions.
+        position_layers: Convolutions of the position embeddings.
         position_kernel: Their kernel.
         position_groups: Their groups.
     """
@@ -63,16 +63,16 @@ class Emotion2VecConfig:
 
 
 class Emotion2VecEncoder(SpeechEncoder):
-    """Samples to frames as emotion2vec hears them."""
+    """The encoder of emotion2vec."""
 
     def __init__(self, config: Emotion2VecConfig, *, normalization: str = "layer") -> None:
         super().__init__(_Data2Vec(config), normalization=normalization)
 
     def _detach_features(self, backbone: nn.Module) -> None:
-        """The convolutions stay where the published names have them."""
+        """The convolutions stay in the backbone, under their published names."""
 
     def parts(self) -> EncoderParts:
-        """Its modules; the blocks of the prenet are the first layers."""
+        """The modules of the encoder; the blocks of the prenet are the first layers."""
         front: _AudioFront = self.backbone.modality_encoders["AUDIO"]  # type: ignore[index, assignment]
         prenet = front.context_encoder
         return EncoderParts(
@@ -80,6 +80,24 @@ class Emotion2VecEncoder(SpeechEncoder):
             [front.project_features, front.relative_positional_encoder, prenet.norm],
             [*prenet.blocks, *self.backbone.blocks],  # type: ignore[misc]
         )
+
+    def keep_layers(self, num_layers: int) -> None:
+        """Drop all blocks after the first `num_layers`, counting those of the prenet.
+
+        Raises:
+            ValueError: If the encoder has fewer, or no block would be left after the prenet.
+        """
+        config: Emotion2VecConfig = self.config
+        if not config.prenet_depth < num_layers <= config.num_hidden_layers:
+            raise ValueError(
+                f"num_layers is {num_layers}, allowed are {config.prenet_depth + 1} to "
+                f"{config.num_hidden_layers}"
+            )
+        depth = num_layers - config.prenet_depth
+        blocks: nn.ModuleList = self.backbone.blocks  # type: ignore[assignment]
+        self.backbone.blocks = blocks[:depth]
+        self.config = replace(config, depth=depth)
+        self.backbone.config = self.config
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
         """Convolutional features of normalised samples, (B, T) -> (B, D, L)."""
@@ -127,7 +145,7 @@ class _AudioFront(nn.Module):
         self.project_features = nn.Sequential(
             nn.Identity(), nn.LayerNorm(config.conv_dim), nn.Linear(config.conv_dim, size)
         )
-        # Numbered as published: entry 0 only turns the axes.
+        # Numbered as published: entry 0 only transposes.
         self.relative_positional_encoder = nn.ModuleList(
             nn.ModuleList([nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=groups)])
             if index
@@ -139,7 +157,7 @@ class _AudioFront(nn.Module):
         self.context_encoder = _Prenet(config)
 
     def embed(self, features: Tensor, valid: Tensor | None) -> Tensor:
-        """Projected features with their positions, extra tokens in front, (B, N + L, D)."""
+        """Projected features with position embeddings after the extra tokens, (B, N + L, D)."""
         frames = self.project_features(features.transpose(1, 2))  # (B, L, D)
         positions = frames
         for layer in list(self.relative_positional_encoder)[1:]:
@@ -148,7 +166,7 @@ class _AudioFront(nn.Module):
         return torch.cat([tokens, frames + positions], dim=1)
 
     def attention_bias(self, length: int, valid: Tensor | None) -> Tensor:
-        """What is added to the attention scores, (1 or B, H, N + L, N + L)."""
+        """Bias of the attention scores, (1 or B, H, N + L, N + L)."""
         num_extra = self.config.num_extra_tokens
         positions = torch.arange(length - num_extra, device=self.alibi_scale.device)
         distance = (positions[None, :] - positions[:, None]).abs()
@@ -237,7 +255,7 @@ class _FeedForward(nn.Module):
 
 
 def alibi_slopes(num_heads: int) -> list[float]:
-    """How fast the attention of each head fades with distance (Press et al. 2021).
+    """Slopes of the decay of attention with distance, one per head (Press et al. 2021).
 
     Example:
         >>> alibi_slopes(2)

@@ -1,11 +1,10 @@
-"""A HuggingFace speech encoder, made exact under padding.
+"""A speech encoder of transformers, made exact under padding.
 
-Takes samples (B, T) with lengths and gives frames (B, L, D) with lengths, such that the valid
-frames of a recording are the same numbers in every batch, up to float rounding. Two things in
-transformers prevent that: the input normalisation of padded rows, and the group norm of the
-first convolution (wav2vec2-base, hubert-base), whose statistics run over time and so over the
-padding. Here both see the valid part alone, and so does every later convolution that reads
-across frames (data2vec, conformer). Knows nothing of labels, heads or files.
+Maps samples (B, T) with lengths to frames (B, L, D) with lengths. The valid frames of a recording
+are the same in every batch, up to float rounding. Two things in transformers prevent that: the
+input normalisation of padded rows, and the group norm of the first convolution (wav2vec2-base,
+hubert-base), whose statistics over time include the padding. Here both use the valid part only,
+and so does every later convolution across frames (data2vec, conformer).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,20 +24,20 @@ VARIANCE_FLOOR = 1e-7  # that of transformers' Wav2Vec2FeatureExtractor
 LAYER_NORM_EPS = 1e-5  # that of torch's layer norm
 LEVEL = 10.0 ** (-25.0 / 20.0)  # root mean square that "level" scales to
 LEVEL_FLOOR = 1e-10  # -100 dBFS
-CORPUS_FLOOR = 1e-6  # beside the standard deviation of a corpus
+CORPUS_FLOOR = 1e-6  # added to the standard deviation of a corpus
 
 _valid_frames: ContextVar[Tensor | None] = ContextVar("valid_frames", default=None)
-_conformer_lock = Lock()  # transformers' conformers keep their last positions in the module
+_conformer_lock = Lock()  # transformers' conformers store their last positions in the module
 
 
 class EncodedFrames(NamedTuple):
-    """What the encoder heard.
+    """The output of an encoder.
 
     Attributes:
         frames: Output of the last layer, (B, L, D).
-        num_frames: Valid frames of each recording, (B,), or None when all L are valid.
-        hidden_states: Input of the first layer and output of every layer, (B, L, D) each,
-            when they were asked for.
+        num_frames: Valid frames of each recording, (B,); None if all L are valid.
+        hidden_states: Input of the first layer and output of every layer, (B, L, D) each; empty
+            unless requested.
     """
 
     frames: Tensor
@@ -47,12 +46,12 @@ class EncodedFrames(NamedTuple):
 
 
 class EncoderParts(NamedTuple):
-    """The modules of an encoder in the order in which it hears, for freezing some of them.
+    """The modules of an encoder from input to output, for freezing some of them.
 
     Attributes:
-        convolutions: Over samples or the spectrogram; none where only fixed filters hear it.
-        stem: What stands between them and the first layer.
-        layers: The transformer layers; what follows them is in no part.
+        convolutions: Over samples or the spectrogram; empty if the front end has no weights.
+        stem: The modules between them and the first layer.
+        layers: The transformer layers; modules after the last layer are in no part.
     """
 
     convolutions: list[nn.Module]
@@ -61,10 +60,10 @@ class EncoderParts(NamedTuple):
 
 
 class PrecomputedFeatures(nn.Module):
-    """Stands where transformers has its convolutions, which have already run."""
+    """Replaces the convolutions of a backbone, which have run before it."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features as they came, (B, D, L)."""
+        """The features, unchanged, (B, D, L)."""
         return features
 
 
@@ -72,7 +71,7 @@ class SpeechEncoder(nn.Module):
     """An encoder of the wav2vec 2.0 kind (Wav2Vec2Model, HubertModel, WavLMModel, ...).
 
     The convolutions and the transformer are two steps, `extract_features` and `contextualize`,
-    so that frozen convolutions need to run only once.
+    so that the features of frozen convolutions can be stored.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class SpeechEncoder(nn.Module):
         """Wrap an encoder of transformers.
 
         Args:
-            backbone: The encoder, whose convolutions move here.
+            backbone: The encoder, whose convolutions move to this module.
             normalization: As in `ModelConfig`.
             corpus: Mean and standard deviation of the training corpus, for "corpus".
         """
@@ -105,7 +104,7 @@ class SpeechEncoder(nn.Module):
         backbone.feature_extractor = PrecomputedFeatures()
 
     def parts(self) -> EncoderParts:
-        """Its modules, by what they do."""
+        """The modules of the encoder, by their function."""
         inner: nn.Module = self.backbone.encoder  # type: ignore[assignment]
         stem = [
             child for name, child in inner.named_children() if name not in ("layers", "layer_norm")
@@ -121,7 +120,7 @@ class SpeechEncoder(nn.Module):
 
     @property
     def num_hidden_states(self) -> int:
-        """How many hidden states there are: one per layer and the input of the first."""
+        """Number of hidden states: the input of the first layer and the output of every layer."""
         return int(self.config.num_hidden_layers) + 1
 
     @property
@@ -131,14 +130,14 @@ class SpeechEncoder(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Receptive field: the fewest samples that give a frame."""
+        """Receptive field: the smallest number of samples that gives a frame."""
         field = 1
         for kernel, stride in reversed(self._kernels()):
             field = (field - 1) * stride + kernel
         return field
 
     def keep_layers(self, num_layers: int) -> None:
-        """Drop all layers behind the first `num_layers`; what follows the last layer stays.
+        """Drop all layers after the first `num_layers`; a final layer norm stays.
 
         Raises:
             ValueError: If the encoder has fewer.
@@ -151,7 +150,7 @@ class SpeechEncoder(nn.Module):
         self.config.num_hidden_layers = num_layers
 
     def count_frames(self, lengths: Tensor) -> Tensor:
-        """Frames that so many samples give, (B,)."""
+        """Numbers of frames of recordings with these numbers of samples, (B,)."""
         for kernel, stride in self._kernels():
             lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
         return lengths
@@ -163,15 +162,15 @@ class SpeechEncoder(nn.Module):
 
         Args:
             samples: Waveforms, (B, T), at least `min_samples` long, padded at the end.
-            lengths: Valid samples of each, (B,); None when every row is valid to its end.
-            all_layers: Whether to give the hidden states of all layers too.
+            lengths: Valid samples of each, (B,); None if every row is valid to its end.
+            all_layers: Whether to return the hidden states of all layers too.
         """
         normalized = self.normalize(samples, lengths).to(self.dtype)
         features = self.extract_features(normalized, lengths)
         return self.contextualize(features, lengths, all_layers=all_layers)
 
     def normalize(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
-        """Samples as the encoder wants them: normalised over the valid part, then zeros."""
+        """Samples normalised over the valid part of each row, with zeros after it."""
         mask = None if lengths is None else frame_mask(lengths, samples.shape[1])
         if mask is not None:
             samples = samples.masked_fill(~mask, 0.0)
@@ -224,7 +223,7 @@ class SpeechEncoder(nn.Module):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One thread at a time where the encoder writes to itself while it computes."""
+        """A block for one thread at a time if the encoder changes its own attributes."""
         if not self.cached_positions:
             yield
             return
@@ -237,7 +236,7 @@ class SpeechEncoder(nn.Module):
 
 
 def _late_convolutions(backbone: nn.Module, kind: str) -> list[nn.Module]:
-    """Convolutions over frames in the transformer that transformers does not mask itself."""
+    """Convolutions over frames in the transformer whose input transformers does not mask."""
     endings = {"data2vec-audio": ".conv", "wav2vec2-conformer": ".depthwise_conv"}
     if kind not in endings:
         return []
@@ -250,7 +249,7 @@ def _late_convolutions(backbone: nn.Module, kind: str) -> list[nn.Module]:
 
 @contextmanager
 def _masking(num_frames: Tensor | None, length: int) -> Iterator[None]:
-    """Let `_mask_frames` know the valid frames of the batch, in this thread alone."""
+    """Set the valid frames of the batch for `_mask_frames`, in this thread only."""
     if num_frames is None:
         yield
         return
@@ -262,7 +261,7 @@ def _masking(num_frames: Tensor | None, length: int) -> Iterator[None]:
 
 
 def _mask_frames(module: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
-    """Zeros where the input of a convolution (B, D, L) is padding, as at the end of a clip."""
+    """Replace padding in the input of a convolution (B, D, L) with zeros."""
     valid = _valid_frames.get()
     return None if valid is None else (arguments[0].masked_fill(~valid[:, None, :], 0.0),)
 
@@ -272,7 +271,7 @@ def _norm_of(layer: nn.Module) -> object:
 
 
 def _group_norm_layer(layer: nn.Module, samples: Tensor, num_frames: list[int]) -> Tensor:
-    """One convolution whose group norm sees the valid frames of each recording alone."""
+    """One convolution with its group norm over the valid frames of each recording only."""
     hidden: Tensor = layer.conv(samples)  # type: ignore[operator]  # (B, D, L)
     rows = [
         functional.pad(layer.layer_norm(row[:, :, :count]), (0, hidden.shape[2] - count))  # type: ignore[operator]

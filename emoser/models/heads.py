@@ -1,7 +1,4 @@
-"""From a pooled vector (B, D) to logits (B, C).
-
-Knows nothing of encoders, files or label names.
-"""
+"""Heads: pooled vectors (B, D) to logits (B, C)."""
 
 import itertools
 from collections.abc import Mapping
@@ -19,10 +16,10 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 
 
 class LinearHead(nn.Module):
-    """One linear layer, after a linear projection where `projection_size` is given.
+    """One linear layer, after a linear projection if `projection_size` is given.
 
-    Mean pooling commutes with linear maps, so the projection, which transformers applies to
-    every frame, is applied once to the pooled vector: the same numbers for less work.
+    transformers applies the projection to every frame. Mean pooling commutes with linear maps, so
+    it is applied to the pooled vector here, with the same result.
     """
 
     def __init__(self, size: int, num_labels: int, *, projection_size: int | None = None) -> None:
@@ -78,7 +75,7 @@ class MlpHead(nn.Module):
 
 
 class PointwiseFrames(nn.Module):
-    """Three linear layers with ReLU between them, on every frame before it is pooled."""
+    """Three linear layers with ReLU in between, applied to every frame before pooling."""
 
     def __init__(self, size: int, projection_size: int) -> None:
         super().__init__()
@@ -96,7 +93,7 @@ class PointwiseFrames(nn.Module):
 
 
 def build_head(config: ModelConfig, size: int) -> nn.Module:
-    """The head of a configuration, for pooled vectors of `size` features."""
+    """The head of a configuration for pooled vectors with `size` features."""
     num_outputs, width = len(config.outputs), config.projection_size
     if config.head == "dense" and width is not None:
         return DenseHead(size, num_outputs, projection_size=width, activation=config.activation)

@@ -1,7 +1,6 @@
-"""`EmotionModel`: samples (B, T) and lengths in, logits (B, C) and embeddings (B, D) out.
+"""`EmotionModel`: an encoder, pooling and a head.
 
-An encoder, the pooling of its frames, and a head. Knows nothing of files, audio formats or
-what the labels mean.
+Maps samples (B, T) with lengths to logits (B, C) and embeddings (B, D).
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ POOLERS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 
 
 class EmotionOutput(NamedTuple):
-    """What the model says about a batch.
+    """The output of a model for a batch.
 
     Attributes:
         logits: One row per recording, (B, C), in the order of the labels; dimensions follow.
@@ -46,11 +45,11 @@ class EmotionOutput(NamedTuple):
 
 
 class FrameLogits(NamedTuple):
-    """What a model that classifies frames says about each of them.
+    """The output of a model that classifies frames.
 
     Attributes:
         logits: (B, L, C), in the order of the labels; one frame every `config.frame_seconds`.
-        num_frames: Valid frames of each recording, (B,), or None when all L are valid.
+        num_frames: Valid frames of each recording, (B,); None if all L are valid.
     """
 
     logits: Tensor
@@ -60,8 +59,8 @@ class FrameLogits(NamedTuple):
 class EmotionModel(nn.Module):
     """Encoder, pooling and head of a speech-emotion checkpoint.
 
-    The answer for a recording does not depend on what it is batched with. Recordings shorter
-    than the encoder's receptive field are padded with zeros up to it, alone or in a batch.
+    The output for a recording does not depend on the rest of its batch. Recordings shorter than
+    the encoder's receptive field are padded with zeros to it, alone or in a batch.
     """
 
     def __init__(self, config: ModelConfig, encoder: SpeechEncoder) -> None:
@@ -88,8 +87,8 @@ class EmotionModel(nn.Module):
         """Logits and embeddings of a batch.
 
         Args:
-            samples: Mono waveforms at the model's rate, (B, T), padded at the end with anything.
-            lengths: Valid samples of each, (B,); None when every row is valid to its end.
+            samples: Mono waveforms at the model's rate, (B, T), padded at the end with any values.
+            lengths: Valid samples of each, (B,); None if every row is valid to its end.
         """
         return self.classify(self.encode(samples, lengths))
 
@@ -103,14 +102,14 @@ class EmotionModel(nn.Module):
         return EmotionOutput(self.head(embedding), embedding)
 
     def classify_frames(self, samples: Tensor, lengths: Tensor | None = None) -> FrameLogits:
-        """Logits of every frame, of a model whose `config.frame_seconds` is set.
+        """Logits of every frame, if the model has `config.frame_seconds`.
 
         Raises:
             ValueError: If the model does not classify frames.
         """
         if self.config.frame_seconds is None:
             raise ValueError(
-                f"this model pools by {self.config.pooling!r} and has no answer for single frames"
+                f"this model pools by {self.config.pooling!r} and has no outputs for single frames"
             )
         encoded = self.encode(samples, lengths)
         return FrameLogits(self.label_frames(encoded), encoded.num_frames)
@@ -121,12 +120,12 @@ class EmotionModel(nn.Module):
         return logits
 
     def encode(self, samples: Tensor, lengths: Tensor | None = None) -> EncodedFrames:
-        """Frames of a batch, which `classify` takes."""
+        """Encoded frames of a batch, the input of `classify`."""
         samples, lengths = self._lengthen(samples, lengths)
         return self.encoder(samples, lengths, all_layers=self.layer_weights is not None)  # type: ignore[no-any-return]
 
     def _finish(self, encoded: EncodedFrames) -> Tensor:
-        """Frames as the pooling takes them, (B, L, D)."""
+        """Frames before pooling, (B, L, D)."""
         frames = encoded.frames
         if self.layer_weights is not None:
             weights = functional.softmax(self.layer_weights, dim=-1)
@@ -148,7 +147,7 @@ class EmotionModel(nn.Module):
 
 
 def _mean_probability(logits: Tensor, num_frames: Tensor | None) -> Tensor:
-    """The logarithm of the mean probability over the valid frames, (B, L, C) -> (B, C)."""
+    """Logarithm of the mean probability over the valid frames, (B, L, C) -> (B, C)."""
     log_probabilities = logits.log_softmax(dim=-1)
     if num_frames is None:
         count = torch.ones_like(logits[:, :, :1]).sum(dim=1)  # as a tensor, for exported graphs

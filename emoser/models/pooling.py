@@ -1,7 +1,4 @@
-"""From frames (B, L, D) and their valid lengths to one vector per recording (B, D).
-
-Knows nothing of encoders, labels or files.
-"""
+"""Pooling of frames (B, L, D) with valid lengths to one vector per recording (B, D)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +8,7 @@ LAYER_NORM_EPS = 1e-5
 
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
-    """True where a frame belongs to the recording and False where it is padding, (B, L).
+    """Mask of valid frames, (B, L): False for padding.
 
     Example:
         >>> frame_mask(torch.tensor([1, 3]), 3).int().tolist()
@@ -22,7 +19,7 @@ def frame_mask(num_frames: Tensor, length: int) -> Tensor:
 
 
 def mean_pool(frames: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Mean over the valid frames, (B, L, D) -> (B, D); over all of them without lengths.
+    """Mean over the valid frames, (B, L, D) -> (B, D); over all L without lengths.
 
     Example:
         >>> frames = torch.tensor([[[1.0], [3.0], [100.0]]])
@@ -88,11 +85,11 @@ def statistics_pool(frames: Tensor, num_frames: Tensor | None) -> Tensor:
 
 
 class AttentiveStatistics(nn.Module):
-    """Mean and standard deviation of the frames, weighted by a learned attention.
+    """Mean and standard deviation of the frames, weighted by learned attention.
 
     h = tanh(sap_linear(x)), w = softmax over the valid frames of h @ attention,
-    mean = sum(w x), deviation = sqrt(max(sum(w x^2) - mean^2, 1e-5)); both, one after the other.
-    The variance is computed as sum(w (x - mean)^2), which is the same and loses no digits.
+    mean = sum(w x), deviation = sqrt(max(sum(w x^2) - mean^2, 1e-5)), concatenated. The variance
+    is computed as sum(w (x - mean)^2), which is equal and numerically stable.
     """
 
     def __init__(self, size: int) -> None:

@@ -20,22 +20,22 @@ from emoser.models.spectral import (
     WHISPER_RANGE,
     WHISPER_WINDOW,
     LogMelEncoder,
-    _cut_frames,
-    _power,
-    _precision,
+    best_precision,
+    cut_frames,
+    power_spectrum,
 )
 
 MEL_PER_FRAME = 2  # stride of the second convolution
 FRAME_SAMPLES = MEL_PER_FRAME * WHISPER_HOP
-TRAILING = 2  # mel frames behind the last one whose windows can still reach into the recording
+TRAILING = 2  # mel frames after the last one whose windows can overlap the recording
 
 
 class ShortWhisperEncoder(LogMelEncoder):
-    """Whisper's encoder without padding to 30 s: one frame for every 20 ms begun.
+    """Whisper's encoder without padding to 30 s: a frame per 20 ms, rounded up.
 
     Mel frame i is centred on sample 160 i, as in the feature extractor: the recording is
     mirrored at its start and followed by zeros. The spectrogram is clamped to 8 decades below its
-    own maximum, wherever the recording stands in a batch.
+    own maximum, not that of a batch.
     """
 
     def __init__(self, backbone: nn.Module, *, final_norm: bool = True, **options: Any) -> None:
@@ -43,19 +43,19 @@ class ShortWhisperEncoder(LogMelEncoder):
 
         Args:
             backbone: The encoder of transformers.
-            final_norm: Whether the layer norm behind the last layer is applied.
-            options: As for `SpeechEncoder`.
+            final_norm: Whether the layer norm after the last layer is applied.
+            options: Those of `SpeechEncoder`.
         """
         super().__init__(backbone, **options)
         if not final_norm:
             self.drop_final_norm()
 
     def drop_final_norm(self) -> None:
-        """Leave the output of the last layer as it is."""
+        """Remove the layer norm after the last layer."""
         self.backbone.layer_norm = nn.Identity()
 
     def count_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of recordings of so many samples, (B,): 50 per second, rounded up."""
+        """Numbers of frames of recordings with these numbers of samples, (B,)."""
         return torch.div(lengths + FRAME_SAMPLES - 1, FRAME_SAMPLES, rounding_mode="floor")
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
@@ -63,27 +63,27 @@ class ShortWhisperEncoder(LogMelEncoder):
 
         Args:
             samples: Zero beyond the valid part of each recording.
-            lengths: Valid samples of each, (B,); None when every row is valid to its end.
+            lengths: Valid samples of each, (B,); None if every row is valid to its end.
 
         Raises:
             ValueError: If a recording is longer than the position embeddings reach (30 s).
         """
         num_frames = (samples.shape[1] + FRAME_SAMPLES - 1) // FRAME_SAMPLES
         longest = int(self.config.max_source_positions)
-        if not torch.jit.is_tracing() and num_frames > longest:  # type: ignore[attr-defined, no-untyped-call]
+        if num_frames > longest:
             raise ValueError(
                 f"this Whisper encoder takes up to {longest * FRAME_SAMPLES / 16_000:g} s, got "
                 f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
             )
         num_mel = MEL_PER_FRAME * num_frames
-        behind = samples.new_zeros(samples.shape[0], FRAME_SAMPLES + 2 * WHISPER_WINDOW)
-        followed = torch.cat([samples, behind], dim=1).float()
+        zeros = samples.new_zeros(samples.shape[0], FRAME_SAMPLES + 2 * WHISPER_WINDOW)
+        followed = torch.cat([samples, zeros], dim=1).float()
         mirrored = followed[:, 1 : WHISPER_WINDOW // 2 + 1].flip(1)
         end = (num_mel + TRAILING - 1) * WHISPER_HOP + WHISPER_WINDOW // 2
         padded = torch.cat([mirrored, followed[:, :end]], dim=1)
-        power = self._power(_cut_frames(padded, WHISPER_WINDOW, WHISPER_HOP))
+        power = self._power(cut_frames(padded, WHISPER_WINDOW, WHISPER_HOP))
         mel = (power @ self.filters.T.to(samples.device)).transpose(1, 2)
-        log_mel = mel.clamp(min=WHISPER_FLOOR).log10()  # zeros behind a recording are the floor
+        log_mel = mel.clamp(min=WHISPER_FLOOR).log10()  # zeros after a recording give the floor
         loudest = log_mel.amax(dim=(1, 2), keepdim=True)
         features = (torch.maximum(log_mel, loudest - WHISPER_RANGE) + 4.0) / 4.0
         features = features[:, :, :num_mel]
@@ -114,7 +114,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         return EncodedFrames(frames, num_frames, tuple(states) if all_layers else ())
 
     def _convolve(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
-        """The two convolutions, (B, mels, 2 L) -> (B, L, D); zeros stand behind each recording."""
+        """The two convolutions, (B, mels, 2 L) -> (B, L, D); zeros follow each recording."""
         whisper: Any = self.backbone
         hidden = functional.gelu(whisper.conv1(features))
         if num_frames is not None:
@@ -126,7 +126,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         return self.training and chance > 0.0 and bool(torch.rand([]) < chance)
 
     def _mask_spectrogram(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
-        """SpecAugment as transformers applies it to Whisper: zeros over stretches and bands."""
+        """SpecAugment as in transformers' Whisper: zeros over spans of time and of bands."""
         from transformers.models.whisper.modeling_whisper import _compute_mask_indices
 
         config = self.config
@@ -135,14 +135,14 @@ class ShortWhisperEncoder(LogMelEncoder):
             valid = None
             if num_frames is not None:
                 valid = frame_mask(MEL_PER_FRAME * num_frames, length).long().cpu()
-            stretches = _compute_mask_indices(
+            spans = _compute_mask_indices(
                 (batch, length),
                 mask_prob=config.mask_time_prob,
                 mask_length=config.mask_time_length,
                 attention_mask=valid,
                 min_masks=config.mask_time_min_masks,
             )
-            features = features.masked_fill(_place(stretches, features)[:, None], 0.0)
+            features = features.masked_fill(_to_mask(spans, features.device)[:, None], 0.0)
         if config.mask_feature_prob > 0.0 and num_mels > config.mask_feature_length:
             bands = _compute_mask_indices(
                 (batch, num_mels),
@@ -150,19 +150,18 @@ class ShortWhisperEncoder(LogMelEncoder):
                 mask_length=config.mask_feature_length,
                 min_masks=config.mask_feature_min_masks,
             )
-            features = features.masked_fill(_place(bands, features)[:, :, None], 0.0)
+            features = features.masked_fill(_to_mask(bands, features.device)[:, :, None], 0.0)
         return features
 
     def _power(self, frames: Tensor) -> Tensor:
         """Power spectrum of frames, (B, L, window) -> (B, L, frequencies)."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # other engines multiply
-            return _power(frames, self.fourier).float()
-        precise = _precision(frames.device)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # for other engines
+            return power_spectrum(frames, self.fourier).float()
+        precise = best_precision(frames.device)
         spectrum = torch.fft.rfft(frames.to(precise) * self.taper.to(frames.device, precise))
-        power: Tensor = (spectrum.real.square() + spectrum.imag.square()).float()
-        return power
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return power.float()
 
 
-def _place(mask: np.ndarray[Any, Any], beside: Tensor) -> Tensor:
-    placed: Tensor = torch.as_tensor(mask, dtype=torch.bool, device=beside.device)
-    return placed
+def _to_mask(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.bool, device=device)

@@ -1,8 +1,7 @@
-"""Encoders of transformers that hear a spectrogram: Whisper and wav2vec2-BERT.
+"""Encoders of transformers with a spectrogram as input: Whisper and wav2vec2-BERT.
 
-The same two steps as `SpeechEncoder`: `extract_features` is the spectrogram, `contextualize` the
-network. Both front ends give the numbers of the feature extractor that transformers ships for
-them. Knows nothing of labels, heads or files.
+The same two steps as in `SpeechEncoder`: `extract_features` computes the spectrogram,
+`contextualize` runs the network. Both front ends match the feature extractors of transformers.
 """
 
 from typing import Any
@@ -20,7 +19,7 @@ WHISPER_WINDOW = 400  # samples
 WHISPER_HOP = 160
 WHISPER_SECONDS = 30
 WHISPER_FLOOR = 1e-10
-WHISPER_RANGE = 8.0  # decades below the loudest point of the recording
+WHISPER_RANGE = 8.0  # decades below the maximum of the recording
 KALDI_WINDOW = 400
 KALDI_HOP = 160
 KALDI_FFT = 512
@@ -32,21 +31,21 @@ BIN_VARIANCE_FLOOR = 1e-7
 
 
 class LogMelEncoder(SpeechEncoder):
-    """Whisper's encoder: 30 s of log-mel spectrogram, whatever the length of the recording.
+    """Whisper's encoder on 30 s of log-mel spectrogram, whatever the length of the recording.
 
-    There is no mask in Whisper: the silence that fills the 30 s is heard, so every frame counts
-    and a batch cannot differ from a single recording. Longer recordings must be cut before.
+    Whisper has no attention mask: the zeros that fill the 30 s are part of the input and all
+    frames are valid, so a batch needs no further masking. Longer recordings must be split first.
     """
 
     def _detach_features(self, backbone: nn.Module) -> None:
-        """Whisper has no convolutions over samples."""
+        """Whisper has no convolutions over samples; prepare the spectrogram instead."""
         self.filters = _whisper_filters(int(backbone.config.num_mel_bins))  # type: ignore[union-attr, arg-type]
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_WINDOW) / WHISPER_WINDOW)
         self.taper = torch.from_numpy(hann)
         self.fourier = _fourier(hann, WHISPER_WINDOW)
 
     def parts(self) -> EncoderParts:
-        """Its modules; the convolutions run over the spectrogram."""
+        """The modules of the encoder; the convolutions run over the spectrogram."""
         whisper: Any = self.backbone
         return EncoderParts(
             [whisper.conv1, whisper.conv2], [whisper.embed_positions], [*whisper.layers]
@@ -54,11 +53,11 @@ class LogMelEncoder(SpeechEncoder):
 
     @property
     def min_samples(self) -> int:
-        """Any sample will do: the rest is silence."""
+        """One sample: the rest of the 30 s is zeros."""
         return 1
 
     def count_frames(self, lengths: Tensor) -> Tensor:
-        """All frames of the 30 s, (B,)."""
+        """The frames of 30 s for every recording, (B,)."""
         return torch.full_like(lengths, int(self.config.max_source_positions))
 
     def extract_features(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
@@ -70,19 +69,20 @@ class LogMelEncoder(SpeechEncoder):
         total = WHISPER_SECONDS * int(MEL_HIGHEST) * 2
         if samples.shape[1] > total:
             raise ValueError(
-                f"Whisper hears {WHISPER_SECONDS} s at once, got {samples.shape[1] / 16_000:.1f} s"
+                f"this Whisper encoder takes up to {WHISPER_SECONDS} s, got "
+                f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
             )
         padded = functional.pad(samples.float(), (0, total - samples.shape[1]))
         mirrored = functional.pad(padded, (WHISPER_WINDOW // 2,) * 2, mode="reflect")
-        frames = _cut_frames(mirrored[:, :-WHISPER_HOP], WHISPER_WINDOW, WHISPER_HOP)
-        power = _power(frames, self.fourier).float()  # (B, 3000, frequencies)
+        frames = cut_frames(mirrored[:, :-WHISPER_HOP], WHISPER_WINDOW, WHISPER_HOP)
+        power = power_spectrum(frames, self.fourier).float()  # (B, 3000, frequencies)
         mel = (power @ self.filters.T.to(samples.device)).transpose(1, 2)
         log_mel = mel.clamp(min=WHISPER_FLOOR).log10()
         loudest = log_mel.amax(dim=(1, 2), keepdim=True)
         return ((torch.maximum(log_mel, loudest - WHISPER_RANGE) + 4.0) / 4.0).to(self.dtype)
 
     def normalize(self, samples: Tensor, lengths: Tensor | None) -> Tensor:
-        """Normalised samples in float32: the spectrogram wants them whole."""
+        """Normalised samples in float32, the precision of the spectrogram."""
         return super().normalize(samples.float(), lengths)
 
     def forward(
@@ -102,12 +102,12 @@ class LogMelEncoder(SpeechEncoder):
 
 
 class FilterBankEncoder(SpeechEncoder):
-    """Wav2vec2-BERT: Kaldi's filter banks, two frames side by side, and a conformer."""
+    """Wav2vec2-BERT: Kaldi's filter banks, stacked in pairs of frames, and a conformer."""
 
     stride = 2
 
     def _detach_features(self, backbone: nn.Module) -> None:
-        """There are no convolutions over samples."""
+        """Wav2vec2-BERT has no convolutions over samples; prepare the filter banks instead."""
         num_bins = int(backbone.config.feature_projection_input_dim) // self.stride  # type: ignore[union-attr, arg-type]
         self.filters = _kaldi_filters(num_bins)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(KALDI_WINDOW) / (KALDI_WINDOW - 1))
@@ -115,11 +115,11 @@ class FilterBankEncoder(SpeechEncoder):
 
     @property
     def min_samples(self) -> int:
-        """Enough for the two frames that a variance over time needs."""
+        """Two filter bank frames, the fewest with a variance over time."""
         return KALDI_WINDOW + KALDI_HOP
 
     def count_frames(self, lengths: Tensor) -> Tensor:
-        """Frames that so many samples give, (B,); an odd filter bank at the end is left out."""
+        """Numbers of frames, (B,); an odd filter bank frame at the end is dropped."""
         count = torch.div(lengths - KALDI_WINDOW, KALDI_HOP, rounding_mode="floor") + 1
         return torch.div(count, self.stride, rounding_mode="floor")
 
@@ -145,7 +145,7 @@ class FilterBankEncoder(SpeechEncoder):
         return self._pair(torch.cat(padded)).to(self.dtype)
 
     def _pair(self, banks: Tensor) -> Tensor:
-        """Two frames side by side, (B, L, bins) -> (B, L // 2, 2 bins)."""
+        """Pairs of frames as one frame each, (B, L, bins) -> (B, L // 2, 2 bins)."""
         length = banks.shape[1] // self.stride
         return banks[:, : length * self.stride].reshape(
             banks.shape[0], length, self.stride * banks.shape[2]
@@ -195,9 +195,9 @@ def _mel_filters(**options: Any) -> Tensor:
 
 
 def _fourier(taper: npt.NDArray[np.float64], size: int) -> Tensor:
-    """What makes a spectrum of tapered frames, (window, 2 x frequencies), in double precision.
+    """Matrix of the discrete Fourier transform of tapered frames, (window, 2 x frequencies).
 
-    Cosines, then sines: one product with a matrix, which every engine computes alike.
+    Cosines, then sines, in double precision. Every engine can multiply by a matrix.
     """
     steps = np.arange(len(taper))[:, None] * np.arange(size // 2 + 1)[None, :]
     angles = 2 * np.pi * (steps % size) / size
@@ -205,7 +205,7 @@ def _fourier(taper: npt.NDArray[np.float64], size: int) -> Tensor:
     return torch.from_numpy(parts * taper[:, None])
 
 
-def _cut_frames(samples: Tensor, window: int, hop: int) -> Tensor:
+def cut_frames(samples: Tensor, window: int, hop: int) -> Tensor:
     """Overlapping frames, (B, T) -> (B, L, window)."""
     count = (samples.shape[1] - window) // hop + 1
     starts = torch.arange(count, device=samples.device)[:, None] * hop
@@ -213,32 +213,32 @@ def _cut_frames(samples: Tensor, window: int, hop: int) -> Tensor:
     return samples.index_select(1, positions.flatten()).reshape(samples.shape[0], -1, window)
 
 
-def _power(frames: Tensor, fourier: Tensor) -> Tensor:
-    """Power spectrum of frames, (B, L, window) -> (B, L, frequencies), as precise as can be."""
-    precise = _precision(frames.device)
+def power_spectrum(frames: Tensor, fourier: Tensor) -> Tensor:
+    """Power spectrum of frames, (B, L, window) -> (B, L, frequencies), in `best_precision`."""
+    precise = best_precision(frames.device)
     product = frames.to(precise) @ fourier.to(device=frames.device, dtype=precise)
     cosines, sines = product.chunk(2, dim=-1)
     return cosines.square() + sines.square()
 
 
-def _precision(device: torch.device) -> torch.dtype:
-    """Double, but where there is none (Apple's GPUs)."""
+def best_precision(device: torch.device) -> torch.dtype:
+    """Double precision, or single on devices without it (Apple's GPUs)."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _kaldi_filter_banks(samples: Tensor, fourier: Tensor, filters: Tensor) -> Tensor:
-    """Log mel filter banks, (B, T) -> (B, L, bins), in double precision as transformers does."""
-    precise = _precision(samples.device)
-    frames = _cut_frames(samples.to(precise) * KALDI_SCALE, KALDI_WINDOW, KALDI_HOP)
+    """Log mel filter banks, (B, T) -> (B, L, bins), in double precision as in transformers."""
+    precise = best_precision(samples.device)
+    frames = cut_frames(samples.to(precise) * KALDI_SCALE, KALDI_WINDOW, KALDI_HOP)
     frames = frames - frames.mean(dim=2, keepdim=True)
     previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-    power = _power(frames - KALDI_PREEMPHASIS * previous, fourier)  # (B, L, frequencies)
+    power = power_spectrum(frames - KALDI_PREEMPHASIS * previous, fourier)  # (B, L, frequencies)
     mel = power @ filters.T.to(device=samples.device, dtype=precise)
     banks: Tensor = mel.clamp(min=KALDI_FLOOR).log().float()
     return banks
 
 
 def _normalize_bins(banks: Tensor) -> Tensor:
-    """Zero mean and unit variance of every bin over time, (B, L, bins)."""
+    """Filter banks (B, L, bins) with zero mean and unit variance of every bin over time."""
     variance = banks.var(dim=1, keepdim=True, correction=1)
     return (banks - banks.mean(dim=1, keepdim=True)) / (variance + BIN_VARIANCE_FLOOR).sqrt()

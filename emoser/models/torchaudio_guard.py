@@ -1,9 +1,9 @@
-"""Keeps a broken torchaudio from taking transformers down with it.
+"""Lets transformers be imported although torchaudio is broken.
 
-transformers imports torchaudio without a guard wherever the distribution is installed, and a
-torchaudio built for another torch fails to load its library. Importing this module first makes
-transformers treat such a torchaudio as absent; a torchaudio that works is left alone. The
-original fault is kept, for the training features that need torchaudio.
+transformers imports torchaudio unconditionally if the distribution is installed, and a torchaudio
+built for another torch fails to load its library. If this module is imported first, transformers
+treats such a torchaudio as absent; a working torchaudio is not affected. The original error is
+kept for the training features that need torchaudio.
 """
 
 import sys
@@ -14,12 +14,12 @@ fault: BaseException | None = None
 
 try:
     import torchaudio as _torchaudio  # noqa: F401
-# A foreign library may fail to load in any way: OSError, AttributeError, RuntimeError ...
+# A broken library can raise anything: OSError, AttributeError, RuntimeError ...
 except Exception as error:
     fault = error
     if not isinstance(error, ModuleNotFoundError):
         sys.modules["torchaudio"] = None  # type: ignore[assignment]
-        # A transformers that was imported before has remembered another answer.
+        # If transformers has been imported before, it has cached its own result.
         _asked = sys.modules.get("transformers.utils.import_utils")
         for _name in ("is_torchaudio_available", "is_speech_available"):
             _forget = getattr(getattr(_asked, _name, None), "cache_clear", None)
@@ -28,7 +28,7 @@ except Exception as error:
 
 
 def require_torchaudio(feature: str) -> None:
-    """Raise with the original fault when torchaudio cannot be used.
+    """Raise with the original error if torchaudio cannot be used.
 
     Raises:
         DependencyError: If torchaudio is absent or broken; `feature` is named in the message.

@@ -76,19 +76,12 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
 
 
 def plot_confusion(
-    matrix: npt.ArrayLike, labels: Sequence[str], *, title: str = "", theme: str = "light"
+    matrix: npt.ArrayLike, labels: Sequence[str], *, theme: str = "light"
 ) -> "Figure":
     """A confusion matrix, shaded by the share of each true label, with shares and counts.
 
-    Args:
-        matrix: Counts, (C, C); rows are the truth, columns what was predicted.
-        labels: The C names.
-        title: Text above the matrix.
-        theme: "light" or "dark".
-
-    Raises:
-        DependencyError: If matplotlib is not installed.
-        ValueError: If the shapes do not fit, or the theme is unknown.
+    Rows of `matrix`, (C, C), are the truth, columns what was predicted. Raises as
+    `Timeline.plot`, and a ValueError if the shapes do not fit.
     """
     counts = np.asarray(matrix)
     size = len(labels)
@@ -96,7 +89,7 @@ def plot_confusion(
         raise ValueError(f"a matrix of shape {counts.shape} does not fit {size} labels")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 1.4 + 0.65 * size
-    figure = _open_figure(theme, side, width=side + 0.4)
+    figure = _open_figure(theme, side, width=side + 0.4)  # finds out whether matplotlib is there
     from matplotlib.colors import LinearSegmentedColormap
 
     axes, colours = figure.add_subplot(), THEMES[theme]
@@ -112,7 +105,6 @@ def plot_confusion(
     axes.set_yticks(range(size), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title)
     _style(axes, colours)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -139,7 +131,8 @@ def _style(axes: "Axes", theme: _Theme) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(theme.faint)
     axes.tick_params(colors=theme.ink, labelsize=8)
-    axes.yaxis.label.set(color=theme.ink, fontsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=theme.ink, fontsize=9)
 
 
 def _draw_wave(axes: "Axes", part: "Timeline", theme: _Theme) -> None:

@@ -4,15 +4,15 @@ Run by `python examples/benchmarks/speed.py --parts decoding`.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import soundfile
 
 from emoser import load_audio
-from emoser.bench.machine import make_clip
+from emoser.bench.machine import make_clip, time_calls
 
 SECONDS = 10.0
 RATE = 48_000
@@ -28,10 +28,7 @@ def measure_decoding(
         load_audio(path)
         shares, decoded = [], []
         for _ in range(rounds):
-            began = time.perf_counter()
-            for _ in range(10):
-                load_audio(path)
-            decoded.append((time.perf_counter() - began) / 10)
+            decoded.append(mean(time_calls(partial(load_audio, path), seconds=0.0, repeats=10)))
             fastest = min(median(time_clip(worker, SECONDS, 2)) for worker in workers)
             shares.append(decoded[-1] / fastest)
     return [

@@ -7,7 +7,6 @@ label, and the largest difference of a score and of a logit.
 """
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,11 @@ import numpy as np
 from emoser import EmotionClassifier, load_audio
 from emoser.audio.folders import find_recordings
 from emoser.audio.limits import SAMPLING_RATE
+from emoser.bench import BASELINE, BenchOptions, plan_rows
 from emoser.bench.machine import describe_machine
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.runtimes.opening import open_runtime
-
-ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-
-
-def list_sides() -> list[tuple[str, str]]:
-    """Engines and precisions; the first one, torch in float32, is the reference."""
-    found = [name for name, package in ENGINES.items() if find_spec(package)]
-    sides = [(name, "float32") for name in found]
-    if describe_machine()["bfloat16"]:
-        sides += [(name, "bfloat16") for name in found if name != "onnx"]
-    return sides
+from emoser.text import markdown_table
 
 
 def infer(model: str, engine: str, dtype: str, clips: list[np.ndarray]) -> np.ndarray:
@@ -54,16 +44,18 @@ def main() -> None:
     paths = sorted(find_recordings(options.folder))[:: options.every]
     clips = [load_audio(path) for path in paths]
     print(f"{len(clips)} recordings, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s")
-    print("| engine | precision | same label | largest difference of a score | of a logit |")
-    print("|---|---|---|---|---|")
+    table = [["engine", "precision", "same label", "largest difference of a score", "of a logit"]]
     reference: np.ndarray | None = None
-    for engine, dtype in list_sides():
-        logits = infer(options.model, engine, dtype, clips)[:, :num_labels]
-        reference = logits if reference is None else reference
+    for side in plan_rows(BenchOptions(model=options.model), describe_machine()):
+        if side.runtime == BASELINE:
+            continue
+        logits = infer(options.model, side.runtime, side.dtype, clips)[:, :num_labels]
+        reference = logits if reference is None else reference  # torch in float32
         same = float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
         score = np.abs(softmax(logits) - softmax(reference)).max()
         logit = np.abs(logits - reference).max()
-        print(f"| {engine} | {dtype} | {same:.2%} | {score:.1e} | {logit:.1e} |")
+        table.append([side.runtime, side.dtype, f"{same:.2%}", f"{score:.1e}", f"{logit:.1e}"])
+    print(markdown_table(table))
 
 
 if __name__ == "__main__":

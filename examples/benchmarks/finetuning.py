@@ -36,6 +36,7 @@ from transformers import (
     logging,
 )
 
+from emoser.bench.machine import describe_machine
 from emoser.checkpoints.save import load_model
 from emoser.finetune import RECIPES, Utterance, train
 from emoser.finetune.data.inputs import build_inputs
@@ -202,9 +203,7 @@ def has_bfloat16() -> bool:
     """Whether matrix products in bfloat16 are faster here than in float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text(encoding="utf-8") if flags.is_file() else ""
-    return "avx512_bf16" in text or "amx_bf16" in text
+    return bool(describe_machine()["bfloat16"])
 
 
 def list_implementations(
@@ -275,11 +274,9 @@ def compare_frozen(encoder: Path, folder: Path) -> None:
     """An epoch of the SUPERB head with kept layers, and with the encoder in every step."""
     clips = write_clips(folder, FROZEN_CLIPS, SHORT)
     seconds, models = {}, {}
-    for cache, epochs in (("float32", 2), ("off", 2)):
-        config = replace(
-            RECIPES["Frozen-w2v-base"], base=str(encoder), batch_size=BATCH, cache=cache,
-            epochs=epochs,
-        )  # fmt: skip
+    frozen = replace(RECIPES["Frozen-w2v-base"], base=str(encoder), batch_size=BATCH, epochs=2)
+    for cache in ("float32", "off"):
+        config = replace(frozen, cache=cache)
         output = Path(tempfile.mkdtemp(dir=folder))
         model = build_initial_model(config, LABELS)
         result = train(

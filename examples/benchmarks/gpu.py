@@ -6,7 +6,7 @@ mixed lengths in memory, and the share of the GPU's matrix rate in the same prec
 
 import argparse
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +16,7 @@ from shapes import write_model
 
 from emoser import EmotionClassifier
 from emoser.audio.limits import SAMPLING_RATE
-from emoser.bench.machine import count_gflop, make_clip
+from emoser.bench.machine import count_gflop, make_clip, time_calls
 from emoser.checkpoints.save import load_model
 
 SIZE = 8192
@@ -25,14 +25,13 @@ SIZE = 8192
 def measure_matrix_rate(dtype: torch.dtype) -> float:
     """Median rate of twenty matrix products in GFLOP per second."""
     one = torch.randn(SIZE, SIZE, device="cuda", dtype=dtype)
-    times = []
-    for _ in range(20):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
+    torch.cuda.synchronize()
+
+    def multiply() -> None:
         one @ one
         torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * SIZE**3 / median(times) / 1e9
+
+    return 2 * SIZE**3 / median(time_calls(multiply, seconds=0.0, repeats=20)) / 1e9
 
 
 def main() -> None:
@@ -49,14 +48,11 @@ def main() -> None:
             gflop = sum(count_gflop(load_model(model), lengths) or [])
             for dtype in ("float32", "float16", "bfloat16"):
                 classifier = EmotionClassifier.from_pretrained(model, device="cuda", dtype=dtype)
-                classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
-                times = []
-                for _ in range(3):
-                    start = time.perf_counter()
-                    classifier.predict_batch(clips, sampling_rate=SAMPLING_RATE)
-                    times.append(time.perf_counter() - start)
-                share = gflop / median(times) / measure_matrix_rate(getattr(torch, dtype))
-                speed = sum(lengths) / median(times)
+                predict = partial(classifier.predict_batch, clips, sampling_rate=SAMPLING_RATE)
+                predict()
+                spent = median(time_calls(predict, seconds=0.0, repeats=3))
+                share = gflop / spent / measure_matrix_rate(getattr(torch, dtype))
+                speed = sum(lengths) / spent
                 print(f"{shape} {dtype}: {speed:.0f} times real time, {share:.0%} of the limit")
 
 

@@ -36,8 +36,8 @@ def write_recording(path: Path, minutes: int, *, silent: bool = False) -> None:
 def measure(path: Path, options: list[str]) -> tuple[float, float]:
     """Peak memory in MiB and seconds of `emoser timeline` on a file."""
     code = (
-        "import sys, resource; from emoser.cli import main; code = main(sys.argv[1:]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+        "import sys; from emoser.bench.machine import read_peak; from emoser.cli import main; "
+        "code = main(sys.argv[1:]); print(read_peak(), file=sys.stderr); sys.exit(code)"
     )
     start = time.perf_counter()
     done = subprocess.run(
@@ -47,8 +47,7 @@ def measure(path: Path, options: list[str]) -> tuple[float, float]:
         text=True,
         check=True,
     )
-    unit = 1024.0 if sys.platform != "darwin" else 1024.0 * 1024.0
-    return float(done.stderr.split()[-1]) / unit, time.perf_counter() - start
+    return float(done.stderr.split()[-1]), time.perf_counter() - start
 
 
 def main() -> int:

@@ -31,12 +31,11 @@ from folder import measure_folder
 from memory_base import measure_memory
 from shapes import count_seconds, write_clips, write_int8, write_model
 
-from emoser.bench import Worker
+from emoser.bench import BASELINE, BenchOptions, Worker, plan_rows
 from emoser.bench.machine import describe_machine
+from emoser.text import markdown_table
 
 PROGRAM = (str(Path(__file__).with_name("worker.py")),)
-PARTS = ("tiny", "single", "speechbrain", "cold", "decoding", "memory", "folder")
-ENGINES = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 SHAPES = ("base", "large")
 TINY = "emoser-tiny"
 TINY_SECONDS = 4.0
@@ -49,18 +48,13 @@ def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
     ONNX Runtime needs an exported graph: `emoser-tiny` has one, and `prepare` writes one for base.
     """
     graph = TINY if model == TINY else f"{model}-onnx"
-    found = [name for name, package in ENGINES.items() if find_spec(package)]
-    if graph != TINY and not Path(graph).is_dir():
-        found = [name for name in found if name != "onnx"]
-    sides = [
-        {"runtime": name, "dtype": "float32", "model": graph if name == "onnx" else str(model)}
-        for name in found
-    ]
-    if describe_machine()["bfloat16"]:
-        fast = [name for name in found if name != "onnx"]
-        sides += [{"runtime": name, "dtype": "bfloat16", "model": str(model)} for name in fast]
-    if int8 is not None:
-        sides.append({"runtime": "auto", "dtype": "auto", "model": int8})
+    options = BenchOptions(model=str(model), folders=() if int8 is None else (int8,))
+    sides = []
+    for row in plan_rows(options, describe_machine()):
+        is_onnx = row.runtime == "onnx"
+        if row.runtime != BASELINE and (not is_onnx or graph == TINY or Path(graph).is_dir()):
+            place = graph if is_onnx else row.model
+            sides.append({"runtime": row.runtime, "dtype": row.dtype, "model": place})
     return sides
 
 
@@ -169,10 +163,7 @@ def run_tiny(options: argparse.Namespace) -> list[list[str]]:
         task = {"task": "files", "folder": str(clips), "count": 120, "batch": 1}
         taken = [
             [
-                (
-                    median(time_clip(worker, TINY_SECONDS, 20)),
-                    worker.run(**task)["times"][0],
-                )
+                (median(time_clip(worker, TINY_SECONDS, 20)), worker.run(**task)["times"][0])
                 for worker in workers
             ]
             for _ in range(options.rounds)
@@ -233,6 +224,7 @@ RUNS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
     "memory": run_memory,
     "folder": run_folder,
 }
+PARTS = tuple(RUNS)
 
 
 def report(line: str) -> None:
@@ -272,8 +264,7 @@ def print_table(state: dict, *, markdown: bool) -> None:
     rows = [row for part in PARTS for row in state["parts"].get(part, [])]
     heads = ["what", "speed", "compared with", "target"]
     if markdown:
-        for row in [heads, ["---"] * 4, *rows]:
-            print(f"| {' | '.join(row)} |")
+        print(markdown_table([heads, *rows]))
         return
     for row in [heads, *rows]:
         print(f"{row[0]:<48} {row[1]:<34} {row[2]:<38} {row[3]}")

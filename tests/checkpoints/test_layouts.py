@@ -187,7 +187,7 @@ def test_frames_of_the_diarization_model_have_probabilities(written):
     for row, together in zip(alone, batched.logits, strict=True):
         torch.testing.assert_close(together[: len(row)], row, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole, alone[0].softmax(-1).mean(0))
-    with pytest.raises(ValueError, match="no answer for single frames"):
+    with pytest.raises(ValueError, match="no outputs for single frames"):
         load_checkpoint(written("CTC head")[0]).model.classify_frames(torch.zeros(1, 8_000))
 
 

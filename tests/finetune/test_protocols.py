@@ -1,4 +1,4 @@
-"""Splits: everyone where the protocol says, and no speaker or recording on two sides."""
+"""Protocols: which speakers and recordings are in which set, and that none leaks."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,8 +19,8 @@ from emoser.finetune.protocols import (
 LABELS = ("neutral", "happy", "angry", "sad")
 
 
-def dyads(per_speaker=8):
-    """Five sessions of two speakers, as IEMOCAP has them."""
+def make_sessions(per_speaker=8):
+    """Five sessions of two speakers, as in IEMOCAP."""
     return [
         Utterance(
             f"{speaker}-{index}.wav",
@@ -35,7 +35,7 @@ def dyads(per_speaker=8):
     ]
 
 
-def crowd(num_speakers, per_speaker=3, corpus="calls"):
+def make_corpus(num_speakers, per_speaker=3, corpus="calls"):
     return [
         Utterance(f"{corpus}{who}-{index}.wav", LABELS[index % 4], speaker=str(who), corpus=corpus)
         for who in range(num_speakers)
@@ -53,18 +53,18 @@ def test_a_random_split_of_iemocap_has_the_sizes_of_the_paper():
     assert (len(split.training), len(split.validation), len(split.test)) == (4424, 553, 554)
 
 
-def test_five_seeds_are_five_different_splits_and_say_speaker_dependent():
-    splits = build_splits(dyads(), "sd", seed=7)
+def test_five_seeds_give_five_speaker_dependent_splits():
+    splits = build_splits(make_sessions(), "sd", seed=7)
     assert [split.seed for split in splits] == [7, 8, 9, 10, 11]
     assert len({frozenset(split.test) for split in splits}) == 5
-    assert splits == build_splits(dyads(), "sd", seed=7)
+    assert splits == build_splits(make_sessions(), "sd", seed=7)
     for split in splits:
         assert split.protocol.startswith("speaker-dependent")
         assert not split.speaker_independent
 
 
-def test_ten_folds_test_one_speaker_and_validate_on_the_partner():
-    splits = build_splits(dyads(), "si")
+def test_each_of_ten_folds_tests_a_speaker_and_validates_on_the_partner():
+    splits = build_splits(make_sessions(), "si")
     assert [split.name for split in splits] == [f"speaker {n}" for n in range(1, 11)]
     for number, split in enumerate(splits, start=1):
         partner = number + 1 if number % 2 else number - 1
@@ -75,7 +75,7 @@ def test_ten_folds_test_one_speaker_and_validate_on_the_partner():
 
 
 def test_five_session_folds_validate_on_a_fifth_of_the_rest():
-    splits = build_splits(dyads(), "superb")
+    splits = build_splits(make_sessions(), "superb")
     assert len(splits) == 5
     for split in splits:
         assert len({item.session for item in split.test}) == 1
@@ -83,14 +83,14 @@ def test_five_session_folds_validate_on_a_fifth_of_the_rest():
         assert split.speaker_independent
 
 
-def test_every_speaker_is_left_out_once():
-    splits = build_splits(crowd(6), "speakers")
+def test_every_speaker_is_tested_once():
+    splits = build_splits(make_corpus(6), "speakers")
     assert [speakers(split.test) for split in splits] == [{str(n)} for n in range(6)]
 
 
 @given(st.integers(3, 12), st.integers(3, 6), st.integers(0, 5))
-def test_grouped_folds_test_everyone_once_and_never_share_a_speaker(number, folds, seed):
-    items = crowd(number) + crowd(number // 2, corpus="other")
+def test_grouped_folds_test_every_utterance_once_and_share_no_speaker(number, folds, seed):
+    items = make_corpus(number) + make_corpus(number // 2, corpus="other")
     if folds > number + number // 2:
         return
     splits = build_splits(items, "groups", num_folds=folds, seed=seed)
@@ -102,7 +102,7 @@ def test_grouped_folds_test_everyone_once_and_never_share_a_speaker(number, fold
 
 
 def test_grouped_folds_spread_every_corpus():
-    items = crowd(10) + crowd(5, corpus="other")
+    items = make_corpus(10) + make_corpus(5, corpus="other")
     for split in build_splits(items, "si", num_folds=5):
         assert {item.corpus for item in split.test} == {"calls", "other"}
 
@@ -110,12 +110,12 @@ def test_grouped_folds_spread_every_corpus():
 @pytest.mark.parametrize(
     ("setting", "items", "message"),
     [
-        ("loso", crowd(4), "allowed are sd, si"),
-        ("groups", crowd(2), "at least 3 folds"),
-        ("sessions", crowd(4), "has no session"),
+        ("loso", make_corpus(4), "allowed are sd, si"),
+        ("groups", make_corpus(2), "at least 3 folds"),
+        ("sessions", make_corpus(4), "has no session"),
         ("speakers", [Utterance("a.wav", "sad")], "has no speaker"),
-        ("speakers", crowd(2), "training is empty"),
-        ("si", [replace(item, session="1") for item in crowd(3)], "two are needed"),
+        ("speakers", make_corpus(2), "training is empty"),
+        ("si", [replace(item, session="1") for item in make_corpus(3)], "two are needed"),
     ],
     ids=["name", "folds", "sessions", "speaker", "two", "three in a session"],
 )
@@ -125,20 +125,20 @@ def test_a_corpus_that_does_not_fit_the_protocol_is_refused(setting, items, mess
 
 
 def test_a_leak_is_refused():
-    split = build_splits(dyads(), "si")[0]
-    with pytest.raises(ValueError, match="learned from: iemocap/1"):
+    split = build_splits(make_sessions(), "si")[0]
+    with pytest.raises(ValueError, match="validated on: iemocap/1"):
         check_split(replace(split, training=(*split.training, split.test[0])))
     again = replace(split.test[0], speaker="99")
-    with pytest.raises(ValueError, match=r"on two sides: 1-0\.wav"):
+    with pytest.raises(ValueError, match=r"in two sets: 1-0\.wav"):
         check_split(replace(split, validation=(again,)))
 
 
-def test_the_part_of_shared_sentences_is_known():
-    split = build_splits(dyads(), "si")[0]
+def test_the_share_of_test_sentences_in_the_training_set():
+    split = build_splits(make_sessions(), "si")[0]
     assert split.shared_sentences == 1.0
     alone = replace(split, test=(replace(split.test[0], sentence="new"), split.test[1]))
     assert alone.shared_sentences == 0.5
-    assert build_splits(crowd(6), "speakers")[0].shared_sentences is None
+    assert build_splits(make_corpus(6), "speakers")[0].shared_sentences is None
 
 
 def test_the_same_audio_under_two_names_is_found(tmp_path):
@@ -149,6 +149,7 @@ def test_the_same_audio_under_two_names_is_found(tmp_path):
     kept, dropped = drop_duplicates(items)
     assert kept == [items[0], *items[2:]]
     assert dropped == [items[1]]
+    assert drop_duplicates([items[2], items[2]]) == ([items[2]], [items[2]])
     with pytest.raises(ValueError, match="different labels or speakers"):
         drop_duplicates([items[0], replace(items[1], label="angry")])
 

@@ -121,24 +121,24 @@ def test_the_model_of_a_recipe_is_the_authors_model(tmp_path):
     assert frozen.head.projector.out_features == 256
 
 
-def test_wrappers_agree_on_one_clip_and_differ_in_a_batch(tmp_path):
+def test_paddings_agree_on_one_clip_and_differ_in_a_batch(tmp_path):
     encoder_folder(tmp_path, **STILL)
     model = build_initial_model(replace(PAPER, base=str(tmp_path)), LABELS).eval()
     clips = random_clips([16_000, 6_000])
     with torch.inference_mode():
         alone = {
-            wrapper: forward_batch(model, *pad(clips[1:]), wrapper=wrapper).logits
-            for wrapper in ("exact", "paper", "today")
+            padding: forward_batch(model, *pad(clips[1:]), padding=padding).logits
+            for padding in ("exact", "paper", "today")
         }
         together = {
-            wrapper: forward_batch(model, *pad(clips), wrapper=wrapper).logits[1:]
-            for wrapper in ("exact", "paper", "today")
+            padding: forward_batch(model, *pad(clips), padding=padding).logits[1:]
+            for padding in ("exact", "paper", "today")
         }
     for logits in alone.values():
         assert torch.allclose(logits, alone["exact"], atol=1e-5)
     assert torch.allclose(together["exact"], alone["exact"], atol=1e-5)
-    for wrapper in ("paper", "today"):
-        assert not torch.allclose(together[wrapper], alone[wrapper], atol=1e-4)
+    for padding in ("paper", "today"):
+        assert not torch.allclose(together[padding], alone[padding], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_learning_rates_are_those_of_the_authors_schedulers():
 
 @pytest.fixture(scope="module")
 def equal_clips(tmp_path_factory):
-    """96 clips of one length, so that no wrapper sees padding."""
+    """96 clips of one length, so that no treatment of padding matters."""
     folder = tmp_path_factory.mktemp("equal")
     utterances = []
     for index, clip in enumerate(random_clips([8_000] * 96)):

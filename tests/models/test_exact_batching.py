@@ -1,4 +1,4 @@
-"""The answer belongs to the recording, not to the batch."""
+"""The output for a recording does not depend on its batch."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ CONFIGS = {
 }
 
 
-def answer_alone(model, clips):
+def logits_alone(model, clips):
     with torch.inference_mode():
         return torch.cat([model(torch.from_numpy(clip)[None]).logits for clip in clips])
 
@@ -34,7 +34,7 @@ def answer_alone(model, clips):
 def test_a_batch_gives_each_recording_the_numbers_it_gets_alone(name):
     model = loud_model(CONFIGS[name]())
     clips = random_clips(MIXED_LENGTHS)
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     with torch.inference_mode():
         batched = model(*pad(clips)).logits
     assert alone.std(dim=0).max() > 0.05  # the clips do differ
@@ -44,7 +44,7 @@ def test_a_batch_gives_each_recording_the_numbers_it_gets_alone(name):
 def test_thirty_seconds_beside_four_hundred_samples():
     model = loud_model(base_config(Wav2Vec2Config, 1))
     clips = random_clips((480_000, 400))
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     with torch.inference_mode():
         batched = model(*pad(clips)).logits
     assert (batched - alone).abs().max() <= 1e-5 * max(alone.abs().max(), 1.0)

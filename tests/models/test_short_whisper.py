@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.models import LABELS, pad, random_clips
+from support.models import LABELS, pad, random_clips, small_whisper
 from transformers import AutoFeatureExtractor, WhisperConfig, WhisperFeatureExtractor, pipeline
 from transformers.models.whisper.modeling_whisper import (
     WhisperEncoder,
@@ -22,6 +22,8 @@ from emoser.checkpoints.save import build_model, load_model, save_model
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
 from emoser.models.short_whisper import FRAME_SAMPLES, ShortWhisperEncoder
+from emoser.runtimes.conversion.graph import build_graph
+from emoser.runtimes.conversion.quantization import PRODUCTS, find_kept
 from emoser.runtimes.conversion.writing import write_graph
 from emoser.runtimes.opening import open_runtime
 
@@ -34,24 +36,6 @@ KINDS = {
     "layer sum": {"layer_mix": True},
     "layer sum, raw": {"layer_mix": True, "final_norm": False, "normalization": "clip"},
 }
-
-
-def small_whisper(**changes):
-    values = {
-        "d_model": 64,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 4,
-        "encoder_ffn_dim": 128,
-        "decoder_layers": 1,
-        "decoder_attention_heads": 4,
-        "decoder_ffn_dim": 128,
-        "vocab_size": 100,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "decoder_start_token_id": 1,
-    }
-    return WhisperConfig(**{**values, **changes})
 
 
 def short_model(*, seed=0, whisper=None, **changes):
@@ -73,7 +57,7 @@ def short_model(*, seed=0, whisper=None, **changes):
     return model.requires_grad_(False)
 
 
-def answer_alone(model, clips):
+def logits_alone(model, clips):
     with torch.inference_mode():
         return torch.cat([model(torch.from_numpy(clip)[None]).logits for clip in clips])
 
@@ -127,7 +111,7 @@ def test_the_maximum_behind_the_last_frame_counts_as_in_the_feature_extractor():
 def test_a_batch_gives_each_recording_the_numbers_it_gets_alone(kind):
     model = short_model(**KINDS[kind])
     clips = random_clips(LENGTHS)
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     batch, lengths = pad(clips)
     garbage = batch.clone()
     for row, length in zip(garbage, lengths.tolist(), strict=True):
@@ -142,7 +126,7 @@ def test_a_loud_recording_does_not_raise_the_floor_of_a_quiet_one():
     model = short_model()
     clips = random_clips((16_000, 9_000))
     clips[1] *= 1e-4
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     with torch.inference_mode():
         batched = model(*pad(clips)).logits
     assert (batched - alone).abs().max() <= 1e-5 * max(alone.abs().max(), 1.0)
@@ -206,7 +190,7 @@ def test_a_saved_model_is_the_same_and_holds_the_encoder_alone(kind, tmp_path):
     assert loaded.config == model.config
     assert not [name for name in loaded.state_dict() if "decoder" in name]
     clips = random_clips((9_000, 320))
-    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
+    torch.testing.assert_close(logits_alone(loaded, clips), logits_alone(model, clips))
 
 
 def test_the_pipeline_of_transformers_gives_the_same_numbers(tmp_path):
@@ -217,7 +201,7 @@ def test_the_pipeline_of_transformers_gives_the_same_numbers(tmp_path):
     pipe = pipeline("audio-classification", str(tmp_path / "model"), dtype=torch.float32)
     [clip] = random_clips([12_345])
     scores = {row["label"]: row["score"] for row in pipe(clip, top_k=None)}
-    expected = answer_alone(model, [clip])[0].softmax(dim=0)
+    expected = logits_alone(model, [clip])[0].softmax(dim=0)
     assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -237,7 +221,7 @@ def test_the_engine_of_torch_gives_the_numbers_of_the_model(tmp_path):
     save_model(model, tmp_path / "model")
     source = CheckpointFiles("short", tmp_path / "model")
     clips = random_clips(LENGTHS)
-    expected = answer_alone(model, clips).numpy()
+    expected = logits_alone(model, clips).numpy()
     scale = np.abs(expected).max()
     for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 5e-2)):
         opened = open_runtime(source, backend="torch", device="cpu", dtype=dtype)
@@ -258,12 +242,23 @@ def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
         CheckpointFiles("short", tmp_path / "graph"), backend=backend, device="cpu"
     )
     clips = random_clips((16_000, 1, 320, 48_123, 7_777))
-    expected = answer_alone(model, clips).numpy()
+    expected = logits_alone(model, clips).numpy()
     scale = max(float(np.abs(expected).max()), 1.0)
     for clip, logits in zip(clips, expected, strict=True):
         assert np.abs(opened.runtime.infer([clip]).logits[0] - logits).max() <= 1e-4 * scale
     pair = opened.runtime.infer([clips[0], clips[0][::-1].copy()])
     assert np.abs(pair.logits[0] - expected[0]).max() <= 1e-4 * scale
+
+
+def test_int8_keeps_both_products_of_the_spectrogram(tmp_path):
+    openvino = pytest.importorskip("openvino")
+    save_graph = pytest.importorskip("emoser.runtimes.conversion.openvino").save_graph
+    save_graph(build_graph(short_model()), tmp_path / "graph.xml", "short")
+    nodes = openvino.Core().read_model(tmp_path / "graph.xml").get_ordered_ops()
+    kept = find_kept(nodes)
+    products = [node.get_friendly_name() for node in nodes if node.get_type_name() in PRODUCTS]
+    assert kept == products[:2]
+    assert "conv1" in products[2]
 
 
 def base_folder(folder, kind):
@@ -291,7 +286,7 @@ def test_a_base_gives_its_first_layers(kind, tmp_path):
     save_model(model, tmp_path / "saved")
     clips = random_clips([5_000])
     loaded = load_model(tmp_path / "saved")
-    torch.testing.assert_close(answer_alone(loaded, clips), answer_alone(model, clips))
+    torch.testing.assert_close(logits_alone(loaded, clips), logits_alone(model, clips))
 
 
 def test_tensors_of_no_known_part_are_refused(tmp_path):
@@ -327,8 +322,8 @@ def test_a_saved_short_whisper_is_a_base_too(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"padding": "none", "encoder": "hubert"}, "padding 'none' belongs to Whisper"),
-        ({"final_norm": False, "encoder": "whisper"}, "final_norm may be left out only"),
+        ({"padding": "none", "encoder": "hubert"}, "padding 'none' needs the encoder 'whisper'"),
+        ({"final_norm": False, "encoder": "whisper"}, "final_norm False needs padding"),
         ({"padding": "reflect"}, "padding is 'reflect', allowed are usual, none"),
     ],
 )
@@ -370,5 +365,5 @@ def test_three_layers_of_whisper_base_are_exact_in_batches(pretrained, tmp_path)
         batched = model(*pad(clips)).logits
     scale = float(expected.last_hidden_state.abs().max())
     assert (ours - expected.last_hidden_state).abs().max() <= 1e-5 * scale
-    alone = answer_alone(model, clips)
+    alone = logits_alone(model, clips)
     assert (batched - alone).abs().max() <= 1e-5 * max(float(alone.abs().max()), 1.0)

@@ -1,9 +1,8 @@
-"""A user's script under the strict settings of mypy and pyright."""
+"""A user's script under the strict settings of mypy and pyright, against the built wheel."""
 
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -39,26 +38,43 @@ stream = EmotionStream(classifier, sampling_rate=16000)
 assert_type(stream.push(np.zeros(160, np.float32)), list[Segment])
 """
 MISSPELT = "from emoser import EmotionClasifier\n"
-ROOT = Path(emoser.__file__).parents[1]
-IS_INSTALLED = str(ROOT) in site.getsitepackages()
+PACKAGE = Path(emoser.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
-def run_mypy(script):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder into which the wheel of the working tree is installed."""
+    wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)]
+    built = subprocess.run(build, capture_output=True, text=True)
+    if "No matching distribution found for hatch" in built.stderr:
+        pytest.skip("the build backend is neither installed nor can it be fetched")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = wheels.glob("emoser-*.whl")
+    install = [*pip, "install", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, capture_output=True, check=True)
+    assert (target / "emoser" / "py.typed").exists()
+    return target
+
+
+def run_mypy(script, installed):
     pytest.importorskip("mypy", reason="mypy is not installed")
-    paths = {} if IS_INSTALLED else {"MYPYPATH": str(ROOT)}
     options = ["--strict", "--follow-imports=silent", "--config-file="]
     command = [sys.executable, "-m", "mypy", *options, script.name]
+    paths = {"MYPYPATH": str(installed)}
     return subprocess.run(
         command, cwd=script.parent, env=os.environ | paths, capture_output=True, text=True
     )
 
 
-def run_pyright(script):
+def run_pyright(script, installed):
     own = Path(sys.executable).with_name("pyright")
     pyright = str(own) if own.exists() else shutil.which("pyright")
     if pyright is None:
         pytest.skip("pyright is not installed")
-    settings = {"typeCheckingMode": "strict", "extraPaths": [] if IS_INSTALLED else [str(ROOT)]}
+    settings = {"typeCheckingMode": "strict", "extraPaths": [str(installed)]}
     (script.parent / "pyrightconfig.json").write_text(json.dumps(settings))
     if subprocess.run([pyright, "--version"], capture_output=True).returncode:
         pytest.skip("pyright is installed but its program cannot be fetched or run")
@@ -68,19 +84,19 @@ def run_pyright(script):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [run_mypy, run_pyright], ids=["mypy", "pyright"])
-def test_a_users_script_has_the_types_it_expects(tmp_path, check):
+def test_a_users_script_has_the_types_it_expects(tmp_path, installed, check):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    run = check(script)
+    run = check(script, installed)
     assert run.returncode == 0, run.stdout
     script.write_text(MISSPELT)
-    run = check(script)
+    run = check(script, installed)
     assert run.returncode == 1
     assert "EmotionClasifier" in run.stdout
 
 
 def test_the_package_says_that_it_is_typed_and_lists_its_public_names():
-    assert (ROOT / "emoser" / "py.typed").exists()
+    assert (PACKAGE / "py.typed").exists()
     assert dir(emoser) == sorted([*emoser.__all__, "__version__"])
     assert find_spec("emoser").origin == emoser.__file__
     with pytest.raises(AttributeError, match="EmotionClasifier"):

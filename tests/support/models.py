@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import HubertConfig, PreTrainedConfig
+from transformers import HubertConfig, PreTrainedConfig, WhisperConfig
 
 from emoser.checkpoints.save import build_model
 from emoser.models.config import ModelConfig
@@ -44,6 +44,25 @@ def large_config(kind: type[PreTrainedConfig], num_layers: int = 2) -> PreTraine
         do_stable_layer_norm=True,
         conv_bias=True,
     )
+
+
+def small_whisper(**changes) -> WhisperConfig:
+    """A small Whisper; its decoder is there for the classes that have one."""
+    values = {
+        "d_model": 64,
+        "encoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 128,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 128,
+        "vocab_size": 100,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+    }
+    return WhisperConfig(**{**values, **changes})
 
 
 def loud_model(config: PreTrainedConfig, *, seed: int = 0, **changes) -> EmotionModel:

@@ -1,1 +1,1 @@
-"""From utterances to batches."""
+"""Training data: utterances, recordings, augmentation and batches."""

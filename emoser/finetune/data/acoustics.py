@@ -1,8 +1,4 @@
-"""Acoustic statistics of a clip: pitch, loudness and spectrum, as targets of a second task.
-
-Samples (T,) at 16 kHz in, one vector out. The frame features are computed here with NumPy
-alone, after textbook definitions. Knows nothing of labels or models.
-"""
+"""Acoustic statistics of clips at 16 kHz (pitch, level, spectrum): targets of an auxiliary task."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -23,9 +19,9 @@ Vector = NDArray[np.float64]
 
 
 def describe_clip(samples: NDArray[np.float32]) -> Vector:
-    """Statistics of the clip's pitch, voicing, level, spectral slopes and cepstrum.
+    """Statistics of a clip's pitch, voicing, level, spectral slopes and cepstrum, (D,).
 
-    The level is relative to the loudest frame, so that the gain does not matter.
+    The level is relative to the loudest frame, so the gain has no effect.
 
     Example:
         >>> tone = np.sin(2 * np.pi * 200 / 16000 * np.arange(16000)).astype(np.float32)
@@ -47,10 +43,10 @@ def describe_clip(samples: NDArray[np.float32]) -> Vector:
 
 
 def track_voice(samples: NDArray[np.float32]) -> Vector:
-    """Pitch, periodicity and level of every 10 ms of a clip, (L, 3); frame i begins at i * HOP.
+    """Pitch, periodicity and level of every 10 ms of a clip, (L, 3); frame i starts at i * HOP.
 
-    The pitch is in octaves above 1 Hz (where there is none: of the strongest period), the
-    periodicity between 0 and 1, the level in dB below the loudest frame.
+    Pitch is in octaves above 1 Hz (in unvoiced frames, of the strongest period), periodicity in
+    [0, 1], and level in dB relative to the loudest frame.
 
     Example:
         >>> tone = np.sin(2 * np.pi * 200 / 16000 * np.arange(16000)).astype(np.float32)
@@ -62,11 +58,11 @@ def track_voice(samples: NDArray[np.float32]) -> Vector:
 
 
 def standardize_statistics(statistics: Vector, voices: Sequence[Hashable]) -> NDArray[np.float32]:
-    """Statistics (N, D) as targets (N, 2 D): relative to all clips, and to the speaker's own.
+    """Z-scores of statistics (N, D), over all clips and over each speaker's clips, (N, 2 D).
 
     Args:
         statistics: One row per clip.
-        voices: Who speaks in each clip.
+        voices: The speaker of each clip.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, voice in enumerate(voices):
@@ -92,7 +88,7 @@ def _standardize(rows: Vector) -> Vector:
 
 
 def _spread(values: Vector) -> list[float]:
-    """Median, three ranges between percentiles, and the mean step from value to value."""
+    """Median, three percentile ranges, and the mean absolute difference of successive values."""
     if len(values) < 2:
         return [0.0] * 5
     low, lower, middle, upper, high = np.percentile(values, [5, 20, 50, 80, 95])
@@ -107,7 +103,7 @@ def _cut_frames(samples: NDArray[np.float32]) -> Vector:
 
 
 def _track_pitch(power: Vector) -> tuple[Vector, Vector]:
-    """Octaves above 1 Hz and strength of the strongest period of each frame.
+    """Octaves above 1 Hz and periodicity of each frame.
 
     The autocorrelation is divided by that of the window (Boersma 1993).
     """
@@ -128,29 +124,22 @@ def _describe_spectrum(power: Vector) -> Vector:
     ]
     ratios = 10.0 * np.log10(np.stack([bands[0] / bands[1], bands[2] / bands[3]], axis=1))
     centroid = (power @ frequencies / power.sum(axis=1) / 1000.0)[:, None]
-    cepstra = np.log(power @ _mel_bands().T + FLOOR) @ _cosines().T  # (L, NUM_CEPSTRA)
+    cepstra = np.log(power @ _mel_bands() + FLOOR) @ _cosines().T  # (L, NUM_CEPSTRA)
     features = np.concatenate([ratios, centroid, cepstra], axis=1)
     steps = np.abs(np.diff(features, axis=0, prepend=features[:1])).mean(axis=0)
     return np.concatenate([features.mean(axis=0), features.std(axis=0), steps])
 
 
 def _mel_bands() -> Vector:
-    """Triangles between 60 and 7600 Hz, evenly spaced in mel, (NUM_BANDS, FFT / 2 + 1)."""
-    mel = np.linspace(_to_mel(60.0), _to_mel(7600.0), NUM_BANDS + 2)
-    edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    frequencies = np.fft.rfftfreq(FFT, 1.0 / SAMPLING_RATE)
-    rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
-    triangles: Vector = np.maximum(np.minimum(rising, falling), 0.0)
-    return triangles
+    """Triangular mel filters from 60 to 7600 Hz, (FFT / 2 + 1, NUM_BANDS)."""
+    from transformers.audio_utils import mel_filter_bank
+
+    bank: Vector = mel_filter_bank(FFT // 2 + 1, NUM_BANDS, 60.0, 7600.0, SAMPLING_RATE)
+    return bank
 
 
 def _cosines() -> Vector:
-    """The first rows of the DCT after the constant one, (NUM_CEPSTRA, NUM_BANDS)."""
+    """Rows 1 to NUM_CEPSTRA of the DCT, (NUM_CEPSTRA, NUM_BANDS)."""
     positions = (np.arange(NUM_BANDS) + 0.5) * np.pi / NUM_BANDS
     cosines: Vector = np.cos(np.outer(np.arange(1, NUM_CEPSTRA + 1), positions)) / NUM_BANDS
     return cosines
-
-
-def _to_mel(hertz: float) -> float:
-    return 2595.0 * float(np.log10(1.0 + hertz / 700.0))

@@ -1,7 +1,6 @@
-"""Vary training clips: samples (T,) at 16 kHz in, new float32 samples out.
+"""Augmentation of training clips: float32 samples (T,) at 16 kHz.
 
-Each variation is a pure function; `augment` draws which ones from an explicit generator.
-Knows nothing of models, labels or files.
+Each variation is a pure function; `augment` draws from an explicit generator which to apply.
 """
 
 from functools import lru_cache
@@ -17,11 +16,11 @@ from emoser.models import torchaudio_guard
 SAMPLING_RATE = 16_000
 MU_LAW_LEVELS = 256  # ITU-T G.711
 TELEPHONE_BAND = (300.0, 3400.0)  # Hz, ITU-T G.712
-REFERENCE_HERTZ = 1000.0  # where a tilt changes nothing
-LOWEST_HERTZ = 50.0  # tilts and colours are flat below
+REFERENCE_HERTZ = 1000.0  # where a tilt has 0 dB
+LOWEST_HERTZ = 50.0  # below it, tilts and noise colours are flat
 SILENCE = 1e-8
-LEVEL_SAMPLES = 320  # 20 ms, of which the peak is taken
-QUIET = 0.08  # of the peak of the clip, -22 dB: what lies before and behind it is no voice
+LEVEL_SAMPLES = 320  # 20 ms: frames whose peak is measured
+QUIET = 0.08  # of the peak of the clip, -22 dB; quieter ends are trimmed
 
 Samples = NDArray[np.float32]
 
@@ -29,7 +28,7 @@ Samples = NDArray[np.float32]
 def drop_quiet_ends(
     samples: Samples, augmentation: Augmentation, generator: np.random.Generator
 ) -> Samples:
-    """The clip, at random without its quiet ends; applied before the clip is cropped."""
+    """Trim the quiet ends of a clip at random; applied before the clip is cropped."""
     if generator.random() >= augmentation.trim_probability:
         return samples
     before, behind = generator.uniform(0.0, augmentation.trim_seconds, size=2)
@@ -39,7 +38,7 @@ def drop_quiet_ends(
 def augment(
     samples: Samples, augmentation: Augmentation, generator: np.random.Generator
 ) -> Samples:
-    """A random variation of a clip, all but `shorten`; its length changes with its speed.
+    """A random variation of a clip; a change of speed changes its length.
 
     Example:
         >>> tone = np.sin(np.arange(16000, dtype=np.float32) / 10)
@@ -64,12 +63,12 @@ def augment(
 
 
 def trim_ends(samples: Samples, *, before: float = 0.0, behind: float = 0.0) -> Samples:
-    """The clip from where its voice begins to where it ends, by its level.
+    """Trim the quiet ends of a clip.
 
     Args:
         samples: The clip, (T,).
-        before: Seconds that stay before it, where there are so many.
-        behind: Seconds that stay behind it.
+        before: Most seconds to keep before the first loud frame.
+        behind: Most seconds to keep after the last loud frame.
 
     Example:
         >>> clip = np.zeros(16_000, np.float32)
@@ -90,7 +89,7 @@ def trim_ends(samples: Samples, *, before: float = 0.0, behind: float = 0.0) -> 
 
 
 def apply_gain(samples: Samples, decibels: float) -> Samples:
-    """The clip at another level.
+    """Change the level of a clip.
 
     Example:
         >>> apply_gain(np.ones(2, np.float32), 20.0)
@@ -100,7 +99,7 @@ def apply_gain(samples: Samples, decibels: float) -> Samples:
 
 
 def change_speed(samples: Samples, factor: float) -> Samples:
-    """The clip `factor` times as fast, its pitch changed with it.
+    """Play a clip `factor` times as fast, which changes its pitch too.
 
     Raises:
         ValueError: If the factor is not above 0.
@@ -110,40 +109,40 @@ def change_speed(samples: Samples, factor: float) -> Samples:
         6400
     """
     if not factor > 0.0:
-        raise ValueError(f"factor is {factor}, a speed must be above 0")
+        raise ValueError(f"factor is {factor}, must be above 0")
     changed = soxr.resample(samples, factor * SAMPLING_RATE, SAMPLING_RATE, quality="MQ")
     return np.asarray(changed, dtype=np.float32)
 
 
 def add_noise(samples: Samples, decibels: float, generator: np.random.Generator) -> Samples:
-    """The clip with stationary noise whose power is `decibels` below that of the clip.
+    """Add stationary noise at a signal-to-noise ratio of `decibels`.
 
-    The colour is drawn too, from white (flat) to brown (6 dB less per octave).
+    Its colour is random, from white (flat) to brown (-6 dB per octave).
     """
     octaves = _octaves(_fast_length(len(samples)))
     drawn = generator.standard_normal(2 * len(octaves), dtype=np.float32).view(np.complex64)
-    noise = _sound(drawn * np.exp2(octaves * np.float32(-generator.random())), len(samples))
+    noise = _invert(drawn * np.exp2(octaves * np.float32(-generator.random())), len(samples))
     level = _root_mean_square(samples) * 10.0 ** (-decibels / 20.0)
     return samples + noise * np.float32(level / max(_root_mean_square(noise), SILENCE))
 
 
 def tilt_spectrum(samples: Samples, decibels_per_octave: float) -> Samples:
-    """The clip with a straight line added to its spectrum in decibels over octaves."""
+    """Tilt the spectrum of a clip around 1 kHz."""
     octaves = _octaves(_fast_length(len(samples)))
     return _filter(samples, np.exp2(octaves * np.float32(decibels_per_octave / 6.0206)))
 
 
 def limit_band(samples: Samples, low: float, high: float) -> Samples:
-    """The clip without what lies below `low` or above `high` Hz."""
+    """Remove frequencies below `low` and above `high` Hz."""
     frequencies = np.fft.rfftfreq(_fast_length(len(samples)), 1.0 / SAMPLING_RATE)
     return _filter(samples, ((frequencies >= low) & (frequencies <= high)).astype(np.float32))
 
 
 def simulate_telephone(samples: Samples) -> Samples:
-    """The clip as a telephone line carries it: its band, and the 256 levels of mu-law.
+    """Limit a clip to the telephone band and quantise it to the 256 levels of mu-law.
 
     Raises:
-        DependencyError: If torchaudio, whose mu-law this is, does not load.
+        DependencyError: If torchaudio cannot be imported.
     """
     torchaudio_guard.require_torchaudio("the telephone augmentation")
     import torch
@@ -155,12 +154,12 @@ def simulate_telephone(samples: Samples) -> Samples:
 
 
 def add_reverb(samples: Samples, seconds: float, generator: np.random.Generator) -> Samples:
-    """The clip in a synthetic room: the direct sound and decaying noise of equal power.
+    """Convolve a clip with a synthetic room: an impulse and decaying noise of equal power.
 
     Args:
         samples: The clip, (T,).
-        seconds: Time in which the room's answer falls by 60 dB.
-        generator: Makes the room.
+        seconds: Reverberation time (decay by 60 dB).
+        generator: Source of the noise.
     """
     size = max(int(seconds * SAMPLING_RATE), 1)
     decay = np.exp2(np.linspace(0.0, -3.0 * np.log2(10.0), size, dtype=np.float32))
@@ -168,7 +167,7 @@ def add_reverb(samples: Samples, seconds: float, generator: np.random.Generator)
     room /= max(float(np.sqrt(np.square(room).sum())), SILENCE)
     room[0] += 1.0
     length = _fast_length(len(samples) + size - 1)
-    return _sound(np.fft.rfft(samples, length) * np.fft.rfft(room, length), len(samples))
+    return _invert(np.fft.rfft(samples, length) * np.fft.rfft(room, length), len(samples))
 
 
 def _root_mean_square(samples: Samples) -> float:
@@ -177,7 +176,7 @@ def _root_mean_square(samples: Samples) -> float:
 
 @lru_cache(maxsize=64)
 def _octaves(length: int) -> Samples:
-    """Where the frequencies of a spectrum lie, in octaves above 1 kHz."""
+    """Frequencies of a spectrum, in octaves above 1 kHz."""
     frequencies = np.fft.rfftfreq(length, 1.0 / SAMPLING_RATE)
     ratios = np.maximum(frequencies, LOWEST_HERTZ) / REFERENCE_HERTZ
     octaves: Samples = np.log2(ratios).astype(np.float32)
@@ -187,16 +186,16 @@ def _octaves(length: int) -> Samples:
 
 def _filter(samples: Samples, gains: Samples) -> Samples:
     spectrum = np.fft.rfft(samples, _fast_length(len(samples)))
-    return _sound(spectrum * gains, len(samples))
+    return _invert(spectrum * gains, len(samples))
 
 
-def _sound(spectrum: NDArray[Any], size: int) -> Samples:
-    """The first samples of what has a spectrum, whose length `_fast_length` made even."""
+def _invert(spectrum: NDArray[Any], size: int) -> Samples:
+    """The first `size` samples of the inverse FFT of even length."""
     samples: Samples = np.fft.irfft(spectrum)[:size].astype(np.float32, copy=False)
     return samples
 
 
 def _fast_length(length: int) -> int:
-    """The next multiple of a power of two near the length, even, for which the FFT is fast."""
+    """An even length of at least `length`, for which the FFT is fast."""
     step = 2 << max(length.bit_length() - 5, 0)
     return max(-(-length // step) * step, 2)

@@ -1,7 +1,6 @@
-"""Which clips make which batch, and how clips become one padded tensor.
+"""Batches: which clips are drawn together, and how they are padded to one tensor.
 
-Deterministic: the same utterances, configuration and epoch give the same batches. Works on
-utterances and arrays; knows nothing of models or losses.
+The same utterances, configuration and epoch give the same batches.
 """
 
 from collections import defaultdict
@@ -15,8 +14,8 @@ from torch import Tensor
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 
-SORTING_POOL = 50  # batches that are sorted by length together
-BATCH_SAMPLES = 30 * 16_000  # at once where nothing is learned, padding included
+SORTING_POOL = 50  # batches whose clips are sorted by length together
+BATCH_SAMPLES = 30 * 16_000  # of a batch for inference, padding included
 
 
 def plan_epoch(
@@ -26,16 +25,16 @@ def plan_epoch(
     *,
     epoch: int,
 ) -> list[list[int]]:
-    """Batches of one epoch, as indices into the utterances.
+    """The batches of an epoch, as indices into the utterances.
 
     Args:
         utterances: The training set.
-        durations: Length of each, in seconds or samples; used by "sorted" alone.
-        config: How to sample, and the seed.
-        epoch: Number of the epoch; another one gives another order.
+        durations: Length of each, in any unit; used only if `sampling` is "sorted".
+        config: The settings, including the seed.
+        epoch: Number of the epoch; each has its own order.
 
     Raises:
-        ValueError: If `corpus_weights` names a corpus that the utterances do not have.
+        ValueError: If `corpus_weights` names a corpus that is not in the training set.
 
     Example:
         >>> calls = [Utterance(f"{i}.wav", "sad") for i in range(5)]
@@ -58,7 +57,7 @@ def plan_epoch(
 def crop(
     samples: NDArray[np.float32], size: int, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A piece of at most `size` samples from a random position.
+    """At most `size` samples of a clip, from a random position.
 
     Example:
         >>> crop(np.arange(9, dtype=np.float32), 3, np.random.default_rng(1))
@@ -86,7 +85,7 @@ def collate(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
 
 
 def length_batches(num_samples: Sequence[int]) -> list[list[int]]:
-    """All clips in batches of like length, for a model that does not learn.
+    """Batches of clips of similar length, for inference.
 
     Example:
         >>> length_batches([100, 480_000, 200])
@@ -109,10 +108,10 @@ def _draw_balanced(
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, utterance in enumerate(utterances):
         groups[utterance.corpus or ""][utterance.label].append(index)
-    strange = sorted(set(config.data.corpus_weights) - set(groups))
-    if strange:
+    unknown = sorted(set(config.data.corpus_weights) - set(groups))
+    if unknown:
         raise ValueError(
-            f"corpus_weights names {', '.join(strange)}, the training set has "
+            f"corpus_weights names {', '.join(unknown)}, the training set has "
             f"{', '.join(sorted(groups))}"
         )
     chances = np.zeros(len(utterances))
@@ -126,7 +125,7 @@ def _draw_balanced(
 def _draw_systematically(
     chances: NDArray[np.float64], num_draws: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draws with nearly no spread: an index of chance p comes floor or ceil of p x draws times."""
+    """Systematic sampling: an index of probability p is drawn floor or ceil of p x draws times."""
     order = generator.permutation(len(chances))
     edges = np.cumsum(chances[order])
     positions = (generator.random() + np.arange(num_draws)) / num_draws

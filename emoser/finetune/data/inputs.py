@@ -1,18 +1,17 @@
-"""What the model takes in training: waveforms, or the stored outputs of its frozen parts.
+"""Inputs of a training run: waveforms, or cached outputs of the frozen parts of the model.
 
-There are three forms of the same clips. Waveforms pass through the whole model. The features of
-frozen convolutions are computed once and kept on disk, memory-mapped. For an encoder that is
-frozen as a whole, the pooled layers are kept in memory: mean pooling commutes with linear maps,
-so a head needs no more. Clips longer than the model's `max_seconds` are cut into the windows
-that `predict` cuts.
+Waveforms pass through the whole model. The features of frozen convolutions are computed once and
+memory-mapped from disk. If the whole encoder is frozen, its pooled layers are kept in memory,
+which suffices because mean pooling commutes with linear maps. Clips longer than the model's
+`max_seconds` are cut into the same windows as in `predict`.
 """
 
 import hashlib
 import json
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Batch(NamedTuple):
-    """Clips in one of the three forms.
+    """Clips in one of three forms.
 
     Attributes:
         form: "waveforms", "features" or "pooled".
@@ -48,58 +47,56 @@ class Batch(NamedTuple):
     lengths: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
+        """Move the batch to a device."""
         return Batch(self.form, self.values.to(device), self.lengths.to(device))
 
     def select(self, start: int, end: int) -> "Batch":
-        """Clips `start` to `end`, without padding that they do not need."""
+        """Clips `start` to `end`; waveforms lose the padding they no longer need."""
         values, lengths = self.values[start:end], self.lengths[start:end]
         if self.form == "waveforms":
             values = values[:, : max(int(lengths.max()), 1)]
         return Batch(self.form, values, lengths)
 
 
-class Inputs(Protocol):
-    """Clips of one side of a run.
+class Inputs(ABC):
+    """The training or validation set in one of the forms.
+
+    Args:
+        recordings: The clips.
+        window: Longest window in samples; None for whole clips.
 
     Attributes:
         num_samples: Length of every clip.
-        windows: The clips as they are scored.
+        windows: The windows of the clips.
     """
 
-    num_samples: list[int]
-    windows: Windows
+    def __init__(self, recordings: Recordings, window: int | None = None) -> None:
+        self.num_samples = recordings.num_samples
+        self.windows = Windows(recordings, window)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: one window of each, augmented if a generator is given."""
+        """One window of each clip for training; the first without a generator."""
+        return self.load_windows(self.windows.draw(indices, generator))
 
+    @abstractmethod
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows for scoring, never augmented."""
 
 
-class Waveforms:
-    """Clips as samples, cropped and augmented."""
+class Waveforms(Inputs):
+    """Clips as samples, which `config` crops and augments."""
 
     def __init__(
         self, recordings: Recordings, config: FinetuneConfig, *, window: int | None = None
     ) -> None:
-        """Keep the clips.
-
-        Args:
-            recordings: The clips.
-            config: How they are cropped and augmented.
-            window: Longest piece in samples; None for whole clips.
-        """
-        self.recordings = recordings
-        self.config = config
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
+        super().__init__(recordings, window)
+        self.recordings, self.config = recordings, config
         self._longest = limit_clips(self.windows, config)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """Clips for training, cropped and augmented if a generator is given."""
         if generator is None:
-            return self.load_windows(self.windows.draw(indices, None))
+            return super().load(indices)
         clips = [
             vary_clip(self.recordings[index], self.config, generator, longest=self._longest)
             for index in indices
@@ -107,12 +104,20 @@ class Waveforms:
         return Batch("waveforms", *collate(clips))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
-        """Windows for scoring."""
+        """Windows as padded samples."""
         return Batch("waveforms", *collate([self.windows[index] for index in indices]))
 
 
-class StoredFeatures:
-    """Features of frozen convolutions in a memory-mapped file."""
+class StoredFeatures(Inputs):
+    """Features of frozen convolutions in a memory-mapped file, computed unless it is up to date.
+
+    Args:
+        encoder: In eval mode; its convolutions are frozen.
+        recordings: The clips.
+        file: The file; a `.json` beside it identifies its content.
+        precision: "float32", "bfloat16" or "float16".
+        window: Longest window in samples; None for whole clips.
+    """
 
     def __init__(
         self,
@@ -123,18 +128,8 @@ class StoredFeatures:
         precision: str,
         window: int | None = None,
     ) -> None:
-        """Compute the features, unless the file already holds them.
-
-        Args:
-            encoder: Its convolutions are not trained; in eval mode.
-            recordings: The clips.
-            file: Where the features are kept; `.json` beside it names its content.
-            precision: "float32", "bfloat16" or "float16".
-            window: Longest piece in samples; None for whole clips.
-        """
+        super().__init__(recordings, window)
         minimum = encoder.min_samples
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
         self._lengths = torch.tensor([max(size, minimum) for size in self.windows.num_samples])
         self._num_frames = encoder.count_frames(self._lengths).tolist()
         self._width = int(encoder.config.conv_dim[-1])
@@ -143,15 +138,11 @@ class StoredFeatures:
         key = _feature_key(encoder, self.windows, precision)
         index = file.with_suffix(".json")
         size = int(self._offsets[-1])
-        whole = file.is_file() and file.stat().st_size == size * dtype.itemsize
-        if not whole or not _holds(index, key):
+        complete = file.is_file() and file.stat().st_size == size * dtype.itemsize
+        if not complete or not _has_key(index, key):
             _write_features(encoder, self.windows, file, dtype)
             index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
-
-    def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: the features of one window of each."""
-        return self.load_windows(self.windows.draw(indices, generator))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows as padded features, in float32."""
@@ -159,15 +150,19 @@ class StoredFeatures:
         values = torch.zeros(len(indices), self._width, longest)
         for row, index in zip(values, indices, strict=True):
             start, count = int(self._offsets[index]), self._num_frames[index]
-            piece = self._values[start : start + count * self._width]
-            row[:, :count] = piece.view(self._width, count)
+            stored = self._values[start : start + count * self._width]
+            row[:, :count] = stored.view(self._width, count)
         return Batch("features", values, self._lengths[torch.as_tensor(indices)])
 
 
-class PooledLayers:
-    """The pooled output of a frozen encoder: (S, D) per window, one row per layer in use.
+class PooledLayers(Inputs):
+    """Pooled outputs of a frozen encoder, (S, D) per window: one row per layer in use.
 
-    With varied copies, one is drawn for each clip of a training batch.
+    Args:
+        model: In eval mode, on the device to compute on.
+        recordings: The clips.
+        window: Longest window in samples; None for whole clips.
+        config: Number and variations of the copies that are drawn in training; None for none.
     """
 
     def __init__(
@@ -178,16 +173,7 @@ class PooledLayers:
         window: int | None = None,
         config: FinetuneConfig | None = None,
     ) -> None:
-        """Encode all clips.
-
-        Args:
-            model: Its encoder is in eval mode and on the device to compute on.
-            recordings: The clips.
-            window: Longest piece in samples; None for whole clips.
-            config: Number and variations of the copies; None for no copies.
-        """
-        self.num_samples = recordings.num_samples
-        self.windows = Windows(recordings, window)
+        super().__init__(recordings, window)
         copies = 0 if config is None else config.data.frozen_copies
         given = config or FinetuneConfig()
         self._values = torch.stack(
@@ -195,7 +181,7 @@ class PooledLayers:
         )
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
-        """Clips for training: the pooled layers of one window of each, or of a copy of it."""
+        """One window of each clip for training, or one of its varied copies."""
         rows = torch.as_tensor(self.windows.draw(indices, generator))
         copies = torch.zeros_like(rows)
         if generator is not None and len(self._values) > 1:
@@ -210,12 +196,12 @@ class PooledLayers:
 def pool_windows(
     model: EmotionModel, windows: Windows, config: FinetuneConfig, *, copy: int = 0
 ) -> Tensor:
-    """The pooled output of a frozen encoder for every window, (N, S, D).
+    """Pooled outputs of a frozen encoder for every window, (N, S, D).
 
     Args:
-        model: Its encoder is in eval mode and on the device to compute on.
+        model: In eval mode, on the device to compute on.
         windows: The N windows.
-        config: How copies are varied. Seed, copy and window determine each variation.
+        config: How copies are varied; seed, copy and window determine each variation.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
     longest = limit_clips(windows, config)
@@ -229,10 +215,9 @@ def pool_windows(
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
     title = f"encoding copy {copy}" if copy else "encoding"
+    batches = length_batches(windows.num_samples)
     with torch.inference_mode():
-        for batch in tqdm(
-            length_batches(windows.num_samples), title, disable=_quiet(), leave=False
-        ):
+        for batch in tqdm(batches, title, disable=None, leave=False):
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
@@ -253,7 +238,7 @@ def vary_clip(
     *,
     longest: int,
 ) -> NDArray[np.float32]:
-    """A crop of at most `longest` samples, augmented; cropped before, for speed, and after."""
+    """An augmented crop of at most `longest` samples; cropped before too, which is faster."""
     augmentation = config.data.augmentation
     if not config.varies:
         return crop(clip, longest, generator)
@@ -271,14 +256,14 @@ def build_inputs(
     *,
     varied: bool = True,
 ) -> Inputs:
-    """The clips in the form that saves the most work without changing a result.
+    """The clips in the form that saves the most computation without changing the results.
 
     Args:
-        model: Frozen as the configuration says, in eval mode.
+        model: In eval mode, frozen as configured.
         recordings: The clips.
-        config: How clips are augmented, what is frozen, and whether outputs may be stored.
-        file: Where features of convolutions are kept.
-        varied: Whether training clips are drawn, whose frozen features may have varied copies.
+        config: The settings.
+        file: File for the features of frozen convolutions.
+        varied: Whether these are training clips, whose pooled layers may have varied copies.
     """
     form = choose_form(model, config)
     window = round(model.config.max_seconds * model.config.sampling_rate)
@@ -293,12 +278,12 @@ def build_inputs(
 
 
 def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
-    """The form of the clips: "pooled", "features" or "waveforms"."""
+    """The form that `build_inputs` takes: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    kept = config.data.cache != "off" and config.model.padding == "exact"
+    cached = config.data.cache != "off" and config.model.padding == "exact"
     copied = config.model.mode == "frozen" and config.data.frozen_copies > 0
-    if not kept or not frozen or config.model.mode == "entire" or (config.varies and not copied):
+    if not cached or not frozen or config.model.mode == "entire" or (config.varies and not copied):
         return "waveforms"
     mean = model.config.pooling == "mean"
     single = model.config.pooling == "statistics" and not model.config.layer_mix
@@ -310,27 +295,24 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
 
 
 def run_model(
-    model: EmotionModel, batch: Batch, *, wrapper: str = "exact", padded: bool = True
+    model: EmotionModel, batch: Batch, *, padding: str = "exact", padded: bool = True
 ) -> EmotionOutput:
     """Logits and embeddings of a batch in any form.
 
     Args:
-        model: In the state that the form was made for.
-        batch: Some clips or windows.
-        wrapper: How padding is treated, see `forward_batch`.
-        padded: False for a batch without padding, which then needs no mask.
+        model: Frozen as it was when the batch's form was chosen.
+        batch: Clips or windows.
+        padding: Treatment of padded waveforms, see `forward_batch`.
+        padded: Whether the batch has padding; without it, no mask is computed.
     """
-    if not padded and batch.form == "waveforms":
-        alone: EmotionOutput = model(batch.values, None)
-        return alone
     if batch.form == "waveforms":
-        return forward_batch(model, batch.values, batch.lengths, wrapper=wrapper)
+        if padded:
+            return forward_batch(model, batch.values, batch.lengths, padding=padding)
+        output: EmotionOutput = model(batch.values)
+        return output
     if batch.form == "features":
-        encoded = model.encoder.contextualize(
-            batch.values,
-            batch.lengths if padded else None,
-            all_layers=model.layer_weights is not None,
-        )
+        lengths, mixed = batch.lengths if padded else None, model.layer_weights is not None
+        encoded = model.encoder.contextualize(batch.values, lengths, all_layers=mixed)
         return model.classify(encoded)
     if model.layer_weights is None:
         embedding = batch.values[:, 0]
@@ -345,11 +327,8 @@ def _as_pooled(values: Tensor) -> Batch:
 
 
 def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tensor:
-    minimum, device = model.encoder.min_samples, next(model.parameters()).device
-    if samples.shape[1] < minimum:
-        samples = functional.pad(samples, (0, minimum - samples.shape[1]))
-    samples, lengths = samples.to(device), lengths.clamp(min=minimum).to(device)
-    encoded = model.encoder(samples, lengths, all_layers=model.config.layer_mix)
+    device = next(model.parameters()).device
+    encoded = model.encode(samples.to(device), lengths.to(device))
     if not model.config.layer_mix:
         return model.classify(encoded).embedding[:, None]
     pooled = [mean_pool(state, encoded.num_frames) for state in encoded.hidden_states]
@@ -361,7 +340,7 @@ def _write_features(
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    numbers = tqdm(range(len(windows)), "convolutions", disable=_quiet(), leave=False)
+    numbers = tqdm(range(len(windows)), "convolutions", disable=None, leave=False)
     with temporary.open("wb") as opened, torch.inference_mode():
         for index in numbers:
             samples = torch.from_numpy(windows[index])[None]
@@ -381,12 +360,8 @@ def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> st
     return digest.hexdigest()
 
 
-def _holds(index: Path, key: str) -> bool:
+def _has_key(index: Path, key: str) -> bool:
     try:
         return bool(json.loads(index.read_text(encoding="utf-8"))["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _quiet() -> bool:
-    return not sys.stderr.isatty()

@@ -1,8 +1,8 @@
-"""How a padded batch passes the model: exactly, or as the authors' code did it then and does now.
+"""Treatment of padding: exact, or that of the authors' code in 2021 or today.
 
-With one clip in the batch all three are the same function. In a batch, the authors' code of
-October 2021 normalised over all clips together and masked nothing; since January 2023 it
-normalises each clip with its padding and masks. Works on tensors; knows nothing of training.
+All three are equal for a single clip. In a batch, the authors' code of October 2021 normalised
+over all clips together without a mask; since January 2023 it normalises each clip including its
+padding, with a mask.
 """
 
 import torch
@@ -14,20 +14,20 @@ from emoser.models.pooling import frame_mask, mean_pool
 
 
 def forward_batch(
-    model: EmotionModel, samples: Tensor, lengths: Tensor, *, wrapper: str
+    model: EmotionModel, samples: Tensor, lengths: Tensor, *, padding: str
 ) -> EmotionOutput:
     """Logits and embeddings of a padded batch.
 
     Args:
-        model: With a linear head on the mean of the last layer, unless the wrapper is "exact".
+        model: Needs a linear head on the mean of the last layer, unless `padding` is "exact".
         samples: Waveforms padded with zeros, (B, T).
         lengths: Valid samples of each, (B,).
-        wrapper: "exact", "paper" or "today".
+        padding: "exact", "paper" (2021) or "today".
     """
-    if wrapper == "exact":
+    if padding == "exact":
         output: EmotionOutput = model(samples, lengths)
         return output
-    together = wrapper == "paper"
+    together = padding == "paper"
     encoder = model.encoder
     if encoder.normalization != "none":
         shape = samples.shape if together else samples.shape[1:]

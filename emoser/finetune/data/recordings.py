@@ -1,7 +1,7 @@
-"""The audio of utterances: float32 samples at 16 kHz, the very ones that `predict` is given.
+"""The audio of utterances: float32 samples at 16 kHz, equal to those in `predict`.
 
-`Recordings` keeps decoded clips in memory for training; `read_clips` passes them on one by one.
-Either way all pieces of a file come from one pass over it.
+`Recordings` keeps decoded clips in memory for training; `read_clips` yields them one by one.
+Both read a file once for all of its pieces.
 """
 
 import hashlib
@@ -28,17 +28,20 @@ Key: TypeAlias = tuple[str, float | None, float | None]
 
 
 class Clip:
-    """A decoded utterance, as 16-bit integers where these hold exactly its samples."""
+    """A decoded utterance, stored as 16-bit integers if these represent it exactly."""
 
     def __init__(self, samples: Samples) -> None:
         integers = np.rint(np.clip(samples, -1.0, 1.0 - 1.0 / SCALE) * SCALE).astype(np.int16)
-        same = np.array_equal(_to_float(integers), samples)
-        self.stored: NDArray[np.int16] | Samples = integers if same else samples
+        self.stored: NDArray[np.int16] | Samples = integers
+        if not np.array_equal(self.samples, samples):
+            self.stored = samples
 
     @property
     def samples(self) -> Samples:
         """The samples, (T,), float32."""
-        return _to_float(self.stored)
+        if self.stored.dtype == np.int16:
+            return self.stored.astype(np.float32) / np.float32(SCALE)
+        return self.stored.astype(np.float32, copy=False)
 
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
@@ -49,27 +52,25 @@ class Clip:
 class Recordings:
     """Decoded utterances: `recordings[i]` holds the samples of utterance i.
 
-    Equal pieces of equal files are decoded and kept once, also by what `select` returns.
+    The same piece of the same file is decoded and kept once, also across `select`.
+
+    Args:
+        utterances: The utterances to decode.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        AudioError: If a file cannot be decoded, or has no samples in a piece.
     """
 
     def __init__(self, utterances: Sequence[Utterance] = (), *, progress: bool = False) -> None:
-        """Decode the utterances.
-
-        Args:
-            utterances: What to decode.
-            progress: Show a progress bar.
-
-        Raises:
-            AudioError: If a file cannot be decoded or a piece lies outside of it.
-        """
         self._held: dict[Key, Clip] = {}
         self._clips = self._decode(utterances, progress)
 
     def select(self, utterances: Sequence[Utterance], *, progress: bool = False) -> "Recordings":
-        """The recordings of these utterances; only those that are not held yet are decoded.
+        """The recordings of other utterances; those already decoded are reused.
 
         Raises:
-            AudioError: If a file cannot be decoded or a piece lies outside of it.
+            AudioError: If a file cannot be decoded, or has no samples in a piece.
         """
         selected = Recordings()
         selected._held = self._held
@@ -99,7 +100,7 @@ class Recordings:
         return digest.hexdigest()
 
     def is_exact(self, window: int) -> bool:
-        """Whether all clips are 16-bit integers and no longer than a window."""
+        """Whether all clips are stored as 16-bit integers and fit into a window."""
         return all(
             clip.stored.dtype == np.int16 and len(clip.stored) <= window for clip in self._clips
         )
@@ -120,25 +121,24 @@ class Recordings:
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(decode, absent.values())
-            bar = tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False)
-            for clips in bar:
+            for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
                 self._held.update(clips)
         return [self._held[_key(item)] for item in utterances]
 
 
 class Windows:
-    """Recordings cut as `predict` cuts them: clips longer than a window give several pieces.
+    """Recordings cut into the same windows as in `predict`.
 
-    `windows[i]` holds the samples of piece i; the pieces of a clip follow one another.
+    `windows[i]` holds the samples of window i; the windows of a clip are consecutive.
 
     Args:
         recordings: The clips.
-        window: Longest piece in samples; None for whole clips.
+        window: Longest window in samples; None for whole clips.
 
     Attributes:
-        window: Longest piece in samples; None for whole clips.
-        pieces: Numbers of the pieces of each clip.
-        weights: The share of its clip that each piece stands for, (M,).
+        window: Longest window in samples; None for whole clips.
+        pieces: Indices of the windows of each clip.
+        weights: The share of its clip that each window stands for, (M,).
     """
 
     def __init__(self, recordings: Recordings, window: int | None) -> None:
@@ -163,22 +163,21 @@ class Windows:
         return self._recordings[clip][piece]
 
     def draw(self, clips: Sequence[int], generator: np.random.Generator | None) -> list[int]:
-        """One piece of each clip, at random where it has several; the first without generator."""
+        """The index of a random window of each clip; of the first one without a generator."""
         drawn = []
-        for clip in clips:
-            pieces = self.pieces[clip]
+        for pieces in (self.pieces[clip] for clip in clips):
             place = 0 if generator is None or len(pieces) == 1 else generator.integers(len(pieces))
             drawn.append(pieces[int(place)])
         return drawn
 
     @property
     def num_samples(self) -> list[int]:
-        """Length of every piece."""
+        """Length of every window."""
         return [piece.stop - piece.start for _, piece in self._places]
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all samples and of how they are cut."""
+        """A hash of all samples and window positions."""
         whole = self._recordings.fingerprint
         if len(self) == len(self._recordings):
             return whole
@@ -186,25 +185,22 @@ class Windows:
 
 
 def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Samples]]:
-    """Place and audio of every utterance, each file's in one pass: a path, or a piece's samples.
+    """Index and audio of every utterance, file by file; each file is read once.
 
-    The samples of a piece are float32 at 16 kHz. Files come in the order of the utterances.
+    The audio is the path of a whole file, or the samples of a piece, float32 at 16 kHz.
 
     Raises:
-        AudioError: If a file cannot be decoded or a piece lies outside of it.
+        AudioError: If a file cannot be decoded, or has no samples in a piece.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, item in enumerate(utterances):
         places[item.path].append(place)
     for path, members in places.items():
-        yield from ((place, path) for place in members if _is_whole(utterances[place]))
-        cut = [place for place in members if not _is_whole(utterances[place])]
+        whole = {place for place in members if _key(utterances[place]) == (path, None, None)}
+        yield from ((place, path) for place in members if place in whole)
+        cut = [place for place in members if place not in whole]
         for place, samples in _read_pieces([utterances[place] for place in cut]):
             yield cut[place], samples
-
-
-def _is_whole(utterance: Utterance) -> bool:
-    return utterance.start is None and utterance.end is None
 
 
 def _key(utterance: Utterance) -> Key:
@@ -212,7 +208,7 @@ def _key(utterance: Utterance) -> Key:
 
 
 def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples]]:
-    """Place and samples of every utterance of one file, which is read once, up to the last end."""
+    """Index and samples of every utterance of one file, which is read once, up to the last end."""
     bounds = {place: _bounds(item) for place, item in enumerate(utterances)}
     if not bounds:
         return
@@ -230,23 +226,17 @@ def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples
             if not any(map(len, parts)):
                 item = utterances[place]
                 raise AudioError(
-                    f"{item.path} is {stop / SAMPLING_RATE:.2f} s long and has nothing between "
-                    f"{item.start} and {item.end} seconds; correct start and end"
+                    f"{item.path} is {stop / SAMPLING_RATE:.2f} s long and has no samples between "
+                    f"start={item.start} and end={item.end} seconds; correct start and end"
                 )
             yield place, np.concatenate(parts)
 
 
 def _bounds(utterance: Utterance) -> tuple[int, float]:
-    """First sample of a piece and the one after its last; infinity for the end of the file."""
+    """First sample of a piece, and the one after its last or infinity."""
     start = round((utterance.start or 0.0) * SAMPLING_RATE)
     end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))
     return start, end
-
-
-def _to_float(stored: NDArray[np.int16] | Samples) -> Samples:
-    if stored.dtype != np.int16:
-        return stored.astype(np.float32, copy=False)
-    return stored.astype(np.float32) / np.float32(SCALE)
 
 
 def _cut(size: int, window: int) -> list[slice]:

@@ -1,27 +1,26 @@
-"""`Utterance`: one labelled recording, or a piece of one.
-
-The common tongue of corpora, protocols and training. Knows nothing of how a file is decoded.
-"""
+"""`Utterance`: a labelled recording, or a piece of one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording (or the piece between `start` and `end`) and what is known about it.
+    """A labelled recording, or the piece of it between `start` and `end`.
+
+    Everything but `path` and `label` is None if unknown or not applicable.
 
     Attributes:
-        path: Where the audio is.
+        path: The audio file.
         label: Canonical name of the emotion.
-        speaker: Who speaks, unique within the corpus; None when it is not known.
-        corpus: Name of the corpus that it belongs to.
-        sex: "f" or "m", where known.
-        split: Part of the corpus' own split, such as "train", where it has one.
-        start: Beginning of the piece in seconds, None for the beginning of the file.
-        end: End of the piece in seconds, None for the end of the file.
-        session: Recording session, where the corpus has such; its speakers meet in no other.
-        style: "improvised" or "scripted", where known.
-        sentence: Name of the text that is spoken, equal for equal texts, where known.
+        speaker: Name of the speaker, unique within the corpus.
+        corpus: Name of the corpus.
+        sex: "f" or "m".
+        split: Part of the official split of the corpus, such as "train".
+        start: Start of the piece in seconds; None for the start of the file.
+        end: End of the piece in seconds; None for the end of the file.
+        session: Recording session; a speaker takes part in only one.
+        style: "improvised" or "scripted".
+        sentence: Identifier of the text, the same for equal texts.
 
     Example:
         >>> Utterance("call.wav", "angry", speaker="anna", corpus="calls").voice
@@ -41,10 +40,10 @@ class Utterance:
     sentence: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a piece that ends before it begins.
+        """Check the values.
 
         Raises:
-            ValueError: If a position is negative or `end` is not after `start`.
+            ValueError: If path or label is empty, `start` negative, or `end` not after `start`.
         """
         start = self.start or 0.0
         if not self.path or not self.label:
@@ -57,5 +56,5 @@ class Utterance:
 
     @property
     def voice(self) -> tuple[str | None, str] | None:
-        """The speaker together with the corpus, or None when the speaker is not known."""
+        """Corpus and speaker; None if the speaker is unknown."""
         return None if self.speaker is None else (self.corpus, self.speaker)

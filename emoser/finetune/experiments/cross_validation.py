@@ -154,13 +154,7 @@ def cross_validate(
 def describe_folds(
     result: ExperimentResult, *, title: str = "Experiment", beside: Sequence[str] = ()
 ) -> str:
-    """The splits as a Markdown table, with mean and deviation.
-
-    Args:
-        result: The results.
-        title: The heading.
-        beside: Lines above the table.
-    """
+    """The splits as a Markdown table, with mean and deviation; `beside` are lines above it."""
     rows = [
         ["split", "training", "test", "best epoch", "accuracy (WA)", "UAR (UA)", "macro F1"],
         *(

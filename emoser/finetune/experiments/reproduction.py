@@ -63,11 +63,7 @@ def reproduce(
 ) -> tuple[ExperimentResult, str]:
     """Run or resume an experiment; returns the result and its table, which is also written.
 
-    Args:
-        experiment: The experiment.
-        config: The recipe, possibly changed; the table lists every change.
-        output: Folder of the experiment.
-        device: "auto", "cpu" or "cuda".
+    Changes of `config` from the recipe are listed in the table.
 
     Raises:
         FileNotFoundError: If recordings are missing.

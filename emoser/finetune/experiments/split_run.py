@@ -86,7 +86,7 @@ def run_split(
         folder: Folder of the run.
         name: Name of the checkpoint on its card.
         calibrate: Whether to fit the temperature on the validation set.
-        notes: Remarks that belong beside the figures.
+        notes: Remarks beside the figures.
 
     Raises:
         ValueError: If a side is empty or a label is unknown.

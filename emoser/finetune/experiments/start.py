@@ -59,12 +59,9 @@ def find_base(config: FinetuneConfig) -> CheckpointFiles:
 def build_initial_model(
     config: FinetuneConfig, labels: Sequence[str], *, files: CheckpointFiles | None = None
 ) -> EmotionModel:
-    """A model with the encoder of `config.base` and a new head.
+    """A model with the encoder of `config.base` and a new head for the labels.
 
-    Args:
-        config: All settings.
-        labels: Labels in the order of the logits.
-        files: What `find_base` gave for the settings, if the caller has it.
+    `files` is the result of `find_base` for the settings, if the caller has it.
 
     Raises:
         ValueError: If the settings name no base.
@@ -100,12 +97,13 @@ def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig
     settings = config.model
     normalization = "layer" if settings.output_norm else "clip"
     pooling = {"attention": "attentive-statistics", "statistics": "statistics"}
+    projector = settings.head == "projector"
     return ModelConfig(
         labels=tuple(labels),
         normalization="level" if settings.normalization == "level" else normalization,
         output_norm=settings.output_norm,
         pooling=pooling.get(settings.head, "mean"),
-        head="projector" if settings.head == "projector" else "linear",
-        projection_size=SUPERB_WIDTH if settings.head == "projector" else None,
+        head="projector" if projector else "linear",
+        projection_size=SUPERB_WIDTH if projector else None,
         layer_mix=settings.layer_mix,
     )

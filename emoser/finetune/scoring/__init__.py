@@ -1,1 +1,1 @@
-"""From answers to figures."""
+"""Evaluation: metrics, calibration, reports, leakage and provenance."""

@@ -1,29 +1,26 @@
-"""The temperature that makes probabilities mean what they say (Guo et al. 2017).
-
-Logits and truth in, one number out. Knows nothing of models.
-"""
+"""Temperature scaling (Guo et al. 2017)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 0.05, 20.0
-NUM_STEPS = 60  # of a golden-section search, to far below what matters
+NUM_STEPS = 60  # of a golden-section search
 GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
-    """The temperature with the lowest cross-entropy of softmax(logits / temperature).
+    """The temperature that minimises the cross-entropy of softmax(logits / temperature).
 
     Args:
-        logits: Of recordings that were not trained on, (N, C).
+        logits: Logits of recordings that were not trained on, (N, C).
         truth: Their classes, (N,).
 
     Returns:
-        Between 0.05 and 20; above 1 for a model that is too sure.
+        A value in [0.05, 20]; above 1 for an overconfident model.
 
     Example:
         >>> logits = np.array([[2.0, 0.0]] * 3 + [[2.0, 0.0]])
-        >>> round(fit_temperature(logits, np.array([0, 0, 0, 1])), 2)  # right 3 times of 4
+        >>> round(fit_temperature(logits, np.array([0, 0, 0, 1])), 2)  # 3 of 4 are correct
         1.82
     """
     low, high = np.log(LOWEST), np.log(HIGHEST)

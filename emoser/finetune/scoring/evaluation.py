@@ -1,8 +1,7 @@
 """Score a model on labelled recordings: `evaluate(model, utterances) -> Report`.
 
 Recordings are decoded, cut into windows and scored by the code of `EmotionClassifier.predict`,
-the calibration temperature included. Speakers and corpora are scored apart as well as together;
-the formulas are in `emoser.metrics`.
+including the calibration temperature. The metrics are those of `emoser.metrics`.
 """
 
 from collections import defaultdict
@@ -37,22 +36,22 @@ from emoser.text import aligned_table, counted
 if TYPE_CHECKING:
     from emoser.finetune.training.distributed import ProcessGroup
 
-BATCH_SECONDS = 30.0  # of a batch on a GPU, padding included
+BATCH_SECONDS = 30.0  # on a GPU, padding included
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of a model on labelled recordings, all between 0 and 1.
+    """Metrics of a model on labelled recordings, all in [0, 1].
 
     Attributes:
-        labels: The labels that the model chose from, in the order of the confusion.
-        num_utterances: How many recordings were scored.
-        num_speakers: How many known speakers they have.
-        accuracy: Share of recordings whose label was predicted ("WA").
+        labels: The labels that the model chose from, in the order of `confusion`.
+        num_utterances: Number of recordings.
+        num_speakers: Number of known speakers.
+        accuracy: Share of correct predictions ("WA").
         uar: Recall averaged over the classes that occur ("UA").
         macro_f1: F1 averaged over the same classes.
         calibration_error: Expected calibration error in 15 bins.
-        confusion: True label (row) against predicted label (column), counts.
+        confusion: Counts of true label (row) against predicted label (column).
         per_corpus: UAR of each corpus.
         per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
@@ -72,17 +71,17 @@ class Report:
 
     @property
     def size(self) -> str:
-        """The numbers of recordings and of known speakers, in words."""
+        """The number of recordings and of known speakers, as text."""
         recordings = counted(self.num_utterances, "recording")
         return f"{recordings} of {counted(self.num_speakers, 'known speaker')}"
 
     @property
     def mean_corpus_uar(self) -> float:
-        """UAR averaged over the corpora, each with the same weight."""
+        """Unweighted mean of the corpora's UARs."""
         return float(np.mean(list(self.per_corpus.values())))
 
     def figure(self, selection: str) -> float:
-        """The figure that selects the best epoch: "uar" (mean over corpora) or "accuracy"."""
+        """The metric that selects the best epoch: "uar" (mean over corpora) or "accuracy"."""
         return self.mean_corpus_uar if selection == "uar" else self.accuracy
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +89,7 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
-        """The figures and the confusion matrix, in a few lines."""
+        """The metrics and the confusion matrix, in a few lines."""
         figures = (
             f"{self.size}: UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, "
             f"macro F1 {self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
@@ -104,12 +103,12 @@ def evaluate(
     """Score a model on recordings that it was not trained on.
 
     Args:
-        model: Put into eval mode for the evaluation, and back afterwards.
-        utterances: Recordings; their labels must be among `labels`.
-        labels: The labels to choose from; all labels of the model unless given.
+        model: Evaluated in eval mode; its mode is restored afterwards.
+        utterances: Recordings whose labels are all among `labels`.
+        labels: The labels to choose from; by default all labels of the model.
 
     Raises:
-        ValueError: If there are no utterances, or a label is unknown.
+        ValueError: If there are no utterances, or one has another label.
         AudioError: If a recording cannot be decoded.
 
     Example:
@@ -127,18 +126,18 @@ def evaluate(
 
 
 def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None:
-    """Refuse utterances that cannot be scored.
+    """Check that there are utterances, and that all have one of the labels.
 
     Raises:
-        ValueError: If there are none, or one has a label that is not among the labels.
+        ValueError: If there are none, or one has another label.
     """
-    strange = sorted({item.label for item in utterances} - set(labels))
-    if strange or not utterances:
-        num_strange = sum(item.label in strange for item in utterances)
+    if not utterances:
+        raise ValueError(f"no utterances to score; pass some with the labels {', '.join(labels)}")
+    unknown = [item.label for item in utterances if item.label not in labels]
+    if unknown:
         raise ValueError(
-            f"{num_strange} of {len(utterances)} utterances have the labels "
-            f"{', '.join(strange) or 'none'} that are not among {', '.join(labels)}; pass at "
-            "least one utterance, and only those with these labels"
+            f"{len(unknown)} of {len(utterances)} utterances have the labels "
+            f"{', '.join(sorted(set(unknown)))}, allowed are {', '.join(labels)}; leave them out"
         )
 
 
@@ -148,12 +147,12 @@ def predict_logits(
     *,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Log-probabilities of all clips in their order, (N, C); see `infer_logits`.
+    """Log-probabilities of all clips, (N, C); see `infer_logits`.
 
     Args:
-        model: Put into eval mode, and on the device, for the prediction, and back afterwards.
-        clips: Decoded recordings, or utterances that are decoded on the way.
-        device: Where to compute; where the model is unless given.
+        model: Evaluated in eval mode on `device`; both are restored afterwards.
+        clips: Decoded recordings, or utterances to decode.
+        device: Where to compute; by default where the model is.
     """
     training, home = model.training, next(model.parameters()).device
     device = device or home
@@ -167,14 +166,14 @@ def predict_logits(
 def infer_logits(
     runtime: Runtime, config: ModelConfig, clips: Recordings | Sequence[Utterance]
 ) -> NDArray[np.float32]:
-    """Logarithms of the scores that `predict` gives all clips, (N, C), in their order.
+    """Logarithms of the scores of `predict` for all clips, (N, C), without dimensions.
 
-    The softmax of a row is those scores again; dimensions are left out.
+    The softmax of a row gives these scores.
 
     Args:
         runtime: The engine.
         config: The configuration of its model.
-        clips: Decoded recordings, or utterances that are decoded on the way.
+        clips: Decoded recordings, or utterances to decode.
 
     Raises:
         AudioError: If a recording cannot be decoded.
@@ -209,18 +208,18 @@ def score_epoch(
     config: FinetuneConfig,
     processes: "ProcessGroup",
 ) -> Report:
-    """The figures of a model on its validation set, with the scores that `predict` gives.
+    """Metrics of a model on its validation set, from the same scores as in `predict`.
 
     Args:
-        model: Put into eval mode.
-        inputs: Its clips.
+        model: Is put into eval mode.
+        inputs: The clips.
         utterances: Their labels and speakers.
-        config: Names the labels to choose from.
-        processes: Share the work.
+        config: The settings, with the labels to choose from.
+        processes: The processes that share the work.
     """
     model.eval()
     windows = inputs.windows
-    batches = [[index] for index in range(len(windows))]  # on a CPU padding does not pay
+    batches = [[index] for index in range(len(windows))]  # padding is slower on a CPU
     if processes.device.type != "cpu":
         batches = length_batches(windows.num_samples)
     own = batches[processes.rank :: processes.count]
@@ -247,13 +246,12 @@ def score_logits(
     *,
     labels: Sequence[str],
 ) -> Report:
-    """The report of logits (N, C) with the labels `columns`, choosing from `labels` alone."""
-    chosen = logits[:, [columns.index(label) for label in labels]].astype(np.float64)
+    """The report of logits (N, C) whose columns are `columns`, choosing only from `labels`."""
+    truth, chosen = select_labels(logits, utterances, columns, labels)
     powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
-    truth = np.array([labels.index(item.label) for item in utterances])
     predicted = probabilities.argmax(axis=1)
-    speakers = [_speaker_name(item) for item in utterances]
+    speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
     corpora = [item.corpus or "" for item in utterances]
     return Report(
         labels=tuple(labels),
@@ -270,8 +268,19 @@ def score_logits(
     )
 
 
+def select_labels(
+    logits: NDArray[np.float32],
+    utterances: Sequence[Utterance],
+    columns: Sequence[str],
+    labels: Sequence[str],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """True classes (N,) and logits (N, len(labels)), both in the order of `labels`."""
+    chosen = logits[:, [list(columns).index(label) for label in labels]].astype(np.float64)
+    return np.array([list(labels).index(item.label) for item in utterances]), chosen
+
+
 class _ModelRuntime:
-    """An engine around a model that goes on training: the model stays as it is."""
+    """A runtime around a model in training, which stays unchanged."""
 
     group_size = 1
 
@@ -281,7 +290,7 @@ class _ModelRuntime:
         self.batch_seconds = None if device.type == "cpu" else BATCH_SECONDS
 
     def infer(self, recordings: Sequence[NDArray[np.float32]]) -> InferenceOutput:
-        """Logits and embeddings of recordings of any lengths."""
+        """Logits and embeddings of recordings of any length."""
         samples, lengths = collate(recordings)
         valid = None if len(recordings) == 1 else lengths.to(self.device)
         with torch.inference_mode():
@@ -294,10 +303,7 @@ class _ModelRuntime:
 def _join_windows(
     logits: NDArray[np.float32], weights: NDArray[np.float64], config: ModelConfig
 ) -> NDArray[np.float64]:
-    """Logarithm of the weighted mean over windows of softmax(logits / temperature), (N, C) -> (C,).
-
-    The formula of `EmotionClassifier.predict`.
-    """
+    """Log of the weighted mean over windows of softmax(logits / temperature), (N, C) -> (C,)."""
     scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
     scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
     joined: NDArray[np.float64] = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
@@ -315,9 +321,3 @@ def _recall_by(
         for group, indices in sorted(members.items())
         if group or len(members) == 1
     }
-
-
-def _speaker_name(utterance: Utterance) -> str:
-    if utterance.speaker is None:
-        return ""
-    return f"{utterance.corpus}/{utterance.speaker}" if utterance.corpus else utterance.speaker

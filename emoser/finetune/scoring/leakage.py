@@ -1,16 +1,17 @@
-"""Whether an encoder has met the speakers that it is about to be tested on.
+"""Whether an encoder was trained on speakers that it is about to be tested on.
 
-A checkpoint of emoser says which corpora it was trained on and whom it never heard; a split that
-keeps speakers apart is worth nothing where the encoder had learned their emotions before. Reads
-what a checkpoint says of itself; knows nothing of models.
+A split that keeps speakers apart does not help if the encoder has learned their emotions before.
+Checkpoints of emoser state what they and their bases were trained on.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emoser.checkpoints.files import CheckpointFiles
-from emoser.checkpoints.resolve import find_checkpoint
+from emoser.checkpoints.resolve import bundled_names, find_checkpoint
 from emoser.finetune.data.utterance import Utterance
+
+OWN = "own recordings"  # instead of the name of a corpus
 
 
 def describe_leakage(
@@ -20,7 +21,7 @@ def describe_leakage(
 
     Args:
         base: Bundled name, folder or Hub id of the encoder.
-        utterances: What is tested.
+        utterances: The test set.
         files: The checkpoint of the encoder, if the caller has found it.
 
     Example:
@@ -28,32 +29,42 @@ def describe_leakage(
         >>> describe_leakage("emoser-tiny", tested)[0][:60]
         'emoser-tiny itself was trained on 1 of the 2 tested speakers'
     """
-    stated = (files or find_checkpoint(base)).config.get("emoser")
-    training = stated.get("training") if isinstance(stated, Mapping) else None
-    if not isinstance(training, Mapping):
+    stages = list_stages(files or find_checkpoint(base))
+    voices = {item.voice for item in utterances if item.voice}
+    known = {voice for voice in voices if any(_includes(stage, *voice) for stage in stages)}
+    if not known:
         return []
-    corpora, held_out = _read_training(training)
-    voices = {item.voice for item in utterances if item.corpus in corpora and item.voice}
-    met = {
-        (corpus, speaker)
-        for corpus, speaker in voices
-        if speaker not in held_out.get(corpus or "", ())
-    }
-    if not met:
-        return []
-    tested = len({item.voice for item in utterances if item.voice})
-    names = ", ".join(sorted({str(corpus) for corpus, _ in met}))
+    corpora = ", ".join(sorted({corpus or OWN for corpus, _ in known}))
     return [
-        f"{base} itself was trained on {len(met)} of the {tested} tested speakers ({names}), "
-        "with their labels: the figures are not speaker-independent"
+        f"{base} itself was trained on {len(known)} of the {len(voices)} tested speakers "
+        f"({corpora}), with their labels: the figures are not speaker-independent"
     ]
 
 
-def _read_training(training: Mapping[str, Any]) -> tuple[set[str], Mapping[str, Sequence[str]]]:
-    """The corpora that a checkpoint was trained on, and the speakers of each that it was not."""
-    held_out = training.get("held_out")
-    corpora: set[str] = set()
-    for stage in training.get("configs") or [training.get("config")]:
-        weights = stage.get("corpus_weights") if isinstance(stage, Mapping) else None
-        corpora.update(weights if isinstance(weights, Mapping) else ())
-    return corpora, held_out if isinstance(held_out, Mapping) else {}
+def list_stages(files: CheckpointFiles) -> list[Mapping[str, Any]]:
+    """What a checkpoint and its bases were trained on, the last training first.
+
+    A stage has the `speakers` of each corpus, or, where a checkpoint does not state them, its
+    `corpora` and the speakers `held_out` of each.
+    """
+    training = _mapping(_mapping(files.config.get("emoser")).get("training"))
+    if "trained_on" in training:
+        return [_mapping(stage) for stage in training["trained_on"]]
+    settings = training.get("configs") or [training.get("config") or training.get("settings")]
+    weights = [_mapping(_mapping(stage).get("corpus_weights")) for stage in settings]
+    stage = {
+        "corpora": sorted({corpus for corpora in weights for corpus in corpora}),
+        "held_out": _mapping(training.get("held_out")),
+    }
+    base = training.get("base")
+    return [stage, *(list_stages(find_checkpoint(base)) if base in bundled_names() else [])]
+
+
+def _includes(stage: Mapping[str, Any], corpus: str | None, speaker: str) -> bool:
+    if "speakers" in stage:
+        return speaker in stage["speakers"].get(corpus or "", ())
+    return corpus in stage["corpora"] and speaker not in stage["held_out"].get(corpus, ())
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

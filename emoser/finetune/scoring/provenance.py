@@ -1,11 +1,8 @@
-"""What a checkpoint keeps of its training, for its card and for whoever asks where it came from.
-
-Plain values for the block `training` of `config.json`: protocol, figures, clips, settings and
-versions. Knows nothing of Markdown.
-"""
+"""Provenance of a checkpoint: the block `training` of `config.json`, which its card shows."""
 
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -14,25 +11,29 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.leakage import OWN, list_stages
 from emoser.finetune.scoring.report import Evaluation
 
 PACKAGES = ("torch", "transformers", "accelerate")
-OWN = "own recordings"
 
 
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """Where a model comes from and how well it does.
+    """The data, settings, versions and results of a training run, ready for JSON.
 
     Args:
         config: The settings.
-        split: Who was learned from and tested.
-        evaluation: The figures of the test.
+        split: Training, validation and test set.
+        evaluation: The results on the test set.
         base: The checkpoint of the encoder.
     """
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for item in (*split.training, *split.validation):
+        speakers[item.corpus or ""] |= {item.speaker} if item.speaker else set()
+    learned = {corpus: sorted(names) for corpus, names in speakers.items()}
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
@@ -43,12 +44,13 @@ def describe_training(
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
         "settings": config.flat(),
+        "trained_on": [{"speakers": learned}, *list_stages(base)],
         "environment": describe_environment(),
     }
 
 
 def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
-    """The figures of a test with their protocol, intervals and groups, ready for JSON."""
+    """An evaluation with its data sets, ready for JSON."""
     values = evaluation.report.to_dict()
     corpora = sorted({item.corpus for item in tested if item.corpus})
     return {
@@ -62,11 +64,9 @@ def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -
 
 
 def describe_environment() -> dict[str, str]:
-    """The versions that the figures were made with."""
+    """Versions of emoser, Python and the packages of the training."""
     versions = {"emoser": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

@@ -1,12 +1,12 @@
-"""Evaluations and reports: figures with intervals over speakers, as Markdown, JSON and a picture.
+"""Evaluations with confidence intervals over speakers, as Markdown, JSON and a plot.
 
-Every figure stands below the sentence of its protocol.
+Every report states its protocol.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.evaluation import Report, check_labels, infer_logits, score_logits
+from emoser.finetune.scoring.evaluation import (
+    Report,
+    check_labels,
+    infer_logits,
+    score_logits,
+    select_labels,
+)
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -35,14 +41,14 @@ MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one model on one set, with intervals.
+    """Metrics of a model on a test set, with confidence intervals.
 
     Attributes:
-        protocol: The sentence that belongs beside every figure.
-        report: The figures.
+        protocol: The protocol of the evaluation, in a sentence.
+        report: The metrics.
         accuracy_interval: 95 % interval of the accuracy over `drawn`.
-        uar_interval: 95 % interval of the UAR over the same.
-        notes: Remarks for the reader, such as recordings that were left out.
+        uar_interval: 95 % interval of the UAR over `drawn`.
+        notes: Remarks, such as on recordings that were left out.
     """
 
     protocol: str
@@ -66,14 +72,14 @@ class Comparison:
     """Two models on the same recordings.
 
     Attributes:
-        names: Names of the two models.
+        names: The two models.
         uars: UAR of each.
         difference: UAR of the first minus that of the second.
         interval: 95 % interval of the difference.
         drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
-        only_first: Recordings that only the first one recognised.
-        only_second: Recordings that only the second one recognised.
-        p_value: Exact McNemar test of these two counts.
+        only_first: Number of recordings that only the first one recognised.
+        only_second: Number of recordings that only the second one recognised.
+        p_value: Exact McNemar test of these two numbers.
     """
 
     names: tuple[str, str]
@@ -109,31 +115,31 @@ def score_models(
     protocol: str,
     only_known: bool = False,
 ) -> tuple[Evaluation, Comparison | None]:
-    """The figures of the first model, and its comparison with the second if there is one.
+    """The evaluation of the first model, and its comparison with the second if there is one.
 
     Args:
         names: One or two bundled names, folders or Hub ids.
-        utterances: What to score them on.
-        protocol: The sentence that belongs beside every figure.
-        only_known: Leave out recordings with labels that a model lacks, instead of refusing them.
+        utterances: The recordings.
+        protocol: The protocol of the evaluation, in a sentence.
+        only_known: Whether to leave out recordings with labels that a model lacks.
 
     Raises:
-        ValueError: If no recording is left, or a label is unknown.
-        CheckpointError: If a model does not load.
+        ValueError: If no recording is left, or one has a label that a model lacks.
+        CheckpointError: If a model cannot be loaded.
         AudioError: If a recording cannot be decoded.
     """
     if not 1 <= len(names) <= 2:
-        raise ValueError(f"{len(names)} models are named; name one, or two to compare")
+        raise ValueError(f"{len(names)} models given; pass one, or two to compare")
     opened = [open_runtime(find_checkpoint(name)) for name in names]
     columns = [model.config.labels for model in opened]
     labels = [label for label in columns[0] if all(label in others for others in columns)]
     notes = []
     if only_known:
-        strange = Counter(item.label for item in utterances if item.label not in labels)
+        unknown = Counter(item.label for item in utterances if item.label not in labels)
         utterances = [item for item in utterances if item.label in labels]
-        if strange:
-            left = ", ".join(f"{count} {label}" for label, count in sorted(strange.items()))
-            notes.append(f"left out, because a model has no such label: {left}")
+        if unknown:
+            left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
+            notes.append(f"left out, because a model lacks the label: {left}")
     check_labels(utterances, labels)
     logits = [infer_logits(model.runtime, model.config, utterances) for model in opened]
     evaluation = assess(
@@ -141,14 +147,7 @@ def score_models(
     )
     if len(opened) == 1:
         return evaluation, None
-    comparison = compare(
-        (logits[0], logits[1]),
-        (columns[0], columns[1]),
-        utterances,
-        names=(names[0], names[1]),
-        labels=labels,
-    )
-    return evaluation, comparison
+    return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
 
 
 def assess(
@@ -160,41 +159,39 @@ def assess(
     labels: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Figures and intervals of logits.
+    """Metrics and confidence intervals of logits.
 
     Args:
         logits: One row per utterance, (N, C).
         utterances: The recordings.
-        columns: Names of the columns.
-        protocol: How model and test set came about.
-        labels: The labels to choose from; all columns unless given.
-        notes: Remarks for the reader.
+        columns: Labels of the columns.
+        protocol: The protocol of the evaluation, in a sentence.
+        labels: The labels to choose from; by default `columns`.
+        notes: Remarks.
     """
     names = tuple(labels) or tuple(columns)
-    truth, predicted = _decide(logits, utterances, columns, names)
-    groups = _groups(utterances)
-    return Evaluation(
-        protocol,
-        score_logits(logits, utterances, columns, labels=names),
-        bootstrap_interval(truth, predicted, groups, accuracy, num_draws=NUM_DRAWS),
-        bootstrap_interval(
-            truth, predicted, groups, unweighted_average_recall, num_draws=NUM_DRAWS
-        ),
-        tuple(notes),
-    )
+    truth, chosen = select_labels(logits, utterances, columns, names)
+    report = score_logits(logits, utterances, columns, labels=names)
+    groups, predicted = _groups(utterances), chosen.argmax(axis=1)
+    intervals = [
+        bootstrap_interval(truth, predicted, groups, metric, num_draws=NUM_DRAWS)
+        for metric in (accuracy, unweighted_average_recall)
+    ]
+    return Evaluation(protocol, report, intervals[0], intervals[1], tuple(notes))
 
 
 def compare(
-    logits: tuple[NDArray[np.float32], NDArray[np.float32]],
-    columns: tuple[Sequence[str], Sequence[str]],
+    logits: Sequence[NDArray[np.float32]],
+    columns: Sequence[Sequence[str]],
     utterances: Sequence[Utterance],
     *,
-    names: tuple[str, str],
+    names: Sequence[str],
     labels: Sequence[str],
 ) -> Comparison:
     """Two models on the same recordings, choosing from the same labels."""
-    truth, first = _decide(logits[0], utterances, columns[0], labels)
-    _, second = _decide(logits[1], utterances, columns[1], labels)
+    truth, chosen = select_labels(logits[0], utterances, columns[0], labels)
+    first = chosen.argmax(axis=1)
+    second = select_labels(logits[1], utterances, columns[1], labels)[1].argmax(axis=1)
     uars = unweighted_average_recall(truth, first), unweighted_average_recall(truth, second)
     differences = [
         unweighted_average_recall(truth[rows], first[rows])
@@ -205,7 +202,7 @@ def compare(
     only_first = int(((first == truth) & (second != truth)).sum())
     only_second = int(((first != truth) & (second == truth)).sum())
     return Comparison(
-        names,
+        (names[0], names[1]),
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
@@ -217,7 +214,7 @@ def compare(
 
 
 def mcnemar(first: int, second: int) -> float:
-    """Chance of a split at least this uneven when both are equally good.
+    """The p-value of the exact McNemar test: two counts at least as unequal by chance.
 
     Example:
         >>> mcnemar(0, 5), mcnemar(3, 3)
@@ -231,39 +228,40 @@ def mcnemar(first: int, second: int) -> float:
 def to_markdown(evaluation: Evaluation, *, title: str) -> str:
     """The report as Markdown."""
     report = evaluation.report
-    lines = [f"# {title}", "", f"Protocol: {evaluation.protocol}.", ""]
-    lines += [f"- {note}" for note in evaluation.notes] + [""] * bool(evaluation.notes)
-    lines += [
-        f"{report.size}.",
-        "",
-        f"| figure | value | 95 % interval over {evaluation.drawn} |",
-        "|---|---|---|",
-        f"| accuracy (WA) | {_percent(report.accuracy)} | {_range(evaluation.accuracy_interval)} |",
-        f"| recall averaged over classes (UA, UAR) | {_percent(report.uar)} | "
-        f"{_range(evaluation.uar_interval)} |",
-        f"| macro F1 | {_percent(report.macro_f1)} | |",
-        f"| calibration error | {report.calibration_error:.3f} | |",
-        "",
-    ]
+    figures = [
+        ["figure", "value", f"95 % interval over {evaluation.drawn}"],
+        ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
+        ["recall averaged over classes (UA, UAR)", _percent(report.uar),
+         _range(evaluation.uar_interval)],
+        ["macro F1", _percent(report.macro_f1), ""],
+        ["calibration error", f"{report.calibration_error:.3f}", ""],
+    ]  # fmt: skip
     recalls = [
         _percent(row[place] / sum(row)) if sum(row) else "-"
         for place, row in enumerate(report.confusion)
     ]
     rows = confusion_table(report.labels, report.confusion)
-    lines.append(
-        markdown_table([[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)])
-    )
-    for name, figures in (
-        ("corpus", report.per_corpus),
-        ("sex", report.per_sex),
-        ("speaker", report.per_speaker),
-    ):
-        lines += _table(name, figures)
-    return "\n".join(lines) + "\n"
+    confusion = [[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)]
+    groups = {
+        "corpus": report.per_corpus, "sex": report.per_sex, "speaker": report.per_speaker,
+    }  # fmt: skip
+    by_group = [
+        [[name, "UAR"], *([key, _percent(value)] for key, value in recalls_by.items())]
+        for name, recalls_by in groups.items()
+        if len([key for key in recalls_by if key]) > 1
+    ]
+    paragraphs = [
+        f"# {title}",
+        f"Protocol: {evaluation.protocol}.",
+        "\n".join(f"- {note}" for note in evaluation.notes),
+        f"{report.size}.",
+        *map(markdown_table, (figures, confusion, *by_group)),
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
-    """Write `report.md`, `report.json` and, where matplotlib is installed, `confusion.png`."""
+    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
     text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
@@ -277,26 +275,8 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
         (folder / PICTURE).unlink(missing_ok=True)
 
 
-def _decide(
-    logits: NDArray[np.float32],
-    utterances: Sequence[Utterance],
-    columns: Sequence[str],
-    labels: Sequence[str],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    chosen = logits[:, [list(columns).index(label) for label in labels]]
-    truth = np.array([list(labels).index(item.label) for item in utterances])
-    return truth, chosen.argmax(axis=1)
-
-
 def _groups(utterances: Sequence[Utterance]) -> list[object]:
     return [item.voice or index for index, item in enumerate(utterances)]
-
-
-def _table(name: str, figures: Mapping[str, float]) -> list[str]:
-    if len([key for key in figures if key]) < 2:
-        return []
-    rows = [f"| {key} | {_percent(value)} |" for key, value in figures.items()]
-    return ["", f"| {name} | UAR |", "|---|---|", *rows]
 
 
 def _percent(value: float) -> str:

@@ -26,10 +26,6 @@ def quick_math(device: torch.device, config: FinetuneConfig) -> AbstractContextM
 
     It has no effect in float32, on other devices and with recomputation: torch leaves the block
     before it recomputes activations, and would drop other values then.
-
-    Args:
-        device: The device of the block.
-        config: All settings; precision and recomputation matter.
     """
     quick = device.type == "cpu" and config.run.precision != "float32" and not config.run.recompute
     return _FastFunctions() if quick else nullcontext()
@@ -58,16 +54,10 @@ def drop(values: Tensor, chance: float) -> Tensor:
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, chance: float, scale: float
 ) -> Tensor:
-    """Attention in plain matrix products.
+    """Attention in plain matrix products, of query, key and value (B, H, L, D).
 
-    Args:
-        query: (B, H, L, D).
-        key: (B, H, L, D).
-        value: (B, H, L, D).
-        mask: True or 0 at frames that are attended to, False or very negative at others;
-            broadcasts to (B, H, L, L).
-        chance: Probability of dropping a weight.
-        scale: Factor of the products of query and key.
+    The mask is True or 0 at frames that are attended to, False or very negative at others, and
+    broadcasts to (B, H, L, L). Weights are dropped with the probability `chance`.
     """
     scores = (query * scale) @ key.transpose(-2, -1)  # (B, H, L, L)
     if mask is not None:

@@ -25,10 +25,7 @@ class ProcessGroup:
     """The processes that share a run, and the device of this one."""
 
     def __init__(self, device: str = "auto") -> None:
-        """Join the group.
-
-        Args:
-            device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        """Join the group on "auto" (a GPU if there is one), "cpu" or "cuda".
 
         Raises:
             ValueError: If the device is none of these.

@@ -167,8 +167,7 @@ def build_targets(
         statistics: Targets of the auxiliary task, (N, S).
 
     Raises:
-        ValueError: If an utterance has a label that the model, or the restriction of its corpus,
-            does not have; naming all such labels.
+        ValueError: Naming all labels that the model, or the restriction of a corpus, lacks.
     """
     choices = [set(restricted.get(item.corpus or "", labels)) for item in utterances]
     unknown = {
@@ -194,18 +193,11 @@ class Teachers:
     def __init__(
         self, models: Sequence[EmotionModel], labels: Sequence[str], *, temperature: float
     ) -> None:
-        """Put the models into eval mode.
-
-        Args:
-            models: At least one.
-            labels: Labels of the student, in its order.
-            temperature: Divides the logits.
+        """Put the models into eval mode; the temperature divides their logits.
 
         Raises:
-            ValueError: If there is no model, or one has other labels or another order.
+            ValueError: If one has not the labels of the student in the same order.
         """
-        if not models:
-            raise ValueError("there is no teacher")
         for number, model in enumerate(models, start=1):
             if tuple(model.config.labels) != tuple(labels):
                 raise ValueError(

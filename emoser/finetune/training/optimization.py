@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.settings import ScheduleSettings
 from emoser.models.model import EmotionModel
 
 AVERAGE_WARMUP = 10  # about as many first steps have a smaller decay of the average
@@ -85,12 +86,7 @@ def build_optimizer(
 
     Adam updates every weight separately, so one optimizer with two rates equals the paper's two.
     Muon updates the matrices and the convolution kernels of the encoder, and AdamW all other
-    weights, including kernels in two factors (weight norm).
-
-    Args:
-        model: Frozen as the configuration says.
-        loss: The loss, whose own weights are trained too.
-        config: All settings.
+    weights, including kernels in two factors (weight norm). The loss has weights of its own.
 
     Raises:
         ValueError: If no weight of the model requires a gradient.
@@ -141,16 +137,11 @@ def _layer_factors(model: EmotionModel, decay: float) -> dict[int, float]:
 
 
 def find_overwritten(model: EmotionModel, config: FinetuneConfig, epoch_steps: int) -> str | None:
-    """A warning about encoder weights that an epoch would overwrite, or None.
+    """A warning about encoder weights that the first epoch would overwrite, or None.
 
     A step of Adam changes every weight by about the learning rate, whatever its size. A front end
     of long filters, whose weights are far smaller than all others, is overwritten long before the
     rest has learned anything.
-
-    Args:
-        model: With the weights before the first update.
-        config: All settings.
-        epoch_steps: Updates in an epoch.
     """
     sizes = {
         name: float(weight.detach().square().mean().sqrt())
@@ -188,10 +179,7 @@ def clip_gradients(optimizer: torch.optim.Optimizer, config: FinetuneConfig) -> 
 def anneal(optimizer: torch.optim.Optimizer, before: float | None, error: float) -> None:
     """NewBob: lower the learning rates if the error has not fallen enough since the last epoch.
 
-    Args:
-        optimizer: Its learning rates are changed.
-        before: Validation error of the last epoch, None in the first.
-        error: Validation error of this epoch.
+    `before` is the validation error of the last epoch, or None in the first epoch.
     """
     if before is None:
         return
@@ -231,19 +219,13 @@ class WeightAverage:
         tensors: Exponential moving average of the trained weights; empty with decay 0.
     """
 
-    def __init__(self, model: EmotionModel, decay: float, *, pretrained_share: float = 0.0) -> None:
-        """Start with the weights of the model.
-
-        Args:
-            model: With the pretrained weights.
-            decay: Decay of the average per update; 0 for the weights of the last update.
-            pretrained_share: Share of the pretrained weights in the encoder.
-        """
-        self.decay, self.share = decay, pretrained_share
+    def __init__(self, model: EmotionModel, settings: ScheduleSettings) -> None:
+        """Start with the pretrained weights of the model."""
+        self.decay, self.share = settings.ema_decay, settings.pretrained_share
         learning = [item for item in model.parameters() if item.requires_grad]
-        self._learning = learning if decay or pretrained_share else []
-        self.tensors = [item.detach().clone() for item in self._learning if decay]
-        encoder = {id(item) for item in model.encoder.parameters()} if pretrained_share else set()
+        self._learning = learning if self.decay or self.share else []
+        self.tensors = [item.detach().clone() for item in self._learning if self.decay]
+        encoder = {id(item) for item in model.encoder.parameters()} if self.share else set()
         self._starts = [
             item.detach().clone() if id(item) in encoder else None for item in self._learning
         ]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
 from emoser.errors import CheckpointError
-from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.config import WITH_TEACHERS, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.models.config import ModelConfig
 
@@ -41,26 +40,24 @@ def fingerprint(
     model: ModelConfig,
     config: FinetuneConfig,
     *,
-    teaching: Mapping[str, Any] | None = None,
+    teachers: str = "",
     exact: bool = True,
 ) -> str:
     """A hash that identifies a run; recordings count by their order, file names and labels.
 
-    Args:
-        utterances: The training set.
-        validation: The validation set.
-        model: Configuration of the model.
-        config: All settings.
-        teaching: The teachers and the settings of distillation; None without teachers.
-        exact: Whether all clips are 16-bit and fit into a window. States of other clips that were
-            written before these were kept exactly belong to another run.
+    `teachers` is a hash of the teachers. `exact` is whether all clips are 16-bit and fit into a
+    window: states of other clips that were written before these were kept exactly belong to
+    another run.
     """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip
-    settings = [plain, model.to_block(), config.identity(), *([teaching] if teaching else [])]
+    settings = [plain, model.to_block(), config.identity()]
+    if teachers:
+        flat = config.flat()
+        settings.append({"teachers": teachers, **{name: flat[name] for name in WITH_TEACHERS}})
     settings += [] if exact else ["float32 clips in windows"]
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -69,15 +66,7 @@ def fingerprint(
 def save_state(
     folder: Path, state: Mapping[str, Any], *, name: str, step: int, num_processes: int = 1
 ) -> None:
-    """Write a state; a reader sees all of it or nothing.
-
-    Args:
-        folder: Folder of the run.
-        state: Tensors and plain values.
-        name: The fingerprint of the run.
-        step: Updates so far.
-        num_processes: Number of processes that share the run.
-    """
+    """Write a state of the run with the fingerprint `name`; a reader sees all of it or none."""
     target = folder / STATES / f"step-{step:08d}"
     with new_folder(target, overwrite=True) as temporary:
         torch.save(dict(state), temporary / STATE)
@@ -95,11 +84,10 @@ def save_state(
 
 
 def load_state(folder: Path, name: str, *, num_processes: int = 1) -> dict[str, Any] | None:
-    """The newest intact state of the run with this fingerprint, or None if there is no state.
+    """The newest intact state of the run with the fingerprint `name`, or None if there is none.
 
     Raises:
-        CheckpointError: If a state belongs to another run, or all are damaged; naming the fault
-            of each.
+        CheckpointError: If a state belongs to another run, or all are damaged.
     """
     faults: list[str] = []
     for place in reversed(_states(folder)):
@@ -107,7 +95,8 @@ def load_state(folder: Path, name: str, *, num_processes: int = 1) -> dict[str, 
         if fault is None:
             for reason in faults:
                 logger.warning("%s; resuming from %s", reason, place)
-            return _read(place / STATE)
+            state: dict[str, Any] = torch.load(place / STATE, map_location="cpu", weights_only=True)
+            return state
         faults.append(fault)
     if faults:
         raise CheckpointError(
@@ -143,16 +132,11 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
-    """Why a state cannot be used, or None.
-
-    Raises:
-        CheckpointError: If it is intact and belongs to another run.
-    """
+    """Why a state cannot be used, or None; one of another run is refused."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        stated = {
-            file: (entry["size"], entry["sha256"]) for file, entry in manifest["files"].items()
-        }
+        files = manifest["files"].items()
+        stated = {file: (entry["size"], entry["sha256"]) for file, entry in files}
         owner, processes = manifest["fingerprint"], manifest["processes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{place} is damaged: its {MANIFEST} cannot be read ({error})"
@@ -175,11 +159,3 @@ def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
 def _measure(file: Path) -> tuple[int, str]:
     with file.open("rb") as opened:
         return os.fstat(opened.fileno()).st_size, hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); remove it") from error
-    return state

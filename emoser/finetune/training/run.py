@@ -48,6 +48,7 @@ from emoser.finetune.training.tensorboard import require_tensorboard, write_even
 from emoser.models.model import EmotionModel
 
 BEST = "best"
+PLAIN = ("epoch", "step", "losses", "hits", "records", "last_error")  # saved as they are
 
 logger = logging.getLogger(__name__)
 
@@ -135,16 +136,10 @@ def train(  # noqa: PLR0913  # the public signature of the project
     check_labels(validation, config.data.evaluation_labels or model.config.labels)
     restricted = config.data.restricted_labels
     targets = build_targets(utterances, model.config.labels, restricted=restricted)
-    followed, teaching = None, None
+    followed = None
     if teachers:
-        settings = config.optimisation
-        temperature = settings.distillation_temperature
+        temperature = config.optimisation.distillation_temperature
         followed = Teachers(teachers, model.config.labels, temperature=temperature)
-        teaching = {
-            "teachers": followed.digest(),
-            "distillation_weight": settings.distillation_weight,
-            "distillation_temperature": temperature,
-        }
     processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +151,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         validation,
         model.config,
         config,
-        teaching=teaching,
+        teachers="" if followed is None else followed.digest(),
         exact=data.recordings.is_exact(window) and data.validation_recordings.is_exact(window),
     )
     processes.write(lambda: clear_leftovers(folder))
@@ -243,11 +238,7 @@ class _Run:
         num_clips = config.data.epoch_clips or len(self.data.utterances)
         self.epoch_steps = -(-num_clips // config.data.batch_size)
         optimizer = build_optimizer(model, loss, config)
-        self.average = WeightAverage(
-            model,
-            config.schedule.ema_decay,
-            pretrained_share=config.schedule.pretrained_share,
-        )
+        self.average = WeightAverage(model, config.schedule)
         self.stepper = Stepper(
             model=model,
             loss=loss,
@@ -266,9 +257,8 @@ class _Run:
     def train_epoch(self, epoch: int) -> None:
         """The remaining updates of an epoch, then validation."""
         began = time.monotonic()
-        batches = plan_epoch(
-            self.data.utterances, self.inputs.num_samples, self.config, epoch=epoch
-        )
+        durations = self.inputs.num_samples
+        batches = plan_epoch(self.data.utterances, durations, self.config, epoch=epoch)
         todo = batches[self.step - epoch * self.epoch_steps :]
         title = f"epoch {epoch + 1} of {self.config.schedule.epochs}"
         with self.stepper.progress(todo, title) as bar:
@@ -325,12 +315,7 @@ class _Run:
         """Write everything that the rest of the run depends on."""
         report = self.best_report
         state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "losses": self.losses,
-            "hits": self.hits,
-            "records": self.records,
-            "last_error": self.last_error,
+            **{name: getattr(self, name) for name in PLAIN},
             "model": self._changing_tensors(),
             "average": self.average.tensors,
             "best_weights": self.best_weights,
@@ -346,8 +331,8 @@ class _Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
-        self.epoch, self.step, self.last_error = state["epoch"], state["step"], state["last_error"]
-        self.losses, self.records, self.hits = state["losses"], state["records"], state["hits"]
+        for name in PLAIN:
+            setattr(self, name, state[name])
         self.model.load_state_dict(state["model"], strict=False)
         self.stepper.restore(state)
         self.average.load(state["average"])

@@ -13,13 +13,8 @@ def seeded(
 ) -> Iterator[None]:
     """A block in which the generators of torch and NumPy are seeded; they are restored afterwards.
 
-    Dropout draws from torch's generator, the masks of transformers from NumPy's.
-
-    Args:
-        seed: Seed of the run.
-        step: Number of the update.
-        rank: Index of the process; each has its own numbers.
-        device: A GPU whose generator is seeded too.
+    Dropout draws from torch's generator, the masks of transformers from NumPy's. Each process
+    (`rank`) has its own numbers. If `device` is a GPU, its generator is seeded too.
     """
     words = [seed, 3, step, rank] if rank else [seed, 3, step]
     word = int(np.random.SeedSequence(words).generate_state(1)[0])

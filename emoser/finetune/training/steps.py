@@ -55,7 +55,7 @@ class LossModule(nn.Module):
 
     def forward(self, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
         """Mean loss of some clips, and the number that was classified correctly."""
-        output = run_model(self.model, batch, wrapper=self.padding)
+        output = run_model(self.model, batch, padding=self.padding)
         logits = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
         soft = None if self.teachers is None else self.teachers.predict(batch, targets.allowed)
         loss = self.loss(output, targets, soft)
@@ -102,13 +102,9 @@ class Stepper:
         )
 
     def update(self, batch: Sequence[int], inputs: Inputs, targets: Targets, step: int) -> Update:
-        """Update the weights with a batch.
+        """Update the weights with a batch: indices of clips, of all processes together.
 
-        Args:
-            batch: Indices of the clips, of all processes together.
-            inputs: The clips.
-            targets: Targets of all clips.
-            step: Number of the update; with the seed, it determines everything random.
+        The number of the step and the seed determine everything random.
 
         Raises:
             DeviceError: If memory runs out with a single clip.

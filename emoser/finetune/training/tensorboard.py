@@ -1,7 +1,7 @@
 """The figures of a run for TensorBoard, in `tensorboard/` beside the log.
 
-Records of epochs in, event files out. An epoch that is already there is not written again, so
-that a resumed run continues the same curves.
+An epoch that is already there is not written again, so that a resumed run continues the same
+curves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +28,7 @@ def require_tensorboard() -> None:
 
 
 def write_events(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the epochs that are not in the event files yet, by the number of updates.
-
-    Args:
-        folder: Folder of the run.
-        records: One per epoch so far, as in `log.jsonl`.
-    """
+    """Write the records of epochs that are not in the event files yet, by the number of updates."""
     from torch.utils.tensorboard import SummaryWriter
 
     known = _last_step(folder / EVENTS)

@@ -1,4 +1,4 @@
-"""Readers of corpora on miniature trees with the true names, and on real speech."""
+"""Corpus readers on miniature trees with real file names, and on real speech."""
 
 import csv
 import logging
@@ -85,7 +85,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("corpus", sorted(TREES))
-def test_a_reader_knows_the_names_of_its_corpus(corpus, tmp_path):
+def test_readers_parse_the_file_names_of_their_corpora(corpus, tmp_path):
     names, expected = TREES[corpus]
     plant(tmp_path, *names)
     text = "ActorID,Age,Sex,Race,Ethnicity\n1001,51,Male,Caucasian,-\n1091,29,Female,-,-\n"
@@ -96,7 +96,7 @@ def test_a_reader_knows_the_names_of_its_corpus(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("corpus", sorted(set(TREES)))
-def test_what_is_missing_or_extra_is_said_in_one_message(corpus, tmp_path, caplog):
+def test_missing_and_extra_files_are_in_one_message(corpus, tmp_path, caplog):
     names, _ = TREES[corpus]
     plant(tmp_path, *names, "elsewhere/xyz.wav")
     with caplog.at_level(logging.WARNING):
@@ -120,7 +120,7 @@ def test_a_corpus_without_its_root_is_refused():
 
 
 def write_iemocap(root, turns):
-    """A tree with these (turn, emotion), sorted into sessions and dialogues by their names."""
+    """An IEMOCAP tree with these (turn, emotion)."""
     dialogues = {}
     for turn, emotion in turns:
         dialogues.setdefault(turn.rsplit("_", 1)[0], []).append((turn, emotion))
@@ -139,7 +139,7 @@ def write_iemocap(root, turns):
 
 @pytest.fixture(scope="module")
 def complete_iemocap(tmp_path_factory):
-    """5,531 turns with the counts of the literature, and others that do not count."""
+    """The 5,531 turns of the literature, and others that are not read."""
     raw = {"neutral": ("neu",), "happy": ("hap", "exc"), "angry": ("ang",), "sad": ("sad",)}
     turns = []
     for session, counts in iemocap.COUNTS.items():
@@ -154,7 +154,7 @@ def complete_iemocap(tmp_path_factory):
     return write_iemocap(tmp_path_factory.mktemp("iemocap"), turns)
 
 
-def test_iemocap_has_the_utterances_of_the_literature(complete_iemocap):
+def test_iemocap_has_the_number_of_utterances_in_the_literature(complete_iemocap):
     utterances = read_corpus("iemocap", root=complete_iemocap)
     assert len(utterances) == 5531
     assert Counter(item.label for item in utterances) == {
@@ -197,7 +197,7 @@ def test_the_iemocap_speaker_is_the_last_letter_of_the_turn(tmp_path):
     assert ours["Ses03M_impro05a_F000"].session == "3"
 
 
-def test_missing_iemocap_recordings_are_named_at_once(tmp_path):
+def test_missing_iemocap_recordings_are_in_one_message(tmp_path):
     root = write_iemocap(tmp_path, [("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_F001", "neu")])
     for file in root.rglob("*.wav"):
         file.unlink()
@@ -252,7 +252,7 @@ def test_msp_podcast_takes_consensus_labels_and_the_official_split(tmp_path):
     ]
 
 
-def test_an_audio_folder_of_datasets_is_a_corpus(tmp_path):
+def test_an_audiofolder_is_read_as_a_corpus(tmp_path):
     plant(tmp_path, "train/a.wav", "test/b.wav")
     (tmp_path / "train" / "metadata.csv").write_text("file_name,label,speaker\na.wav,anger,x\n")
     (tmp_path / "test" / "metadata.jsonl").write_text('{"file_name": "b.wav", "label": "sad"}\n')
@@ -261,7 +261,7 @@ def test_an_audio_folder_of_datasets_is_a_corpus(tmp_path):
 
 
 def saved_rows(folder):
-    """A clip as bytes and one as a path, with class numbers and a row without a label."""
+    """A dataset with audio as bytes and as paths, class labels, and a row without a label."""
     datasets = pytest.importorskip("datasets", reason="the extra datasets")
     clip = folder / "there.wav"
     soundfile.write(clip, np.zeros(800), 16_000)
@@ -287,7 +287,7 @@ def saved_rows(folder):
     return datasets, plain.cast_column("audio", datasets.Audio(decode=False)), clip
 
 
-def test_a_saved_dataset_is_a_table_whose_bytes_become_files(tmp_path):
+def test_audio_bytes_of_a_saved_dataset_are_written_to_files(tmp_path):
     _, dataset, clip = saved_rows(tmp_path)
     dataset.save_to_disk(str(tmp_path / "saved"))
     inside, there = read_corpus(tmp_path / "saved", root=tmp_path / "audio")
@@ -302,7 +302,7 @@ def test_a_saved_dataset_is_a_table_whose_bytes_become_files(tmp_path):
     assert Path(inside.path).stat().st_mtime_ns == before
 
 
-def test_the_splits_of_a_saved_dataset_are_those_of_the_table(tmp_path, monkeypatch):
+def test_the_splits_of_a_saved_dataset_are_those_of_its_utterances(tmp_path, monkeypatch):
     datasets, dataset, _ = saved_rows(tmp_path)
     dataset = dataset.rename_column("audio", "recording")  # any name will do
     both = datasets.DatasetDict(train=dataset.select([0]), test=dataset.select([1]))
@@ -327,7 +327,7 @@ def test_a_saved_dataset_may_name_paths(tmp_path):
     ]
 
 
-def test_a_saved_dataset_without_the_package_says_what_to_install(tmp_path, monkeypatch):
+def test_a_saved_dataset_without_the_package_names_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "dataset_info.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DependencyError, match=r"emoser\[datasets\]"):
@@ -335,7 +335,7 @@ def test_a_saved_dataset_without_the_package_says_what_to_install(tmp_path, monk
 
 
 @pytest.mark.data
-def test_real_ravdess_and_nemo_agree_with_their_manifest(speech_data, caplog):
+def test_ravdess_and_nemo_agree_with_their_manifest(speech_data, caplog):
     with (speech_data / "manifest.csv").open(newline="") as file:
         manifest = {row["path"]: row for row in csv.DictReader(file)}
     for corpus, count in (("ravdess", 1080), ("nemo", 4481)):

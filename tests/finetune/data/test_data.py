@@ -1,4 +1,4 @@
-"""Tables, settings, batches and variations: everything before the first step."""
+"""Tables, recordings, settings, batches, augmentation and acoustic statistics."""
 
 import json
 
@@ -11,7 +11,7 @@ from emoser.audio import AudioBlocks, load_audio
 from emoser.errors import AudioError, DependencyError
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
-from emoser.finetune.data import augment as variations
+from emoser.finetune.data import augment as augmentation
 from emoser.finetune.data import recordings
 from emoser.finetune.data.acoustics import describe_clip, standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
@@ -40,7 +40,7 @@ def test_a_table_gives_utterances_with_canonical_labels(table, tmp_path):
     ]
 
 
-def test_json_lines_say_the_same_as_csv(table):
+def test_json_lines_are_read_like_csv(table):
     rows = [{"path": "a.wav", "label": "sad", "speaker": 7}, {"path": "b.wav", "label": "happy"}]
     lines = table("\n".join(map(json.dumps, rows)), "calls.jsonl")
     assert read_corpus(lines) == read_corpus(
@@ -52,7 +52,7 @@ def test_rows_without_a_label_are_left_out(table):
     assert len(read_corpus(table("path,label\na.wav,\nb.wav,sad\n"))) == 1
 
 
-def test_all_missing_recordings_are_named_at_once(table):
+def test_all_missing_recordings_are_in_one_message(table):
     file = table("path,label\na.wav,sad\nx.wav,sad\ny.wav,sad\n")
     with pytest.raises(FileNotFoundError, match=r"2 of 3 .*x\.wav.*y\.wav"):
         read_corpus(file)
@@ -73,7 +73,7 @@ def test_broken_tables_are_refused(table, text, message):
         read_corpus(table(text))
 
 
-def test_a_line_that_is_no_object_is_refused(table):
+def test_a_json_line_that_is_not_an_object_is_refused(table):
     with pytest.raises(ValueError, match=r"line 2: no JSON object"):
         read_corpus(table('{"path": "a.wav", "label": "sad"}\n[1]\n', "calls.jsonl"))
 
@@ -88,7 +88,7 @@ def test_a_piece_holds_exactly_its_samples(tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Paths of all files that were opened for decoding."""
+    """Paths of the files that are opened for decoding."""
     paths = []
     monkeypatch.setattr(
         recordings, "AudioBlocks", lambda path: paths.append(path) or AudioBlocks(path)
@@ -96,7 +96,7 @@ def opened(monkeypatch):
     return paths
 
 
-def test_held_clips_are_decoded_once_and_new_recordings_are_decoded_again(tmp_path, opened):
+def test_select_reuses_decoded_clips_and_new_recordings_do_not(tmp_path, opened):
     calls = []
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", random_clips([RATE])[0], RATE)
@@ -113,7 +113,7 @@ def test_held_clips_are_decoded_once_and_new_recordings_are_decoded_again(tmp_pa
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "PCM_16", "PCM_U8"])
-def test_kept_samples_are_those_of_load_audio(tmp_path, subtype):
+def test_samples_equal_those_of_load_audio(tmp_path, subtype):
     loud = 3.0 * random_clips([RATE])[0] + (2.0 if subtype == "FLOAT" else 0.0)
     soundfile.write(tmp_path / "a.wav", loud, RATE, subtype=subtype)
     call = Utterance(str(tmp_path / "a.wav"), "sad")
@@ -123,7 +123,7 @@ def test_kept_samples_are_those_of_load_audio(tmp_path, subtype):
     assert not kept.is_exact(RATE - 1)
 
 
-def test_pieces_of_a_long_file_come_from_one_pass_up_to_the_last_end(tmp_path, monkeypatch):
+def test_pieces_of_a_long_file_are_read_in_one_pass_up_to_the_last_end(tmp_path, monkeypatch):
     seconds = []
 
     class Counted(AudioBlocks):
@@ -149,7 +149,7 @@ def test_pieces_of_a_long_file_come_from_one_pass_up_to_the_last_end(tmp_path, m
     assert np.array_equal(Recordings(rows[:1])[0], found[0])
 
 
-def test_a_piece_behind_the_end_is_refused(tmp_path):
+def test_a_piece_after_the_end_of_the_file_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(800), RATE)
     with pytest.raises(AudioError, match=r"0\.05 s long"):
         Recordings([Utterance(str(tmp_path / "a.wav"), "sad", start=1.0)])
@@ -195,7 +195,7 @@ def test_settings_survive_json():
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
-def test_settings_that_contradict_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         FinetuneConfig(**change)
 
@@ -205,7 +205,7 @@ def test_settings_that_contradict_are_refused(change, message):
     [{"noise_probability": 1.5}, {"noise_decibels": (9.0, 1.0)}, {"speed_change": 1.0}],
     ids=lambda value: next(iter(value)),
 )
-def test_variations_that_cannot_be_drawn_are_refused(change):
+def test_invalid_augmentation_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         Augmentation(**change)
 
@@ -219,7 +219,7 @@ def corpus_of(counts):
 
 
 @pytest.mark.parametrize("sampling", ["shuffled", "sorted"])
-def test_every_utterance_comes_once_an_epoch(sampling):
+def test_every_utterance_occurs_once_per_epoch(sampling):
     utterances = corpus_of({("a", "sad"): 103})
     config = FinetuneConfig(batch_size=10, sampling=sampling)
     batches = plan_epoch(utterances, list(range(103)), config, epoch=3)
@@ -227,7 +227,7 @@ def test_every_utterance_comes_once_an_epoch(sampling):
     assert [len(batch) for batch in batches].count(10) == 10
 
 
-def test_epochs_differ_and_repeat_exactly():
+def test_epochs_differ_and_are_reproducible():
     utterances = corpus_of({("a", "sad"): 50})
     plans = [
         plan_epoch(utterances, [1.0] * 50, FinetuneConfig(seed=seed), epoch=epoch)
@@ -238,14 +238,14 @@ def test_epochs_differ_and_repeat_exactly():
     assert plans[0] != plans[3]
 
 
-def test_sorted_batches_hold_clips_of_like_length():
+def test_sorted_batches_have_clips_of_similar_length():
     durations = np.random.default_rng(0).permutation(200).astype(float)
     config = FinetuneConfig(batch_size=10, sampling="sorted")
     batches = plan_epoch(corpus_of({("a", "sad"): 200}), durations, config, epoch=0)
     assert all(np.ptp(durations[batch]) == 9 for batch in batches)
 
 
-def test_balanced_epochs_follow_the_weights_of_corpora_and_no_class_is_rare():
+def test_balanced_epochs_follow_corpus_weights_and_balance_classes():
     utterances = corpus_of({("a", "sad"): 90, ("a", "happy"): 10, ("b", "sad"): 40})
     config = FinetuneConfig(
         sampling="balanced", corpus_weights={"a": 3.0, "b": 1.0}, epoch_clips=400, batch_size=8
@@ -281,73 +281,75 @@ def peak_hertz(samples):
     return spectrum.argmax() / 4
 
 
-def test_noise_has_the_power_that_was_asked_for():
+def test_noise_has_the_given_signal_to_noise_ratio():
     clean = tone(440.0)
-    noisy = variations.add_noise(clean, 12.0, np.random.default_rng(0))
+    noisy = augmentation.add_noise(clean, 12.0, np.random.default_rng(0))
     assert level(clean) - level(noisy - clean) == pytest.approx(12.0, abs=0.01)
 
 
-def test_speed_moves_the_pitch_and_the_length():
-    faster = variations.change_speed(tone(400.0), 1.1)
+def test_speed_changes_pitch_and_length():
+    faster = augmentation.change_speed(tone(400.0), 1.1)
     assert len(faster) == pytest.approx(RATE / 1.1, abs=1)
     assert peak_hertz(faster) == pytest.approx(440.0, abs=0.5)
 
 
-def test_a_tilt_of_three_decibels_is_three_decibels_an_octave():
-    tilted = [level(variations.tilt_spectrum(tone(hertz), 3.0)) for hertz in (500.0, 1000.0, 2000)]
+def test_a_tilt_is_in_decibels_per_octave():
+    tilted = [
+        level(augmentation.tilt_spectrum(tone(hertz), 3.0)) for hertz in (500.0, 1000.0, 2000)
+    ]
     assert tilted[1] - tilted[0] == pytest.approx(3.0, abs=0.05)
     assert tilted[2] - tilted[1] == pytest.approx(3.0, abs=0.05)
     assert tilted[1] == pytest.approx(level(tone(1000.0)), abs=0.05)
 
 
-def test_a_band_keeps_what_is_inside_and_cuts_what_is_outside():
-    assert level(variations.limit_band(tone(1000.0), 300.0, 3400.0)) == pytest.approx(
+def test_limit_band_removes_frequencies_outside_the_band():
+    assert level(augmentation.limit_band(tone(1000.0), 300.0, 3400.0)) == pytest.approx(
         -3.01, abs=0.1
     )
-    assert level(variations.limit_band(tone(6000.0), 300.0, 3400.0)) < -40.0
+    assert level(augmentation.limit_band(tone(6000.0), 300.0, 3400.0)) < -40.0
 
 
-def test_a_room_lets_a_click_decay_by_sixty_decibels():
+def test_reverb_of_a_click_decays_by_sixty_decibels():
     click = np.zeros(RATE, dtype=np.float32)
     click[0] = 1.0
-    answer = variations.add_reverb(click, 0.5, np.random.default_rng(0))
+    answer = augmentation.add_reverb(click, 0.5, np.random.default_rng(0))
     early, late = level(answer[16:816]), level(answer[6400:7200])
     assert early - late == pytest.approx(60 * (6400 - 16) / 8000, abs=3.0)
     assert np.abs(answer[8000:]).max() < 1e-5
 
 
-def test_the_quiet_at_the_ends_goes_and_pauses_stay():
+def test_trim_ends_removes_quiet_ends_and_keeps_pauses():
     hiss = 0.001 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
     voice = tone(300.0)[: RATE // 4]
     clip = np.concatenate([hiss, voice, hiss, 0.2 * voice, hiss])
-    trimmed = variations.trim_ends(clip)
-    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * variations.LEVEL_SAMPLES)
+    trimmed = augmentation.trim_ends(clip)
+    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * augmentation.LEVEL_SAMPLES)
     assert np.array_equal(trimmed[:1000], clip[RATE : RATE + 1000])
-    longer = variations.trim_ends(clip, before=0.25, behind=0.5)
+    longer = augmentation.trim_ends(clip, before=0.25, behind=0.5)
     assert len(longer) == len(trimmed) + 0.75 * RATE
-    assert np.array_equal(variations.trim_ends(np.zeros(900, np.float32)), np.zeros(900))
+    assert np.array_equal(augmentation.trim_ends(np.zeros(900, np.float32)), np.zeros(900))
 
 
-def test_clips_are_trimmed_as_often_as_they_should_be():
+def test_clips_are_trimmed_with_the_given_probability():
     clip = np.concatenate([np.zeros(RATE, np.float32), tone(300.0), np.zeros(RATE, np.float32)])
     generator = np.random.default_rng(0)
     half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
-    sizes = np.array([len(variations.drop_quiet_ends(clip, half, generator)) for _ in range(400)])
+    sizes = np.array([len(augmentation.drop_quiet_ends(clip, half, generator)) for _ in range(400)])
     assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
-    assert sizes.min() >= RATE - variations.LEVEL_SAMPLES
-    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * variations.LEVEL_SAMPLES
+    assert sizes.min() >= RATE - augmentation.LEVEL_SAMPLES
+    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * augmentation.LEVEL_SAMPLES
     with pytest.raises(ValueError, match="trim_seconds is -1"):
         Augmentation(trim_seconds=-1.0)
 
 
-def test_nothing_changes_when_every_variation_is_off():
+def test_augmentation_off_changes_nothing():
     clip = random_clips([5000])[0]
-    shorter = variations.drop_quiet_ends(clip, Augmentation.off(), np.random.default_rng(0))
-    same = variations.augment(shorter, Augmentation.off(), np.random.default_rng(0))
+    shorter = augmentation.drop_quiet_ends(clip, Augmentation.off(), np.random.default_rng(0))
+    same = augmentation.augment(shorter, Augmentation.off(), np.random.default_rng(0))
     assert np.array_equal(same, clip)
 
 
-def test_variations_leave_their_input_alone_and_repeat_exactly():
+def test_augmentation_does_not_modify_its_input_and_is_reproducible():
     clip = random_clips([9000])[0]
     before = clip.copy()
     everything = Augmentation(
@@ -358,7 +360,7 @@ def test_variations_leave_their_input_alone_and_repeat_exactly():
         reverb_probability=1.0,
     )
     first, second = (
-        variations.augment(clip, everything, np.random.default_rng(5)) for _ in range(2)
+        augmentation.augment(clip, everything, np.random.default_rng(5)) for _ in range(2)
     )
     assert np.array_equal(clip, before)
     assert np.array_equal(first, second)
@@ -367,13 +369,13 @@ def test_variations_leave_their_input_alone_and_repeat_exactly():
 
 
 @pytest.mark.parametrize("hertz", [110.0, 220.0, 440.0])
-def test_statistics_hear_the_pitch(hertz):
+def test_statistics_contain_the_pitch(hertz):
     buzz = sum(tone(hertz * order) / order for order in range(1, 8)).astype(np.float32)
     assert 2 ** describe_clip(buzz)[0] == pytest.approx(hertz, rel=0.02)
 
 
 @pytest.mark.parametrize("size", [1, 100, 511, 512, 700, 16_000])
-def test_statistics_exist_for_every_length_and_ignore_the_gain(size):
+def test_statistics_are_finite_for_every_length_and_independent_of_gain(size):
     clip = random_clips([size])[0]
     described = describe_clip(clip)
     assert np.isfinite(described).all()
@@ -381,11 +383,11 @@ def test_statistics_exist_for_every_length_and_ignore_the_gain(size):
         assert describe_clip(clip * np.float32(0.5)) == pytest.approx(described, abs=0.02)
 
 
-def test_silence_has_statistics():
+def test_statistics_of_silence_are_finite():
     assert np.isfinite(describe_clip(np.zeros(8000, dtype=np.float32))).all()
 
 
-def test_targets_are_standardised_over_all_and_over_each_speaker():
+def test_targets_are_standardised_over_all_clips_and_over_each_speaker():
     rows = np.random.default_rng(0).normal(3.0, 2.0, (60, 4))
     voices = ["a"] * 20 + ["b"] * 40
     targets = standardize_statistics(rows, voices)
@@ -395,15 +397,15 @@ def test_targets_are_standardised_over_all_and_over_each_speaker():
     assert targets[20:, 4:].std(axis=0) == pytest.approx(np.ones(4), abs=2e-2)
 
 
-def test_a_telephone_has_256_levels_and_a_narrow_band():
-    line = variations.simulate_telephone(tone(1000.0))
+def test_the_telephone_has_256_levels_and_a_narrow_band():
+    line = augmentation.simulate_telephone(tone(1000.0))
     assert len(np.unique(line)) <= 256
-    limited = variations.limit_band(tone(1000.0), 300.0, 3400.0)
+    limited = augmentation.limit_band(tone(1000.0), 300.0, 3400.0)
     assert np.abs(line - np.clip(limited, -1, 1)).max() < 0.03  # half a step of mu-law near 1
-    assert level(variations.simulate_telephone(tone(6000.0))) < -40.0
+    assert level(augmentation.simulate_telephone(tone(6000.0))) < -40.0
 
 
-def test_a_telephone_without_torchaudio_says_what_to_install(monkeypatch):
+def test_the_telephone_without_torchaudio_names_what_to_install(monkeypatch):
     monkeypatch.setattr("emoser.models.torchaudio_guard.fault", OSError("libcudart.so.13"))
     with pytest.raises(DependencyError, match=r"telephone augmentation needs torchaudio.*cudart"):
-        variations.simulate_telephone(tone(1000.0))
+        augmentation.simulate_telephone(tone(1000.0))

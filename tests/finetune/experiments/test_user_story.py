@@ -181,6 +181,43 @@ def test_an_encoder_that_was_trained_on_the_tested_speakers_is_named():
     assert not describe_leakage("emoser-tiny", people(3))
 
 
+def test_the_speakers_of_a_run_and_of_its_bases_are_found_in_its_checkpoint(run, table, tmp_path):
+    folder, _ = run
+    first = str(folder / "best")
+    utterances = read_corpus(table)[:-1]
+    report = json.loads((folder / "report.json").read_text())["report"]
+    tested = [item for item in utterances if item.speaker in report["per_speaker"]]
+    learned = [item for item in utterances if item.speaker not in report["per_speaker"]]
+    assert not describe_leakage(first, tested)
+    voices = {item.speaker for item in learned}
+    (note,) = describe_leakage(first, utterances)
+    assert f"{len(voices)} of the 6 tested speakers (own recordings)" in note
+    assert not describe_leakage(first, [replace(item, corpus="others") for item in learned])
+
+    config = replace(CONFIG, base=first, epochs=1, seed=1)  # another seed, another test set
+    again = finetune(utterances, config=config, output=tmp_path / "again", device="cpu")
+    met = voices & set(again.evaluation.report.per_speaker)
+    (note,) = again.evaluation.notes
+    assert f"{first} itself was trained on {len(met)} of the 2 tested speakers" in note
+    (note,) = describe_leakage(str(again.folder), [u for u in utterances if u.speaker in met])
+    assert f"{len(met)} of the {len(met)} tested speakers" in note
+
+
+@pytest.mark.parametrize("key", ["settings", "config", "configs"])
+def test_corpora_of_checkpoints_that_do_not_state_their_speakers_are_found(key, tmp_path):
+    stage = {"corpus_weights": {"calls": 1.0}}
+    training = {
+        key: [stage] if key == "configs" else stage,
+        "held_out": {"calls": ["0"]},
+        "base": "emoser-tiny",
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"emoser": {"training": training}}))
+    (note,) = describe_leakage(str(tmp_path), people(2, corpus="calls"))
+    assert "1 of the 2 tested speakers (calls)" in note
+    nemo = [replace(item, speaker="EB0") for item in people(1, corpus="nemo")]
+    assert describe_leakage(str(tmp_path), nemo)
+
+
 def people(number, clips=6, **changes):
     return [
         Utterance(
@@ -213,7 +250,7 @@ def test_the_column_split_is_taken_and_its_leaks_refused():
     split = choose_split(items, "auto")
     assert {item.speaker for item in split.test} == {"2", "5"}
     leaking = [replace(items[0], split="test"), *items[1:]]
-    with pytest.raises(ValueError, match="learned from: 0"):
+    with pytest.raises(ValueError, match="validated on: 0"):
         choose_split(leaking, "column")
     with pytest.raises(ValueError, match="has maybe"):
         choose_split([replace(items[0], split="maybe"), *items[1:]], "column")

@@ -1,4 +1,4 @@
-"""One recording, one answer: `evaluate` and validation give the scores of `predict`."""
+"""`evaluate` and validation give the scores of `predict`."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -30,7 +30,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """Clips of many kinds, whole and in pieces; their labels are still to be set."""
+    """Clips of many formats, whole and in pieces, without labels."""
     folder = tmp_path_factory.mktemp("clips")
     short, long = random_clips([2 * RATE, 120 * RATE])
     clips = {
@@ -63,8 +63,8 @@ def make_model(layout):
     )
 
 
-def ask(classifier, call):
-    """What `predict` answers about a clip or the piece of one."""
+def predict_clip(classifier, call):
+    """The prediction for a clip or a piece of one."""
     if call.start is None:
         return classifier.predict(call.path)
     end = None if call.end is None else round(call.end * RATE)
@@ -78,22 +78,25 @@ def scores_of(logits):
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
-def answered(request, calls, tmp_path_factory):
-    """A checkpoint, its scores by `predict`, and the clips with the labels that it predicts."""
+def predicted(request, calls, tmp_path_factory):
+    """A checkpoint, its scores from `predict`, and the clips labelled with its predictions."""
     folder = tmp_path_factory.mktemp(request.param)
     save_model(make_model(request.param), folder / "model")
     classifier = EmotionClassifier.from_pretrained(folder / "model", backend="torch", device="cpu")
-    answers = [ask(classifier, call) for call in calls]
+    predictions = [predict_clip(classifier, call) for call in calls]
     labelled = [
-        replace(call, label=answer.label) for call, answer in zip(calls, answers, strict=True)
+        replace(call, label=prediction.label)
+        for call, prediction in zip(calls, predictions, strict=True)
     ]
-    scores = np.array([[answer.scores[name] for name in classifier.labels] for answer in answers])
+    scores = np.array(
+        [[prediction.scores[name] for name in classifier.labels] for prediction in predictions]
+    )
     return request.param, folder / "model", scores, labelled
 
 
 @pytest.mark.parametrize("decoded", [False, True], ids=["streamed", "decoded"])
-def test_evaluate_scores_every_clip_as_predict_does(answered, decoded):
-    layout, _, scores, labelled = answered
+def test_evaluate_scores_every_clip_as_predict_does(predicted, decoded):
+    layout, _, scores, labelled = predicted
     model = make_model(layout)
     logits = predict_logits(model, Recordings(labelled) if decoded else labelled)
     assert np.abs(scores_of(logits) - scores).max() < 1e-6
@@ -102,18 +105,20 @@ def test_evaluate_scores_every_clip_as_predict_does(answered, decoded):
     assert report.num_utterances == len(labelled)
 
 
-def test_the_command_evaluates_with_the_engine_of_predict(answered):
-    _, folder, _, labelled = answered
+def test_the_command_evaluates_with_the_runtime_of_predict(predicted):
+    _, folder, _, labelled = predicted
     classifier = EmotionClassifier.from_pretrained(folder)
-    labelled = [replace(call, label=ask(classifier, call).label) for call in labelled]
+    labelled = [replace(call, label=predict_clip(classifier, call).label) for call in labelled]
     found, _ = score_models([str(folder)], labelled, protocol="a test")
     assert found.report.accuracy == 1.0
 
 
 @pytest.mark.parametrize("cache", ["off", "float32"])
 @pytest.mark.parametrize("mode", ["entire", "partial", "frozen"])
-def test_validation_scores_every_clip_as_predict_does(answered, mode, cache, tmp_path, monkeypatch):
-    layout, _, scores, labelled = answered
+def test_validation_scores_every_clip_as_predict_does(
+    predicted, mode, cache, tmp_path, monkeypatch
+):
+    layout, _, scores, labelled = predicted
     model = make_model(layout)
     config = replace(CONFIG, mode=mode, cache=cache)
     freeze(model, config)
@@ -130,7 +135,7 @@ def test_validation_scores_every_clip_as_predict_does(answered, mode, cache, tmp
     assert np.abs(scores_of(seen[0]) - scores).max() < 1e-6
 
 
-def test_training_sees_no_more_than_a_window_of_a_long_clip(calls, tmp_path):
+def test_training_takes_at_most_a_window_of_a_long_clip(calls, tmp_path):
     model, clips = make_model("transformers").eval(), Recordings(calls[1:2])
     for mode in ("entire", "partial", "frozen"):
         config = replace(CONFIG, mode=mode)

@@ -1,4 +1,4 @@
-"""Reports say what their figures are over."""
+"""Reports state the unit of their confidence intervals."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ LABELS = ("happy", "sad")
 
 
 @pytest.mark.parametrize(("num_speakers", "unit"), [(1, "recordings"), (4, "speakers")])
-def test_an_interval_says_what_it_is_over(num_speakers, unit):
+def test_an_interval_states_its_unit(num_speakers, unit):
     utterances = [
         Utterance(f"{number}.wav", LABELS[number // 4 % 2], speaker=f"s{number % num_speakers}")
         for number in range(16)
