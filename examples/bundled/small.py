@@ -25,7 +25,7 @@ from emoser.finetune.protocols import drop_duplicates
 from emoser.models.model import EmotionModel
 
 SHARES: Mapping[str, float] = {"ravdess": 0.5, "nemo": 0.5}
-NUM_COPIES = 4  # varied copies of every clip, beside the clip itself
+NUM_COPIES = 1  # varied copies of every clip, beside the clip itself
 RIDGE = 0.05
 DEVIATION_SCALE = 0.5  # of the standardised deviations: a ridge four times as strong
 MAX_ITERATIONS = 60

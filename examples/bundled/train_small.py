@@ -197,6 +197,7 @@ def write_card(
     """The README of the checkpoint."""
     figures, confusion = write_tables(evaluations)
     report = evaluations["both"].report
+    num_copies = model.config.training["num_copies"]
     return Template(CARD.read_text(encoding="utf-8")).substitute(
         parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         figures=figures,
@@ -206,7 +207,7 @@ def write_card(
         error=f"{model.config.training['calibration_error']:.3f}",
         folds="\n".join(folds),
         num_clips=f"{len(speech):,}",
-        num_copies=model.config.training["num_copies"],
+        copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
     )
 
 
