@@ -18,7 +18,6 @@ plain frozen probe (no copies, no normalisation of the level) on the same clips.
 import argparse
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from export_graph import export_into
 from measure_small import (
     SMALL,
     assess_corpora,
@@ -38,6 +38,7 @@ from measure_small import (
 from network import ALL_LABELS
 from safetensors.torch import load_file, save_file
 from small import (
+    DEVIATION_SCALE,
     NUM_COPIES,
     RECIPE,
     build_network,
@@ -50,17 +51,15 @@ from torch import Tensor, nn
 from train import write_tables
 from transformers import WhisperFeatureExtractor
 
-from emoser.checkpoints.files import CONFIG, GOLDEN, GRAPH_MANIFEST, WEIGHTS, CheckpointFiles
+from emoser.checkpoints.files import CONFIG, GOLDEN, WEIGHTS, CheckpointFiles
 from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
 from emoser.checkpoints.save import load_model, save_model, write_json
-from emoser.export import export
 from emoser.finetune import Utterance
 from emoser.finetune.data.inputs import pool_windows
 from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.scoring.report import Evaluation
 from emoser.models.encoder import LEVEL
 from emoser.models.model import EmotionModel
-from emoser.runtimes.manifest import FILES
 
 HERE = Path(__file__).parent
 CARD, LICENCE = HERE / "card_small.md", HERE / "licence_small.txt"
@@ -96,6 +95,8 @@ def train_small(
         "base": "openai/whisper-base",
         "targets": list(ALL_LABELS),
         "num_copies": num_copies,
+        "ridge": RIDGE,
+        "deviation_scale": DEVIATION_SCALE,
         "calibration_error": round(error, 4),
         "configs": [RECIPE.flat()],
     }
@@ -112,13 +113,7 @@ def finish(model: EmotionModel, card: str, folder: Path) -> None:
     difference = float((answer_alone(ours) - expected).abs().max())
     source = "transformers' WhisperFeatureExtractor and WhisperEncoder layers"
     write_json(folder / GOLDEN, golden_record(expected, source, difference))
-    with tempfile.TemporaryDirectory() as place:
-        done = export(
-            CheckpointFiles(SMALL, folder), Path(place) / "graph", calibrate=HERE.parent / "audio"
-        )
-        for name in (FILES["onnx"], GRAPH_MANIFEST):
-            shutil.copyfile(done.folder / name, folder / name)
-    halve_graph(folder / FILES["onnx"])
+    export_into(CheckpointFiles(SMALL, folder))
 
 
 def halve_weights(folder: Path) -> None:
@@ -135,30 +130,6 @@ def halve_weights(folder: Path) -> None:
     (folder / WEIGHTS).chmod(0o644)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     write_json(folder / CONFIG, {**config, "dtype": "float16"})
-
-
-def halve_graph(file: Path) -> None:
-    """Store the weights of a graph in float16, where they are float16 numbers already.
-
-    A cast to float32 follows each of them, which ONNX Runtime computes once when it opens the file.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(file)
-    casts = []
-    for stored in graph.graph.initializer:
-        name, values = stored.name, numpy_helper.to_array(stored)
-        halved = values.astype(np.float16)
-        if values.dtype == np.float32 and np.array_equal(halved.astype(np.float32), values):
-            stored.CopyFrom(numpy_helper.from_array(halved, f"{name}.float16"))
-            casts.append(
-                onnx.helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT)
-            )
-    for place, cast in enumerate(casts):
-        graph.graph.node.insert(place, cast)
-    onnx.checker.check_model(graph)
-    onnx.save(graph, file)
 
 
 @torch.no_grad()

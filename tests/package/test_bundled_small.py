@@ -18,7 +18,7 @@ from emoser.finetune import Utterance
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
-    "train_small", "measure_small", "small", "train", "measure", "recipe", "network",
+    "train_small", "export_graph", "measure_small", "small", "train", "measure", "recipe", "network",
     "egemaps_svm",
 )  # fmt: skip
 
