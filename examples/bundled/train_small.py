@@ -41,6 +41,7 @@ from small import (
     DEVIATION_SCALE,
     NUM_COPIES,
     RECIPE,
+    RIDGE,
     build_network,
     fit_head,
     pool_speech,

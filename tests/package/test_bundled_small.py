@@ -18,8 +18,8 @@ from emoser.finetune import Utterance
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
-    "train_small", "export_graph", "measure_small", "small", "train", "measure", "recipe", "network",
-    "egemaps_svm",
+    "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
+    "network", "egemaps_svm",
 )  # fmt: skip
 
 
