@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
 from emoser.finetune.corpora import READERS
-from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
