@@ -24,16 +24,18 @@ from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
 from emoser.errors import AudioError
 
 
-class _Tensor(Protocol):
+class TensorLike(Protocol):
     """A torch tensor, described by its methods because this package never imports torch."""
 
-    def detach(self) -> Any: ...
+    def detach(self) -> Any:
+        """The tensor without its gradient."""
 
-    def cpu(self) -> Any: ...
+    def cpu(self) -> Any:
+        """The tensor in main memory."""
 
 
 Source: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | _Tensor"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | TensorLike"
 )
 
 SPOOL_MEMORY_BYTES = 32 * 2**20  # a stream larger than this goes to an anonymous temporary file

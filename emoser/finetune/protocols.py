@@ -44,9 +44,8 @@ class Split:
     @property
     def speaker_independent(self) -> bool:
         """Whether all test speakers are known, and are in neither of the other sets."""
-        return None not in _voices(self.test) and not _shared(
-            _voices(self.training) | _voices(self.validation), _voices(self.test)
-        )
+        known = all(item.voice for item in self.test)
+        return known and not _shared((*self.training, *self.validation), self.test)
 
     @property
     def shared_sentences(self) -> float | None:
@@ -227,7 +226,7 @@ def check_split(split: Split, *, speakers: bool = True) -> None:
     pieces = [{(item.path, item.start, item.end) for item in members} for members in sets.values()]
     twice = sorted(path for (path, *_), count in Counter(chain(*pieces)).items() if count > 1)
     faults += [f"in two sets: {', '.join(twice[:SHOWN])}"] if twice else []
-    shared = _shared(_voices(split.training) | _voices(split.validation), _voices(split.test))
+    shared = _shared((*split.training, *split.validation), split.test)
     if speakers and shared:
         faults.append(f"test speakers that are trained or validated on: {', '.join(shared)}")
     if faults:
@@ -255,7 +254,7 @@ def check_sides(
             f"{len(utterances)} utterances to train on and {len(validation)} to validate on; "
             "both need at least one"
         )
-    shared = _shared(_voices(utterances), _voices(validation))
+    shared = _shared(utterances, validation)
     if shared and not share_speakers:
         raise ValueError(
             f"the speakers {', '.join(shared)} are both trained and validated on; "
@@ -318,7 +317,7 @@ def _by_session(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
         if item.session is None:
             raise ValueError(f"{item.path} has no session; this protocol needs all of them")
         sessions[item.session].append(item)
-    return dict(sorted(sessions.items(), key=lambda pair: _number(pair[0])))
+    return {name: sessions[name] for name in sorted(sessions, key=_number)}
 
 
 def _by_voice(utterances: Sequence[Utterance]) -> dict[Voice, list[Utterance]]:
@@ -331,12 +330,10 @@ def _by_voice(utterances: Sequence[Utterance]) -> dict[Voice, list[Utterance]]:
     return dict(sorted(groups.items(), key=lambda pair: (pair[0][0] or "", _number(pair[0][1]))))
 
 
-def _voices(utterances: Sequence[Utterance]) -> set[Voice | None]:
-    return {item.voice for item in utterances}
-
-
-def _shared(first: set[Voice | None], second: set[Voice | None]) -> list[str]:
-    return sorted("/".join(filter(None, voice)) for voice in first & second if voice is not None)
+def _shared(first: Sequence[Utterance], second: Sequence[Utterance]) -> list[str]:
+    """Names of the speakers in both sets."""
+    voices = {item.voice for item in first} & {item.voice for item in second}
+    return sorted("/".join(filter(None, voice)) for voice in voices if voice)
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -15,12 +15,7 @@ HEADS = ("linear", "statistics", "projector", "attention")
 
 
 class Rule(NamedTuple):
-    """Which values a setting may have.
-
-    Attributes:
-        holds: Whether a value is allowed.
-        text: The allowed values, after "must be".
-    """
+    """Which values a setting may have: a test, and their description after "must be"."""
 
     holds: Callable[[Any], bool]
     text: str

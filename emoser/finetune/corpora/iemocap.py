@@ -68,16 +68,12 @@ def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> 
             f"{len(missing)} of {len(utterances)} recordings are missing: {shorten(missing)}"
         )
     if complete:
-        check_counts(utterances)
+        _check_counts(utterances)
     return utterances
 
 
-def check_counts(utterances: list[Utterance]) -> None:
-    """Refuse a set that is not the 5,531 utterances of the literature.
-
-    Raises:
-        ValueError: Naming every session and class whose count differs.
-    """
+def _check_counts(utterances: list[Utterance]) -> None:
+    """Refuse a set that is not the 5,531 utterances of the literature."""
     found = Counter((item.session, item.label) for item in utterances)
     faults = [
         f"session {session} has {found[session, label]} {label}, the literature {expected}"

@@ -103,20 +103,17 @@ def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) 
         split = _first_possible(utterances)
     if split == "column":
         divided = _split_by_column(utterances, seed)
-        check_split(divided)
     elif split == "speakers":
         num_folds = min(NUM_FOLDS, len({item.voice for item in utterances}))
-        divided = split_groups(utterances, num_folds=num_folds, seed=seed)[0]
         divided = replace(
-            divided,
+            split_groups(utterances, num_folds=num_folds, seed=seed)[0],
             name="held-out speakers",
             protocol="speaker-independent: tested on speakers that were neither trained nor "
             "validated on",
         )
-        check_split(divided)
     else:
         divided = split_randomly(utterances, seed=seed)
-        check_split(divided, speakers=False)
+    check_split(divided, speakers=split != "random")
     return divided
 
 
@@ -143,15 +140,10 @@ def probe(
     output: str | Path,
     device: str = "auto",
 ) -> tuple[bool, float]:
-    """Whether the model can overfit a few clips, and its accuracy on them.
+    """Whether the model can overfit 32 clips, and its accuracy on them.
 
-    A sanity check of labels, recordings and learning rates; no estimate for other clips.
-
-    Args:
-        utterances: 32 of them are used, as evenly over the classes as possible.
-        config: The settings to try, with the epochs and without the augmentation of the check.
-        output: Folder for temporary files.
-        device: "auto", "cpu" or "cuda".
+    A sanity check of labels, recordings and learning rates; no estimate for other clips. The
+    clips are spread over the classes; the check has its own epochs and no augmentation.
     """
     labels = order_labels(utterances)
     by_label = [[item for item in utterances if item.label == label] for label in labels]

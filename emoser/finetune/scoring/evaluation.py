@@ -168,12 +168,7 @@ def infer_logits(
 ) -> NDArray[np.float32]:
     """Logarithms of the scores of `predict` for all clips, (N, C), without dimensions.
 
-    The softmax of a row gives these scores.
-
-    Args:
-        runtime: The engine.
-        config: The configuration of its model.
-        clips: Decoded recordings, or utterances to decode.
+    The softmax of a row gives these scores. Utterances are decoded on the way.
 
     Raises:
         AudioError: If a recording cannot be decoded.
@@ -210,12 +205,7 @@ def score_epoch(
 ) -> Report:
     """Metrics of a model on its validation set, from the same scores as in `predict`.
 
-    Args:
-        model: Is put into eval mode.
-        inputs: The clips.
-        utterances: Their labels and speakers.
-        config: The settings, with the labels to choose from.
-        processes: The processes that share the work.
+    Puts the model into eval mode. The processes share the work.
     """
     model.eval()
     windows = inputs.windows

@@ -20,14 +20,7 @@ PACKAGES = ("torch", "transformers", "accelerate")
 def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
-    """The data, settings, versions and results of a training run, ready for JSON.
-
-    Args:
-        config: The settings.
-        split: Training, validation and test set.
-        evaluation: The results on the test set.
-        base: The checkpoint of the encoder.
-    """
+    """The data, settings, versions and results of a training run, ready for JSON."""
     labels = evaluation.report.labels
     counts = Counter(item.label for item in split.training)
     speakers: dict[str, set[str]] = defaultdict(set)

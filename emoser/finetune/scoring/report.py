@@ -226,7 +226,7 @@ def mcnemar(first: int, second: int) -> float:
 
 
 def to_markdown(evaluation: Evaluation, *, title: str) -> str:
-    """The report as Markdown."""
+    """An evaluation as Markdown."""
     report = evaluation.report
     figures = [
         ["figure", "value", f"95 % interval over {evaluation.drawn}"],

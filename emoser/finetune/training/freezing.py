@@ -48,25 +48,20 @@ def set_training(model: EmotionModel, config: FinetuneConfig) -> None:
 
 
 def frozen_parts(model: EmotionModel, config: FinetuneConfig) -> list[nn.Module]:
-    """The modules that the mode does not train.
-
-    Raises:
-        ValueError: If the encoder has fewer layers than `last_layers`.
-    """
-    encoder = model.encoder
-    if config.model.mode == "entire":
+    """The modules that the mode does not train; see `freeze`."""
+    mode, last_layers = config.model.mode, config.model.last_layers
+    if mode == "entire":
         return []
-    if config.model.mode not in ("partial", "last-k"):
-        return [encoder]
-    parts = encoder.parts()
-    if config.model.mode == "partial":
+    if mode not in ("partial", "last-k"):
+        return [model.encoder]
+    parts = model.encoder.parts()
+    if mode == "partial":
         return parts.convolutions
-    if config.model.last_layers > len(parts.layers):
+    if last_layers > len(parts.layers):
         raise ValueError(
-            f"last_layers is {config.model.last_layers}, the encoder has {len(parts.layers)} layers"
+            f"last_layers is {last_layers}, the encoder has {len(parts.layers)} layers"
         )
-    below = parts.layers[: len(parts.layers) - config.model.last_layers]
-    return [*parts.convolutions, *parts.stem, *below]
+    return [*parts.convolutions, *parts.stem, *parts.layers[:-last_layers]]
 
 
 def merge_lora(model: EmotionModel) -> EmotionModel:

@@ -1,10 +1,8 @@
-"""What training minimises: cross-entropy with labels and teachers, and an auxiliary task.
+"""The training loss: cross-entropy with labels and teachers, and an auxiliary task.
 
 The softmax of a corpus that has only some of the labels runs over these, so that the model does
-not learn to recognise the corpus in order to exclude the other labels.
-
-Distillation: the student follows the mean probabilities of its teachers for the same crop and
-augmentation of a clip (arXiv 1503.02531, section 2; arXiv 2106.05237 for the same view).
+not learn to recognise the corpus in order to exclude the other labels. A student follows the mean
+probabilities of its teachers for the same view of a clip (arXiv 1503.02531, arXiv 2106.05237).
 """
 
 import hashlib

@@ -64,16 +64,15 @@ def as_matrices(weights: Iterable[nn.Parameter]) -> Iterator[None]:
     """Weights (O, ...) and their gradients are matrices (O, N) inside the block."""
     shapes = [(weight, weight.shape) for weight in weights if weight.ndim > 2]
     try:
-        for weight, _ in shapes:
-            reshape(weight, torch.Size([len(weight), weight[0].numel()]))
+        for weight, shape in shapes:
+            _reshape(weight, (shape[0], -1))
         yield
     finally:
         for weight, shape in shapes:
-            reshape(weight, shape)
+            _reshape(weight, shape)
 
 
-def reshape(weight: nn.Parameter, shape: torch.Size) -> None:
-    """Change the shape of a weight and its gradient in place."""
+def _reshape(weight: nn.Parameter, shape: tuple[int, ...]) -> None:
     gradient, weight.grad = weight.grad, None
     weight.data = weight.data.reshape(shape)
     weight.grad = None if gradient is None else gradient.reshape(shape)

@@ -72,17 +72,7 @@ def set_recompute(model: EmotionModel, *, active: bool) -> None:
 
 @dataclass(kw_only=True)
 class Stepper:
-    """Makes updates of the weights.
-
-    Attributes:
-        model: On the device of this process.
-        loss: On the same device.
-        optimizer: Optimizer of the trained weights.
-        config: All settings.
-        processes: The processes that share the run.
-        num_steps: Updates in the whole run, for the schedule.
-        teachers: On the same device; None without distillation.
-    """
+    """Makes updates of the weights; model, loss and teachers are on the device of this process."""
 
     model: EmotionModel
     loss: TrainingLoss
