@@ -93,8 +93,8 @@ def test_bfloat16_is_measured_only_where_the_processor_has_it():
     fast = plan_rows(options, {"bfloat16": True})
     assert [row.dtype for row in plain] == ["float32"] * 3 + ["auto"]
     assert [row for row in fast if row not in plain] == [
-        BenchRow("torch", "bfloat16", "emoser-tiny"),
-        BenchRow("openvino", "bfloat16", "emoser-tiny"),
+        BenchRow("torch", "bfloat16", "emoser-small"),
+        BenchRow("openvino", "bfloat16", "emoser-small"),
     ]
 
 
@@ -152,7 +152,7 @@ def test_ratios_are_formed_within_a_round(report):
 def test_the_table_has_a_line_for_every_engine(report, capsys):
     command._print_report(report)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "emoser-tiny on a fake, 2 cores"
+    assert lines[0] == "emoser-small on a fake, 2 cores"
     assert "3.00 x" in next(line for line in lines if line.startswith("torch"))
     assert any("does not load" in line for line in lines)
 
