@@ -202,9 +202,9 @@ def test_masking_and_level_reach_the_encoder(base):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"num_layers": 0}, "num_layers must be above 0"),
-        ({"layer_decay": 0.0}, "layer_decay must be above 0"),
-        ({"pretrained_share": 1.0}, "pretrained_share must be at least 0 and below 1"),
+        ({"num_layers": 0}, "num_layers is 0, must be above 0 or None"),
+        ({"layer_decay": 0.0}, "layer_decay is .*, must be above 0 and at most 1"),
+        ({"pretrained_share": 1.0}, "pretrained_share is .*, must be at least 0 and below 1"),
         ({"normalization": "loud"}, "normalization is 'loud'"),
         ({"normalization": "level", "output_norm": True}, "exclude each other"),
     ],
