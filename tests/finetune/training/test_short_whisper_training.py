@@ -139,10 +139,10 @@ def test_rates_fall_from_layer_to_layer(base):
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_a_share_of_the_pretrained_weights_is_saved(decay, base):
-    config = settings(base, mode="partial")
+    config = settings(base, mode="partial", ema_decay=decay, pretrained_share=0.25)
     model = build_initial_model(config, LABELS)
     freeze(model, config)
-    average = WeightAverage(model, decay, pretrained_share=0.25)
+    average = WeightAverage(model, config.schedule)
     weight, head = model.encoder.backbone.layers[0].fc1.weight, model.head.classifier.weight
     start, first = weight.detach().clone(), head.detach().clone()
     with torch.no_grad():
