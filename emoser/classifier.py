@@ -46,7 +46,7 @@ class EmotionClassifier:
         >>> len(classifier.predict_batch(files)), next(classifier.iter_predictions(files)).source
         (2, 'examples/audio/plain.wav')
         >>> classifier.embed(files).shape, classifier.labels
-        ((2, 240), ('neutral', 'angry', 'happy', 'sad'))
+        ((2, 1024), ('neutral', 'angry', 'happy', 'sad'))
         >>> classifier.push_to_hub("someone/emoser-copy", dry_run=True)
         'https://huggingface.co/someone/emoser-copy'
         >>> with tempfile.TemporaryDirectory() as place:

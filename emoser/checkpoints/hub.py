@@ -288,7 +288,7 @@ def _explain(error: BaseException, revision: str | None, failed: str) -> tuple[s
     httpx, line = _http_library(), _first_line(error)
     status = getattr(getattr(error, "response", None), "status_code", None)
     other = ("server", f"{failed}: the Hub answers {status}; try again later")
-    offline = "check the network, or use a folder or the bundled emoser-tiny, which need none"
+    offline = "check the network, or use a folder or the bundled emoser-small, which need none"
     kinds: Sequence[tuple[type[Exception], str, str]] = (
         (errors.GatedRepoError, "gated", "is gated; ask for access on its page and pass token="),
         (errors.RevisionNotFoundError, "no-revision", f"has no revision {revision!r}"),

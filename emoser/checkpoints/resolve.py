@@ -13,7 +13,7 @@ from emoser.checkpoints.hub import HubOptions, fetch
 from emoser.errors import CheckpointError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
-DEFAULT_MODEL = "emoser-tiny"
+DEFAULT_MODEL = "emoser-small"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

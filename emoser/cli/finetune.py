@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
 from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
+
+DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a GPU
 
 HELP = "train on your own recordings"
 DESCRIPTION = (
@@ -48,7 +49,7 @@ DEVICE: Options = {"--device": {"default": "auto", "choices": ("auto", "cpu", "c
 OPTIONS = {
     **CORPUS,
     "--output": value("folder of the run", required=True, type=Path),
-    "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_MODEL),
+    "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
     "--mode": value("parts of the encoder to train", "partial", choices=MODES),
     "--layers": value("use only the first N layers of the encoder", type=int, metavar="N"),
     "--split": value(

@@ -42,7 +42,7 @@ def _bundled_row(name: str) -> dict[str, Any]:
         "kind": "bundled",
         "name": name,
         "labels": canonical_labels(read_labels(files)),
-        "encoder": files.config.get("model_type"),
+        "encoder": files.config["emoser"]["encoder"],
         "licence": files.licence,
         "default": name == DEFAULT_MODEL,
         "checked": True,

@@ -37,8 +37,8 @@ class ModelCache:
         >>> from emoser.demo import DemoOptions
         >>> cache = ModelCache(DemoOptions())
         >>> cache.names
-        ('emoser-tiny',)
-        >>> cache.open("emoser-tiny") is cache.open("emoser-tiny")
+        ('emoser-small',)
+        >>> cache.open("emoser-small") is cache.open("emoser-small")
         True
     """
 

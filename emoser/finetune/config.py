@@ -23,7 +23,14 @@ __all__ = ["Augmentation", "FinetuneConfig"]
 
 WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
 WITH_TEACHERS = ("distillation_weight", "distillation_temperature")
-LATER = ("num_layers", "final_norm", "normalization", "layer_decay", "pretrained_share")
+LATER = (
+    "num_layers",
+    "final_norm",
+    "normalization",
+    "layer_decay",
+    "pretrained_share",
+    "frozen_copies",
+)
 """Settings that saved states may lack: without influence on the identity at their defaults."""
 GROUPS: Mapping[str, type[Settings]] = {
     "model": ModelSettings,

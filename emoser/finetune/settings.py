@@ -182,6 +182,10 @@ class DataSettings(Settings):
             clips.
         augmentation: Random variations of training clips.
         evaluation_labels: Labels that validation decides between; empty for all.
+        frozen_copies: For a frozen encoder: number of varied copies of every training clip whose
+            pooled layers are computed once and kept beside those of the clip itself. An update
+            draws one of them for each clip. 0 varies the clips anew in every epoch, which runs
+            the encoder each time.
         cache: Data type in which the outputs of frozen parts are kept if clips are not varied:
             features of frozen convolutions on disk, pooled layers of a frozen encoder in memory.
             "off" computes them every time.
@@ -195,6 +199,7 @@ class DataSettings(Settings):
     crop_seconds: Annotated[float | None, ABOVE_ZERO_OR_NONE] = 8.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     evaluation_labels: tuple[str, ...] = ()
+    frozen_copies: Annotated[int, AT_LEAST_ZERO] = 0
     cache: Annotated[str, one_of(*CACHES)] = "float32"
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The checkpoint inside the package: small, exact, calibrated, and better than chance."""
+"""The checkpoints inside the package: small, exact, calibrated, and better than chance."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +13,26 @@ from transformers import AutoModelForAudioClassification, pipeline
 from emoser import EmotionClassifier
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.files import as_files
-from emoser.checkpoints.resolve import BUNDLED
+from emoser.checkpoints.inspection import inspect_checkpoint
+from emoser.checkpoints.resolve import BUNDLED, DEFAULT_MODEL, bundled_names
 from emoser.checkpoints.save import load_model
 from emoser.finetune import read_corpus
 from emoser.metrics import unweighted_average_recall
+from emoser.runtimes.manifest import read_manifest
 
-FOLDER = BUNDLED / "emoser-tiny"
+TINY, SMALL = "emoser-tiny", "emoser-small"
+BOTH = (TINY, SMALL)
+ENCODERS = {TINY: "hubert", SMALL: "whisper"}
+MAX_WEIGHTS = {TINY: 10 * 10**6, SMALL: 25 * 10**6}  # bytes of the weights, and of the graph
+MAX_WHEEL = 70 * 10**6
 LABELS = ("neutral", "angry", "happy", "sad")
 HELD_OUT = {"ravdess": ("16", "17", "18"), "nemo": ("KS0", "KD0")}
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def classifier():
-    return EmotionClassifier.from_pretrained(device="cpu")
+def classifiers():
+    return {name: EmotionClassifier.from_pretrained(name, device="cpu") for name in BOTH}
 
 
 def whistles():
@@ -39,37 +46,78 @@ def whistles():
     return clips
 
 
-def test_it_is_small_and_says_what_it_is():
-    files = as_files(FOLDER)
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 20 * 2**20
-    assert files.config["model_type"] == "hubert"
+def test_the_default_is_the_larger_one():
+    assert set(bundled_names()) == set(BOTH)
+    assert DEFAULT_MODEL == SMALL
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_it_is_small_and_states_its_labels_and_licence(name):
+    files = as_files(BUNDLED / name)
+    for file in ("model.safetensors", "model.onnx"):
+        assert files.stamps[file].size <= MAX_WEIGHTS[name]
+    assert files.config["emoser"]["encoder"] == ENCODERS[name]
     assert read_labels(files) == LABELS
     assert files.licence == "cc-by-nc-sa-4.0"
-    assert "CC BY-NC-SA 4.0" in (FOLDER / "LICENSE").read_text(encoding="utf-8")
+    assert "CC BY-NC-SA 4.0" in (files.folder / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_golden_values(classifier):
-    golden = json.loads(
-        (FOLDER.parents[2] / "tests" / "support" / "golden_emoser_tiny.json").read_text()
-    )
+def test_both_leave_the_wheel_below_its_limit():
+    files = [file for name in BOTH for file in (BUNDLED / name).iterdir()]
+    assert sum(file.stat().st_size for file in files) <= MAX_WHEEL - 2 * 10**6
+
+
+def test_the_licence_of_whisper_is_kept_beside_its_weights():
+    text = (BUNDLED / SMALL / "LICENSE").read_text(encoding="utf-8")
+    assert "Copyright (c) 2022 OpenAI" in text
+    assert "MIT License" in text
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_golden_values(name, classifiers):
+    file = f"golden_{name.replace('-', '_')}.json"
+    golden = json.loads((Path(__file__).parents[1] / "support" / file).read_text())
     for clip, expected in zip(whistles(), golden, strict=True):
-        scores = classifier.predict(clip, sampling_rate=RATE).scores
+        scores = classifiers[name].predict(clip, sampling_rate=RATE).scores
         assert scores == pytest.approx(expected, abs=1e-4)
 
 
-def test_transformers_alone_gives_the_same_numbers(classifier):
-    pipe = pipeline("audio-classification", str(FOLDER), dtype=torch.float32)
+@pytest.mark.parametrize("name", BOTH)
+def test_the_stored_logits_of_known_clips_are_reproduced_and_batches_exact(name):
+    """The logits in `golden.json` are those of transformers' own modules."""
+    found = inspect_checkpoint(BUNDLED / name)
+    assert found.golden_difference is not None
+    assert found.sound
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_graph_in_the_package_is_that_of_its_weights(name):
+    files = as_files(BUNDLED / name)
+    assert read_manifest(files).weights == files.content_hash
+    torch_scores, onnx_scores = (
+        EmotionClassifier.from_pretrained(name, device="cpu", backend=backend)
+        for backend in ("torch", "onnx")
+    )
+    for clip in whistles():
+        ours = torch_scores.predict(clip, sampling_rate=RATE).scores
+        assert onnx_scores.predict(clip, sampling_rate=RATE).scores == pytest.approx(ours, abs=1e-5)
+
+
+def test_transformers_alone_gives_the_same_numbers_for_the_small_hubert(classifiers):
+    folder = BUNDLED / TINY
+    pipe = pipeline("audio-classification", str(folder), dtype=torch.float32)
     for clip in whistles():
         theirs = {item["label"]: item["score"] for item in pipe(clip, top_k=None)}
-        assert classifier.predict(clip, sampling_rate=RATE).scores == pytest.approx(
+        assert classifiers[TINY].predict(clip, sampling_rate=RATE).scores == pytest.approx(
             theirs, abs=1e-6
         )
-    _, report = AutoModelForAudioClassification.from_pretrained(FOLDER, output_loading_info=True)
+    _, report = AutoModelForAudioClassification.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
 
 
-def test_batches_are_exact_from_four_hundred_samples_to_thirty_seconds():
-    model = load_model(FOLDER)
+@pytest.mark.parametrize("name", BOTH)
+def test_batches_are_exact_from_four_hundred_samples_to_thirty_seconds(name):
+    model = load_model(BUNDLED / name)
     generator = np.random.default_rng(0)
     clips = [
         *whistles(),
@@ -82,8 +130,10 @@ def test_batches_are_exact_from_four_hundred_samples_to_thirty_seconds():
 
 
 @pytest.mark.data
-def test_it_hears_emotions_in_voices_it_never_met(classifier, speech_data):
-    """The speakers of its card that it was not trained on; chance is 0.25."""
+def test_the_tiny_one_recognises_emotions_of_speakers_that_it_was_not_trained_on(
+    classifiers, speech_data
+):
+    """The held-out speakers of its card; chance is 0.25. emoser-small was trained on all."""
     utterances = [
         item
         for item in read_corpus(speech_data / "manifest.csv")
@@ -92,7 +142,7 @@ def test_it_hears_emotions_in_voices_it_never_met(classifier, speech_data):
     utterances = [  # every sixth of nEMO is enough here; its card has the whole
         item for index, item in enumerate(utterances) if item.corpus == "ravdess" or index % 6 == 0
     ]
-    answers = classifier.predict_batch([item.path for item in utterances])
+    answers = classifiers[TINY].predict_batch([item.path for item in utterances])
     for corpus, floor in (("ravdess", 0.50), ("nemo", 0.50)):
         pairs = [
             (item.label, answer.label)
@@ -105,7 +155,11 @@ def test_it_hears_emotions_in_voices_it_never_met(classifier, speech_data):
 
 
 @pytest.mark.data
-def test_real_speech_gives_the_same_answer_in_every_format(classifier, speech_data, tmp_path):
+@pytest.mark.parametrize("name", BOTH)
+def test_real_speech_gives_the_same_answer_in_every_format(
+    name, classifiers, speech_data, tmp_path
+):
+    classifier = classifiers[name]
     file = sorted((speech_data / "ravdess").rglob("*.flac"))[0]
     samples, rate = soundfile.read(file, dtype="float32")
     expected = classifier.predict(file).scores

@@ -18,7 +18,11 @@ from emoser.cli import main
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "examples").rglob("*.md"))]
-PAGES = [page for page in PAGES if page.name not in ("card.md",) and "space" not in page.parts]
+PAGES = [
+    page
+    for page in PAGES
+    if page.name not in ("card.md", "card_small.md") and "space" not in page.parts
+]
 MAX_README_LINES = 180
 MAX_CHANGELOG_LINES = 50
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.S | re.M)

@@ -136,7 +136,7 @@ def test_no_network_and_a_hub_id(variable, value, sentence, tmp_path, monkeypatc
     assert len(done.stderr.strip().splitlines()) == 1
     assert sentence in done.stderr
     if variable == "HF_ENDPOINT":
-        assert "the bundled emoser-tiny, which need none" in done.stderr
+        assert "the bundled emoser-small, which need none" in done.stderr
 
 
 def test_an_old_python_gets_the_required_version(monkeypatch):

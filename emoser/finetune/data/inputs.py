@@ -91,32 +91,21 @@ class Waveforms(Inputs):
     ) -> None:
         super().__init__(recordings, window)
         self.recordings, self.config = recordings, config
-        self._longest = window or max(self.num_samples, default=1)
-        if config.data.crop_seconds is not None:
-            self._longest = min(self._longest, int(config.data.crop_seconds * SAMPLING_RATE))
+        self._longest = limit_clips(self.windows, config)
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """Clips for training, cropped and augmented if a generator is given."""
         if generator is None:
             return super().load(indices)
-        clips = [self._vary(self.recordings[index], generator) for index in indices]
+        clips = [
+            vary_clip(self.recordings[index], self.config, generator, longest=self._longest)
+            for index in indices
+        ]
         return Batch("waveforms", *collate(clips))
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows as padded samples."""
         return Batch("waveforms", *collate([self.windows[index] for index in indices]))
-
-    def _vary(
-        self, clip: NDArray[np.float32], generator: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """An augmented crop; cropped before too, which is faster."""
-        augmentation = self.config.data.augmentation
-        if not self.config.varies:
-            return crop(clip, self._longest, generator)
-        clip = drop_quiet_ends(clip, augmentation, generator)
-        wide = int(self._longest * (1.0 + augmentation.speed_change)) + 1
-        varied = augment(crop(clip, wide, generator), augmentation, generator)
-        return crop(varied, self._longest, generator)
 
 
 class StoredFeatures(Inputs):
@@ -173,28 +162,99 @@ class PooledLayers(Inputs):
         model: In eval mode, on the device to compute on.
         recordings: The clips.
         window: Longest window in samples; None for whole clips.
+        config: Number and variations of the copies that are drawn in training; None for none.
     """
 
     def __init__(
-        self, model: EmotionModel, recordings: Recordings, *, window: int | None = None
+        self,
+        model: EmotionModel,
+        recordings: Recordings,
+        *,
+        window: int | None = None,
+        config: FinetuneConfig | None = None,
     ) -> None:
         super().__init__(recordings, window)
-        num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
-        self._values = torch.zeros(len(self.windows), num_states, model.embedding_size)
-        batches = length_batches(self.windows.num_samples)
-        with torch.inference_mode():
-            for batch in tqdm(batches, "encoding", disable=None, leave=False):
-                samples, lengths = collate([self.windows[index] for index in batch])
-                self._values[batch] = _pool_layers(model, samples, lengths).cpu()
+        copies = 0 if config is None else config.data.frozen_copies
+        given = config or FinetuneConfig()
+        self._values = torch.stack(
+            [pool_windows(model, self.windows, given, copy=copy) for copy in range(1 + copies)]
+        )
+
+    def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
+        """One window of each clip for training, or one of its varied copies."""
+        rows = torch.as_tensor(self.windows.draw(indices, generator))
+        copies = torch.zeros_like(rows)
+        if generator is not None and len(self._values) > 1:
+            copies = torch.from_numpy(generator.integers(len(self._values), size=len(rows)))
+        return _as_pooled(self._values[copies, rows])
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
         """Windows as pooled layers."""
-        rows = torch.as_tensor(indices)
-        return Batch("pooled", self._values[rows], torch.ones(len(rows), dtype=torch.long))
+        return _as_pooled(self._values[0, torch.as_tensor(indices)])
+
+
+def pool_windows(
+    model: EmotionModel, windows: Windows, config: FinetuneConfig, *, copy: int = 0
+) -> Tensor:
+    """Pooled outputs of a frozen encoder for every window, (N, S, D).
+
+    Args:
+        model: In eval mode, on the device to compute on.
+        windows: The N windows.
+        config: How copies are varied; seed, copy and window determine each variation.
+        copy: 0 for the windows themselves, else the number of a varied copy.
+    """
+    longest = limit_clips(windows, config)
+
+    def read(index: int) -> NDArray[np.float32]:
+        if not copy:
+            return windows[index]
+        generator = np.random.default_rng([config.run.seed, copy, index])
+        return vary_clip(windows[index], config, generator, longest=longest)
+
+    num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
+    values = torch.zeros(len(windows), num_states, model.embedding_size)
+    title = f"encoding copy {copy}" if copy else "encoding"
+    batches = length_batches(windows.num_samples)
+    with torch.inference_mode():
+        for batch in tqdm(batches, title, disable=None, leave=False):
+            samples, lengths = collate([read(index) for index in batch])
+            values[batch] = _pool_layers(model, samples, lengths).cpu()
+    return values
+
+
+def limit_clips(windows: Windows, config: FinetuneConfig) -> int:
+    """The longest training clip in samples: a window, or less with `crop_seconds`."""
+    longest = windows.window or max(windows.num_samples, default=1)
+    if config.data.crop_seconds is None:
+        return longest
+    return min(longest, int(config.data.crop_seconds * SAMPLING_RATE))
+
+
+def vary_clip(
+    clip: NDArray[np.float32],
+    config: FinetuneConfig,
+    generator: np.random.Generator,
+    *,
+    longest: int,
+) -> NDArray[np.float32]:
+    """An augmented crop of at most `longest` samples; cropped before too, which is faster."""
+    augmentation = config.data.augmentation
+    if not config.varies:
+        return crop(clip, longest, generator)
+    clip = drop_quiet_ends(clip, augmentation, generator)
+    wide = int(longest * (1.0 + augmentation.speed_change)) + 1
+    varied = augment(crop(clip, wide, generator), augmentation, generator)
+    return crop(varied, longest, generator)
 
 
 def build_inputs(
-    model: EmotionModel, recordings: Recordings, config: FinetuneConfig, file: Path
+    model: EmotionModel,
+    recordings: Recordings,
+    config: FinetuneConfig,
+    file: Path,
+    *,
+    varied: bool = True,
 ) -> Inputs:
     """The clips in the form that saves the most computation without changing the results.
 
@@ -203,11 +263,13 @@ def build_inputs(
         recordings: The clips.
         config: The settings.
         file: File for the features of frozen convolutions.
+        varied: Whether these are training clips, whose pooled layers may have varied copies.
     """
     form = choose_form(model, config)
     window = round(model.config.max_seconds * model.config.sampling_rate)
     if form == "pooled":
-        return PooledLayers(model, recordings, window=window)
+        copied = config if varied else None
+        return PooledLayers(model, recordings, window=window, config=copied)
     if form == "features":
         return StoredFeatures(
             model.encoder, recordings, file, precision=config.data.cache, window=window
@@ -219,14 +281,17 @@ def choose_form(model: EmotionModel, config: FinetuneConfig) -> str:
     """The form that `build_inputs` takes: "pooled", "features" or "waveforms"."""
     convolutions = model.encoder.parts().convolutions
     frozen = not any(item.requires_grad for part in convolutions for item in part.parameters())
-    cached = config.data.cache != "off" and not config.varies and config.model.padding == "exact"
-    if not cached or not frozen or config.model.mode == "entire":
+    cached = config.data.cache != "off" and config.model.padding == "exact"
+    copied = config.model.mode == "frozen" and config.data.frozen_copies > 0
+    if not cached or not frozen or config.model.mode == "entire" or (config.varies and not copied):
         return "waveforms"
     mean = model.config.pooling == "mean"
     single = model.config.pooling == "statistics" and not model.config.layer_mix
     if config.model.mode == "frozen" and model.pointwise is None and (mean or single):
         return "pooled"
-    return "features" if type(model.encoder) is SpeechEncoder else "waveforms"
+    if config.varies or type(model.encoder) is not SpeechEncoder:
+        return "waveforms"
+    return "features"
 
 
 def run_model(
@@ -255,6 +320,10 @@ def run_model(
         weights = functional.softmax(model.layer_weights, dim=-1)
         embedding = torch.einsum("s,bsd->bd", weights, batch.values)
     return EmotionOutput(model.head(embedding), embedding)
+
+
+def _as_pooled(values: Tensor) -> Batch:
+    return Batch("pooled", values, torch.ones(len(values), dtype=torch.long))
 
 
 def _pool_layers(model: EmotionModel, samples: Tensor, lengths: Tensor) -> Tensor:

@@ -136,12 +136,14 @@ class Windows:
         window: Longest window in samples; None for whole clips.
 
     Attributes:
+        window: Longest window in samples; None for whole clips.
         pieces: Indices of the windows of each clip.
         weights: The share of its clip that each window stands for, (M,).
     """
 
     def __init__(self, recordings: Recordings, window: int | None) -> None:
         self._recordings = recordings
+        self.window = window
         self._places: list[tuple[int, slice]] = []
         self.pieces: list[range] = []
         weights: list[float] = []

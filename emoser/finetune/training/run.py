@@ -387,6 +387,6 @@ class _Run:
                 build_inputs(self.model, data.recordings, trained, folder / "training.features"),
                 build_inputs(
                     self.model, data.validation_recordings, self.config,
-                    folder / "validation.features",
+                    folder / "validation.features", varied=False,
                 ),
             )  # fmt: skip

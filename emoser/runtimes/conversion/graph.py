@@ -66,7 +66,7 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
         >>> from emoser.checkpoints.save import load_model
-        >>> graph = build_graph(load_model(find_checkpoint().folder))
+        >>> graph = build_graph(load_model(find_checkpoint("emoser-tiny").folder))
         >>> [tuple(output.shape) for output in graph(torch.zeros(2, 16_000))]
         [(2, 4), (2, 240)]
     """

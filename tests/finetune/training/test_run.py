@@ -22,8 +22,16 @@ from emoser.checkpoints.save import load_model
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.finetune import Utterance, train
 from emoser.finetune.config import Augmentation
-from emoser.finetune.data.inputs import PooledLayers, StoredFeatures, choose_form, run_model
-from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.inputs import (
+    PooledLayers,
+    StoredFeatures,
+    choose_form,
+    limit_clips,
+    pool_windows,
+    run_model,
+    vary_clip,
+)
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.training.freezing import freeze
 from emoser.finetune.training.optimization import build_optimizer
 from emoser.finetune.training.steps import LossModule, Stepper
@@ -103,6 +111,48 @@ def test_pooled_layers_are_all_that_a_frozen_head_needs(norm, layer_mix, clips):
             assert torch.allclose(kept, model(samples).logits, atol=1e-5)
 
 
+COPIED = replace(CONFIG, mode="frozen", augmentation=Augmentation(), frozen_copies=2)
+
+
+def test_varied_copies_of_a_frozen_encoder_are_those_of_the_seed_copy_and_clip(clips):
+    model, windows = small_model().eval(), Windows(Recordings(clips), None)
+    copies = [pool_windows(model, windows, COPIED, copy=copy) for copy in range(3)]
+    assert not any(torch.allclose(copies[0], other, atol=1e-3) for other in copies[1:])
+    assert not torch.allclose(copies[1], copies[2], atol=1e-3)
+    generator = np.random.default_rng([COPIED.run.seed, 2, 5])
+    longest = limit_clips(windows, COPIED)
+    varied = torch.from_numpy(vary_clip(windows[5], COPIED, generator, longest=longest))[None]
+    with torch.inference_mode():
+        assert torch.allclose(copies[2][5, 0], model(varied).embedding[0], atol=1e-5)
+
+
+def test_an_update_draws_one_of_the_copies_of_each_clip_and_validation_none(clips):
+    model, recordings = small_model().eval(), Recordings(clips)
+    windows = Windows(recordings, None)
+    copies = torch.stack([pool_windows(model, windows, COPIED, copy=copy) for copy in range(3)])
+    pooled = PooledLayers(model, recordings, config=COPIED)
+    everyone = range(len(clips))
+    assert torch.equal(pooled.load_windows(everyone).values, copies[0])
+    drawn = pooled.load(everyone, np.random.default_rng(0)).values
+    places = [
+        [copy for copy in range(3) if torch.equal(row, copies[copy][index])]
+        for index, row in enumerate(drawn)
+    ]
+    assert {copy for found in places for copy in found} == {0, 1, 2}
+    assert all(len(found) == 1 for found in places)
+
+
+def test_a_frozen_run_with_copies_computes_the_encoder_only_at_its_start(sides, tmp_path):
+    counts = []
+    for epochs in (1, 3):
+        model, calls = small_model(), []
+        model.encoder.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        config = replace(COPIED, epochs=epochs)
+        train(*sides, model=model, config=config, output=tmp_path / str(epochs), device="cpu")
+        counts.append(len(calls))
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize("norm", ["group", "layer"])
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)]
@@ -141,6 +191,9 @@ def test_stored_features_are_used_again_and_replaced_when_they_are_others(clips,
         ({"mode": "lora"}, "features"),
         ({"mode": "entire"}, "waveforms"),
         ({"mode": "frozen", "cache": "off"}, "waveforms"),
+        ({"mode": "frozen", "augmentation": Augmentation()}, "waveforms"),
+        ({"mode": "frozen", "augmentation": Augmentation(), "frozen_copies": 2}, "pooled"),
+        ({"mode": "partial", "augmentation": Augmentation(), "frozen_copies": 2}, "waveforms"),
         ({"mode": "partial", "crop_seconds": 2.0}, "waveforms"),
         ({"mode": "partial", "augmentation": Augmentation()}, "waveforms"),
         ({"mode": "partial", "wrapper": "paper"}, "waveforms"),

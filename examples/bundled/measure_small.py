@@ -1,0 +1,176 @@
+"""Evaluate the recipe of emoser-small on speakers that the head was not trained on.
+
+    python examples/bundled/measure_small.py --base openai/whisper-base --data PATH --output DIR
+
+Three sets of splits: RAVDESS actors in five folds, with nEMO and the other actors for training;
+each speaker of nEMO alone, with all others for training; and one corpus for training, the other for
+testing. The features are those of `train_small.py`, kept in DIR. A head is trained in seconds.
+The calibration error of a split has the temperature of the other splits of its rows.
+
+`--probe` evaluates the plain frozen probe instead: no varied copies.
+"""
+
+import argparse
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import (
+    EVERY,
+    Logits,
+    Row,
+    Split,
+    cross_calibrate,
+    index_labels,
+    recall,
+    score,
+    split_corpora,
+    store,
+    write_line,
+)
+from network import ALL_LABELS, LABELS
+from small import NUM_COPIES, build_network, fit_head, pool_speech, read_speech
+from torch import Tensor
+
+from emoser.finetune import Utterance
+from emoser.finetune.scoring.calibration import fit_temperature
+from emoser.finetune.scoring.report import Evaluation, assess
+
+NUM_FOLDS = 5
+SMALL, PROBE = "emoser-small", "frozen probe"
+ROWS = (
+    Row("RAVDESS, 4 classes, 5 folds", "actors", EVERY, "ravdess"),
+    Row("RAVDESS, 8 classes, 5 folds", "actors", EVERY, "ravdess", ALL_LABELS),
+    Row("nEMO, 4 classes, mean of 9 speakers", "speakers", EVERY, "nemo", by_speaker=True),
+    Row("RAVDESS to nEMO, 4 classes", "cross", slice(0, 1), "nemo"),
+    Row("nEMO to RAVDESS, 4 classes", "cross", slice(1, 2), "ravdess"),
+)
+SERVED = (ROWS[0], ROWS[2])  # unseen speakers, the labels of the checkpoint
+
+
+def split_actors(speech: list[Utterance]) -> list[Split]:
+    """Test fold k: the actors of RAVDESS whose number minus 1 is k modulo 5."""
+    folds = [
+        {
+            item.voice
+            for item in speech
+            if item.corpus == "ravdess" and (int(item.speaker or "") - 1) % NUM_FOLDS == fold
+        }
+        for fold in range(NUM_FOLDS)
+    ]
+    return [_hold_out(speech, voices, f"fold {fold}") for fold, voices in enumerate(folds)]
+
+
+def split_speakers(speech: list[Utterance]) -> list[Split]:
+    """Each speaker of nEMO alone."""
+    names = sorted({item.speaker or "" for item in speech if item.corpus == "nemo"})
+    return [_hold_out(speech, {("nemo", name)}, f"speaker {name}") for name in names]
+
+
+PLANS = {"actors": split_actors, "speakers": split_speakers, "cross": split_corpora}
+
+
+def _hold_out(speech: list[Utterance], voices: Collection[object], name: str) -> Split:
+    training = [item for item in speech if item.voice not in voices]
+    return Split(name, training, [item for item in speech if item.voice in voices])
+
+
+def measure(features: Tensor, speech: list[Utterance], folder: Path) -> None:
+    """Train and test the missing splits.
+
+    Args:
+        features: Of all copies of all clips, (copies, N, D); the first copy is tested.
+        speech: The N clips.
+        folder: Of the results.
+    """
+    places = {id(item): place for place, item in enumerate(speech)}
+    for plan, split in plan_splits(speech):
+        file = folder / plan / f"{split.name}.npz"
+        if not file.is_file():
+            training = torch.tensor([places[id(item)] for item in split.training])
+            test = torch.tensor([places[id(item)] for item in split.test])
+            head = fit_head(features[:, training], split.training)
+            store(file, head.predict(features[0, test]), ALL_LABELS)
+
+
+def plan_splits(speech: list[Utterance]) -> Iterator[tuple[str, Split]]:
+    """All splits, each with the name of its plan."""
+    for plan, divide in PLANS.items():
+        for split in divide(speech):
+            yield plan, split
+
+
+def tabulate_small(folder: Path, speech: list[Utterance], name: str) -> Iterator[str]:
+    """Lines of the table of results in Markdown."""
+    yield "| row | method | seeds | splits | UAR | deviation | 95 % over speakers | ECE |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in ROWS:
+        splits = PLANS[row.plan](speech)
+        found = score(folder / row.plan, row, splits)
+        if found is not None:
+            yield write_line(row.title, name, [found], len(splits[row.splits]))
+
+
+def gather(
+    folder: Path, speech: list[Utterance], rows: Sequence[Row] = SERVED
+) -> list[tuple[Logits, list[Utterance]]]:
+    """Logits of the four labels and recordings of every split of some rows."""
+    return [
+        part
+        for row in rows
+        for part in recall(
+            folder / row.plan, PLANS[row.plan](speech)[row.splits], (row.corpus,), LABELS
+        )
+    ]
+
+
+def calibrate(folder: Path, speech: list[Utterance]) -> tuple[float, float]:
+    """Temperature for unseen speakers, and the calibration error with that of other splits."""
+    parts = gather(folder, speech)
+    logits = [part for part, _ in parts]
+    truths = [index_labels(items, LABELS) for _, items in parts]
+    temperature = fit_temperature(np.concatenate(logits), np.concatenate(truths))
+    return temperature, cross_calibrate(logits, truths)
+
+
+def assess_corpora(
+    folder: Path, speech: list[Utterance], temperature: float
+) -> dict[str, Evaluation]:
+    """Figures of each corpus and of both on unseen speakers, four labels."""
+    sides = {row.corpus: gather(folder, speech, [row]) for row in SERVED}
+    sides["both"] = [part for parts in sides.values() for part in parts]
+    return {
+        name: assess(
+            np.concatenate([part for part, _ in parts]) / temperature,
+            [item for _, items in parts for item in items],
+            LABELS,
+            protocol="every speaker tested by a head that was trained on the others",
+        )
+        for name, parts in sides.items()
+        if parts
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--probe", action="store_true", help="without varied copies")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the same numbers on every machine
+    speech = read_speech(arguments.data)
+    copies = 0 if arguments.probe else NUM_COPIES
+    model = build_network(arguments.base)
+    features = pool_speech(model, speech, arguments.output / "features", num_copies=copies)
+    name = PROBE if arguments.probe else SMALL
+    folder = arguments.output / name
+    measure(features, speech, folder)
+    print("\n".join(tabulate_small(folder, speech, name)))
+    temperature, error = calibrate(folder, speech)
+    print(f"temperature {temperature:.2f}; calibration error of unseen speakers {error:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Train emoser-small, the default checkpoint inside the package, on top of whisper-base.
+
+    python examples/bundled/train_small.py --base openai/whisper-base --data PATH --output DIR
+
+PATH holds RAVDESS and nEMO with a table `manifest.csv` (columns corpus, path, speaker, sex,
+emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
+encoder's, on each clip and its varied copies; it is estimated first. Every copy is kept in DIR: run
+the same command again to resume an interrupted run.
+
+The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
+the temperature and the figures of the card. The head of the checkpoint is then trained on all of
+them, and reduced to neutral, angry, happy and sad.
+
+`--quick` takes a tenth of the clips and one varied copy, and compares the folds with those of a
+plain frozen probe (no copies, no normalisation of the level) on the same clips.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import torch
+from export_graph import export_into
+from measure_small import (
+    SMALL,
+    assess_corpora,
+    calibrate,
+    measure,
+    tabulate_small,
+)
+from network import ALL_LABELS
+from safetensors.torch import load_file, save_file
+from small import (
+    DEVIATION_SCALE,
+    NUM_COPIES,
+    RECIPE,
+    RIDGE,
+    build_network,
+    fit_head,
+    pool_speech,
+    put_head,
+    read_speech,
+)
+from torch import Tensor, nn
+from train import write_tables
+from transformers import WhisperFeatureExtractor
+
+from emoser.checkpoints.files import CONFIG, GOLDEN, WEIGHTS, CheckpointFiles
+from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
+from emoser.checkpoints.save import load_model, save_model, write_json
+from emoser.finetune import Utterance
+from emoser.finetune.data.inputs import pool_windows
+from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.finetune.scoring.report import Evaluation
+from emoser.models.encoder import LEVEL
+from emoser.models.model import EmotionModel
+
+HERE = Path(__file__).parent
+CARD, LICENCE = HERE / "card_small.md", HERE / "licence_small.txt"
+PART = 10  # one clip in so many is used in a quick run
+NUM_TIMED = 8
+FRAME_SAMPLES = 320
+WHISPER_WINDOW = 400
+
+
+def estimate_minutes(model: EmotionModel, speech: list[Utterance], num_copies: int) -> float:
+    """How long the encoder will take for all clips, by a few of them."""
+    chosen = Windows(Recordings(speech[:: max(len(speech) // NUM_TIMED, 1)]), None)
+    pool_windows(model, chosen, RECIPE)  # the first pass is slower
+    began = time.perf_counter()
+    pool_windows(model, chosen, RECIPE)
+    each = (time.perf_counter() - began) / len(chosen)
+    return each * len(speech) * (1 + num_copies) / 60.0
+
+
+def train_small(
+    base: str, speech: list[Utterance], output: Path, *, num_copies: int
+) -> tuple[EmotionModel, dict[str, Evaluation]]:
+    """The calibrated checkpoint, and the figures of the folds."""
+    model = build_network(base)
+    features = pool_speech(model, speech, output / "features", num_copies=num_copies)
+    folds = output / SMALL
+    measure(features, speech, folds)
+    temperature, error = calibrate(folds, speech)
+    small = put_head(model, fit_head(features, speech))
+    provenance = {
+        "protocol": "figures from folds over all speakers; the checkpoint is trained on all of "
+        "them; the temperature is that of the folds",
+        "base": "openai/whisper-base",
+        "targets": list(ALL_LABELS),
+        "num_copies": num_copies,
+        "ridge": RIDGE,
+        "deviation_scale": DEVIATION_SCALE,
+        "calibration_error": round(error, 4),
+        "configs": [RECIPE.flat()],
+    }
+    small.config = replace(small.config, temperature=temperature, training=provenance)
+    return small, assess_corpora(folds, speech, temperature)
+
+
+def finish(model: EmotionModel, card: str, folder: Path) -> None:
+    """Save a model with its card, licence, golden logits and graph; weights in half precision."""
+    save_model(model, folder, overwrite=True, card=card)
+    halve_weights(folder)
+    shutil.copyfile(LICENCE, folder / "LICENSE")
+    ours, expected = load_model(folder), answer_reference(load_model(folder))
+    difference = float((answer_alone(ours) - expected).abs().max())
+    source = "transformers' WhisperFeatureExtractor and WhisperEncoder layers"
+    write_json(folder / GOLDEN, golden_record(expected, source, difference))
+    export_into(CheckpointFiles(SMALL, folder))
+
+
+def halve_weights(folder: Path) -> None:
+    """Store the weights of a checkpoint in float16, where they are float16 numbers already.
+
+    The published weights of Whisper are; those of the head stay in float32.
+    """
+    tensors = load_file(folder / WEIGHTS)
+    halved = {
+        name: tensor.half() if torch.equal(tensor.half().float(), tensor) else tensor
+        for name, tensor in tensors.items()
+    }
+    save_file(halved, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    write_json(folder / CONFIG, {**config, "dtype": "float16"})
+
+
+@torch.no_grad()
+def answer_reference(model: EmotionModel) -> Tensor:
+    """Calibrated logits of the known clips by transformers' own modules, (N, C).
+
+    The features are those of a clip in 30 s of silence, cut to its length; the convolutions,
+    position embeddings and layers are called one after the other.
+    """
+    whisper: Any = model.encoder.backbone
+    extractor = WhisperFeatureExtractor(feature_size=int(whisper.config.num_mel_bins))
+    rows = []
+    for clip in golden_clips():
+        level = np.sqrt(np.mean(np.square(clip, dtype=np.float64)))
+        padded = extractor(
+            (clip * (LEVEL / level)).astype(np.float32), sampling_rate=16_000, return_tensors="pt"
+        ).input_features
+        num_frames = -(-len(clip) // FRAME_SAMPLES)
+        hidden = nn.functional.gelu(whisper.conv1(padded[:, :, : 2 * num_frames]))
+        hidden = nn.functional.gelu(whisper.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + whisper.embed_positions.weight[:num_frames]
+        for layer in whisper.layers:
+            hidden = layer(hidden, None)
+        frames = whisper.layer_norm(hidden)[0]
+        pooled = torch.cat([frames.mean(dim=0), frames.std(dim=0, correction=0)])
+        rows.append(model.head(pooled[None]) / model.config.temperature)
+    return torch.cat(rows)
+
+
+def write_card(
+    model: EmotionModel,
+    evaluations: dict[str, Evaluation],
+    speech: list[Utterance],
+    folds: Iterable[str],
+) -> str:
+    """The README of the checkpoint."""
+    figures, confusion = write_tables(evaluations)
+    report = evaluations["both"].report
+    num_copies = model.config.training["num_copies"]
+    return Template(CARD.read_text(encoding="utf-8")).substitute(
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        figures=figures,
+        confusion=confusion,
+        speakers=", ".join(f"{name} {uar:.2f}" for name, uar in report.per_speaker.items()),
+        temperature=f"{model.config.temperature:.2f}",
+        error=f"{model.config.training['calibration_error']:.3f}",
+        folds="\n".join(folds),
+        num_clips=f"{len(speech):,}",
+        copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
+    )
+
+
+def run_quick(base: str, speech: list[Utterance], output: Path) -> tuple[float, float]:
+    """UAR of the folds on a tenth of the clips: of the recipe, and of the plain frozen probe."""
+    few = speech[::PART]
+    model = build_network(base)
+    features = pool_speech(model, few, output / "features", num_copies=1)
+    measure(features, few, output / SMALL)
+    model.encoder.normalization = "none"
+    plain = pool_speech(model, few, output / "plain", num_copies=0)
+    measure(plain, few, output / "probe")
+    scores = []
+    for folder in (output / SMALL, output / "probe"):
+        evaluations = assess_corpora(folder, few, 1.0)
+        scores.append(
+            float(np.mean([evaluations[name].report.uar for name in ("ravdess", "nemo")]))
+        )
+    return scores[0], scores[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", default=RECIPE.base, help="Hub id or folder of whisper-base")
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the clips, one copy")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the same numbers on every machine
+    speech = read_speech(arguments.data)
+    if arguments.quick:
+        recipe, probe = run_quick(arguments.base, speech, arguments.output)
+        print(f"mean UAR of both corpora in folds: {recipe:.3f}; plain frozen probe: {probe:.3f}")
+        return
+    minutes = estimate_minutes(build_network(arguments.base), speech, NUM_COPIES)
+    print(f"{len(speech)} clips and {NUM_COPIES} copies of each: about {minutes:.0f} minutes")
+    model, evaluations = train_small(
+        arguments.base, speech, arguments.output, num_copies=NUM_COPIES
+    )
+    folds = tabulate_small(arguments.output / SMALL, speech, SMALL)
+    folder = arguments.output / "checkpoint" / SMALL
+    finish(model, write_card(model, evaluations, speech, folds), folder)
+    for name, evaluation in evaluations.items():
+        print(f"\n{name}: {evaluation.report}")
+    print(f"\nsaved to {folder}")
+
+
+if __name__ == "__main__":
+    main()

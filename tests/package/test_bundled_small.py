@@ -1,0 +1,185 @@
+"""The scripts that make and measure emoser-small, on a tiny Whisper and on real speech."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.models import random_clips
+from support.voices import write_voices
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+from emoser import EmotionClassifier
+from emoser.checkpoints.files import as_files
+from emoser.checkpoints.inspection import inspect_checkpoint
+from emoser.finetune import Utterance
+
+SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
+MODULES = (
+    "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
+    "network", "egemaps_svm",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def script():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)
+        yield importlib.import_module("train_small")
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def small(script):
+    return sys.modules["small"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Half-precision weights like those that are published, of a tiny Whisper."""
+    folder = tmp_path_factory.mktemp("whisper")
+    config = WhisperConfig(
+        d_model=64, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=128,
+        decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32, vocab_size=50,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        WhisperModel(config).half().save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def name_voices(rows):
+    """Five actors of RAVDESS and two speakers of nEMO."""
+    return [
+        Utterance(
+            str(path),
+            label,
+            speaker=f"{who + 1:02d}" if who < 5 else f"N{who}",
+            corpus="ravdess" if who < 5 else "nemo",
+            sex="f" if who % 2 else "m",
+        )
+        for path, label, who in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("voices")
+    return name_voices(write_voices(folder, 56, num_voices=7, noise=0.01, suffix=".wav"))
+
+
+@pytest.fixture(scope="module")
+def trained(script, base, speech, tmp_path_factory):
+    """Output folder of a run, its model and the figures of its folds."""
+    output = tmp_path_factory.mktemp("run")
+    return output, *script.train_small(str(base), speech, output, num_copies=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(script, trained, speech):
+    output, model, evaluations = trained
+    folds = script.tabulate_small(output / "emoser-small", speech, "emoser-small")
+    folder = output / "emoser-small" / "checkpoint"
+    script.finish(model, script.write_card(model, evaluations, speech, folds), folder)
+    return folder
+
+
+def test_weights_of_corpora_and_of_their_labels_are_equal(small, speech):
+    weights = small.weigh_clips(speech)
+    for corpus in ("ravdess", "nemo"):
+        for label in ("happy", "sad"):
+            rows = [item.corpus == corpus and item.label == label for item in speech]
+            assert float(weights[torch.tensor(rows)].sum()) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_the_head_is_the_optimum_of_its_penalised_loss(small, speech):
+    """At the optimum, weight and gradient of the loss cancel: no step in any direction helps."""
+    features = torch.randn(2, len(speech), 6, generator=torch.Generator().manual_seed(0))
+    head = small.fit_head(features, speech)
+    rows, weights = features.flatten(0, 1), small.weigh_clips(speech).repeat(2) / 2
+    mean = weights @ rows
+    deviation = (weights @ (rows - mean).square()).sqrt() + 1e-4
+    scale = torch.tensor([1.0] * 3 + [small.DEVIATION_SCALE] * 3)
+    weight = (head.weight * deviation / scale).requires_grad_()
+    bias = (head.bias + head.weight @ mean).requires_grad_()
+    logits = (rows - mean) / deviation * scale @ weight.T + bias
+    logits = logits + small.hide_labels(speech).repeat(2, 1)
+    labels = torch.tensor([small.ALL_LABELS.index(item.label) for item in speech]).repeat(2)
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    loss = weights @ losses + small.RIDGE / 2 * weight.square().sum()
+    loss.backward()
+    assert float(weight.grad.abs().max()) < 1e-3
+    assert float(bias.grad.abs().max()) < 1e-3
+
+
+def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script, speech):
+    plans = list(sys.modules["measure_small"].plan_splits(speech))
+    for _, split in plans:
+        tested = {item.voice for item in split.test}
+        assert tested
+        assert not tested & {item.voice for item in split.training}
+    for plan, corpus in (("actors", "ravdess"), ("speakers", "nemo")):
+        found = [item for name, split in plans if name == plan for item in split.test]
+        assert len(found) == sum(item.corpus == corpus for item in speech)
+        assert {item.corpus for item in found} == {corpus}
+
+
+def test_an_interrupted_run_reads_the_features_that_it_has(script, trained, base, speech):
+    output, model, _ = trained
+    files = sorted((output / "features").iterdir())
+    assert [file.name for file in files] == ["copy0.npy", "copy1.npy"]
+    stamps = [file.stat().st_mtime_ns for file in files]
+    again, _ = script.train_small(str(base), speech, output, num_copies=1)
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    assert torch.equal(again.head.classifier.weight, model.head.classifier.weight)
+    with pytest.raises(ValueError, match="other recordings"):
+        script.train_small(str(base), speech[1:], output, num_copies=1)
+
+
+def test_the_checkpoint_has_half_the_bytes_and_the_same_numbers(trained, checkpoint):
+    _, model, _ = trained
+    classifier = EmotionClassifier.from_pretrained(checkpoint, device="cpu", backend="torch")
+    for clip in random_clips([400, 8_000, 30_000]):
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(clip)[None]).logits[0] / model.config.temperature
+        scores = classifier.predict(clip, sampling_rate=16_000).scores
+        assert list(scores.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-3)
+    size = (checkpoint / "model.safetensors").stat().st_size
+    assert size < 2.2 * sum(item.numel() for item in model.parameters())
+    assert as_files(checkpoint).licence == "cc-by-nc-sa-4.0"
+    assert inspect_checkpoint(checkpoint).sound
+
+
+def test_its_graph_has_half_the_bytes_too_and_the_same_numbers(checkpoint):
+    torch_scores, onnx_scores = (
+        EmotionClassifier.from_pretrained(checkpoint, device="cpu", backend=backend)
+        for backend in ("torch", "onnx")
+    )
+    for clip in random_clips([400, 8_000, 30_000]):
+        ours = torch_scores.predict(clip, sampling_rate=16_000).scores
+        theirs = onnx_scores.predict(clip, sampling_rate=16_000).scores
+        assert theirs == pytest.approx(ours, abs=1e-4)
+    assert json.loads((checkpoint / "emoser_runtime.json").read_text())["format"] == "onnx"
+
+
+def test_its_card_has_the_figures_of_the_folds(checkpoint):
+    card = (checkpoint / "README.md").read_text(encoding="utf-8")
+    assert "| RAVDESS, 4 classes, 5 folds | emoser-small |" in card
+    assert "| nEMO to RAVDESS, 4 classes |" in card
+    assert "$" not in card
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_quick_run_ends_above_the_plain_frozen_probe(script, speech_data, tmp_path):
+    folder = speech_data.parent / "pretrained" / "whisper-base"
+    if not folder.is_dir():
+        pytest.skip(f"no Whisper in {folder}")
+    speech = sys.modules["small"].read_speech(speech_data)
+    recipe, probe = script.run_quick(str(folder), speech, tmp_path)
+    assert recipe > probe > 0.4
