@@ -139,10 +139,10 @@ def test_rates_fall_from_layer_to_layer(base):
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_a_share_of_the_pretrained_weights_is_saved(decay, base):
-    config = settings(base, mode="partial")
+    config = settings(base, mode="partial", ema_decay=decay, pretrained_share=0.25)
     model = build_initial_model(config, LABELS)
     freeze(model, config)
-    average = WeightAverage(model, decay, pretrained_share=0.25)
+    average = WeightAverage(model, config.schedule)
     weight, head = model.encoder.backbone.layers[0].fc1.weight, model.head.classifier.weight
     start, first = weight.detach().clone(), head.detach().clone()
     with torch.no_grad():
@@ -202,9 +202,9 @@ def test_masking_and_level_reach_the_encoder(base):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"num_layers": 0}, "num_layers must be above 0"),
-        ({"layer_decay": 0.0}, "layer_decay must be above 0"),
-        ({"pretrained_share": 1.0}, "pretrained_share must be at least 0 and below 1"),
+        ({"num_layers": 0}, "num_layers is 0, must be above 0 or None"),
+        ({"layer_decay": 0.0}, "layer_decay is .*, must be above 0 and at most 1"),
+        ({"pretrained_share": 1.0}, "pretrained_share is .*, must be at least 0 and below 1"),
         ({"normalization": "loud"}, "normalization is 'loud'"),
         ({"normalization": "level", "output_norm": True}, "exclude each other"),
     ],
