@@ -32,6 +32,7 @@ from measure_small import (
     SMALL,
     assess_corpora,
     calibrate,
+    compare_targets,
     measure,
     tabulate_small,
 )
@@ -165,8 +166,9 @@ def write_card(
     evaluations: dict[str, Evaluation],
     speech: list[Utterance],
     folds: Iterable[str],
+    targets: str,
 ) -> str:
-    """The README of the checkpoint."""
+    """The README of the checkpoint, with the table of `measure_small.py` and its targets."""
     figures, confusion = write_tables(evaluations)
     report = evaluations["both"].report
     num_copies = model.config.training["num_copies"]
@@ -178,6 +180,7 @@ def write_card(
         temperature=f"{model.config.temperature:.2f}",
         error=f"{model.config.training['calibration_error']:.3f}",
         folds="\n".join(folds),
+        targets=targets,
         num_clips=f"{len(speech):,}",
         copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
     )
@@ -221,7 +224,8 @@ def main() -> None:
     )
     folds = tabulate_small(arguments.output / SMALL, speech, SMALL)
     folder = arguments.output / "checkpoint" / SMALL
-    finish(model, write_card(model, evaluations, speech, folds), folder)
+    targets = compare_targets(arguments.output / SMALL, speech)
+    finish(model, write_card(model, evaluations, speech, folds, targets), folder)
     for name, evaluation in evaluations.items():
         print(f"\n{name}: {evaluation.report}")
     print(f"\nsaved to {folder}")

@@ -85,7 +85,8 @@ def checkpoint(script, trained, speech):
     output, model, evaluations = trained
     folds = script.tabulate_small(output / "emoser-small", speech, "emoser-small")
     folder = output / "emoser-small" / "checkpoint"
-    script.finish(model, script.write_card(model, evaluations, speech, folds), folder)
+    targets = script.compare_targets(output / "emoser-small", speech)
+    script.finish(model, script.write_card(model, evaluations, speech, folds, targets), folder)
     return folder
 
 
@@ -171,6 +172,7 @@ def test_its_card_has_the_figures_of_the_folds(checkpoint):
     card = (checkpoint / "README.md").read_text(encoding="utf-8")
     assert "| RAVDESS, 4 classes, 5 folds | emoser-small |" in card
     assert "| nEMO to RAVDESS, 4 classes |" in card
+    assert "Targets that are reached: " in card
     assert "$" not in card
 
 
