@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICK = "1_first_predictions"
 MAX_BYTES = 200_000
@@ -32,12 +33,12 @@ def sources(book, kind):
 
 
 def store(book, file, folder):
-    """Write a notebook with its outputs, without warnings, times and the temporary folder."""
+    """Write a notebook with its outputs, without warnings, times and paths of this machine."""
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             kept = [item for item in cell.outputs if item.get("name") != "stderr"]
-            text = json.dumps(kept).replace(str(folder), "/tmp")
+            text = json.dumps(kept).replace(str(folder), "/tmp").replace(f"{ROOT}/", "")
             cell.outputs = [nbformat.from_dict(item) for item in json.loads(text)]
     book.metadata.pop("language_info", None)
     nbformat.write(book, file)
