@@ -230,7 +230,14 @@ def test_the_engine_of_torch_gives_the_numbers_of_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-@pytest.mark.parametrize("kind", ["mean", "statistics", "attentive", "layer sum, raw"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "statistics",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mean", "attentive")),
+        pytest.param("layer sum, raw", marks=pytest.mark.slow),
+    ],
+)
 def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
     pytest.importorskip("onnx" if backend == "onnx" else "openvino")
     pytest.importorskip("onnxruntime" if backend == "onnx" else "openvino")
@@ -250,6 +257,7 @@ def test_graphs_take_raw_samples_of_any_length(backend, kind, tmp_path):
     assert np.abs(pair.logits[0] - expected[0]).max() <= 1e-4 * scale
 
 
+@pytest.mark.slow
 def test_int8_keeps_both_products_of_the_spectrogram(tmp_path):
     openvino = pytest.importorskip("openvino")
     save_graph = pytest.importorskip("emoser.runtimes.conversion.openvino").save_graph
