@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import AudioBlocks, Channel, Source, describe_source
+from emoser.audio import SAMPLING_RATE, AudioBlocks, Channel, Source, describe_source
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.vad import SpeechRegion
@@ -41,6 +41,7 @@ class InferenceOptions:
     Attributes:
         window: Longest chunk in samples.
         sampling_rate: Rate of arrays in Hz; files state their own.
+        model_rate: Rate in Hz that recordings are resampled to.
         channel: "mix", "left", "right" or an index.
         hop: Samples from the start of one chunk to the next; None for chunks without overlap.
         vad: "energy" or "silero" to leave out chunks without speech, or None.
@@ -56,6 +57,7 @@ class InferenceOptions:
     vad: str | None = None
     batch_samples: int | None = None
     keep_errors: bool = False
+    model_rate: int = SAMPLING_RATE
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,10 @@ class _Reading:
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = AudioBlocks(
-            source, sampling_rate=options.sampling_rate, channel=options.channel
+            source,
+            sampling_rate=options.sampling_rate,
+            channel=options.channel,
+            target_rate=options.model_rate,
         )
         try:
             self.first = list(islice(self.blocks, num_ahead))
@@ -246,7 +251,12 @@ def _cut(
     if isinstance(reading, EmoserError):
         yield RecordingEnd("", 0.0, (), reading)
         return
-    chunker = Chunker(window=options.window, hop=options.hop or options.window, vad=options.vad)
+    chunker = Chunker(
+        window=options.window,
+        hop=options.hop or options.window,
+        vad=options.vad,
+        sampling_rate=options.model_rate,
+    )
     with reading.blocks as blocks:
         try:
             for block in chain(reading.first, blocks):
