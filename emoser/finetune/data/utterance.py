@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from emoser.labels import find_label_faults
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -43,11 +45,14 @@ class Utterance:
         """Check the values.
 
         Raises:
-            ValueError: If path or label is empty, `start` negative, or `end` not after `start`.
+            ValueError: If path or label is empty, the label holds control or path characters,
+                `start` is negative, or `end` not after `start`.
         """
         start = self.start or 0.0
         if not self.path or not self.label:
             raise ValueError(f"an utterance needs a path and a label, got {self}")
+        if faults := find_label_faults([self.label]):
+            raise ValueError(f"{self.path}: {'; '.join(faults)}; correct the label")
         if start < 0.0 or (self.end is not None and not self.end > start):
             raise ValueError(
                 f"{self.path}: the piece from {self.start} to {self.end} seconds is empty; "
