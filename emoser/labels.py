@@ -4,6 +4,7 @@ The codes of a corpus (`W` for anger in EmoDB) are in its reader, because the sa
 another emotion elsewhere.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _SPELLINGS: Mapping[str, Sequence[str]] = {
 
 CANONICAL_LABELS = tuple(_SPELLINGS)
 """The names that emoser itself uses, in the order of its tables."""
+
+BILINGUAL = re.compile(r"^[^\x00-\x7f]+/")  # the first part of such a token
 
 DIMENSIONS = ("arousal", "dominance", "valence")
 """Names of continuous outputs, in the order in which emoser shows them."""
@@ -78,14 +81,16 @@ LABEL_SETS: Mapping[str, Mapping[str, str]] = {
 def canonical_label(raw: str) -> str:
     """The canonical name of a label of a checkpoint; an unknown name is only normalised.
 
-    Case, surrounding space, `_` and `-` are ignored. Of a bilingual token `x/english`
-    (emotion2vec) the English part counts.
+    Case, surrounding space, `_` and `-` are ignored. Of a bilingual token like emotion2vec's, whose
+    first part has no Latin letters, the English part counts.
 
     Example:
         >>> canonical_label("ANGER"), canonical_label("ps"), canonical_label("Bored")
         ('angry', 'surprise', 'bored')
+        >>> canonical_label("生气/angry"), canonical_label("happy/sad")
+        ('angry', 'happy/sad')
     """
-    name = raw.rsplit("/", maxsplit=1)[-1]
+    name = BILINGUAL.sub("", raw)
     name = " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
     return ALIASES.get(name, name)
 

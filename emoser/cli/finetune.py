@@ -23,13 +23,13 @@ DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a 
 
 HELP = "train on your own recordings"
 DESCRIPTION = (
-    "Train on your own recordings: a CSV or JSONL table with the columns path and label, and "
+    "Train on your own recordings: a table with the columns path and label, and "
     "optionally speaker, split, start and end. Run the same command again to resume an "
     "interrupted run."
 )
 CORPUS: Options = {
     "corpus": value(
-        "a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
+        "a table (CSV, JSON lines, Parquet), an audio folder with metadata.csv, a folder saved by "
         f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
