@@ -209,8 +209,8 @@ class EmotionClassifier:
             batch_seconds: Seconds of audio in one batch, padding included; None lets the
                 engine choose (one recording at a time on a CPU, which is fastest there).
             progress: Show a progress bar when the standard error is a terminal.
-            on_error: "raise" at the first recording that cannot be read, or "return" its error
-                in its place.
+            on_error: "raise" at the first source that cannot be read, or "return" an
+                `EmoserError` in its place, whatever is wrong with it.
 
         Raises:
             AudioError: If a recording cannot be read and `on_error` is "raise".
@@ -258,7 +258,11 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         on_error: str = "raise",
     ) -> Iterator[Prediction] | Iterator[Prediction | EmoserError]:
-        """As `predict_batch`, yielding each prediction as soon as those before it are done."""
+        """As `predict_batch`, yielding each prediction as soon as it is ready, in their order.
+
+        A thread takes the sources from their iterable while earlier ones are predicted, so that
+        an answer waits for no later source. An error is raised after the predictions before it.
+        """
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
         if batch_seconds is not None and not batch_seconds > 0:

@@ -5,9 +5,14 @@ another emotion elsewhere.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
+
+from emoser.text import CONTROL, printable, shorten
+
+MAX_LETTERS = 200  # of a label
 
 _SPELLINGS: Mapping[str, Sequence[str]] = {
     "neutral": ("neu", "n", "neutrality"),
@@ -35,6 +40,8 @@ CANONICAL_LABELS = tuple(_SPELLINGS)
 
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 """What transformers calls an output that has no name."""
+
+BILINGUAL = re.compile(r"^[^\x00-\x7f]+/")  # the first part of such a token
 
 DIMENSIONS = ("arousal", "dominance", "valence")
 """Names of continuous outputs, in the order in which emoser shows them."""
@@ -77,16 +84,18 @@ LABEL_SETS: Mapping[str, Mapping[str, str]] = {
 def canonical_label(raw: str) -> str:
     """The canonical name of a label of a checkpoint; an unknown name is only normalised.
 
-    Case, surrounding space, `_` and `-` are ignored. Of a bilingual token `x/english`
-    (emotion2vec) the English part counts. A placeholder (LABEL_0) stays as it is.
+    Case, surrounding space, `_` and `-` are ignored. Of a bilingual token like emotion2vec's, whose
+    first part has no Latin letters, the English part counts. A placeholder (LABEL_0) stays.
 
     Example:
         >>> canonical_label("ANGER"), canonical_label("ps"), canonical_label("Bored")
         ('angry', 'surprise', 'bored')
+        >>> canonical_label("生气/angry"), canonical_label("happy/sad")
+        ('angry', 'happy/sad')
     """
     if PLACEHOLDER.fullmatch(raw):
         return raw
-    name = raw.rsplit("/", maxsplit=1)[-1]
+    name = BILINGUAL.sub("", raw)
     name = " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
     return ALIASES.get(name, name)
 
@@ -104,6 +113,44 @@ def canonical_labels(raw: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         name if names.count(name) == 1 else label for name, label in zip(names, raw, strict=True)
     )
+
+
+def find_label_faults(labels: Sequence[object]) -> list[str]:
+    r"""What is wrong with the labels of a model or a table, one clause each; [] if nothing is.
+
+    Labels are distinct names without control or path characters; one "/" is allowed, as in the
+    bilingual labels of emotion2vec. Control characters are those of `emoser.text.CONTROL`.
+
+    Example:
+        >>> find_label_faults(["sad", "SAD ", "a\x1bb"])
+        ["labels 'sad', 'SAD ' appear twice", "labels 'a\\x1bb' hold control or path characters"]
+    """
+    names = [name for name in labels if _is_name(name)]
+    folded = [name.casefold().strip() for name in names]
+    counts = Counter(folded)
+    groups = {
+        "are not names": [repr(name)[:MAX_LETTERS] for name in labels if not _is_name(name)],
+        "appear twice": [
+            _shown(name) for name, key in zip(names, folded, strict=True) if counts[key] > 1
+        ],
+        "hold control or path characters": [
+            _shown(name)
+            for name in names
+            if CONTROL.search(name) or "\\" in name or name.count("/") > 1
+        ],
+        f"are longer than {MAX_LETTERS} letters": [
+            _shown(name) for name in names if len(name) > MAX_LETTERS
+        ],
+    }
+    return [f"labels {shorten(found)} {fault}" for fault, found in groups.items() if found]
+
+
+def _is_name(label: object) -> TypeGuard[str]:
+    return isinstance(label, str) and bool(label.strip())
+
+
+def _shown(name: str) -> str:
+    return f"'{printable(name[:MAX_LETTERS])}'"
 
 
 def split_outputs(raw: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -208,6 +255,8 @@ def map_labels(source: Sequence[str], target: Labels, *, raw: Sequence[str] = ()
     else:
         mapping = _name_outputs(source, target)
     named = [mapping.get(label) for label in source]
+    if faults := find_label_faults([name for name in dict.fromkeys(named) if name is not None]):
+        raise ValueError(f"labels maps to {'; '.join(faults)}")
     if not any(named):
         raise ValueError(f"none of the labels {', '.join(source)} has a place in {target!r}")
     left_out = tuple(place for place, name in enumerate(named) if name is None)

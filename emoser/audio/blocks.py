@@ -67,7 +67,7 @@ class AudioBlocks:
     ) -> None:
         if not block_seconds > 0:
             raise ValueError(f"block_seconds is {block_seconds}; pass a positive number of seconds")
-        _check_channel(channel)
+        check_channel(channel)
         self.name = source_name(source)
         self._described = describe_source(source)
         self._limits = limits
@@ -190,7 +190,8 @@ def _open_native(
     return opening.enter_context(open_container(reader, container, limits, name))
 
 
-def _check_channel(channel: Channel) -> None:
+def check_channel(channel: Channel) -> None:
+    """Raise a TypeError or a ValueError for what names no channel."""
     message = f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
     if isinstance(channel, bool) or not isinstance(channel, str | int | np.integer):
         raise TypeError(message)
