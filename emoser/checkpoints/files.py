@@ -30,10 +30,14 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+ADAPTER = "adapter_config.json"  # of PEFT
 SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
 DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
 UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST})  # descriptions that change no number
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+WEB_PAGES = (b"<!doctype html", b"<html")
+HEAD_BYTES = 64
 MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
@@ -195,12 +199,15 @@ class CheckpointFiles:
                     f"{self.folder / name} is {size:,} bytes long; emoser reads up to "
                     f"{MAX_DESCRIPTION_BYTES:,}"
                 )
-            self._contents[name] = (self.folder / name).read_bytes()
+            content = (self.folder / name).read_bytes()
+            refuse_stand_in(self.folder / name, content)
+            self._contents[name] = content
         return self._contents[name]
 
     def _read_json(self, name: str) -> dict[str, Any]:
+        content = self._read(name)
         try:
-            value = json.loads(self._read(name).decode("utf-8"))
+            value = json.loads(content.decode("utf-8-sig"))
         except ValueError as error:
             raise CheckpointError(f"{self.folder / name} is not valid JSON: {error}") from error
         if not isinstance(value, dict):
@@ -231,6 +238,31 @@ class CheckpointFiles:
             return hashlib.sha256(self._read(name)).hexdigest()
         with (self.folder / name).open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def refuse_stand_in(file: Path, content: bytes | None = None) -> None:
+    """Refuse what Git or a web server left in the place of a file of a checkpoint.
+
+    Args:
+        file: The file.
+        content: Its bytes, if they have been read.
+
+    Raises:
+        CheckpointError: If it is not the file itself; the message says what it is.
+    """
+    if content is None:
+        with file.open("rb") as opened:
+            content = opened.read(HEAD_BYTES)
+    start = content[:HEAD_BYTES].lstrip().lower()
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(
+            f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in "
+            f"{file.parent}, or download the file again"
+        )
+    if start.startswith(WEB_PAGES):
+        raise CheckpointError(
+            f"{file} is a web page, not the file itself; download it again with its raw address"
+        )
 
 
 def as_files(source: CheckpointFiles | str | os.PathLike[str]) -> CheckpointFiles:

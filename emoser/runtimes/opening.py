@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.checkpoints.files import CheckpointFiles, as_files
+from emoser.checkpoints.files import CheckpointFiles, as_files, refuse_stand_in
 from emoser.errors import CheckpointError, missing_extra
 from emoser.runtimes import BACKENDS, OpenedModel
 from emoser.runtimes.cache import Entry, make_key, open_entry
@@ -185,9 +185,13 @@ def _open_graph(
                 f"does not read; use backend={manifest.format!r}, or export it again to {backend}"
             )
         file = entry.folder / manifest.file
-        runtime, kind, precision, notes = engine.open_graph(
-            file, manifest, device=device, dtype=dtype
-        )
+        try:
+            runtime, kind, precision, notes = engine.open_graph(
+                file, manifest, device=device, dtype=dtype
+            )
+        except CheckpointError:
+            refuse_stand_in(file)
+            raise
     info = build_info(
         files, manifest.source, manifest.config, backend=backend, device=kind, dtype=precision
     )
