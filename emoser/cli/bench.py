@@ -1,12 +1,12 @@
 """`emoser bench`: measure the speed of a checkpoint on this machine."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from emoser.cli.options import select, shared, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     )
     report = run_bench(plan, report_step=_report_step)
     if options.json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False))
+        print(format_json(report.to_dict(), ensure_ascii=False))
     else:
         _print_report(report)
     return CheckpointError.exit_code if all(row.error for row in report.rows) else 0

@@ -1,13 +1,13 @@
 """`emoser card`: the model card of a checkpoint, printed, checked or written."""
 
 import argparse
-import json
 import sys
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
 from emoser.cli.options import flag, shared, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 
 HELP = "print or write the model card of a checkpoint"
 DESCRIPTION = (
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         file.write_text(text, encoding="utf-8")
     if options.json:
         written = str(file) if options.write else None
-        print(json.dumps({"card": text, "faults": faults, "file": written}, ensure_ascii=False))
+        print(format_json({"card": text, "faults": faults, "file": written}, ensure_ascii=False))
     else:
         print(file if options.write else text, end="\n" if options.write else "")
     for fault in faults:

@@ -17,7 +17,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
     ("_version", "errors"),
-    ("labels", "metrics", "text"),
+    ("json_text", "labels", "metrics", "telemetry", "text"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),

@@ -7,7 +7,6 @@ with the column file_name. No audio is decoded.
 """
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from emoser.finetune.corpora.arrow import is_dataset, read_rows
 from emoser.finetune.data.utterance import Utterance
+from emoser.json_text import parse_json
 from emoser.labels import canonical_label
 from emoser.text import shorten
 
@@ -101,11 +101,9 @@ def _rows(table: Path, root: Path | None) -> Iterator[tuple[int, Mapping[str, An
 
 def _parse_line(table: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
+        row = parse_json(line, dict)
     except ValueError as error:
         raise ValueError(f"{table}, line {number}: no JSON object ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{table}, line {number}: no JSON object")
     _check_columns(table, set(row))
     return row
 
