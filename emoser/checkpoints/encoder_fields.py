@@ -15,7 +15,6 @@ from emoser.models.fields import Field, Flag, Numbers, Words, find_faults
 
 MAX_FIELD_SAMPLES = 480_000  # receptive field of the convolutions: 30 s at 16 kHz
 
-
 WIDTH = Numbers(1, 65_536)
 DEPTH = Numbers(1, 256)
 HEADS = Numbers(1, 1_024)
@@ -102,6 +101,26 @@ EMOTION2VEC: Mapping[str, Field] = {
     "position_groups": KERNEL,
 }
 """Those of `Emotion2VecConfig`."""
+
+
+AROUND = (
+    "architectures",
+    "backbone_config",
+    "classifier_proj_size",
+    "emoser",
+    "id2label",
+    "label2id",
+    "model_type",
+    "problem_type",
+    "use_weighted_layer_sum",
+)
+"""What else transformers' own classes need of a `config.json` to classify."""
+
+
+def plain_config(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What transformers may be given of a `config.json`, for its own classes."""
+    around = {name: config[name] for name in AROUND if name in config}
+    return {**select_fields(config, TRANSFORMERS, file), **around}
 
 
 def select_fields(
