@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from emoser.audio import Channel, Source
+from emoser.audio import AudioLimits, Channel, Source
+from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
@@ -54,9 +55,17 @@ class EmotionClassifier:
     """
 
     def __init__(
-        self, opened: OpenedModel, *, labels: str | Mapping[str, str] | None = None
+        self,
+        opened: OpenedModel,
+        *,
+        labels: str | Mapping[str, str] | None = None,
+        limits: AudioLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap an opened model; use `from_pretrained` to load one."""
+        """Wrap an opened model; use `from_pretrained` to load one.
+
+        Recordings beyond `limits` are refused.
+        """
+        self._limits = limits
         self._runtime = opened.runtime
         self._config = opened.config
         self._info = opened.info
@@ -246,6 +255,7 @@ class EmotionClassifier:
             channel=channel,
             batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
             keep_errors=on_error == "return",
+            limits=self._limits,
         )
         output = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in output)
@@ -297,7 +307,12 @@ class EmotionClassifier:
             window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
         )
         return build_timeline(
-            source, self._scorer, options, sampling_rate=sampling_rate, channel=channel
+            source,
+            self._scorer,
+            options,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            limits=self._limits,
         )
 
     @property
@@ -329,9 +344,10 @@ class EmotionClassifier:
             AudioError: If a recording cannot be read.
             TypeError: If `sources` is a single recording instead of several.
         """
+        options = InferenceOptions(self._window, sampling_rate, limits=self._limits)
         rows = [
             (item.weights @ item.embeddings).astype(np.float32)
-            for item in self._infer(sources, InferenceOptions(self._window, sampling_rate))
+            for item in self._infer(sources, options)
             if isinstance(item, RecordingOutput)
         ]
         return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

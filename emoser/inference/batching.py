@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import AudioBlocks, Channel, Source, describe_source
+from emoser.audio import AudioBlocks, AudioLimits, Channel, Source, describe_source
+from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.vad import SpeechRegion
@@ -47,6 +48,7 @@ class InferenceOptions:
         batch_samples: Samples in one batch, padding included. None pads nothing: chunks run one
             at a time, or in groups of the runtime's own size.
         keep_errors: Give the error of a recording in its place instead of raising it.
+        limits: Recordings beyond these are refused.
     """
 
     window: int
@@ -56,6 +58,7 @@ class InferenceOptions:
     vad: str | None = None
     batch_samples: int | None = None
     keep_errors: bool = False
+    limits: AudioLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,10 @@ class _Reading:
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = AudioBlocks(
-            source, sampling_rate=options.sampling_rate, channel=options.channel
+            source,
+            sampling_rate=options.sampling_rate,
+            channel=options.channel,
+            limits=options.limits,
         )
         try:
             self.first = list(islice(self.blocks, num_ahead))
