@@ -73,8 +73,10 @@ class EmotionStream:
         rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
-        self._resampler = StreamResampler(sampling_rate)
-        self._chunker = Chunker(window=options.window(rate), hop=options.hop(rate), vad=vad)
+        self._resampler = StreamResampler(sampling_rate, target_rate=rate)
+        self._chunker = Chunker(
+            window=options.window(rate), hop=options.hop(rate), vad=vad, sampling_rate=rate
+        )
         self._builder = TimelineBuilder(self._scorer, options)
         self._windows: list[TimelineWindow] = []  # of the last push
         self._latest: TimelineWindow | None = None

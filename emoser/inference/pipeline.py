@@ -109,6 +109,7 @@ def build_timeline(
         window=options.window(rate),
         hop=options.hop(rate),
         vad=options.vad,
+        model_rate=rate,
         sampling_rate=sampling_rate,
         channel=channel,
         batch_samples=None if seconds is None else round(seconds * rate),
