@@ -136,7 +136,9 @@ def _explain(found: str, facts: Mapping[str, Any]) -> str:
         before = parse_json(found, dict)
     except ValueError:
         return "The file was not written by a bulk job; choose another output"
-    changed = sorted(key for key in facts if before.get(key) != json.loads(json.dumps(facts[key])))
+    changed = sorted(
+        key for key in facts if before.get(key) != parse_json(json.dumps(facts[key]), object)
+    )
     return (
         f"The file belongs to a job with another {', '.join(changed)}; choose another output, or "
         "repeat the original command"

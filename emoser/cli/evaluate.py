@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from emoser.cli.finetune import CORPUS, show_warnings
-from emoser.cli.options import flag, shared, value
+from emoser.cli.options import flag, shared, show, value
 from emoser.json_text import format_json
 
 HELP = "score a checkpoint on labelled recordings"
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
         print(format_json({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
-    print(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report, sep="\n")
+    show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
     print(
         f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
     )
     if comparison is not None:
-        print(comparison)
+        show(comparison)
     return 0

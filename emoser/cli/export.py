@@ -3,7 +3,7 @@
 import argparse
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import flag, select, shared, value
+from emoser.cli.options import flag, select, shared, show, value
 from emoser.json_text import format_json
 
 HELP = "write a checkpoint for ONNX Runtime or OpenVINO"
@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> int:
         print(format_json(done.to_dict()))
     else:
         same = f"{done.parity['agreement']:.1%} of the labels the same, " if options.int8 else ""
-        print(
+        line = (
             f"{options.model} -> {done.folder} ({done.format}, {done.dtype}, "
             f"{done.megabytes:.1f} MB); {same}largest difference of a logit "
             f"{done.parity['max_difference']:.1e} on {done.parity['num_clips']} clips"
         )
+        show(line)
     return 0

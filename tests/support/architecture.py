@@ -16,8 +16,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
-    ("_version", "errors"),
-    ("json_text", "labels", "metrics", "telemetry", "text"),
+    ("_version", "errors", "text"),
+    ("json_text", "labels", "metrics", "telemetry"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),
