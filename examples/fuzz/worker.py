@@ -27,6 +27,7 @@ from emoser import EmotionClassifier
 from emoser.errors import EmoserError
 
 MEMORY = 4 * 2**30  # beyond what the process takes after its imports
+TORCH = "torchinductor_"  # a folder that torch makes when it is first imported
 TOLERANCE = 1e-4  # of a probability; also that of an exported graph to its source
 SENDING = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname")
 
@@ -45,7 +46,9 @@ def main() -> None:
     while True:
         print(json.dumps({"begin": number}), flush=True)
         outcome, detail = _run(run_case, random.Random(f"{part} {number}"), scratch / "case")
-        left = sorted(item.name for item in scratch.iterdir() if item.name != "case")
+        left = sorted(
+            item.name for item in scratch.iterdir() if not item.name.startswith(("case", TORCH))
+        )
         if left:
             outcome, detail = "left behind", f"{detail}: {left}"
         for name in left:
