@@ -55,7 +55,7 @@ GARBAGE = {
     "fmt": (WAV[:30], "begins like WAV"),
     "flac": (b"fLaC" + bytes(60), "begins like FLAC"),
     "ogg": (b"OggS\0" + bytes(600), "begins like Ogg"),
-    "avi": (b"RIFF\x24\0\0\0AVI LIST", "an AVI video"),
+    "avi": (b"RIFF\x24\0\0\0AVI LIST", "begins like AVI"),
 }
 PLAYLISTS = {
     "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}/a.ts\n#EXT-X-ENDLIST\n",
