@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import soundfile
 
+from emoser.audio.frames import ends_with_tag
 from emoser.audio.limits import AudioLimits, FloatArray, NativeAudio, check_shape
 from emoser.audio.quiet import without_mpg123_messages
 from emoser.audio.reader import ByteReader, Extent
@@ -92,25 +93,27 @@ def _read_blocks(
 ) -> Iterator[FloatArray]:
     """Blocks until the data end or the decoder fails; sets `native.truncated`."""
     step = max(1, READ_VALUES // native.num_channels)
+    declared = native.declared_seconds or 0.0
+    num_declared = math.floor(declared * native.sampling_rate + 0.5)
     num_frames = 0
     try:
-        while len(block := _read(file, step)):
+        # An error loses a whole read, so one read ends where the declared length does.
+        while len(block := _read(file, min(step, max(num_declared - num_frames, 0) or step))):
             num_frames += len(block)
             yield block
     except soundfile.LibsndfileError as error:
-        for block in _recover(reader, container, num_frames, name):
-            num_frames += len(block)
-            yield block
-        native.truncated = True
+        if num_frames != num_declared or not ends_with_tag(reader):
+            for block in _recover(reader, container, num_frames, name):
+                num_frames += len(block)
+                yield block
+            native.truncated = True
         if not num_frames:
             raise AudioError(
                 f"{name} cannot be decoded as {container.label} "
                 f"({error.error_string.rstrip('.') or 'lost synchronisation'}); it is damaged"
             ) from error
     reader.raise_failure()
-    if native.declared_seconds is not None:
-        declared_frames = math.floor(native.declared_seconds * native.sampling_rate + 0.5)
-        native.truncated |= num_frames < declared_frames
+    native.truncated |= num_frames < num_declared
 
 
 def _read(file: _ForwardFile, num_frames: int) -> FloatArray:

@@ -11,12 +11,25 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from emoser.audio import elements, frames
 from emoser.audio.declared import settle_au, settle_chunks, settles_chunks
 from emoser.audio.decoding import UnknownCodingError, open_sound_file
-from emoser.audio.headers import settle_nist, settle_voc
+from emoser.audio.headers import settle_nist, settle_tta, settle_voc
 from emoser.audio.limits import AudioLimits, FloatArray, NativeAudio
 from emoser.audio.media import open_media
 from emoser.audio.mp3 import settle_mp3
 from emoser.audio.reader import ByteReader, Extent
-from emoser.audio.sniffing import AAC, AMR, AU, FLAC, MP3, NIST, OGG, TS, VOC, Container, identify
+from emoser.audio.sniffing import (
+    AMR,
+    AU,
+    FLAC,
+    FRAMED,
+    MP3,
+    NIST,
+    OGG,
+    TS,
+    TTA,
+    VOC,
+    Container,
+    identify,
+)
 from emoser.errors import AudioError, DependencyError
 
 _MAX_RECORDINGS = 1_000  # in one file
@@ -106,8 +119,8 @@ def _settle(reader: ByteReader, container: Container, name: str) -> Extent:
     if container is AMR:
         end = frames.amr_end(reader)
         return Extent(reader.select([range(end)]), min(end, reader.size), end > reader.size)
-    if container is AAC:
-        runs = frames.scan_frames(reader, frames.ADTS)
+    if container in FRAMED and container is not MP3:
+        runs = frames.scan_frames(reader, FRAMED[container])
         return Extent(reader.select(runs.pieces), runs.end, runs.is_cut)
     settle = _SETTLERS.get(container)
     return Extent(reader, reader.size) if settle is None else settle(reader)
@@ -120,5 +133,6 @@ _SETTLERS = {
     NIST: settle_nist,
     OGG: elements.settle_ogg,
     TS: elements.settle_packets,
+    TTA: settle_tta,
     VOC: settle_voc,
 }

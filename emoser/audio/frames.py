@@ -157,6 +157,12 @@ def is_tag(data: bytes) -> bool:
     return data.startswith(_TAGS) or _is_text(data)
 
 
+def ends_with_tag(reader: ByteReader) -> bool:
+    """Whether the last bytes are a tag, padding or a text."""
+    tail = reader.read_at(max(0, reader.size - 128), 128)
+    return tail.startswith(b"TAG") or b"APETAGEX" in tail[-32:] or is_tag(tail[-16:])
+
+
 def _is_text(data: bytes) -> bool:
     return all(32 <= byte < 127 or byte in _BLANK for byte in data)
 

@@ -1,10 +1,12 @@
-"""The length that NIST SPHERE and VOC files declare."""
+"""The length that NIST SPHERE, VOC and TTA files declare."""
 
 import re
+import struct
 
 from emoser.audio.reader import ByteReader, Extent
 
 _NIST_COUNTS = ("sample_count", "channel_count", "sample_n_bytes")
+_MAX_TTA_FRAMES = 100_000  # of about a second
 _VOC_SOUND = (1, 9)  # kinds of block; 2 continues one
 _VOC_CONTINUED, _VOC_SILENCE = 2, 3
 
@@ -35,3 +37,13 @@ def settle_voc(reader: ByteReader) -> Extent:
         position += 4 + int.from_bytes(header[1:4], "little")
     is_cut = position > reader.size or num_sounds > 1
     return Extent(reader, min(position, reader.size), is_cut)
+
+
+def settle_tta(reader: ByteReader) -> Extent:
+    """A TTA file, whose table lists the lengths of its frames."""
+    rate, num_samples = struct.unpack("<II", reader.read_at(10, 8).ljust(8, b"\0"))
+    num_frames = -(-num_samples // max(1, 256 * rate // 245))
+    table = reader.read_at(22, 4 * min(num_frames, _MAX_TTA_FRAMES))
+    lengths = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])
+    end = 22 + 4 * num_frames + 4 + sum(lengths)
+    return Extent(reader.select([range(end)]), min(end, reader.size), end > reader.size)

@@ -177,7 +177,7 @@ def _container_at(reader: ByteReader, start: int) -> Container | None:
     for offset, magic, second_offset, second, container in _MAGIC:
         if head.startswith(magic, offset) and head.startswith(second, second_offset):
             return container if container is not AMR or frames.starts_amr(reader, start) else None
-    for container, kind in _FRAMED.items():
+    for container, kind in FRAMED.items():
         if frames.starts_frames(reader, start, kind):
             return container
     return HTK if _htk_bytes(head) == reader.size - start else None
@@ -202,7 +202,7 @@ def _htk_bytes(head: bytes) -> int | None:
     return 12 + 2 * num_samples if is_likely else None
 
 
-_FRAMED = {
+FRAMED = {
     AAC: frames.ADTS,
     MP3: frames.MPEG,
     LATM: frames.LATM,
