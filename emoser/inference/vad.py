@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.audio import SAMPLING_RATE
+from emoser.audio.silence import FRAME_SAMPLES, MAX_NOISE_DBFS, frame_levels
 
-FRAME_SAMPLES = 512  # 32 ms at 16 kHz, the frame of silero-vad
 FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
 
 # The loudest frame of the quietest of 8,543 clips lies at -54 dBFS, an idle line near -65.
@@ -25,7 +25,7 @@ LEVEL_OVER_FLOOR_DB = 12.0
 FLOOR_RISE_DB = 3.0 / FRAMES_PER_SECOND
 # Without the lower bound, digital silence would make the faintest noise count as speech; without
 # the upper one, a loud voice without pauses would count as noise.
-FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, -45.0)
+FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, MAX_NOISE_DBFS)
 
 MIN_SPEECH_FRAMES = 3  # 0.1 s; a click is shorter, a syllable is not
 MIN_SILENCE_FRAMES = 16  # 0.5 s; a pause between words is shorter, one between turns is not
@@ -57,9 +57,7 @@ class EnergyDetector:
 
     def detect(self, frames: Frames) -> Flags:
         """Whether each frame is louder than the floor, (n, 512) -> (n,)."""
-        centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
-        power = np.einsum("ij,ij->i", centred, centred) / FRAME_SAMPLES
-        levels = 10 * np.log10(np.maximum(power, 1e-30))  # dBFS
+        levels = frame_levels(frames)
         lowest, highest = FLOOR_RANGE_DBFS
         flags = np.empty(len(levels), np.bool_)
         for place, level in enumerate(levels.tolist()):

@@ -205,7 +205,7 @@ class ModelInfo:
     backend: str
     device: str
     dtype: str
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
