@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emoser.audio.limits import FloatArray
 
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz
-EMPTY_DBFS = -120.0  # a frame with one sample of the least value in 16 bit is at -117
+EMPTY_DBFS = -160.0  # digital silence; one sample of the least value in 24 bit makes -165
 STEADY_DB = 5.0
 # An idle telephone line is near -65 dBFS, the noise of a laptop near -50. A louder steady sound
 # is a siren or a held cry rather than the noise of a room.
