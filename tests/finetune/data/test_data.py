@@ -61,7 +61,7 @@ def test_all_missing_recordings_are_in_one_message(table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.wav,sad\n", r"needs path \(or file_name\) and label"),
+        ("place,label\na.wav,sad\n", r"needs path \(or file_name\) and label"),
         ("path,label,end\na.wav,sad,soon\n,sad,\n", r"row 2: end is 'soon'.*row 3: no path"),
         ("path,label,start,end\na.wav,sad,2,1\n", r"row 2: .*from 2\.0 to 1\.0"),
         ("path,label\na.wav,\n", "no row with a label"),
