@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from emoser.audio import Channel, Source
+from emoser.audio import AudioLimits, Channel, Source
+from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
@@ -61,12 +62,14 @@ class EmotionClassifier:
         *,
         labels: Labels | None = None,
         request: Mapping[str, Any] | None = None,
+        limits: AudioLimits = DEFAULT_LIMITS,
     ) -> None:
         """Wrap an opened model; use `from_pretrained` to load one.
 
         `request` is what it was opened with; the model is opened in the same way where the
-        classifier is unpickled.
+        classifier is unpickled. Recordings beyond `limits` are refused.
         """
+        self._limits = limits
         self._runtime = opened.runtime
         self._config = opened.config
         self._info = opened.info
@@ -80,7 +83,8 @@ class EmotionClassifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         info = self._info
-        return _reopen, (info.name, self._folder, info.revision, self._request, self._labels)
+        place = (info.name, self._folder, info.revision)
+        return _reopen, (*place, self._request, self._labels, self._limits)
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913  # the public signature of the project
@@ -275,6 +279,7 @@ class EmotionClassifier:
             channel=channel,
             batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
             keep_errors=on_error == "return",
+            limits=self._limits,
         )
         output = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in output)
@@ -326,7 +331,12 @@ class EmotionClassifier:
             window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
         )
         return build_timeline(
-            source, self._scorer, options, sampling_rate=sampling_rate, channel=channel
+            source,
+            self._scorer,
+            options,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            limits=self._limits,
         )
 
     @property
@@ -359,7 +369,10 @@ class EmotionClassifier:
             TypeError: If `sources` is a single recording instead of several.
         """
         options = InferenceOptions(
-            self._window, sampling_rate, model_rate=self._config.sampling_rate
+            self._window,
+            sampling_rate,
+            model_rate=self._config.sampling_rate,
+            limits=self._limits,
         )
         rows = [
             (item.weights @ item.embeddings).astype(np.float32)
@@ -464,7 +477,8 @@ def _reopen(
     revision: str | None,
     request: Mapping[str, Any],
     labels: Labels | None,
+    limits: AudioLimits,
 ) -> EmotionClassifier:
     """The classifier of a checkpoint folder, opened as before; what pickles of one call."""
     opened = open_runtime(CheckpointFiles(name, Path(folder), revision), **request)
-    return EmotionClassifier(opened, labels=labels, request=request)
+    return EmotionClassifier(opened, labels=labels, request=request, limits=limits)

@@ -4,7 +4,6 @@ A run of emoser holds its checkpoint in `best/`, the cache of the Hub below `sna
 that stands for several checkpoints, or for none, is refused with a sentence that says what it is.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -62,8 +61,8 @@ def locate(name: str, folder: Path, revision: str | None = None) -> CheckpointFi
 def describe_adapter(files: CheckpointFiles) -> str:
     """What a folder with an adapter of PEFT is and what to do, after its name."""
     base = "its base"
-    with suppress(ValueError, AttributeError):
-        base = json.loads(files.read_text(ADAPTER)).get("base_model_name_or_path") or base
+    with suppress(CheckpointError):
+        base = files.read_json(ADAPTER).get("base_model_name_or_path") or base
     return (
         f"holds an adapter of PEFT for {base}, and emoser loads merged weights; merge them with "
         "peft: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(...)"
@@ -97,9 +96,9 @@ def _refuse_steps(folder: Path, steps: list[Path]) -> None:
         return
     newest = max(steps, key=lambda item: int(item.name.removeprefix("checkpoint-")))
     best = None
-    with suppress(OSError, ValueError, AttributeError, TypeError):
-        state = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
-        best = Path(state["best_model_checkpoint"]).name
+    with suppress(CheckpointError, TypeError):
+        state = CheckpointFiles(newest.name, newest).read_json("trainer_state.json")
+        best = Path(state.get("best_model_checkpoint")).name  # type: ignore[arg-type]
     advice = f"name its newest checkpoint, {newest}"
     if best is not None and (folder / best) in steps:
         advice = f"name its best checkpoint, {folder / best}"

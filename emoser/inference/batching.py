@@ -15,14 +15,22 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks, Channel, Source, describe_source
+from emoser.audio import (
+    SAMPLING_RATE,
+    AudioBlocks,
+    AudioLimits,
+    Channel,
+    Source,
+    describe_source,
+)
 from emoser.audio.blocks import check_channel
-from emoser.errors import AudioError, EmoserError
+from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.errors import AudioError, CheckpointError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.prefetch import Prefetch, map_ahead
 from emoser.inference.vad import SpeechRegion
 from emoser.inference.windows import window_weights
-from emoser.runtimes import Runtime
+from emoser.runtimes import Runtime, check_finite
 
 NUM_THREADS = 2  # for decoding; soundfile and soxr release the interpreter lock
 MAX_THREADS = 8  # the same where the model does not run on the CPU
@@ -49,6 +57,7 @@ class InferenceOptions:
         batch_samples: Samples in one batch, padding included. None pads nothing: chunks run one
             at a time, or in groups of the runtime's own size.
         keep_errors: Give the error of a recording in its place instead of raising it.
+        limits: Recordings beyond these are refused.
     """
 
     window: int
@@ -59,6 +68,7 @@ class InferenceOptions:
     batch_samples: int | None = None
     keep_errors: bool = False
     model_rate: int = SAMPLING_RATE
+    limits: AudioLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def infer_recordings(
         if isinstance(event, ChunkOutput):
             outputs.append(event)
         elif isinstance(event, RecordingEnd):
-            yield event.error if event.error is not None else _collect(event, outputs)
+            yield event.error or _collect(event, outputs, keep_errors=options.keep_errors)
             outputs = []
 
 
@@ -181,6 +191,7 @@ class _Reading:
             sampling_rate=options.sampling_rate,
             channel=options.channel,
             target_rate=options.model_rate,
+            limits=options.limits,
         )
         try:
             self.first = list(islice(self.blocks, num_ahead))
@@ -299,8 +310,11 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
-    return RecordingOutput(
+def _collect(
+    end: RecordingEnd, outputs: Sequence[ChunkOutput], *, keep_errors: bool
+) -> RecordingOutput | EmoserError:
+    """The outputs of a recording together, or the error that they are not finite."""
+    collected = RecordingOutput(
         source=end.source,
         windows=tuple(item.window for item in outputs),
         logits=np.stack([item.logits for item in outputs]),
@@ -308,3 +322,11 @@ def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutp
         duration=end.duration,
         quality=end.quality,
     )
+    try:
+        check_finite(collected.logits, end.source)
+        check_finite(collected.embeddings, end.source)
+    except CheckpointError as error:
+        if keep_errors:
+            return error
+        raise
+    return collected

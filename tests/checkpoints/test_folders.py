@@ -14,6 +14,7 @@ from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import HubName, find_checkpoint, parse_hub_name
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
+from emoser.runtimes.opening import open_runtime
 
 CASE = "Hubert, raw input"
 WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
@@ -203,3 +204,12 @@ def test_a_file_of_a_checkpoint_names_its_folder(source):
 def test_two_revisions_are_refused():
     with pytest.raises(ValueError, match=r"revision is 'v2' and .* names 'v1'; leave one out"):
         find_checkpoint("https://hf.co/org/name/tree/v1", revision="v2", local_files_only=True)
+
+
+def test_a_pointer_in_the_place_of_a_graph_is_named(tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = copy(find_checkpoint("emoser-tiny").folder, tmp_path / "model")
+    (folder / WEIGHTS).unlink()
+    (folder / "model.onnx").write_text(POINTER)
+    with pytest.raises(CheckpointError, match=r"model\.onnx is a pointer of Git LFS"):
+        open_runtime(find_checkpoint(folder), backend="onnx")
