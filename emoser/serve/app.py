@@ -20,7 +20,7 @@ from emoser.serve.options import ServeOptions
 from emoser.serve.routes import build_router
 from emoser.serve.service import Service
 from emoser.serve.stream import handle_stream
-from emoser.serve.uploads import DRAIN_BYTES, drain
+from emoser.serve.uploads import DRAIN_BYTES, Body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
 
 DRAIN_SECONDS = 5.0
+BODY = "emoser.body"  # in the scope of a request
 OTHER = "other"  # the endpoint of unknown paths in metrics
 TITLE = "emoser"
 DESCRIPTION = (
@@ -113,11 +114,13 @@ class Gate:
                 status = message["status"]
             await send(message)
 
+        body = scope[BODY] = Body(receive)
         try:
             if error is not None:
-                await _respond_late(error, Request(scope, receive), counted)
+                response = await _explain(Request(scope), error)
+                await response(scope, body.receive, counted)
             else:
-                await self._app(scope, receive, counted)
+                await self._app(scope, body.receive, counted)
         except asyncio.CancelledError:  # the time for a graceful stop is over
             if not status:
                 stopped = StoppingError("the service stopped before the answer; send it again")
@@ -147,19 +150,14 @@ async def _explain(request: Request, error: Exception) -> JSONResponse:
     return _respond(error)
 
 
-async def _respond_late(error: RequestError, request: Request, send: "Send") -> None:
-    await _drain(request)
-    await _respond(error)(request.scope, request.receive, send)
-
-
 async def _drain(request: Request) -> None:
     """Read what a client is still sending, unless it waits for a permission to send."""
     length = request.headers.get("content-length", "0")
     is_small = length.isdigit() and int(length) <= DRAIN_BYTES
     if is_small and "expect" not in request.headers and request.method == "POST":
-        with suppress(TimeoutError, RequestError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await drain(request.receive)
+                await request.scope[BODY].drain()
 
 
 def _respond(error: Exception) -> JSONResponse:

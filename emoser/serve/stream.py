@@ -5,6 +5,7 @@ with a `type`: `ready`, `window`, `segment`, `current`, `error` and, last, `done
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -195,6 +196,9 @@ def _read_query(query: Mapping[str, str]) -> tuple[dict[str, Any], PcmFormat | N
 def _number(query: Mapping[str, str], name: str, default: float = 0.0) -> float:
     text = query.get(name, str(default))
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is {text!r}; it must be a number") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {text!r}; it must be a number")
+    return number

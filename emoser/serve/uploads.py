@@ -93,13 +93,24 @@ async def receive_upload(request: "Request", max_bytes: int) -> Upload:
         return Upload(spool, name, size)
 
 
-async def drain(receive: "Receive") -> None:
-    """Read the rest of a refused body, up to a limit."""
-    num_bytes, more = 0, True
-    while more and num_bytes < DRAIN_BYTES:
-        message = await receive()
-        num_bytes += len(message.get("body", b""))
-        more = message["type"] == "http.request" and message.get("more_body", False)
+class Body:
+    """The messages of a request, which know whether the body has been read to its end."""
+
+    def __init__(self, receive: "Receive") -> None:
+        self._receive = receive
+        self._complete = False
+
+    async def receive(self) -> "Message":
+        """The next message."""
+        message = await self._receive()
+        self._complete |= not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Read the rest of a body that is refused, up to a limit."""
+        num_bytes = 0
+        while not self._complete and num_bytes < DRAIN_BYTES:
+            num_bytes += len((await self.receive()).get("body", b""))
 
 
 async def _read_body(request: "Request", spool: "SpooledTemporaryFile[bytes]") -> str:
