@@ -1,6 +1,7 @@
 """The ASGI application: endpoints behind checks of host, origin and token, with JSON errors."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from emoser.classifier import EmotionClassifier
 
+LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 5.0
 BODY = "emoser.body"  # in the scope of a request
 OTHER = "other"  # the endpoint of unknown paths in metrics
@@ -70,7 +72,6 @@ def build_app(options: ServeOptions, classifier: "EmotionClassifier") -> FastAPI
 
     for kind in (RequestError, HTTPException, RequestValidationError, *HANDLED):
         app.add_exception_handler(kind, _explain)
-    app.add_exception_handler(Exception, _explain)
     app.add_middleware(Gate, service=service)
     if options.allowed_origins:
         app.add_middleware(
@@ -126,6 +127,10 @@ class Gate:
                 stopped = StoppingError("the service stopped before the answer; send it again")
                 await _respond(stopped)(scope, receive, counted)
             raise
+        except Exception as bug:
+            LOGGER.exception("a request to %s failed", endpoint)
+            if not status:
+                await _respond(bug)(scope, receive, counted)
         finally:
             known = getattr(scope.get("route"), "path", OTHER)
             self._service.metrics.count(known if endpoint == known else OTHER, status or 500, start)

@@ -263,7 +263,7 @@ def test_a_token_is_required_but_for_probes_and_the_page(classifier, tmp_path):
         missing = post(client)
         assert "missing" in error_of(missing, 401, "TokenError")
         assert missing.headers["www-authenticate"] == "Bearer"
-        for wrong in ("Bearer x", "Bearer first", "Bearer ", "Basic first secret"):
+        for wrong in ("Bearer x", "Bearer first", "Bearer", "Basic first secret"):
             error_of(post(client, headers={"Authorization": wrong}), 401, "TokenError")
         error_of(client.get("/metrics"), 401, "TokenError")
         for token in ("first secret", "sécond"):
@@ -354,7 +354,7 @@ def test_nothing_about_a_recording_is_logged(client, capfd, caplog):
     assert "secret" not in captured.out + captured.err + caplog.text
 
 
-def test_a_bug_is_answered_without_its_details(classifier):
+def test_a_bug_is_answered_without_its_details_and_logged(classifier, caplog):
     class Broken(Waiting):
         def predict(self, file, **options):
             raise KeyError("internal detail")
@@ -362,4 +362,5 @@ def test_a_bug_is_answered_without_its_details(classifier):
     with running(Broken(classifier)) as client:
         message = error_of(post(client), 500, "InternalError")
         assert "internal detail" not in message
+        assert "internal detail" in caplog.text
         assert post(client, "/v1/embed").status_code == 200

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from emoser.errors import AudioError
 pytest.importorskip("fastapi")
 av = pytest.importorskip("av")
 sync = pytest.importorskip("websockets.sync.client")
+from websockets.exceptions import ConnectionClosedError  # noqa: E402
 
 from emoser.serve.model import load_classifier  # noqa: E402
 from emoser.serve.options import ServeOptions  # noqa: E402
@@ -59,7 +60,7 @@ def stream(client, query, chunks, end=True):
     """All messages of a session, and the code that closed it."""
     with connect(client, query) as socket:
         messages = []
-        reader = threading.Thread(target=lambda: messages.extend(map(json.loads, socket)))
+        reader = threading.Thread(target=lambda: messages.extend(rest(socket)))
         reader.start()
         for chunk in chunks:
             socket.send(chunk)
@@ -67,6 +68,15 @@ def stream(client, query, chunks, end=True):
             socket.send("end")
         reader.join(60)
         return messages, socket.close_code
+
+
+def rest(socket):
+    """All further messages, until the server closes."""
+    messages = []
+    with suppress(ConnectionClosedError):
+        for message in socket:
+            messages.append(json.loads(message))
+    return messages
 
 
 def of_type(messages, kind):
@@ -187,7 +197,7 @@ def test_limits_of_sessions_seconds_and_silence(classifier):
             messages, code = stream(client, query, [], end=False)
             assert "1 live sessions" in messages[0]["error"]["message"]
             assert code == 1013
-            assert "nothing arrived for 1 s" in json.loads(list(socket)[-1])["error"]["message"]
+            assert "nothing arrived for 1 s" in rest(socket)[-1]["error"]["message"]
             assert socket.close_code == 1008
         until_closed(client)
         assert stream(client, query, [bytes(RATE)])[1] == 1000
