@@ -22,7 +22,7 @@ from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_r
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pipeline import build_timeline
 from emoser.inference.scoring import Scorer, score_labels
-from emoser.labels import Labels, map_labels, order_dimensions
+from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
 from emoser.models.config import ModelInfo
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
@@ -384,6 +384,8 @@ class EmotionClassifier:
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
+        Names that were given to the outputs of a checkpoint without names are written too.
+
         The write is atomic: after an error or a kill the old folder is unchanged.
 
         Raises:
@@ -392,7 +394,7 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._info.path, folder, overwrite=overwrite)
+        copy_model(self._folder, folder, overwrite=overwrite, labels=self._given_names)
 
     def push_to_hub(
         self,
@@ -420,7 +422,18 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        return publish(self._info, repo_id, private=private, dry_run=dry_run, token=token)
+        names = self._given_names
+        return publish(
+            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
+        )
+
+    @property
+    def _given_names(self) -> tuple[str, ...]:
+        """The names that the user gave to outputs without names; empty for any other map."""
+        outputs, given = self._config.labels, self._map
+        if given is None or given.targets != tuple(range(len(outputs))):
+            return ()
+        return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
 
     @property
     def _window(self) -> int:

@@ -26,6 +26,7 @@ DOTS_PER_INCH = 150
 WIDTH_INCHES = 8.0  # the width of a notebook cell
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
+ROUNDING = 1e-3  # of a sum of probabilities
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
 
 
@@ -178,12 +179,20 @@ def _draw_segments(
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
-    """A step per window, from mid-overlap to mid-overlap, as for the segments."""
+    """A step per window, from mid-overlap to mid-overlap, as for the segments.
+
+    Probabilities are stacked; independent scores, which do not sum to 1, are a line per label.
+    """
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
                      for item in part.windows])  # fmt: skip
+    sums = rows.sum(axis=1)
+    independent = np.abs(sums[sums > 0] - 1).max(initial=0) > ROUNDING
     floor = np.zeros(len(rows))
     for place, label in enumerate(part.labels):
+        if independent:
+            axes.stairs(rows[:, place], edges, baseline=None, color=colours[label], linewidth=1.6)
+            continue
         top = floor + rows[:, place]
         axes.stairs(top, edges, baseline=floor, fill=True, color=colours[label], linewidth=0)
         floor = top

@@ -11,7 +11,8 @@ from support.fakes import formula_classifier, voice_and_pauses
 from emoser import Prediction
 from emoser.errors import DependencyError
 from emoser.labels import CANONICAL_LABELS
-from emoser.results.segments import Segment
+from emoser.results.plots import plot_timeline
+from emoser.results.segments import Segment, TimelineWindow
 from emoser.results.svg import COLOURS, colours_of
 from emoser.results.timeline import Timeline
 
@@ -117,3 +118,12 @@ def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match=r"emoser\[plot\]"):
         timeline.plot(tmp_path / "a.png")
+
+
+def test_independent_scores_are_lines_and_not_stacked():
+    patches = pytest.importorskip("matplotlib.patches")
+    windows = [TimelineWindow(0, 3, {"a": 0.9, "b": 0.8}), TimelineWindow(3, 6, {})]
+    drawn = plot_timeline(Timeline(tuple(windows), (), duration=6.0, labels=("a", "b")))
+    steps = [patch for patch in drawn.axes[2].patches if isinstance(patch, patches.StepPatch)]
+    assert [patch.get_data().values.tolist() for patch in steps] == [[0.9, 0.0], [0.8, 0.0]]
+    assert all(patch.get_data().baseline is None for patch in steps)
