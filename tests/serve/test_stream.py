@@ -246,7 +246,6 @@ def test_a_stop_ends_sessions_with_what_was_found(classifier, voice):
         assert client.get("/ready").status_code == 503
 
 
-
 def test_a_client_that_leaves_frees_its_place(classifier):
     with running(classifier, max_sessions=1) as client:
         for _ in range(3):
