@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.audio.wrappers import is_source
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
@@ -429,7 +430,7 @@ class EmotionClassifier:
     def _infer(
         self, sources: Iterable[Source], options: InferenceOptions
     ) -> Iterator[RecordingOutput | EmoserError]:
-        if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
+        if is_source(sources):
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )

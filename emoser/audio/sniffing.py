@@ -152,7 +152,7 @@ def identify(reader: ByteReader, name: str) -> Found:
     that was cut.
     """
     head = reader.read_at(0, HEAD_BYTES)
-    reader.raise_failure()
+    reader.raise_failure(name)
     for start in dict.fromkeys((0, frames.tags_end(reader, 0), frames.blank_end(reader, 0))):
         container = _container_at(reader, start)
         if container is not None:
