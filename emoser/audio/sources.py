@@ -107,7 +107,7 @@ def source_name(source: Source) -> str | None:
     if isinstance(inner, str | os.PathLike):
         return os.fsdecode(inner)
     name = getattr(inner, "name", None) if hasattr(inner, "read") else None
-    return os.fsdecode(name) if isinstance(name, str | bytes) else None
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
 
 
 @contextmanager
