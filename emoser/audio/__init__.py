@@ -52,7 +52,8 @@ def load_audio(
         AudioError: If it cannot be decoded, is empty, too long or too large, or holds NaN.
         OSError: An AudioError, too: a FileNotFoundError, PermissionError, IsADirectoryError and
             similar.
-        ValueError: If an array has no rate, an ambiguous layout or masked values, or a channel does not exist.
+        ValueError: If an array has no rate, an ambiguous layout or masked values, or a channel
+            does not exist.
         TypeError: If `source` is none of the above.
         DependencyError: If the format needs the extra `media`.
 
