@@ -68,7 +68,7 @@ class EmotionStream:
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
-        self._scorer = classifier._scorer
+        self._scorer = classifier._predictor.scorer
         rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate

@@ -115,8 +115,8 @@ def _block_values(block: Any) -> NDArray[Any]:
         return array_values(block)
     if isinstance(block, bytes | bytearray | memoryview):
         raise TypeError(
-            "the block is bytes; pass samples, such as np.frombuffer(block, np.int16) for PCM of "
-            "16 bits"
+            "a block of bytes was pushed, whose sample format is not known; pass an array, such as "
+            "numpy.frombuffer(block, numpy.int16) for 16-bit PCM"
         )
     if not isinstance(block, Sequence) or isinstance(block, str | tuple):
         raise TypeError(f"the block is a {type(block).__name__}; pass a NumPy array of samples")

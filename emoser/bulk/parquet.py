@@ -1,6 +1,5 @@
 """Converts rows of JSON lines to a Parquet file in constant memory."""
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.errors import missing_extra
+from emoser.json_text import parse_json
 from emoser.text import as_unicode
 
 ROWS_PER_GROUP = 20_000  # in memory at the same time
@@ -28,7 +28,10 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Write rows to a Parquet file with one column per label and dimension, atomically."""
+    """Write rows to a Parquet file with one column per label and dimension, atomically.
+
+    The caller has locked the output, so that the partial file of a killed process is replaced.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -43,7 +46,7 @@ def write_parquet(rows: Path, path: Path) -> None:
             pa.field("quality", pa.list_(pa.string())),
         ]
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with pq.ParquetWriter(partial, schema) as writer:
             flat = (_flatten(row) for row in _read(rows))
@@ -56,7 +59,7 @@ def write_parquet(rows: Path, path: Path) -> None:
 
 def _read(rows: Path) -> Iterator[dict[str, Any]]:
     with rows.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        yield from (parse_json(line, dict) for line in file)
 
 
 def _scores_of(row: dict[str, Any]) -> dict[str, float]:

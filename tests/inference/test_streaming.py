@@ -219,7 +219,7 @@ def test_blocks_that_could_mean_two_things_are_refused():
     masked = np.ma.masked_array(np.zeros(800, np.float32), mask=np.arange(800) < 5)
     with pytest.raises(ValueError, match="5 masked values"):
         stream.push(masked)
-    with pytest.raises(TypeError, match=r"the block is bytes; .* np\.frombuffer"):
+    with pytest.raises(TypeError, match=r"block of bytes .* numpy\.frombuffer"):
         stream.push(bytes(1_600))
     for block in ("text", (16_000, np.zeros(800)), None, {"array": np.zeros(800)}):
         with pytest.raises(TypeError, match="pass a NumPy array of samples"):
@@ -241,3 +241,11 @@ def test_the_first_long_block_shows_where_the_channels_are(axis):
     other.push(np.zeros((800, 2), np.float32))
     with pytest.raises(ValueError, match=r"follows blocks of shape \(n, 2\)"):
         other.push(np.zeros((800, 3), np.float32))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_refused_with_the_call_that_reads_them(kind):
+    stream = EmotionStream(formula_classifier(), sampling_rate=16_000)
+    with pytest.raises(TypeError, match=r"numpy\.frombuffer\(block, numpy\.int16\)"):
+        stream.push(kind(b"\0\0" * 1600))
+    assert stream.seconds == 0

@@ -17,14 +17,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
     ("_version", "errors", "text"),
-    ("labels", "metrics"),
+    ("json_text", "labels", "metrics", "telemetry"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),
     ("inference",),
     ("classifier",),
     ("streaming", "bulk", "bench"),
-    ("serve", "demo"),
+    ("serve",),
+    ("demo",),
     ("cli",),
 )
 """From the bottom up. A room may import from itself and from the rows above it in this list."""

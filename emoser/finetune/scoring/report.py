@@ -3,7 +3,6 @@
 Every report states its protocol.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from emoser.finetune.scoring.evaluation import (
     score_logits,
     select_labels,
 )
+from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -264,7 +264,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
-    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
+    text = format_json(evaluation.to_dict(), indent=2) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
     report = evaluation.report
     try:
