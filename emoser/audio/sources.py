@@ -21,7 +21,7 @@ from emoser.audio.arrays import is_tensor
 from emoser.audio.limits import AudioLimits
 from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
-from emoser.errors import AudioError
+from emoser.errors import AudioError, writes_to
 
 
 class TensorLike(Protocol):
@@ -138,7 +138,8 @@ def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterato
         raise TypeError(f"{name} is open in text mode; open it with mode 'rb'")
     if not _is_plain_file(file):
         with tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES) as spool:
-            _copy(file, cast(BinaryIO, spool), limits, name)
+            with writes_to(tempfile.gettempdir()):
+                _copy(file, cast(BinaryIO, spool), limits, name)
             yield ByteReader(cast(BinaryIO, spool))
         return
     start = file.tell()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.errors import missing_extra
+from emoser.errors import missing_extra, writes_to
 from emoser.results.segments import TimelineWindow, choose_step, clock
 from emoser.results.svg import colours_of
 from emoser.text import printable
@@ -120,7 +120,8 @@ def plain_text(text: str) -> str:
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format."""
-    figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
+    with writes_to(path):
+        figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
 
 
 def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Figure":
