@@ -15,8 +15,16 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import AudioBlocks, Channel, Source, describe_source
+from emoser.audio import (
+    SAMPLING_RATE,
+    AudioBlocks,
+    AudioLimits,
+    Channel,
+    Source,
+    describe_source,
+)
 from emoser.audio.blocks import check_channel
+from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.prefetch import Prefetch, map_ahead
@@ -42,12 +50,14 @@ class InferenceOptions:
     Attributes:
         window: Longest chunk in samples.
         sampling_rate: Rate of arrays in Hz; files state their own.
+        model_rate: Rate in Hz that recordings are resampled to.
         channel: "mix", "left", "right" or an index.
         hop: Samples from the start of one chunk to the next; None for chunks without overlap.
         vad: "energy" or "silero" to leave out chunks without speech, or None.
         batch_samples: Samples in one batch, padding included. None pads nothing: chunks run one
             at a time, or in groups of the runtime's own size.
         keep_errors: Give the error of a recording in its place instead of raising it.
+        limits: Recordings beyond these are refused.
     """
 
     window: int
@@ -57,6 +67,8 @@ class InferenceOptions:
     vad: str | None = None
     batch_samples: int | None = None
     keep_errors: bool = False
+    model_rate: int = SAMPLING_RATE
+    limits: AudioLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,11 @@ class _Reading:
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = AudioBlocks(
-            source, sampling_rate=options.sampling_rate, channel=options.channel
+            source,
+            sampling_rate=options.sampling_rate,
+            channel=options.channel,
+            target_rate=options.model_rate,
+            limits=options.limits,
         )
         try:
             self.first = list(islice(self.blocks, num_ahead))
@@ -216,7 +232,12 @@ def _cut(
     if isinstance(reading, EmoserError):
         yield RecordingEnd("", 0.0, (), reading)
         return
-    chunker = Chunker(window=options.window, hop=options.hop or options.window, vad=options.vad)
+    chunker = Chunker(
+        window=options.window,
+        hop=options.hop or options.window,
+        vad=options.vad,
+        sampling_rate=options.model_rate,
+    )
     with reading.blocks as blocks:
         try:
             for block in chain(reading.first, blocks):

@@ -1,4 +1,4 @@
-"""Cut blocks of samples at 16 kHz into chunks for the model, and find speech and silence.
+"""Cut blocks of samples into chunks for the model, and find speech and silence.
 
 Gives the same events for any block size, in constant memory, for files and live audio.
 """
@@ -9,20 +9,21 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from emoser.audio import SAMPLING_RATE
 from emoser.inference.options import check_vad
 from emoser.inference.vad import (
-    FRAME_SAMPLES,
     EnergyDetector,
     SpeechRegion,
     SpeechSmoother,
     VoiceDetector,
+    count_frame_samples,
 )
 from emoser.inference.windows import WindowCutter
 
 Samples = npt.NDArray[np.float32]
 
 
-def open_detector(vad: str | None) -> VoiceDetector | None:
+def open_detector(vad: str | None, *, sampling_rate: int = SAMPLING_RATE) -> VoiceDetector | None:
     """A new detector by its name in `VADS`; None for none."""
     check_vad(vad)
     if vad is None:
@@ -31,7 +32,7 @@ def open_detector(vad: str | None) -> VoiceDetector | None:
         return EnergyDetector()
     from emoser.inference.silero import SileroDetector
 
-    return SileroDetector()
+    return SileroDetector(sampling_rate)
 
 
 class Chunk(NamedTuple):
@@ -48,7 +49,7 @@ class SilentChunk(NamedTuple):
 
 
 class Loudness(NamedTuple):
-    """The peak of each further frame of 512 samples, (n,)."""
+    """The peak of each further frame of 32 ms, (n,)."""
 
     peaks: Samples
 
@@ -66,9 +67,11 @@ class Chunker:
         window: Samples of a window.
         hop: Samples from one window to the next.
         vad: "energy", "silero", or None for no detection.
+        sampling_rate: Of the samples, in Hz.
 
     Raises:
-        ValueError: If `vad` is none of these, or `hop` is not in [1, window].
+        ValueError: If `vad` is none of these or does not work at this rate, or `hop` is not in
+            [1, window].
         DependencyError: If `vad` needs a package that is not installed.
 
     Example:
@@ -78,10 +81,13 @@ class Chunker:
         [0, 8000]
     """
 
-    def __init__(self, *, window: int, hop: int, vad: str | None) -> None:
+    def __init__(
+        self, *, window: int, hop: int, vad: str | None, sampling_rate: int = SAMPLING_RATE
+    ) -> None:
         self._cutter = WindowCutter(window=window, hop=hop)
-        self._detector = open_detector(vad)
-        self._smoother = SpeechSmoother()
+        self._detector = open_detector(vad, sampling_rate=sampling_rate)
+        self._frame = count_frame_samples(sampling_rate)
+        self._smoother = SpeechSmoother(self._frame)
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0
         self._active = np.zeros(0, np.int64)  # frames with speech that a window may still need
@@ -92,18 +98,18 @@ class Chunker:
             yield SpeechRegion(self._num_samples, self._num_samples + len(block), True)
         self._num_samples += len(block)
         joined = np.concatenate([self._rest, block])
-        num_framed = len(joined) // FRAME_SAMPLES * FRAME_SAMPLES
+        num_framed = len(joined) // self._frame * self._frame
         self._rest = joined[num_framed:].copy()
         if num_framed:
-            yield from self._scan(joined[:num_framed].reshape(-1, FRAME_SAMPLES))
+            yield from self._scan(joined[:num_framed].reshape(-1, self._frame))
         for window, samples in self._cutter.push(block):
             # The last frame may be incomplete and is not counted.
-            yield self._choose(window, samples, window.stop // FRAME_SAMPLES)
+            yield self._choose(window, samples, window.stop // self._frame)
 
     def flush(self) -> Iterator[ChunkEvent]:
         """The last window and region; nothing without samples."""
         if len(self._rest):
-            frame = np.full((1, FRAME_SAMPLES), self._rest.mean(), np.float32)
+            frame = np.full((1, self._frame), self._rest.mean(), np.float32)
             frame[0, : len(self._rest)] = self._rest
             yield from self._scan(frame)
         for window, samples in self._cutter.flush():
@@ -112,7 +118,7 @@ class Chunker:
             yield from self._smoother.flush(self._num_samples)
 
     def _scan(self, frames: Samples) -> Iterator[ChunkEvent]:
-        """Whole frames, (n, 512); the last of a recording is padded with its mean."""
+        """Whole frames, (n, samples); the last of a recording is padded with its mean."""
         yield Loudness(np.abs(frames).max(axis=1))
         if self._detector is not None:
             flags = self._detector.detect(frames)
@@ -124,8 +130,8 @@ class Chunker:
     def _choose(self, window: slice, samples: Samples, end_frame: int) -> Chunk | SilentChunk:
         if self._detector is None:
             return Chunk(window, samples)
-        first = window.start // FRAME_SAMPLES
+        first = window.start // self._frame
         num_active = np.count_nonzero((self._active >= first) & (self._active < end_frame))
         # The last window may begin before this one, by less than a window.
-        self._active = self._active[self._active >= first - len(samples) // FRAME_SAMPLES - 1]
+        self._active = self._active[self._active >= first - len(samples) // self._frame - 1]
         return Chunk(window, samples) if num_active else SilentChunk(window)

@@ -17,7 +17,9 @@ class Prediction:
     Attributes:
         label: The most probable label; None for a model with dimensions only.
         score: Its probability, in [0, 1]; None where there is no label.
-        scores: Probability of every label, in the order of the model; sums to 1.
+        scores: Probability of every label, in the order of the model; sums to 1. Of a checkpoint
+            with independent labels (`multi_label_classification`), each is the probability that
+            its label applies, and they need not sum to 1.
         duration: Length of the recording in seconds.
         quality: Problems of the recording, such as "silence", "clipped", "dc",
             "narrow-band", "short" or "truncated"; empty without any.
@@ -27,8 +29,8 @@ class Prediction:
         source: The file, or a short description of the input.
         num_windows: Number of chunks that the recording was cut into; with more than one,
             `scores` is their mean, weighted by length.
-        unmapped: Probability, in [0, 1], of labels outside the requested set, removed before
-            `scores` were normalised to sum to 1.
+        unmapped: Probability, in [0, 1], of the labels that the requested map leaves out; in
+            `scores` it is part of "other".
 
     Example:
         >>> answer = Prediction.from_scores({"happy": 0.75, "sad": 0.25}, duration=2.5)

@@ -39,13 +39,49 @@ def test_two_labels_never_become_one():
     assert canonical_labels(["anger", "angry", "sad"]) == ("anger", "angry", "sad")
 
 
-def test_mapping_keeps_the_sum_and_states_what_was_lost():
+def test_what_a_map_leaves_out_becomes_other():
     mapped = map_labels(("neutral", "happy", "fear", "sad"), "iemocap4")
     values, unmapped = mapped.apply([0.1, 0.2, 0.4, 0.3])
-    assert mapped.labels == ("neutral", "happy", "sad")
-    assert sum(values) == pytest.approx(1.0)
+    assert mapped.labels == ("neutral", "happy", "sad", "other")
+    assert values == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert unmapped == pytest.approx(0.4)
-    assert values[1] == pytest.approx(0.2 / 0.6)
+    whole = map_labels(("neutral", "happy"), "ekman")
+    assert whole.labels == ("neutral", "happy")
+    assert whole.apply([0.25, 0.75]) == ([0.25, 0.75], 0.0)
+
+
+def test_other_joins_a_label_of_that_name():
+    mapped = map_labels(("angry", "fear", "sad"), {"fear": "other", "angry": "bad"})
+    assert mapped.labels == ("bad", "other")
+    assert mapped.apply([0.5, 0.2, 0.3]) == ([0.5, 0.5], 0.3)
+
+
+def test_independent_scores_are_mapped_to_the_highest():
+    mapped = map_labels(("angry", "fear", "happy"), {"angry": "bad", "fear": "bad"})
+    assert mapped.apply([0.9, 0.8, 0.7], multi_label=True) == ([0.9, 0.7], 0.7)
+
+
+@pytest.mark.parametrize("key", ["angry", "ANG", "anger", "Angry "])
+def test_keys_of_a_map_may_be_spelled_in_any_known_way(key):
+    mapped = map_labels(("angry", "sad"), {key: "bad"}, raw=("ANG", "sad"))
+    assert mapped.labels == ("bad", "other")
+
+
+def test_names_are_given_to_outputs_without_names():
+    outputs = ("LABEL_0", "LABEL_1")
+    assert map_labels(outputs, ["calm", "angry"]).labels == ("calm", "angry")
+    partial = map_labels(outputs, {"LABEL_1": "angry"})
+    assert partial.labels == ("angry", "other")
+    assert partial.apply([0.3, 0.7]) == ([0.7, 0.3], 0.3)
+    with pytest.raises(ValueError, match=r"3 names \(a, b, c\) and the checkpoint has 2 outputs"):
+        map_labels(outputs, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="all different"):
+        map_labels(outputs, ["a", "a"])
+    with pytest.raises(ValueError, match=r"names its outputs itself \(angry, sad\)"):
+        map_labels(("angry", "sad"), ["sad", "angry"])
+    assert map_labels(("angry", "sad"), ["anger", "sad"]).labels == ("anger", "sad")
+    with pytest.raises(ValueError, match="maps angry to a and to b"):
+        map_labels(("angry", "sad"), {"angry": "a", "anger": "b"})
 
 
 def test_mapping_refuses_labels_that_are_not_there():
