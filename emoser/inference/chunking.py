@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.audio import SAMPLING_RATE
+from emoser.audio.silence import frame_levels, is_silent
 from emoser.inference.options import check_vad
 from emoser.inference.vad import (
     EnergyDetector,
@@ -43,7 +44,7 @@ class Chunk(NamedTuple):
 
 
 class SilentChunk(NamedTuple):
-    """A window without speech, which the model does not get."""
+    """A window of silence or without speech, which the model does not get."""
 
     window: slice
 
@@ -60,8 +61,9 @@ ChunkEvent: TypeAlias = Chunk | SilentChunk | SpeechRegion | Loudness
 class Chunker:
     """Cuts one recording into windows and detects speech and silence.
 
-    Every window comes as a `Chunk` or as a `SilentChunk`, in order; the `SpeechRegion`s also come
-    in order and cover the recording.
+    Every window comes in order, as a `Chunk`, or as a `SilentChunk` if none of its frames has
+    speech or it is silence by the rule for whole recordings. The `SpeechRegion`s also come in
+    order and cover the recording.
 
     Args:
         window: Samples of a window.
@@ -90,7 +92,11 @@ class Chunker:
         self._smoother = SpeechSmoother(self._frame)
         self._rest = np.zeros(0, np.float32)  # less than a frame
         self._num_frames = self._num_samples = 0
-        self._active = np.zeros(0, np.int64)  # frames with speech that a window may still need
+        # Of the frames that a window may still need: the number of the first, whether each has
+        # speech, and its level.
+        self._first = 0
+        self._active = np.zeros(0, np.bool_)
+        self._levels = np.zeros(0)
 
     def push(self, block: Samples) -> Iterator[ChunkEvent]:
         """The events of the next samples, shape (n,); exhaust them before the next call."""
@@ -122,8 +128,8 @@ class Chunker:
         yield Loudness(np.abs(frames).max(axis=1))
         if self._detector is not None:
             flags = self._detector.detect(frames)
-            passed = self._num_frames + np.flatnonzero(flags)
-            self._active = np.concatenate([self._active, passed])
+            self._active = np.concatenate([self._active, flags])
+            self._levels = np.concatenate([self._levels, frame_levels(frames)])
             self._num_frames += len(frames)
             yield from self._smoother.push(flags)
 
@@ -131,7 +137,12 @@ class Chunker:
         if self._detector is None:
             return Chunk(window, samples)
         first = window.start // self._frame
-        num_active = np.count_nonzero((self._active >= first) & (self._active < end_frame))
+        frames = slice(first - self._first, end_frame - self._first)
+        num_whole = max(self._num_samples // self._frame - self._first, 1)
+        levels = self._levels[frames][: num_whole - frames.start]
+        has_speech = self._active[frames].any() and not is_silent(levels)
         # The last window may begin before this one, by less than a window.
-        self._active = self._active[self._active >= first - len(samples) // self._frame - 1]
-        return Chunk(window, samples) if num_active else SilentChunk(window)
+        forget = max(frames.start - len(samples) // self._frame - 1, 0)
+        self._first += forget
+        self._active, self._levels = self._active[forget:], self._levels[forget:]
+        return Chunk(window, samples) if has_speech else SilentChunk(window)

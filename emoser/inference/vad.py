@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from emoser.audio.silence import MAX_NOISE_DBFS, frame_levels
+
 FRAME_SECONDS = 0.032  # the frame of silero-vad: 512 samples at 16 kHz
 FRAMES_PER_SECOND = 1.0 / FRAME_SECONDS
 
@@ -22,7 +24,7 @@ LEVEL_OVER_FLOOR_DB = 12.0
 FLOOR_RISE_DB = 3.0 / FRAMES_PER_SECOND
 # Without the lower bound, digital silence would make the faintest noise count as speech; without
 # the upper one, a loud voice without pauses would count as noise.
-FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, -45.0)
+FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, MAX_NOISE_DBFS)
 
 MIN_SPEECH_FRAMES = 3  # 0.1 s; a click is shorter, a syllable is not
 MIN_SILENCE_FRAMES = 16  # 0.5 s; a pause between words is shorter, one between turns is not
@@ -64,9 +66,7 @@ class EnergyDetector:
 
     def detect(self, frames: Frames) -> Flags:
         """Whether each frame is louder than the floor, (n, samples of a frame) -> (n,)."""
-        centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
-        power = np.einsum("ij,ij->i", centred, centred) / frames.shape[1]
-        levels = 10 * np.log10(np.maximum(power, 1e-30))  # dBFS
+        levels = frame_levels(frames)
         lowest, highest = FLOOR_RANGE_DBFS
         flags = np.empty(len(levels), np.bool_)
         for place, level in enumerate(levels.tolist()):

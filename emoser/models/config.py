@@ -210,7 +210,7 @@ class ModelInfo:
     backend: str
     device: str
     dtype: str
-    training: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:

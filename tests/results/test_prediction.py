@@ -1,5 +1,6 @@
 """Labels, label maps and predictions."""
 
+import copy
 import dataclasses
 import json
 
@@ -8,6 +9,8 @@ import pytest
 from emoser.labels import ALIASES, CANONICAL_LABELS, LABEL_SETS, canonical_labels, map_labels
 from emoser.models.config import ModelConfig
 from emoser.results.prediction import Prediction
+from emoser.results.segments import Segment, TimelineWindow
+from emoser.results.timeline import Timeline
 
 PUBLISHED = {
     "superb": ("neu", "hap", "ang", "sad"),
@@ -123,3 +126,30 @@ def test_a_configuration_survives_its_block_and_refuses_nonsense():
         ModelConfig.from_block({"schema": 99, "labels": ["a"]})
     with pytest.raises(ValueError, match="unknown fields"):
         ModelConfig.from_block({**config.to_block(), "colour": "red"})
+
+
+def test_predictions_and_segments_and_timelines_hash_as_they_compare():
+    answers = [Prediction.from_scores({"sad": 1.0}, duration=2.0) for _ in range(2)]
+    assert len({*answers, Prediction.from_scores({"sad": 0.9}, duration=2.0)}) == 2
+    segment = Segment(0.0, 1.0, "emotion", "sad", 0.5, {"sad": 0.5}, dimensions={"valence": 0.1})
+    window = TimelineWindow(0.0, 1.0, {"sad": 0.5})
+    timeline = Timeline((window,), (segment,), duration=1.0, labels=("sad",))
+    assert len({segment, window, timeline, copy.deepcopy(timeline)}) == 3
+
+
+def test_a_flat_row_is_one_row_of_a_frame():
+    pandas = pytest.importorskip("pandas")
+    answers = [
+        Prediction.from_scores(
+            {"sad": 0.75, "happy": 0.25},
+            duration=2.0,
+            quality=("clipped", "short"),
+            dimensions={"valence": 0.5},
+        ),
+        Prediction.from_scores({"sad": 0.25, "happy": 0.75}, duration=1.0),
+    ]
+    frame = pandas.DataFrame(answer.to_dict(flat=True) for answer in answers)
+    assert frame["score_happy"].tolist() == [0.25, 0.75]
+    assert frame["dimension_valence"].isna().tolist() == [False, True]
+    assert frame["quality"].tolist() == ["clipped short", ""]
+    assert frame.map(pandas.api.types.is_scalar).all(axis=None)
