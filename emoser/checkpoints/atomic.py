@@ -120,7 +120,7 @@ def clear_leftovers(place: Path, name: str = "*") -> None:
 def _is_in_use(item: Path, found: re.Match[str]) -> bool:
     """Whether the process that made a temporary folder may still be writing into it."""
     if found["machine"] == _machine():
-        return _is_alive(int(found["process"])) and not _is_old(item)
+        return is_alive(int(found["process"])) and not _is_old(item)
     return not _is_old(item)
 
 
@@ -157,7 +157,7 @@ def new_file(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     """Whether a process runs; assumed on Windows, where `os.kill` would end it."""
     if os.name == "nt":
         return True

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from emoser.errors import missing_extra, writes_to
 from emoser.results.segments import TimelineWindow, choose_step, clock
-from emoser.results.svg import colours_of
+from emoser.results.svg import colours_of, ink_on
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -170,9 +170,10 @@ def _draw_segments(
             hatch="////" if segment.kind == "uncertain" else None,
         )  # fmt: skip
         if segment.duration > part.duration * 0.012 * len(segment.name):
+            colour = theme.ink if plain else ink_on(colours[segment.label or ""])
             axes.text(
                 (segment.start + segment.end) / 2, 0.47, plain_text(segment.name), ha="center",
-                va="center", fontsize=7.5, color=theme.ink if plain else "#000000",
+                va="center", fontsize=7.5, color=colour,
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])

@@ -151,7 +151,7 @@ def test_of_two_writers_at_once_the_last_to_finish_stays(system, tmp_path, monke
 
 def test_a_version_that_a_killed_writer_moved_aside_is_restored(tmp_path, monkeypatch):
     monkeypatch.setattr("platform.system", lambda: "Darwin")
-    monkeypatch.setattr("emoser.checkpoints.atomic._is_alive", lambda process: False)
+    monkeypatch.setattr("emoser.checkpoints.atomic.is_alive", lambda process: False)
     with new_folder(tmp_path / "model") as folder:
         write(folder, "old")
         left = folder.name
