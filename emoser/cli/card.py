@@ -1,13 +1,13 @@
 """`emoser card`: the model card of a checkpoint, printed, checked or written."""
 
 import argparse
-import json
 import sys
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
 from emoser.cli.options import flag, shared, show, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 from emoser.text import printable
 
 HELP = "print or write the model card of a checkpoint"
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             written.write_text(text, encoding="utf-8")
     if options.json:
         place = str(file) if options.write else None
-        print(json.dumps({"card": text, "faults": faults, "file": place}))
+        print(format_json({"card": text, "faults": faults, "file": place}))
     else:
         show(file if options.write else text.removesuffix("\n"))
     for fault in faults:

@@ -1,11 +1,11 @@
 """`emoser evaluate`: score a checkpoint on labelled recordings."""
 
 import argparse
-import json
 from pathlib import Path
 
 from emoser.cli.finetune import CORPUS, show_warnings
 from emoser.cli.options import flag, shared, show, value
+from emoser.json_text import format_json
 
 HELP = "score a checkpoint on labelled recordings"
 DESCRIPTION = (
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         write_report(evaluation, options.output, title=options.model)
     if options.json:
         compared = None if comparison is None else comparison.to_dict()
-        print(json.dumps({**evaluation.to_dict(), "comparison": compared}))
+        print(format_json({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
     show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)

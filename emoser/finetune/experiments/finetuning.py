@@ -4,7 +4,6 @@ Chooses a split, refuses data whose figures would be misleading, trains, fits th
 tests once, and writes report and card.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -31,6 +30,7 @@ from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.run import train
+from emoser.json_text import format_json
 
 SPLITS = ("auto", "speakers", "column", "random")
 NUM_FOLDS = 5  # one for testing, one for validation, three for training
@@ -172,7 +172,7 @@ def probe(
 
 def _write(result: FinetuneResult, folder: Path) -> None:
     write_report(result.evaluation, folder, title=folder.name)
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    text = format_json(result.to_dict(), indent=2) + "\n"
     with writes_to(folder / "result.json"):
         (folder / "result.json").write_text(text, encoding="utf-8")
 

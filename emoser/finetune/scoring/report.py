@@ -3,7 +3,6 @@
 Every report states its protocol.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from emoser.finetune.scoring.evaluation import (
     score_logits,
     select_labels,
 )
+from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -263,7 +263,7 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
 
 def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
-    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
+    text = format_json(evaluation.to_dict(), indent=2) + "\n"
     with writes_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")

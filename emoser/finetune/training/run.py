@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoser.audio import SAMPLING_RATE
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.acoustics import standardize_statistics
@@ -145,14 +144,13 @@ def train(  # noqa: PLR0913  # the public signature of the project
     folder.mkdir(parents=True, exist_ok=True)
     held = Recordings() if recordings is None else recordings
     data = _decode(utterances, validation, targets, config, held)
-    window = round(model.config.max_seconds * SAMPLING_RATE)
     name = fingerprint(
         utterances,
         validation,
         model.config,
         config,
         teachers="" if followed is None else followed.digest(),
-        exact=data.recordings.is_exact(window) and data.validation_recordings.is_exact(window),
+        sound=(data.recordings.fingerprint, data.validation_recordings.fingerprint),
     )
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
