@@ -147,8 +147,8 @@ NUMBERS = {
     "convolutions a word": (native, config(conv_dim="abc"), "conv_dim is 'abc'"),
     "heads of zero": (native, config(num_attention_heads=0), "num_attention_heads is 0"),
     "positions": (conformer, config(max_source_positions=10**9), "max_source_positions is"),
-    "positions of Whisper": (whisper, config(max_source_positions=10**9), "max_source_positions"),
-    "bands": (whisper, config(num_mel_bins=10**6), "num_mel_bins is 1000000"),
+    "positions of Whisper": (whisper, config(max_source_positions=10**9), "takes 2e\\+07"),
+    "bands": (whisper, config(num_mel_bins=10**6), "takes 1e\\+06"),
     "an integer of 400 digits": (native, block(sampling_rate=10**400), "sampling_rate is 1000"),
     "in the backbone": (own, change(CONFIG, "backbone_config", hidden_size="x"), "hidden_size is"),
 }
@@ -159,8 +159,8 @@ DAMAGE = {
     "Latin-1": (native, content(CONFIG, '{"x": "é"}'.encode("latin-1")), "not valid JSON"),
     "a type a list": (native, config(model_type=["hubert"]), "model_type is"),
     "a width a list": (whisper, config(classifier_proj_size=[1]), "damaged"),
-    "a rate a word": (conformer, change(PREPROCESSOR, sampling_rate="fast"), "damaged"),
-    "a rate null": (conformer, change(PREPROCESSOR, sampling_rate=None), "damaged"),
+    "a rate a word": (conformer, change(PREPROCESSOR, sampling_rate="fast"), "rate is 'fast'"),
+    "a rate a list": (conformer, change(PREPROCESSOR, sampling_rate=[1]), "rate is"),
     "no end of an archive": (
         native,
         lambda folder: [
