@@ -69,7 +69,7 @@ class EmotionStream:
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
-        self._scorer = classifier._scorer
+        self._scorer = classifier._predictor.scorer
         rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
@@ -92,11 +92,16 @@ class EmotionStream:
 
         Raises:
             AudioError: If it holds NaN or infinity.
-            TypeError: If it holds no real numbers.
+            TypeError: If it holds bytes or no real numbers.
             ValueError: If it has another shape, or the stream has ended.
         """
         if self._ended:
             raise ValueError("this stream has ended; use a new EmotionStream for each stream")
+        if isinstance(samples, bytes | bytearray | memoryview):
+            raise TypeError(
+                "a block of bytes was pushed, whose sample format is not known; pass an array, "
+                "such as numpy.frombuffer(block, numpy.int16) for 16-bit PCM"
+            )
         block = _as_mono(np.asarray(samples))
         if not np.isfinite(block).all():
             seconds = self._num_frames / self._source_rate

@@ -28,7 +28,10 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Write rows to a Parquet file with one column per label and dimension, atomically."""
+    """Write rows to a Parquet file with one column per label and dimension, atomically.
+
+    The caller has locked the output, so that the partial file of a killed process is replaced.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

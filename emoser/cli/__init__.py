@@ -7,6 +7,7 @@ sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 i
 import argparse
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
-    options = build_parser().parse_args(arguments)
+    _escape_unencodable()
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code = int(options.run(options))
         sys.stdout.flush()  # a full disk must not go unnoticed until Python ends
@@ -90,17 +94,25 @@ def _open_standard_streams() -> None:
 
     `sys.stdin` stays None if standard input is closed.
     """
-    closed = []
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
-            closed.append(descriptor)
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+
+
+def _escape_unencodable() -> None:
+    """Write as an escape what an encoding lacks, such as that of a file to which Windows redirects.
+
+    A name that cannot be printed must not end a command after half of its rows.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_options(added, command.OPTIONS)
         add_groups(added, getattr(command, "GROUPS", ()))
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, parser=added)
     return parser
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from emoser.demo.uploads import ProgressFile, ReportProgress
 from emoser.results.prediction import Prediction
-from emoser.results.segments import SILENCE, Segment, TimelineWindow, clock
+from emoser.results.segments import SILENCE, Segment, TimelineWindow, channel_name, clock
 from emoser.results.svg import draw_scores, draw_track
 from emoser.results.timeline import Timeline
 from emoser.text import printable
@@ -116,11 +116,9 @@ def _headline(prediction: Prediction) -> str:
 
 def _shares(timeline: Timeline) -> str:
     """A headline for each channel: the emotion with the largest share of the speech, the others."""
-    several = len(timeline.channels) > 1
-    return "".join(
-        _share_line(part, f"Channel {part.channels[0]}: " if several else "")
-        for part in timeline.per_channel()
-    )
+    names = [channel_name(channel, timeline.channels) for channel in timeline.channels]
+    titles = [f"{name.capitalize()}: " for name in names] if len(names) > 1 else [""]
+    return "".join(map(_share_line, timeline.per_channel(), titles))
 
 
 def _share_line(part: Timeline, name: str) -> str:

@@ -299,7 +299,7 @@ def test_the_channels_of_a_call_are_shown_separately(open_page, tmp_path):
     send(page, tmp_path / "call.wav")
     page.wait_for_selector(".emoser-label")
     page.click("#channels input")
-    page.wait_for_selector(".emoser-label:has-text('Channel 1: No speech')")
+    page.wait_for_selector(".emoser-label:has-text('Channel 1 (right): No speech')")
     assert page.evaluate(CONTRAST) == []
 
 

@@ -121,12 +121,12 @@ def test_channels_of_a_call_are_shown_separately_on_request(sessions, model, cla
     assert len(headlines(sessions.analyse("visitor", path, model, ignore))) == 1
     page = sessions.analyse_again("visitor", model, ignore, separate=True)
     first, second = headlines(page)
-    assert re.fullmatch(r"Channel 0: [a-z]+ in \d+ % of the speech", first)
-    assert second == "Channel 1: No speech"
+    assert re.fullmatch(r"Channel 0 \(left\): [a-z]+ in \d+ % of the speech", first)
+    assert second == "Channel 1 (right): No speech"
     expected = classifier.timeline(path, channel="each")
     shown = json.loads(downloads(page)["call.json"])["timeline"]
     assert shown == {**expected.to_dict(), "source": "call.wav"}
-    assert page.count(">channel 1</text>") == 2  # in the wide and in the narrow picture
+    assert page.count(">channel 1 (right)</text>") == 2  # in the wide and in the narrow picture
 
 
 def test_the_channel_of_a_mono_recording_is_the_recording(sessions, model, tmp_path):

@@ -10,12 +10,13 @@ import soundfile
 import torch
 import transformers
 from packaging.version import Version
+from support.fakes import FormulaRuntime, formula_classifier
 from support.models import LABELS, loud_model, random_clips, small_config
 from transformers import Wav2Vec2Config, pipeline
 
 from emoser import EmotionClassifier, Prediction
 from emoser.checkpoints.save import save_model
-from emoser.errors import AudioError, DeviceError
+from emoser.errors import AudioError, DeviceError, EmoserError
 
 RATE = 16_000
 
@@ -89,8 +90,8 @@ def test_padded_batches_equal_each_alone(folder, files):
     """The path of a GPU, on the CPU: one padded batch in one forward."""
     classifier = EmotionClassifier.from_pretrained(folder, device="cpu", backend="torch")
     alone = classifier.predict_batch(files)
-    runtime = classifier._runtime
-    classifier._runtime = type(
+    runtime = classifier._predictor.runtime
+    classifier._predictor.runtime = type(
         "Padded", (), {"batch_seconds": 60.0, "infer": runtime.infer_padded}
     )()
     for answer, expected in zip(classifier.predict_batch(files), alone, strict=True):
@@ -251,3 +252,24 @@ def test_predicting_in_a_caller_with_gradients_leaves_them_on(classifier, clips)
     classifier.predict(clips[0], sampling_rate=RATE)
     (weight * 2).sum().backward()
     assert weight.grad is not None
+
+
+def test_embeddings_take_a_channel_and_return_errors_in_their_place(tmp_path):
+    classifier = formula_classifier()
+    left, right = random_clips([RATE, RATE])
+    stereo = np.stack([left, right])
+    (row,) = classifier.embed([stereo], sampling_rate=RATE, channel="right")
+    assert np.array_equal(row, FormulaRuntime.logits_of(right))
+    rows = classifier.embed(
+        [left, tmp_path / "none.wav", right, None], sampling_rate=RATE, on_error="return"
+    )
+    assert [isinstance(row, EmoserError) for row in rows] == [False, True, False, True]
+    assert np.array_equal(rows[0], FormulaRuntime.logits_of(left))
+    assert np.array_equal(
+        np.stack(rows[::2]),
+        classifier.embed([left, right], sampling_rate=RATE, batch_seconds=30.0, progress=True),
+    )
+    with pytest.raises(EmoserError):
+        classifier.embed([left, b"no sound"], sampling_rate=RATE)
+    with pytest.raises(ValueError, match="on_error"):
+        classifier.embed([left], sampling_rate=RATE, on_error="ignore")

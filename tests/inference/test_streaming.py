@@ -208,3 +208,11 @@ def test_raw_sound_survives_any_cutting_of_the_pipe(name, dtype):
     np.testing.assert_array_equal(np.concatenate(blocks), values)
     with pytest.raises(ValueError, match="s24"):
         next(read_pcm(Pipe(), sampling_rate=RATE, sample_format="s24"))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_refused_with_the_call_that_reads_them(kind):
+    stream = EmotionStream(formula_classifier(), sampling_rate=16_000)
+    with pytest.raises(TypeError, match=r"numpy\.frombuffer\(block, numpy\.int16\)"):
+        stream.push(kind(b"\0\0" * 1600))
+    assert stream.seconds == 0
