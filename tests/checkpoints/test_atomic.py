@@ -102,7 +102,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
     ]
     kept = [
         leave(tmp_path, "model", os.getpid()),
-        leave(tmp_path, "model", 1, machine="container"),
+        leave(tmp_path, "model", 2, machine="container"),
         leave(tmp_path, "other", dead.stdout.strip()),
     ]
     with new_folder(tmp_path / "model") as folder:
@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_old_version(tmp_path):
         env=environment,
         check=True,
     )
-    assert done.stdout.strip() == "OSError"
+    assert done.stdout.strip() == "DiskError"
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(tensor, before[name]), name
