@@ -148,7 +148,8 @@ class EmotionClassifier:
         """The emotion of one recording.
 
         Args:
-            source: A path, bytes, a binary file object, a NumPy array or a torch tensor.
+            source: A path, bytes, a binary file object, a NumPy array, a torch tensor, or what
+                holds one, as for `load_audio`.
             sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
             channel: "mix" (the mean), "left", "right" or the index of a channel.
 
