@@ -7,6 +7,7 @@ sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 i
 import argparse
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
-    options = build_parser().parse_args(arguments)
+    _escape_unencodable()
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(options.run(options))
     except BrokenPipeError:
@@ -80,6 +84,16 @@ def _set_up_process() -> None:
     atexit.register(gc.freeze)
 
 
+def _escape_unencodable() -> None:
+    """Write as an escape what an encoding lacks, such as that of a file to which Windows redirects.
+
+    A name that cannot be printed must not end a command after half of its rows.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
     parser = _Parser(prog="emoser", description="Speech emotion recognition.", allow_abbrev=False)
@@ -94,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_options(added, command.OPTIONS)
         add_groups(added, getattr(command, "GROUPS", ()))
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, parser=added)
     return parser
 
 

@@ -241,6 +241,39 @@ def test_the_pipeline_that_bench_compares_with_gets_no_more(copy, tmp_path):
     assert theirs == pytest.approx(scores, abs=1e-5)
 
 
+DEEP_CARD = "---\na: " + "[" * 20_000 + "]" * 20_000 + "\n---\ntext\n"
+BLANK_CARD = "---" + "\n" * 300_000 + "text\n"
+
+
+@pytest.mark.parametrize("text", [DEEP_CARD, BLANK_CARD], ids=["deep", "blank"])
+def test_a_card_of_any_text_is_quoted_in_time(text, copy, capsys):
+    folder = copy(native)
+    (folder / "README.md").write_text(text)
+    began = time.monotonic()
+    assert main(["card", str(folder), "--json"]) in (0, 4)  # 4: it has faults
+    assert time.monotonic() - began < 20.0
+    assert "library_name: transformers" in json.loads(capsys.readouterr().out)["card"]
+
+
+def test_a_long_line_in_a_description_is_searched_in_time():
+    from emoser.checkpoints.layouts import speechbrain
+
+    class Files:
+        folder = Path("model")
+        texts = {  # noqa: RUF012
+            "hyperparams.yaml": "wav2vec2_hub: " + "a" * 1_000_000 + "!\n" + "output_norm " * 9_999,
+            "label_encoder.txt": "'neu' => 0\n" + "'" * 100_000,
+        }
+
+        def read_text(self, name):
+            return self.texts[name]
+
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match="not those of a wav2vec"):
+        speechbrain.plan(Files(), {})
+    assert time.monotonic() - began < 5.0
+
+
 def spread(folder):
     """Tensors of the right shapes that are one number each."""
     held = load_file(folder / WEIGHTS)
