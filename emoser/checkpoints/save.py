@@ -5,7 +5,6 @@ numbers through `transformers.pipeline("audio-classification")` without emoser. 
 folder has `model_type: "emoser"`.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
+from emoser.json_text import format_json
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.models.spectral import KALDI_STACK, whisper_seconds
@@ -148,4 +148,4 @@ def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write an indented JSON file."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(format_json(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

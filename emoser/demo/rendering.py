@@ -6,13 +6,13 @@ URLs, so that no files are stored for them.
 
 import base64
 import html
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from emoser.demo.uploads import ProgressFile, ReportProgress
+from emoser.json_text import format_json
 from emoser.results.prediction import Prediction
 from emoser.results.segments import SILENCE, Segment, TimelineWindow, channel_name, clock
 from emoser.results.svg import draw_scores, draw_track
@@ -177,7 +177,7 @@ def _table(timeline: Timeline) -> str:
 def _downloads(prediction: Prediction, timeline: Timeline) -> str:
     stem = PurePath(prediction.source).stem or "recording"
     whole = {"prediction": prediction.to_dict(), "timeline": timeline.to_dict()}
-    links = [_link(f"{stem}.json", "application/json", json.dumps(whole, indent=1), "JSON")]
+    links = [_link(f"{stem}.json", "application/json", format_json(whole, indent=1), "JSON")]
     if subtitles := timeline.to_srt():
         links.append(_link(f"{stem}.srt", "application/x-subrip", subtitles, "subtitles (SRT)"))
     return f'<p class="emoser-downloads">{"".join(links)}</p>'
