@@ -23,7 +23,7 @@ ROOMS = (
     ("runtimes",),
     ("inference",),
     ("classifier",),
-    ("streaming", "bulk", "bench"),
+    ("streaming", "bulk", "bench", "embedder"),
     ("serve",),
     ("demo",),
     ("cli",),
