@@ -149,7 +149,8 @@ class EmotionClassifier:
         """The emotion of one recording.
 
         Args:
-            source: A path, bytes, a binary file object, a NumPy array or a torch tensor.
+            source: A path, bytes, a binary file object, a NumPy array, a torch tensor, or what
+                holds one, as for `load_audio`.
             sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
             channel: "mix" (the mean), "left", "right" or the index of a channel.
 
@@ -260,8 +261,7 @@ class EmotionClassifier:
         The recordings are in the column "audio", "path" or "file". The columns are "emotion",
         "emotion_score", "emotion_<label>" for every label and dimension, and "emotion_error".
         """
-        sources, rate = find_sources(rows)
-        answers = self.predict_batch(sources, sampling_rate=rate, on_error="return")
+        answers = self.predict_batch(find_sources(rows), on_error="return")
         return as_columns(answers, (*self.labels, *self.dimensions))
 
     def timeline(  # noqa: PLR0913  # the public signature of the project

@@ -1,6 +1,5 @@
 """From recordings to predictions and embeddings: an opened model with its labels and limits."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.scoring import Scorer, score_labels
@@ -109,7 +109,7 @@ class Predictor:
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[RecordingOutput | EmoserError]:
-        if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
+        if is_source(sources):
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from emoser.errors import DependencyError, EmoserError
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
@@ -67,13 +65,11 @@ def as_columns(
     }
 
 
-def find_sources(rows: Mapping[str, Any]) -> tuple[list[Any], int | None]:
-    """The recordings of a batch of rows, and the sampling rate of arrays among them.
-
-    They are in the column "audio", "path", "file" or "audio_filepath".
+def find_sources(rows: Mapping[str, Any]) -> list[Any]:
+    """The recordings of a batch of rows: its column "audio", "path", "file" or "audio_filepath".
 
     Raises:
-        ValueError: If the rows have none of these, or arrays of several rates.
+        ValueError: If the rows have none of them.
     """
     name = next((name for name in SOURCES if name in rows), None)
     if name is None:
@@ -81,26 +77,7 @@ def find_sources(rows: Mapping[str, Any]) -> tuple[list[Any], int | None]:
             f"the rows have the columns {', '.join(map(str, rows))}; one with the recordings must "
             f"be called {' or '.join(SOURCES)}"
         )
-    rates = {item["sampling_rate"] for item in rows[name] if _is_array(item)}
-    if len(rates) > 1:
-        raise ValueError(
-            f"the recordings have the sampling rates {', '.join(map(str, sorted(rates)))}; cast "
-            "the column to one of them, with datasets.Audio(sampling_rate=16000)"
-        )
-    return [_source_of(item) for item in rows[name]], next(iter(rates), None)
-
-
-def _is_array(item: Any) -> bool:
-    return isinstance(item, Mapping) and "array" in item
-
-
-def _source_of(item: Any) -> Any:
-    """What `EmotionClassifier.predict` takes, from the value of a column of `datasets`."""
-    if not isinstance(item, Mapping):
-        return item
-    if _is_array(item):
-        return np.asarray(item["array"])
-    return item.get("bytes") or item.get("path")
+    return list(rows[name])
 
 
 def _row(answer: Prediction | EmoserError) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import Wav2Vec2Config, pipeline
 
 from emoser import EmotionClassifier, Prediction
 from emoser.checkpoints.save import save_model
-from emoser.errors import AudioError, DeviceError, EmoserError
+from emoser.errors import AudioError, AudioNotFoundError, DeviceError, EmoserError
 
 RATE = 16_000
 
@@ -118,9 +118,9 @@ def test_errors_are_raised_or_returned_in_their_place(classifier, files, tmp_pat
     sources = [files[0], tmp_path / "text.wav", tmp_path / "missing.wav", files[1]]
     answers = classifier.predict_batch(sources, on_error="return")
     kinds = [type(answer) for answer in answers]
-    assert kinds == [Prediction, AudioError, AudioError, Prediction]
+    assert kinds == [Prediction, AudioError, AudioNotFoundError, Prediction]
     assert "missing.wav" in str(answers[2])
-    assert isinstance(answers[2].__cause__, FileNotFoundError)
+    assert isinstance(answers[2], FileNotFoundError)
     assert_equal(answers[3], classifier.predict(files[1]))
     with pytest.raises(AudioError, match=r"text\.wav"):
         classifier.predict_batch(sources)
@@ -252,6 +252,43 @@ def test_predicting_in_a_caller_with_gradients_leaves_them_on(classifier, clips)
     classifier.predict(clips[0], sampling_rate=RATE)
     (weight * 2).sum().backward()
     assert weight.grad is not None
+
+
+def test_one_source_is_not_taken_for_several(classifier, tmp_path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    samples = np.zeros(16_000, np.float32)
+    row = {"array": samples, "sampling_rate": 16_000}
+    with path.open("rb") as file:
+        for one in (file, row, (16_000, samples), bytearray(9), str(path), samples):
+            with pytest.raises(TypeError, match=r"sources is one .*; pass a list of them"):
+                classifier.predict_batch(one)
+            with pytest.raises(TypeError, match="sources is one"):
+                classifier.embed(one)
+
+
+def test_a_column_of_a_table_is_predicted(classifier, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    column = pandas.Series([str(path)] * 2, index=[7, 3])
+    assert classifier.predict_batch(column) == [classifier.predict(path)] * 2
+
+
+def test_a_missing_file_is_the_same_error_everywhere(classifier, tmp_path):
+    missing = tmp_path / "nowhere.wav"
+    errors = []
+    for predict in (
+        classifier.predict,
+        classifier.timeline,
+        lambda path: classifier.predict_batch([path]),
+    ):
+        with pytest.raises(FileNotFoundError, match="does not exist") as caught:
+            predict(missing)
+        errors.append(caught.value)
+    errors += classifier.predict_batch([missing], on_error="return")
+    assert len({(type(error), str(error)) for error in errors}) == 1
+    assert all(isinstance(error, AudioError) for error in errors)
 
 
 def test_embeddings_take_a_channel_and_return_errors_in_their_place(tmp_path):
