@@ -74,7 +74,7 @@ def test_a_timeline_becomes_a_frame_of_its_segments(files):
 @pytest.fixture
 def embedder():
     pytest.importorskip("sklearn")
-    from emoser.embedder import EmotionEmbedder
+    from emoser.bulk.embedder import EmotionEmbedder
 
     return EmotionEmbedder("emoser-tiny", device="cpu", backend="torch")
 

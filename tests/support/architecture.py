@@ -23,7 +23,7 @@ ROOMS = (
     ("runtimes",),
     ("inference",),
     ("classifier",),
-    ("streaming", "bulk", "bench", "embedder"),
+    ("streaming", "bulk", "bench"),
     ("serve",),
     ("demo",),
     ("cli",),
