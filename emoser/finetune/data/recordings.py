@@ -5,6 +5,7 @@ Both read a file once for all of its pieces.
 """
 
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from emoser.audio import SAMPLING_RATE, AudioBlocks
-from emoser.errors import AudioError
+from emoser.audio.pieces import cut_pieces
+from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
+from emoser.inference.batching import as_emoser_error
 from emoser.inference.windows import WindowCutter, window_weights
+from emoser.text import counted, shorten
 
 SCALE = 32768.0  # of 16-bit integers
 
@@ -110,20 +114,51 @@ class Recordings:
         """Length of every clip."""
         return [len(clip.stored) for clip in self._clips]
 
+    def read(
+        self, utterances: Sequence[Utterance], *, skip_unreadable: bool = False
+    ) -> tuple[list[Utterance], list[str]]:
+        """Decode utterances; the readable ones, and a remark on those that are not.
+
+        Args:
+            utterances: The utterances, of files that may be missing.
+            skip_unreadable: Whether to leave out those that cannot be read.
+
+        Raises:
+            AudioError: Naming all that cannot be read, unless they are left out.
+        """
+        faults = self._load(utterances, progress=sys.stderr.isatty())
+        if not skip_unreadable:
+            refuse_unreadable(list(faults.values()), len(utterances))
+        readable = [item for item in utterances if _key(item) not in faults]
+        return readable, note_unreadable(list(faults.values()))
+
     def _decode(self, utterances: Sequence[Utterance], progress: bool) -> list[Clip]:
+        refuse_unreadable(list(self._load(utterances, progress).values()), len(utterances))
+        return [self._held[_key(item)] for item in utterances]
+
+    def _load(self, utterances: Sequence[Utterance], progress: bool) -> dict[Key, EmoserError]:
+        """Decode what is not held yet; the errors of what cannot be read."""
         absent: dict[str, list[Utterance]] = defaultdict(list)
-        for item in utterances:
+        for item in dict.fromkeys(utterances):
             if _key(item) not in self._held:
                 absent[item.path].append(item)
 
-        def decode(items: list[Utterance]) -> dict[Key, Clip]:
-            return {_key(items[place]): Clip(samples) for place, samples in _read_pieces(items)}
+        def decode(items: list[Utterance]) -> dict[Key, Clip | EmoserError]:
+            return {
+                _key(items[place]): found if isinstance(found, EmoserError) else Clip(found)
+                for place, found in _read_pieces(items)
+            }
 
+        faults: dict[Key, EmoserError] = {}
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(decode, absent.values())
             for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
-                self._held.update(clips)
-        return [self._held[_key(item)] for item in utterances]
+                for key, found in clips.items():
+                    if isinstance(found, EmoserError):
+                        faults[key] = found
+                    else:
+                        self._held[key] = found
+        return faults
 
 
 class Windows:
@@ -200,39 +235,69 @@ def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Sam
         yield from ((place, path) for place in members if place in whole)
         cut = [place for place in members if place not in whole]
         for place, samples in _read_pieces([utterances[place] for place in cut]):
+            if isinstance(samples, EmoserError):
+                raise samples
             yield cut[place], samples
+
+
+def refuse_unreadable(faults: Sequence[EmoserError], total: int) -> None:
+    """Raise an `AudioError` that names all recordings that cannot be read, if there are any."""
+    if faults:
+        raise AudioError(
+            f"{len(faults)} of {counted(total, 'recording')} cannot be read: "
+            f"{describe_faults(faults)}; repair them, or leave them out with skip_unreadable"
+        )
+
+
+def note_unreadable(faults: Sequence[EmoserError]) -> list[str]:
+    """A remark for the report on recordings that were left out, or nothing."""
+    left_out = f"{counted(len(faults), 'recording')} left out, which cannot be read"
+    return [f"{left_out}: {describe_faults(faults)}"] if faults else []
+
+
+def describe_faults(faults: Sequence[EmoserError]) -> str:
+    """What is wrong with some recordings, without the advice in each message."""
+    return shorten([str(fault).rpartition("; ")[0] or str(fault) for fault in faults])
 
 
 def _key(utterance: Utterance) -> Key:
     return utterance.path, utterance.start, utterance.end
 
 
-def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples]]:
-    """Index and samples of every utterance of one file, which is read once, up to the last end."""
-    bounds = {place: _bounds(item) for place, item in enumerate(utterances)}
-    if not bounds:
+def _read_pieces(
+    utterances: Sequence[Utterance],
+) -> Iterator[tuple[int, Samples | EmoserError]]:
+    """Index and samples of every utterance of one file, or why it has none; one pass."""
+    bounds = [find_bounds(item) for item in utterances]
+    parts: dict[int, list[Samples]] = defaultdict(list)
+    missing = set(range(len(bounds)))
+    length: float | None = None
+    try:
+        with AudioBlocks(utterances[0].path) as blocks:
+            for piece, samples, last in cut_pieces(blocks, bounds):
+                parts[piece].append(samples)
+                if last:
+                    missing.remove(piece)
+                    joined = np.concatenate(parts.pop(piece))
+                    yield piece, joined if len(joined) else no_samples(utterances[piece])
+            length = blocks.duration if missing else None
+    except (EmoserError, OSError) as error:
+        yield from ((piece, as_emoser_error(error)) for piece in sorted(missing))
         return
-    held: list[tuple[int, Samples]] = []  # blocks with their positions in the file
-    stop = 0  # of the last block
-    with AudioBlocks(utterances[0].path) as blocks:
-        for place in sorted(bounds, key=bounds.__getitem__):
-            start, end = bounds[place]
-            held = [(at, block) for at, block in held if at + len(block) > start]
-            while stop < end and (block := next(blocks, None)) is not None:
-                held += [(stop, block)] if stop + len(block) > start else []
-                stop += len(block)
-            last = int(min(end, stop))
-            parts = [block[max(start - at, 0) : max(last - at, 0)] for at, block in held]
-            if not any(map(len, parts)):
-                item = utterances[place]
-                raise AudioError(
-                    f"{item.path} is {stop / SAMPLING_RATE:.2f} s long and has no samples between "
-                    f"start={item.start} and end={item.end} seconds; correct start and end"
-                )
-            yield place, np.concatenate(parts)
+    for piece in sorted(missing):
+        yield piece, no_samples(utterances[piece], length)
 
 
-def _bounds(utterance: Utterance) -> tuple[int, float]:
+def no_samples(utterance: Utterance, seconds: float | None = None) -> AudioError:
+    """The error for a piece without samples, of a file of so many seconds."""
+    length = "" if seconds is None else f"is {seconds:.2f} s long and "
+    return AudioError(
+        f"{utterance.path} {length}has no samples between start={utterance.start} and "
+        f"end={utterance.end} seconds; correct start and end"
+    )
+
+
+def find_bounds(utterance: Utterance) -> tuple[int, float]:
     """First sample of a piece, and the one after its last or infinity."""
     start = round((utterance.start or 0.0) * SAMPLING_RATE)
     end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))

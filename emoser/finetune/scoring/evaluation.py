@@ -55,6 +55,7 @@ class Report:
         per_corpus: UAR of each corpus.
         per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
+        num_unreadable: Number of recordings that were left out, because they cannot be read.
     """
 
     labels: tuple[str, ...]
@@ -68,12 +69,14 @@ class Report:
     per_corpus: Mapping[str, float]
     per_sex: Mapping[str, float]
     per_speaker: Mapping[str, float]
+    num_unreadable: int = 0
 
     @property
     def size(self) -> str:
         """The number of recordings and of known speakers, as text."""
         recordings = counted(self.num_utterances, "recording")
-        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}"
+        left_out = f" ({self.num_unreadable:,} unreadable left out)" * bool(self.num_unreadable)
+        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}{left_out}"
 
     @property
     def mean_corpus_uar(self) -> float:
@@ -98,7 +101,11 @@ class Report:
 
 
 def evaluate(
-    model: EmotionModel, utterances: Sequence[Utterance], *, labels: Sequence[str] = ()
+    model: EmotionModel,
+    utterances: Sequence[Utterance],
+    *,
+    labels: Sequence[str] = (),
+    skip_unreadable: bool = False,
 ) -> Report:
     """Score a model on recordings that it was not trained on.
 
@@ -106,10 +113,13 @@ def evaluate(
         model: Evaluated in eval mode; its mode is restored afterwards.
         utterances: Recordings whose labels are all among `labels`.
         labels: The labels to choose from; by default all labels of the model.
+        skip_unreadable: Whether to leave out recordings that cannot be read; the report counts
+            them.
 
     Raises:
         ValueError: If there are no utterances, or one has another label.
-        AudioError: If a recording cannot be decoded.
+        AudioError: Naming all recordings that cannot be read, unless they are left out; or if
+            none is left.
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
@@ -121,12 +131,20 @@ def evaluate(
     """
     names = tuple(labels) or model.config.labels
     check_labels(utterances, names)
-    logits = predict_logits(model, utterances)
-    return score_logits(logits, utterances, model.config.labels, labels=names)
+    with _as_runtime(model) as runtime:
+        inferred = infer_readable(
+            runtime, model.config, utterances, skip_unreadable=skip_unreadable
+        )
+    report = score_logits(inferred.logits, inferred.utterances, model.config.labels, labels=names)
+    return replace(report, num_unreadable=len(inferred.faults))
 
 
-def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None:
+def check_labels(
+    utterances: Sequence[Utterance], labels: Sequence[str], *, advice: str = "leave these out"
+) -> None:
     """Check that there are utterances, and that all have one of the labels.
+
+    `advice` is what the message suggests.
 
     Raises:
         ValueError: If there are none, or one has another label.
@@ -136,8 +154,10 @@ def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None
     unknown = [item.label for item in utterances if item.label not in labels]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(utterances)} utterances have the labels "
-            f"{', '.join(sorted(set(unknown)))}, allowed are {', '.join(labels)}; leave them out"
+            f"{len(unknown)} of {counted(len(utterances), 'recording')} "
+            f"{'has' if len(unknown) == 1 else 'have'} labels that the model lacks "
+            f"({', '.join(sorted(set(unknown)))}); it knows {', '.join(labels)}; "
+            f"{advice}"
         )
 
 
@@ -147,54 +167,71 @@ def predict_logits(
     *,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Log-probabilities of all clips, (N, C); see `infer_logits`.
+    """Log-probabilities of all clips, (N, C): the softmax of a row gives the scores of `predict`.
 
     Args:
         model: Evaluated in eval mode on `device`; both are restored afterwards.
-        clips: Decoded recordings, or utterances to decode.
+        clips: Decoded recordings, or utterances to decode on the way.
         device: Where to compute; by default where the model is.
-    """
-    training, home = model.training, next(model.parameters()).device
-    device = device or home
-    model.to(device).eval()
-    try:
-        return infer_logits(_ModelRuntime(model, device), model.config, clips)
-    finally:
-        model.to(home).train(training)
-
-
-def infer_logits(
-    runtime: Runtime, config: ModelConfig, clips: Recordings | Sequence[Utterance]
-) -> NDArray[np.float32]:
-    """Logarithms of the scores of `predict` for all clips, (N, C), without dimensions.
-
-    The softmax of a row gives these scores. Utterances are decoded on the way.
 
     Raises:
-        AudioError: If a recording cannot be decoded.
+        AudioError: Naming all recordings that cannot be read.
     """
-    order: list[int] = []
+    with _as_runtime(model, device) as runtime:
+        if isinstance(clips, Recordings):
+            return _join_all(dict(_infer(enumerate(clips), runtime, model.config)), model.config)
+        return infer_readable(runtime, model.config, clips).logits
 
-    def read() -> Iterator[Source]:
-        numbered: Iterable[tuple[int, Source]] = (
-            enumerate(clips) if isinstance(clips, Recordings) else read_clips(clips)
-        )
-        for place, source in numbered:
-            order.append(place)
-            yield source
 
-    seconds = runtime.batch_seconds
-    options = InferenceOptions(
-        window=round(config.max_seconds * config.sampling_rate),
-        sampling_rate=SAMPLING_RATE,
-        batch_samples=None if seconds is None else round(seconds * config.sampling_rate),
-    )
-    logits = np.zeros((len(clips), len(config.labels)), dtype=np.float32)
-    for number, output in enumerate(infer_recordings(read(), runtime, options)):
-        if isinstance(output, RecordingOutput):
-            logits[order[number]] = _join_windows(output.logits, output.weights, config)
-    return logits
+class Inferred(NamedTuple):
+    """What a model says about the recordings that can be read.
 
+    Attributes:
+        utterances: The N recordings.
+        logits: Logarithms of the scores of `predict`, (N, C), without dimensions.
+        faults: The errors of the others.
+    """
+
+    utterances: list[Utterance]
+    logits: NDArray[np.float32]
+    faults: list[EmoserError]
+
+
+def infer_readable(
+    runtime: Runtime,
+    config: ModelConfig,
+    utterances: Sequence[Utterance],
+    *,
+    skip_unreadable: bool = False,
+) -> Inferred:
+    """Scores of all recordings that can be read, decoded on the way.
+
+    Raises:
+        AudioError: Naming all that cannot be read, unless they are left out; or if none is left.
+    """
+    faults: dict[int, EmoserError] = {}
+    rows: dict[int, NDArray[np.float64]] = {}
+    for place, output in _infer(read_clips(utterances), runtime, config):
+        if isinstance(output, EmoserError) and not skip_unreadable:
+            refuse_unreadable(find_unreadable(utterances), len(utterances))
+            raise output  # readable by now
+        if isinstance(output, EmoserError):
+            faults[place] = output
+        else:
+            rows[place] = output
+    if not rows:
+        refuse_unreadable(list(faults.values()), len(utterances))
+    kept = sorted(rows)
+    logits = np.stack([rows[place] for place in kept]).astype(np.float32)
+    return Inferred([utterances[place] for place in kept], logits, list(faults.values()))
+
+
+def _infer(
+    numbered: Iterable[tuple[int, Source | EmoserError]], runtime: Runtime, config: ModelConfig
+) -> Iterator[tuple[int, NDArray[np.float64] | EmoserError]]:
+    """Index and log-probabilities of every recording, (C,), or its error."""
+    places: deque[int] = deque()
+    broken: 
 
 def score_epoch(
     model: EmotionModel,
