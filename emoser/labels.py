@@ -5,8 +5,14 @@ another emotion elsewhere.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
+
+from emoser.text import CONTROL, printable, shorten
+
+MAX_LETTERS = 200  # of a label
 
 _SPELLINGS: Mapping[str, Sequence[str]] = {
     "neutral": ("neu", "n", "neutrality"),
@@ -104,6 +110,44 @@ def canonical_labels(raw: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def find_label_faults(labels: Sequence[object]) -> list[str]:
+    r"""What is wrong with the labels of a model or a table, one clause each; [] if nothing is.
+
+    Labels are distinct names without control or path characters; one "/" is allowed, as in the
+    bilingual labels of emotion2vec. Control characters are those of `emoser.text.CONTROL`.
+
+    Example:
+        >>> find_label_faults(["sad", "SAD ", "a\x1bb"])
+        ["labels 'sad', 'SAD ' appear twice", "labels 'a\\x1bb' hold control or path characters"]
+    """
+    names = [name for name in labels if _is_name(name)]
+    folded = [name.casefold().strip() for name in names]
+    counts = Counter(folded)
+    groups = {
+        "are not names": [repr(name)[:MAX_LETTERS] for name in labels if not _is_name(name)],
+        "appear twice": [
+            _shown(name) for name, key in zip(names, folded, strict=True) if counts[key] > 1
+        ],
+        "hold control or path characters": [
+            _shown(name)
+            for name in names
+            if CONTROL.search(name) or "\\" in name or name.count("/") > 1
+        ],
+        f"are longer than {MAX_LETTERS} letters": [
+            _shown(name) for name in names if len(name) > MAX_LETTERS
+        ],
+    }
+    return [f"labels {shorten(found)} {fault}" for fault, found in groups.items() if found]
+
+
+def _is_name(label: object) -> TypeGuard[str]:
+    return isinstance(label, str) and bool(label.strip())
+
+
+def _shown(name: str) -> str:
+    return f"'{printable(name[:MAX_LETTERS])}'"
+
+
 def split_outputs(raw: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Canonical labels and the dimensions that follow them.
 
@@ -189,6 +233,8 @@ def map_labels(source: Sequence[str], target: str | Mapping[str, str]) -> LabelM
                 f"its labels are {', '.join(source)}"
             )
     names = tuple(dict.fromkeys(mapping[label] for label in source if label in mapping))
+    if faults := find_label_faults(names):
+        raise ValueError(f"labels maps to {'; '.join(faults)}")
     if not names:
         raise ValueError(f"none of the labels {', '.join(source)} has a place in {target!r}")
     targets = tuple(names.index(mapping[label]) if label in mapping else None for label in source)

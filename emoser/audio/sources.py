@@ -108,6 +108,9 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
     except FileNotFoundError as error:
         shown = name or "an empty path"
         raise _explained(error, f"{shown} does not exist; check the path") from error
+    if stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK):
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        raise _explained(denied, f"{name} is a folder that may not be read; change its permissions")
     if stat.S_ISDIR(mode):
         fault = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         raise _explained(fault, f"{name} is a folder; pass its files, or use emoser.bulk")

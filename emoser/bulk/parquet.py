@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.errors import missing_extra
+from emoser.text import as_unicode
 
 ROWS_PER_GROUP = 20_000  # in memory at the same time
 TEXTS = ("source", "label", "model", "error")
@@ -64,9 +65,5 @@ def _scores_of(row: dict[str, Any]) -> dict[str, float]:
 
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     # File names that are not valid Unicode cannot be stored as text.
-    texts = {
-        name: row[name].encode("utf-8", "backslashreplace").decode()
-        for name in TEXTS
-        if row.get(name) is not None
-    }
+    texts = {name: as_unicode(row[name]) for name in TEXTS if row.get(name) is not None}
     return {**row, **_scores_of(row), **texts}

@@ -1,14 +1,13 @@
 """Read and check the label names of a checkpoint: in order, unique and printable."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.errors import CheckpointError
-
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f/\\]")
+from emoser.labels import find_label_faults
+from emoser.text import shorten
 
 
 def read_labels(files: CheckpointFiles) -> tuple[str, ...]:
@@ -35,26 +34,10 @@ def check_labels(by_index: Mapping[int, Any], file: Path) -> tuple[str, ...]:
         CheckpointError: If indices have gaps, or names repeat, are empty, or hold control or
             path characters; all faults in one message.
     """
-    faults = _find_label_faults(by_index)
+    faults = find_label_faults(list(by_index.values()))
+    if sorted(by_index) != list(range(len(by_index))):
+        indices = shorten([str(index) for index in sorted(by_index)])
+        faults.insert(0, f"label indices {indices} are not 0 to {len(by_index) - 1}")
     if faults:
         raise CheckpointError(f"{file}: {'; '.join(faults)}")
     return tuple(by_index[index] for index in range(len(by_index)))
-
-
-def _find_label_faults(by_index: Mapping[int, Any]) -> list[str]:
-    faults = []
-    if sorted(by_index) != list(range(len(by_index))):
-        faults.append(f"label indices {sorted(by_index)} are not 0 to {len(by_index) - 1}")
-    names = list(by_index.values())
-    wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if wrong:
-        faults.append(f"labels {wrong} are not names")
-        return faults
-    folded = [name.casefold().strip() for name in names]
-    repeated = sorted({name for name in names if folded.count(name.casefold().strip()) > 1})
-    if repeated:
-        faults.append(f"labels {repeated} appear twice")
-    strange = [name for name in names if UNPRINTABLE.search(name.replace("/", "", 1))]
-    if strange:
-        faults.append(f"labels {strange} hold control or path characters")
-    return faults

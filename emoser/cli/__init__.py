@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from emoser._version import __version__
 from emoser.cli import (
@@ -29,6 +30,7 @@ from emoser.cli import (
 )
 from emoser.cli.options import add_groups, add_options
 from emoser.errors import EmoserError
+from emoser.text import printable_lines
 
 EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EmoserError, OSError, ValueError) as error:
         if options.debug:
             raise
-        print(f"emoser: {_explain(error)}", file=sys.stderr)
+        print(f"emoser: {printable_lines(_explain(error))}", file=sys.stderr)
         builtin = EXIT_BAD_INPUT if isinstance(error, OSError) else EXIT_USAGE
         return getattr(error, "exit_code", builtin)
     except KeyboardInterrupt:
@@ -79,9 +81,7 @@ def _set_up_process() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    parser = argparse.ArgumentParser(
-        prog="emoser", description="Speech emotion recognition.", allow_abbrev=False
-    )
+    parser = _Parser(prog="emoser", description="Speech emotion recognition.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"emoser {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -95,6 +95,14 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
         added.set_defaults(run=command.run)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages cannot control a terminal; a file name may stand for an option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit."""
+        super().error(printable_lines(message))
 
 
 def _explain(error: Exception) -> str:

@@ -6,8 +6,9 @@ import sys
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
-from emoser.cli.options import flag, shared, value
+from emoser.cli.options import flag, shared, show, value
 from emoser.errors import CheckpointError
+from emoser.text import printable
 
 HELP = "print or write the model card of a checkpoint"
 DESCRIPTION = (
@@ -41,11 +42,11 @@ def run(options: argparse.Namespace) -> int:
         file.write_text(text, encoding="utf-8")
     if options.json:
         written = str(file) if options.write else None
-        print(json.dumps({"card": text, "faults": faults, "file": written}, ensure_ascii=False))
+        print(json.dumps({"card": text, "faults": faults, "file": written}))
     else:
-        print(file if options.write else text, end="\n" if options.write else "")
+        show(file if options.write else text.removesuffix("\n"))
     for fault in faults:
-        print(f"emoser: {fault}", file=sys.stderr)
+        print(f"emoser: {printable(fault)}", file=sys.stderr)
     return CheckpointError.exit_code if faults else 0
 
 

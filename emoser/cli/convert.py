@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import shared, value
+from emoser.cli.options import shared, show, value
 
 HELP = "write a checkpoint of any layout as safetensors"
 DESCRIPTION = (
@@ -32,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**asdict(done), "folder": str(done.folder)}))
     else:
-        print(
+        line = (
             f"{options.model} ({done.source_layout}) -> {done.folder} ({done.layout}); largest "
             f"difference of a logit {done.max_difference:.1e}"
         )
+        show(line)
     return 0

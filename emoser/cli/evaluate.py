@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from emoser.cli.finetune import CORPUS, show_warnings
-from emoser.cli.options import flag, shared, value
+from emoser.cli.options import flag, shared, show, value
 
 HELP = "score a checkpoint on labelled recordings"
 DESCRIPTION = (
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
-    print(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report, sep="\n")
+    show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
     print(
         f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
     )
     if comparison is not None:
-        print(comparison)
+        show(comparison)
     return 0

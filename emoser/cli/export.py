@@ -4,7 +4,7 @@ import argparse
 import json
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import flag, select, shared, value
+from emoser.cli.options import flag, select, shared, show, value
 
 HELP = "write a checkpoint for ONNX Runtime or OpenVINO"
 DESCRIPTION = (
@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(done.to_dict()))
     else:
         same = f"{done.parity['agreement']:.1%} of the labels the same, " if options.int8 else ""
-        print(
+        line = (
             f"{options.model} -> {done.folder} ({done.format}, {done.dtype}, "
             f"{done.megabytes:.1f} MB); {same}largest difference of a logit "
             f"{done.parity['max_difference']:.1e} on {done.parity['num_clips']} clips"
         )
+        show(line)
     return 0

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
+from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, show, value
 from emoser.finetune.corpora import READERS
 from emoser.finetune.settings import MODES, PRECISIONS
+from emoser.text import printable_lines
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
@@ -80,10 +81,18 @@ def resumable() -> Iterator[None]:
         raise
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Names of files and labels in a message cannot control the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return printable_lines(super().format(record))
+
+
 def show_warnings() -> None:
     """Print the library's warnings on the standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("emoser: %(message)s"))
+    handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
     logger = logging.getLogger("emoser")
     if not logger.handlers:
         logger.addHandler(handler)
@@ -111,11 +120,11 @@ def run(options: argparse.Namespace) -> int:
     evaluation = result.evaluation
     low, high = evaluation.uar_interval
     interval = f"95 % interval over {evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
-    print(f"protocol: {evaluation.protocol}")
+    show(f"protocol: {evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
-    print(evaluation.report)
+    show(evaluation.report)
     print(f"UAR {100 * evaluation.report.uar:.1f} % ({interval})")
-    print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
+    show(f"checkpoint: {result.folder}", f"report: {options.output / 'report.md'}")
     return 0
 
 

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     rows += [{"kind": "catalog", **item.to_dict()} for item in CATALOG]
     if options.json:
         for row in [*rows, *_recipe_rows()]:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(row))
         return 0
     for row in rows:
         print(_describe(row))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.inference.options import VADS, TimelineOptions
+from emoser.text import printable_lines
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
@@ -123,6 +124,12 @@ def open_classifier(options: argparse.Namespace) -> "EmotionClassifier":
     return EmotionClassifier.from_pretrained(
         options.model, **select(options, "device", "dtype", "backend", "labels")
     )
+
+
+def show(*lines: object) -> None:
+    """Print lines of text in which no name of a file or a label controls the terminal."""
+    for line in lines:
+        print(printable_lines(str(line)))
 
 
 def open_source(name: str) -> "Source":

@@ -118,14 +118,14 @@ def _run_folder(options: argparse.Namespace) -> int:
 
 def expand_names(names: Sequence[str]) -> Iterator[str]:
     """Search folders, expand glob patterns, and pass other names on unchanged."""
-    from emoser.audio.folders import find_recordings
+    from emoser.audio.folders import find_recordings, match_files
 
     for name in names:
         path = Path(name)
         if name != "-" and path.is_dir():
             yield from find_recordings(path)
         elif glob.has_magic(name) and not path.exists():
-            found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())
+            found = match_files(name)
             if not found:
                 raise AudioError(f"no file matches {name!r}")
             yield from found

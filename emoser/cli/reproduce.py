@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from emoser.cli.finetune import DEVICE, TRAINING, is_first_process, resumable, show_warnings
-from emoser.cli.options import flag, given, select, shared, value
+from emoser.cli.options import flag, given, select, shared, show, value
 from emoser.finetune.settings import HEADS, PADDINGS
 
 HELP = "run an experiment of arXiv 2111.02735"
@@ -70,5 +70,5 @@ def run(options: argparse.Namespace) -> int:
             **select(options, "output", "device"),
         )
     if is_first_process():
-        print(json.dumps(result.to_dict()) if options.json else table)
+        show(json.dumps(result.to_dict()) if options.json else table)
     return 0

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from emoser.labels import find_label_faults
+
 SCHEMA = 1
 NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
@@ -129,6 +131,9 @@ class ModelConfig:
         faults = []
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             faults.append(f"labels must be distinct names, got {list(self.outputs)}")
+        faults += dict.fromkeys(
+            fault for names in (self.outputs, self.raw_labels) for fault in find_label_faults(names)
+        )
         if len(self.raw_labels) != len(self.outputs):
             faults.append(f"{len(self.raw_labels)} raw_labels for {len(self.outputs)} labels")
         return faults

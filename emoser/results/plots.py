@@ -14,6 +14,7 @@ import numpy.typing as npt
 from emoser.errors import missing_extra
 from emoser.results.segments import TimelineWindow, choose_step, clock
 from emoser.results.svg import colours_of
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,14 +102,20 @@ def plot_confusion(
             column, row, f"{shares[row, column]:.0%}\n{counts[row, column]:g}",
             ha="center", va="center", fontsize=8, color="#ffffff" if strong else colours.ink,
         )  # fmt: skip
-    axes.set_xticks(range(size), labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), labels)
+    names = [plain_text(label) for label in labels]
+    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     _style(axes, colours)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+def plain_text(text: str) -> str:
+    """Text that matplotlib draws as it is, without formulas between dollar signs."""
+    return printable(text).replace("$", r"\$")
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
@@ -163,8 +170,8 @@ def _draw_segments(
         )  # fmt: skip
         if segment.duration > part.duration * 0.012 * len(segment.name):
             axes.text(
-                (segment.start + segment.end) / 2, 0.47, segment.name, ha="center", va="center",
-                fontsize=7.5, color=theme.ink if plain else "#000000",
+                (segment.start + segment.end) / 2, 0.47, plain_text(segment.name), ha="center",
+                va="center", fontsize=7.5, color=theme.ink if plain else "#000000",
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])
@@ -204,7 +211,9 @@ def _draw_legend(
 ) -> None:
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    handles: list[Any] = [
+        Patch(color=colour, label=plain_text(name)) for name, colour in colours.items()
+    ]
     if any(segment.kind == "uncertain" for segment in timeline.segments):
         handles.append(Patch(fill=False, edgecolor=theme.faint, hatch="////", label="uncertain"))
     figure.legend(

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from emoser.results.segments import Segment, choose_step, clock
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.results.prediction import Prediction
@@ -124,7 +125,7 @@ def _band(
     for segment in segments:
         left = segment.start * scale
         width = max((segment.end - segment.start) * scale, 0.5)
-        tip = f"<title>{html.escape(str(segment))}</title>"
+        tip = f"<title>{html.escape(printable(str(segment)))}</title>"
         if segment.kind == "silence":
             line = top + BAND_HEIGHT / 2
             yield (
@@ -187,7 +188,7 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
-        f"{html.escape(text)}</text>"
+        f"{html.escape(printable(text))}</text>"
     )
 
 
@@ -195,11 +196,11 @@ def _picture(width: float, height: float, shapes: Sequence[str], *, description:
     return (
         f'<svg viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" '
         f'style="max-width:100%;{FONT}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{html.escape(description)}">'
+        f'aria-label="{html.escape(printable(description))}">'
         f"{''.join(shapes)}</svg>"
     )
 
 
 def _page(title: str, picture: str) -> str:
-    text = f'<div style="margin-bottom:6px">{html.escape(title)}</div>'
+    text = f'<div style="margin-bottom:6px">{html.escape(printable(title))}</div>'
     return f'<div style="{FONT}">{text}{picture}</div>'

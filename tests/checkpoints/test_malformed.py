@@ -153,6 +153,13 @@ FAULTS = {
     "label index a word": (GENERIC, label(one="a"), "is not a number"),
     "label gap": (GENERIC, label(_0="a", _1="b", _2="c", _4="d"), "are not 0 to 3"),
     "label twice": (GENERIC, label(_0="sad", _1="Sad ", _2="c", _3="d"), "appear twice"),
+    "label with C1": (GENERIC, label(_0="a\x9b31m", _1="b", _2="c", _3="d"), "control or path"),
+    "label from the right": (GENERIC, label(_0="a\u202eb", _1="b", _2="c", _3="d"), "control or"),
+    "emoser with a label of control": (
+        OWN,
+        change_block(labels=["a\x1b[2J", *"bcdefgh"]),
+        "control or path",
+    ),
     "label empty": (GENERIC, label(_0=" ", _1="b", _2="c", _3="d"), "are not names"),
     "label a number": (GENERIC, label(_0=0, _1="b", _2="c", _3="d"), "are not names"),
     "label steers the terminal": (GENERIC, label(_0="\x1b[31m", _1="b", _2="c", _3="d"), "control"),
@@ -270,7 +277,7 @@ FAULTS = {
     ),
     "emoser of a newer schema": (OWN, change_block(schema=99), "upgrade emoser"),
     "emoser with an unknown field": (OWN, change_block(magic=1), "unknown fields"),
-    "emoser with other labels": (OWN, change_block(raw_labels=["a"] * 8), "has the labels"),
+    "emoser with other labels": (OWN, change_block(raw_labels=[*"abcdefgh"]), "has the labels"),
     "emoser without its encoder": (OWN, configure(backbone_config=None), "lacks backbone_config"),
 }
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
-    ("_version", "errors"),
-    ("labels", "metrics", "text"),
+    ("_version", "errors", "text"),
+    ("labels", "metrics"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),

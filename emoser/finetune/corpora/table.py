@@ -19,6 +19,7 @@ from emoser.errors import AudioError
 from emoser.finetune.corpora.arrow import is_dataset, place_audio, read_dataset
 from emoser.finetune.corpora.columns import Columns
 from emoser.finetune.corpora.rows import Table, read_table
+from emoser.finetune.corpora.tree import list_files
 from emoser.finetune.data.utterance import Utterance
 from emoser.labels import ALIASES, canonical_label
 from emoser.text import counted, printable, shorten
@@ -74,7 +75,7 @@ def read(
 
 
 def _read_folder(folder: Path, *, check_files: bool) -> list[Utterance]:
-    files = sorted(item for name in METADATA for item in folder.rglob(name))
+    files = [file for file in list_files(folder) if file.name in METADATA]
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no {' or '.join(METADATA)}; name a table, or a corpus with its root"

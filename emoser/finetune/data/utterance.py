@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from emoser.labels import find_label_faults
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -44,11 +46,13 @@ class Utterance:
         """Check the values.
 
         Raises:
-            ValueError: If path or label is empty, `start` is not a number from 0 on, or `end` is
-                not after `start`.
+            ValueError: If path or label is empty, the label holds control or path characters,
+                `start` is not a number from 0 on, or `end` is not after `start`.
         """
         if not self.path or not self.label:
             raise ValueError(f"an utterance needs a path and a label, got {self}")
+        if faults := find_label_faults([self.label]):
+            raise ValueError(f"{self.path}: {'; '.join(faults)}; correct the label")
         if self.end == math.inf:
             object.__setattr__(self, "end", None)
         start = self.start or 0.0

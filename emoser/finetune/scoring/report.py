@@ -31,9 +31,9 @@ from emoser.metrics import (
     drawn_units,
     unweighted_average_recall,
 )
-from emoser.results.plots import plot_confusion, save_figure
+from emoser.results.plots import plain_text, plot_confusion, save_figure
 from emoser.runtimes.opening import open_runtime
-from emoser.text import counted, markdown_table
+from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
@@ -251,9 +251,9 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
         if len([key for key in recalls_by if key]) > 1
     ]
     paragraphs = [
-        f"# {title}",
-        f"Protocol: {evaluation.protocol}.",
-        "\n".join(f"- {note}" for note in evaluation.notes),
+        f"# {markdown_text(title)}",
+        f"Protocol: {markdown_text(evaluation.protocol)}.",
+        "\n".join(f"- {markdown_text(note)}" for note in evaluation.notes),
         f"{report.size}.",
         *map(markdown_table, (figures, confusion, *by_group)),
     ]
@@ -269,7 +269,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
-        figure.axes[0].set_title(f"{title}\nUAR {_percent(report.uar)}", fontsize=9)
+        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {_percent(report.uar)}", fontsize=9)
         save_figure(figure, folder / PICTURE)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)
