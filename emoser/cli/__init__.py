@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
-    options = build_parser().parse_args(arguments)
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:  # argparse would show the usage of all commands
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(options.run(options))
     except BrokenPipeError:
@@ -93,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_options(added, command.OPTIONS)
         add_groups(added, getattr(command, "GROUPS", ()))
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, parser=added)
     return parser
 
 

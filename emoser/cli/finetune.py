@@ -34,6 +34,9 @@ CORPUS: Options = {
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
 }
+UNREADABLE: Options = {
+    "--skip-unreadable": flag("leave out recordings that are missing or cannot be decoded"),
+}
 TRAINING: Options = {
     "--epochs": value("passes over the training set", type=int),
     "--batch-size": value("clips per update", type=int),
@@ -49,6 +52,7 @@ TRAINING: Options = {
 DEVICE: Options = {"--device": {"default": "auto", "choices": ("auto", "cpu", "cuda")}}
 OPTIONS = {
     **CORPUS,
+    **UNREADABLE,
     "--output": value("folder of the run", required=True, type=Path),
     "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
     "--mode": value("parts of the encoder to train", "partial", choices=MODES),
@@ -98,20 +102,30 @@ def show_warnings() -> None:
         logger.addHandler(handler)
 
 
+def read_corpus(options: argparse.Namespace) -> list["Utterance"]:
+    """The utterances of the options `CORPUS` and `UNREADABLE`."""
+    from emoser.finetune import read_corpus
+
+    return read_corpus(options.corpus, root=options.root, check_files=not options.skip_unreadable)
+
+
 def run(options: argparse.Namespace) -> int:
     """Train, test and print."""
-    from emoser.finetune import read_corpus
     from emoser.finetune.experiments.finetuning import finetune
     from emoser.finetune.experiments.start import suggest_settings
 
     show_warnings()
-    utterances = read_corpus(options.corpus, root=options.root)
+    utterances = read_corpus(options)
     suggested = suggest_settings(options.base, mode=options.mode)
     config = suggested.replace(**given(options, TRAINING), num_layers=options.layers)
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():
-        result = finetune(utterances, config=config, **select(options, "output", "split", "device"))
+        result = finetune(
+            utterances,
+            config=config,
+            **select(options, "output", "split", "device", "skip_unreadable"),
+        )
     if not is_first_process():
         return 0
     if options.json:
@@ -135,7 +149,12 @@ def _check(
     from emoser.finetune.experiments.finetuning import probe
 
     with tempfile.TemporaryDirectory() as folder:
-        learned, accuracy = probe(utterances, config=config, output=folder, device=options.device)
+        learned, accuracy = probe(
+            utterances,
+            config=config,
+            output=folder,
+            **select(options, "device", "skip_unreadable"),
+        )
     answer = "yes" if learned else "no; check labels, recordings and learning rates"
     if options.json:
         print(json.dumps({"learned": learned, "accuracy": accuracy}))

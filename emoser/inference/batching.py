@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +133,7 @@ def infer_recordings(
         if isinstance(event, ChunkOutput):
             outputs.append(event)
         elif isinstance(event, RecordingEnd):
-            yield event.error if event.error is not None else _collect(event, outputs)
+            yield event.error if event.error is not None else collect_output(event, outputs)
             outputs = []
 
 
@@ -156,6 +156,16 @@ def infer_each(events: Iterable[Chunk | Event], runtime: Runtime) -> Iterator[Ch
             yield from _run([event], runtime, None)
         else:
             yield event
+
+
+def infer_events(
+    events: Iterable[Chunk | Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | Event]:
+    """As `infer_each`; computed in batches or groups if the runtime prefers them."""
+    if batch_samples is not None or runtime.group_size > 1:
+        grouped: Any = _infer_groups  # which passes on events of any kind
+        return cast("Iterator[ChunkOutput | Event]", grouped(events, runtime, batch_samples))
+    return infer_each(events, runtime)
 
 
 def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
@@ -218,10 +228,8 @@ def _infer_in_order(
     readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
 ) -> Iterator[OutputEvent]:
     """The events of all recordings, one after another; errors are raised in their place."""
-    chunks, batch_samples = _read_chunks(readings, options), options.batch_samples
-    outputs: Iterator[_Output] = infer_each(chunks, runtime)
-    if batch_samples is not None or runtime.group_size > 1:
-        outputs = _infer_groups(chunks, runtime, batch_samples)
+    chunks = _read_chunks(readings, options)
+    outputs: Iterator[_Output] = infer_events(chunks, runtime, options.batch_samples)
     for event in outputs:
         if isinstance(event, _Fault):
             raise event.error
@@ -346,7 +354,8 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
+def collect_output(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
+    """The output of a recording from those of its chunks."""
     return RecordingOutput(
         source=end.source,
         windows=tuple(item.window for item in outputs),

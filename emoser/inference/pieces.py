@@ -63,7 +63,7 @@ def read_pieces(source: Source, pieces: Sequence[Seconds]) -> Iterator[Part]:
                     part = part._replace(error=_no_samples(source, pieces[part.piece]))
                 yield part
             length = blocks.duration if counts else None
-    except (EmoserError, OSError) as error:
+    except (AudioError, OSError) as error:
         fault = as_emoser_error(error)
         yield from (Part(piece, np.zeros(0, np.float32), True, fault) for piece in counts)
         return
@@ -113,7 +113,11 @@ def infer_pieces(
     quality flags. Pieces come in the order of their ends. An error takes the place of the output.
     """
     outputs: dict[int, list[ChunkOutput]] = defaultdict(list)
-    for event in infer_events(_cut_all(recordings, options), runtime, options.batch_samples):
+    at = _At(0, 0)
+    events: Iterator[_At | ChunkOutput | RecordingEnd] = infer_events(
+        _cut_all(recordings, options), runtime, options.batch_samples
+    )
+    for event in events:
         if isinstance(event, _At):
             at = event
         elif isinstance(event, ChunkOutput):

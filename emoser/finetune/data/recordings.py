@@ -1,13 +1,12 @@
 """The audio of utterances: float32 samples at 16 kHz, equal to those in `predict`.
 
-`Recordings` keeps decoded clips in memory for training; `read_clips` yields them one by one.
-Both read a file once for all of its pieces.
+`Recordings` keeps decoded clips in memory for training; a file is read once for all of its pieces.
 """
 
 import hashlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TypeAlias
@@ -16,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks
-from emoser.audio.pieces import cut_pieces
 from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
-from emoser.inference.batching import as_emoser_error
+from emoser.inference.pieces import Seconds, read_pieces
 from emoser.inference.windows import WindowCutter, window_weights
 from emoser.text import counted, shorten
 
@@ -143,15 +140,9 @@ class Recordings:
             if _key(item) not in self._held:
                 absent[item.path].append(item)
 
-        def decode(items: list[Utterance]) -> dict[Key, Clip | EmoserError]:
-            return {
-                _key(items[place]): found if isinstance(found, EmoserError) else Clip(found)
-                for place, found in _read_pieces(items)
-            }
-
         faults: dict[Key, EmoserError] = {}
         with ThreadPoolExecutor(max_workers=2) as pool:
-            decoded = pool.map(decode, absent.values())
+            decoded = pool.map(_read_clips, absent.values())
             for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
                 for key, found in clips.items():
                     if isinstance(found, EmoserError):
@@ -219,25 +210,22 @@ class Windows:
         return hashlib.sha256(f"{whole} {self._places}".encode()).hexdigest()
 
 
-def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Samples]]:
-    """Index and audio of every utterance, file by file; each file is read once.
+def find_unreadable(utterances: Sequence[Utterance]) -> list[EmoserError]:
+    """The errors of all utterances that cannot be read; each file is decoded once."""
+    return [
+        part.error
+        for members in group_by_file(utterances).values()
+        for part in read_pieces(utterances[members[0]].path, _pieces(utterances, members))
+        if part.error is not None
+    ]
 
-    The audio is the path of a whole file, or the samples of a piece, float32 at 16 kHz.
 
-    Raises:
-        AudioError: If a file cannot be decoded, or has no samples in a piece.
-    """
+def group_by_file(utterances: Sequence[Utterance]) -> dict[str, list[int]]:
+    """Indices of the utterances of each file, in their order."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, item in enumerate(utterances):
         places[item.path].append(place)
-    for path, members in places.items():
-        whole = {place for place in members if _key(utterances[place]) == (path, None, None)}
-        yield from ((place, path) for place in members if place in whole)
-        cut = [place for place in members if place not in whole]
-        for place, samples in _read_pieces([utterances[place] for place in cut]):
-            if isinstance(samples, EmoserError):
-                raise samples
-            yield cut[place], samples
+    return places
 
 
 def refuse_unreadable(faults: Sequence[EmoserError], total: int) -> None:
@@ -245,7 +233,8 @@ def refuse_unreadable(faults: Sequence[EmoserError], total: int) -> None:
     if faults:
         raise AudioError(
             f"{len(faults)} of {counted(total, 'recording')} cannot be read: "
-            f"{describe_faults(faults)}; repair them, or leave them out with skip_unreadable"
+            f"{describe_faults(faults)}; repair them, or leave them out with "
+            "skip_unreadable=True (--skip-unreadable)"
         )
 
 
@@ -264,44 +253,21 @@ def _key(utterance: Utterance) -> Key:
     return utterance.path, utterance.start, utterance.end
 
 
-def _read_pieces(
-    utterances: Sequence[Utterance],
-) -> Iterator[tuple[int, Samples | EmoserError]]:
-    """Index and samples of every utterance of one file, or why it has none; one pass."""
-    bounds = [find_bounds(item) for item in utterances]
+def _read_clips(utterances: Sequence[Utterance]) -> dict[Key, Clip | EmoserError]:
+    """The clips of one file, which is decoded once, or why there is none."""
+    clips: dict[Key, Clip | EmoserError] = {}
     parts: dict[int, list[Samples]] = defaultdict(list)
-    missing = set(range(len(bounds)))
-    length: float | None = None
-    try:
-        with AudioBlocks(utterances[0].path) as blocks:
-            for piece, samples, last in cut_pieces(blocks, bounds):
-                parts[piece].append(samples)
-                if last:
-                    missing.remove(piece)
-                    joined = np.concatenate(parts.pop(piece))
-                    yield piece, joined if len(joined) else no_samples(utterances[piece])
-            length = blocks.duration if missing else None
-    except (EmoserError, OSError) as error:
-        yield from ((piece, as_emoser_error(error)) for piece in sorted(missing))
-        return
-    for piece in sorted(missing):
-        yield piece, no_samples(utterances[piece], length)
+    pieces = _pieces(utterances, range(len(utterances)))
+    for piece, samples, last, error in read_pieces(utterances[0].path, pieces):
+        parts[piece].append(samples)
+        if last:
+            joined = parts.pop(piece)
+            clips[_key(utterances[piece])] = error or Clip(np.concatenate(joined))
+    return clips
 
 
-def no_samples(utterance: Utterance, seconds: float | None = None) -> AudioError:
-    """The error for a piece without samples, of a file of so many seconds."""
-    length = "" if seconds is None else f"is {seconds:.2f} s long and "
-    return AudioError(
-        f"{utterance.path} {length}has no samples between start={utterance.start} and "
-        f"end={utterance.end} seconds; correct start and end"
-    )
-
-
-def find_bounds(utterance: Utterance) -> tuple[int, float]:
-    """First sample of a piece, and the one after its last or infinity."""
-    start = round((utterance.start or 0.0) * SAMPLING_RATE)
-    end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))
-    return start, end
+def _pieces(utterances: Sequence[Utterance], places: Iterable[int]) -> list[Seconds]:
+    return [(utterances[place].start, utterances[place].end) for place in places]
 
 
 def _cut(size: int, window: int) -> list[slice]:

@@ -16,7 +16,7 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import Split
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.provenance import describe_training
 from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.finetune.training.distributed import ProcessGroup
@@ -128,6 +128,22 @@ def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
     found = {item.label for item in utterances}
     known = [label for label in CANONICAL_LABELS if label in found]
     return (*known, *sorted(found - set(known)))
+
+
+def find_classes(utterances: Iterable[Utterance]) -> tuple[str, ...]:
+    """The labels of utterances as in `order_labels`.
+
+    Raises:
+        ValueError: If there are not at least two.
+    """
+    labels = order_labels(utterances)
+    if len(labels) < 2:
+        raise ValueError(
+            f"all recordings have the label {labels[0]}; training needs at least two labels"
+            if labels
+            else "there are no recordings; training needs some with at least two labels"
+        )
+    return labels
 
 
 def _predict(

@@ -5,21 +5,19 @@ including the calibration temperature. The metrics are those of `emoser.metrics`
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emoser.audio import SAMPLING_RATE, Source
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.batches import collate, length_batches
+from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
-from emoser.finetune.data.recordings import Recordings, read_clips
 from emoser.finetune.data.utterance import Utterance
-from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
+from emoser.finetune.scoring.logits import as_runtime, infer_readable, join_windows
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
@@ -28,9 +26,7 @@ from emoser.metrics import (
     macro_f1,
     unweighted_average_recall,
 )
-from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
-from emoser.runtimes import InferenceOutput, Runtime
 from emoser.text import aligned_table, counted
 
 if TYPE_CHECKING:
@@ -131,7 +127,7 @@ def evaluate(
     """
     names = tuple(labels) or model.config.labels
     check_labels(utterances, names)
-    with _as_runtime(model) as runtime:
+    with as_runtime(model) as runtime:
         inferred = infer_readable(
             runtime, model.config, utterances, skip_unreadable=skip_unreadable
         )
@@ -161,78 +157,6 @@ def check_labels(
         )
 
 
-def predict_logits(
-    model: EmotionModel,
-    clips: Recordings | Sequence[Utterance],
-    *,
-    device: torch.device | None = None,
-) -> NDArray[np.float32]:
-    """Log-probabilities of all clips, (N, C): the softmax of a row gives the scores of `predict`.
-
-    Args:
-        model: Evaluated in eval mode on `device`; both are restored afterwards.
-        clips: Decoded recordings, or utterances to decode on the way.
-        device: Where to compute; by default where the model is.
-
-    Raises:
-        AudioError: Naming all recordings that cannot be read.
-    """
-    with _as_runtime(model, device) as runtime:
-        if isinstance(clips, Recordings):
-            return _join_all(dict(_infer(enumerate(clips), runtime, model.config)), model.config)
-        return infer_readable(runtime, model.config, clips).logits
-
-
-class Inferred(NamedTuple):
-    """What a model says about the recordings that can be read.
-
-    Attributes:
-        utterances: The N recordings.
-        logits: Logarithms of the scores of `predict`, (N, C), without dimensions.
-        faults: The errors of the others.
-    """
-
-    utterances: list[Utterance]
-    logits: NDArray[np.float32]
-    faults: list[EmoserError]
-
-
-def infer_readable(
-    runtime: Runtime,
-    config: ModelConfig,
-    utterances: Sequence[Utterance],
-    *,
-    skip_unreadable: bool = False,
-) -> Inferred:
-    """Scores of all recordings that can be read, decoded on the way.
-
-    Raises:
-        AudioError: Naming all that cannot be read, unless they are left out; or if none is left.
-    """
-    faults: dict[int, EmoserError] = {}
-    rows: dict[int, NDArray[np.float64]] = {}
-    for place, output in _infer(read_clips(utterances), runtime, config):
-        if isinstance(output, EmoserError) and not skip_unreadable:
-            refuse_unreadable(find_unreadable(utterances), len(utterances))
-            raise output  # readable by now
-        if isinstance(output, EmoserError):
-            faults[place] = output
-        else:
-            rows[place] = output
-    if not rows:
-        refuse_unreadable(list(faults.values()), len(utterances))
-    kept = sorted(rows)
-    logits = np.stack([rows[place] for place in kept]).astype(np.float32)
-    return Inferred([utterances[place] for place in kept], logits, list(faults.values()))
-
-
-def _infer(
-    numbered: Iterable[tuple[int, Source | EmoserError]], runtime: Runtime, config: ModelConfig
-) -> Iterator[tuple[int, NDArray[np.float64] | EmoserError]]:
-    """Index and log-probabilities of every recording, (C,), or its error."""
-    places: deque[int] = deque()
-    broken: 
-
 def score_epoch(
     model: EmotionModel,
     inputs: Inputs,
@@ -261,7 +185,7 @@ def score_epoch(
         by_window[indices] = values
     logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
     for place, pieces in enumerate(windows.pieces):
-        logits[place] = _join_windows(by_window[pieces], windows.weights[pieces], model.config)
+        logits[place] = join_windows(by_window[pieces], windows.weights[pieces], model.config)
     labels = config.data.evaluation_labels or model.config.labels
     return score_logits(logits, utterances, model.config.labels, labels=labels)
 
@@ -304,37 +228,6 @@ def select_labels(
     """True classes (N,) and logits (N, len(labels)), both in the order of `labels`."""
     chosen = logits[:, [list(columns).index(label) for label in labels]].astype(np.float64)
     return np.array([list(labels).index(item.label) for item in utterances]), chosen
-
-
-class _ModelRuntime:
-    """A runtime around a model in training, which stays unchanged."""
-
-    group_size = 1
-
-    def __init__(self, model: EmotionModel, device: torch.device) -> None:
-        self.model = model
-        self.device = device
-        self.batch_seconds = None if device.type == "cpu" else BATCH_SECONDS
-
-    def infer(self, recordings: Sequence[NDArray[np.float32]]) -> InferenceOutput:
-        """Logits and embeddings of recordings of any length."""
-        samples, lengths = collate(recordings)
-        valid = None if len(recordings) == 1 else lengths.to(self.device)
-        with torch.inference_mode():
-            output = self.model(samples.to(self.device), valid)
-        return InferenceOutput(
-            output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
-        )
-
-
-def _join_windows(
-    logits: NDArray[np.float32], weights: NDArray[np.float64], config: ModelConfig
-) -> NDArray[np.float64]:
-    """Log of the weighted mean over windows of softmax(logits / temperature), (N, C) -> (C,)."""
-    scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
-    scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-    joined: NDArray[np.float64] = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
-    return joined
 
 
 def _recall_by(

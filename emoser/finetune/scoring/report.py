@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import (
     Report,
     check_labels,
-    infer_logits,
     score_logits,
     select_labels,
 )
+from emoser.finetune.scoring.logits import infer_readable
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -36,6 +37,7 @@ from emoser.runtimes.opening import open_runtime
 from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
+ONLY_KNOWN = "leave these out with only_known=True (--only-known)"
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 
@@ -114,6 +116,7 @@ def score_models(
     *,
     protocol: str,
     only_known: bool = False,
+    skip_unreadable: bool = False,
 ) -> tuple[Evaluation, Comparison | None]:
     """The evaluation of the first model, and its comparison with the second if there is one.
 
@@ -122,32 +125,54 @@ def score_models(
         utterances: The recordings.
         protocol: The protocol of the evaluation, in a sentence.
         only_known: Whether to leave out recordings with labels that a model lacks.
+        skip_unreadable: Whether to leave out recordings that cannot be read.
 
     Raises:
         ValueError: If no recording is left, or one has a label that a model lacks.
         CheckpointError: If a model cannot be loaded.
-        AudioError: If a recording cannot be decoded.
+        AudioError: Naming all recordings that cannot be read, unless they are left out.
     """
     if not 1 <= len(names) <= 2:
         raise ValueError(f"{len(names)} models given; pass one, or two to compare")
     opened = [open_runtime(find_checkpoint(name)) for name in names]
     columns = [model.config.labels for model in opened]
     labels = [label for label in columns[0] if all(label in others for others in columns)]
-    notes = []
+    notes: list[str] = []
     if only_known:
-        unknown = Counter(item.label for item in utterances if item.label not in labels)
-        utterances = [item for item in utterances if item.label in labels]
-        if unknown:
-            left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
-            notes.append(f"left out, because a model lacks the label: {left}")
-    check_labels(utterances, labels)
-    logits = [infer_logits(model.runtime, model.config, utterances) for model in opened]
+        utterances, notes = _keep_known(utterances, labels)
+    check_labels(utterances, labels, advice=ONLY_KNOWN)
+    logits, num_unreadable = [], 0
+    for model in opened:
+        found = infer_readable(
+            model.runtime, model.config, utterances, skip_unreadable=skip_unreadable
+        )
+        notes += note_unreadable(found.faults)
+        num_unreadable += len(found.faults)
+        utterances = found.utterances
+        logits.append(found.logits)
     evaluation = assess(
         logits[0], utterances, columns[0], protocol=protocol, labels=labels, notes=notes
     )
+    report = replace(evaluation.report, num_unreadable=num_unreadable)
+    evaluation = replace(evaluation, report=report)
     if len(opened) == 1:
         return evaluation, None
     return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
+
+
+def _keep_known(
+    utterances: Sequence[Utterance], labels: Sequence[str]
+) -> tuple[list[Utterance], list[str]]:
+    """The recordings with one of the labels, and a remark on the others."""
+    unknown = Counter(item.label for item in utterances if item.label not in labels)
+    kept = [item for item in utterances if item.label in labels]
+    left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
+    if unknown and not kept:
+        raise ValueError(
+            f"none of the {counted(len(utterances), 'recording')} has a label that the model "
+            f"knows ({', '.join(labels)}); the labels are {left}"
+        )
+    return kept, [f"left out, because the model lacks the label: {left}"] if unknown else []
 
 
 def assess(

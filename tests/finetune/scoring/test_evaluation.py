@@ -15,7 +15,8 @@ from emoser.finetune import Utterance, evaluate
 from emoser.finetune.data.inputs import build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring import evaluation
-from emoser.finetune.scoring.evaluation import predict_logits, score_epoch
+from emoser.finetune.scoring.evaluation import score_epoch
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.report import score_models
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import freeze
