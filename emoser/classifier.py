@@ -6,20 +6,23 @@ torch nor transformers; the runtime that it opens may.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from emoser.audio import Channel, Source
+from emoser.audio import AudioLimits, Channel, Source
+from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pipeline import build_timeline
-from emoser.inference.scoring import Scorer
-from emoser.labels import map_labels, order_dimensions
+from emoser.inference.scoring import Scorer, score_labels
+from emoser.labels import Labels, map_labels, order_dimensions
 from emoser.models.config import ModelInfo
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
@@ -54,13 +57,34 @@ class EmotionClassifier:
     """
 
     def __init__(
-        self, opened: OpenedModel, *, labels: str | Mapping[str, str] | None = None
+        self,
+        opened: OpenedModel,
+        *,
+        labels: Labels | None = None,
+        request: Mapping[str, Any] | None = None,
+        limits: AudioLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap an opened model; use `from_pretrained` to load one."""
+        """Wrap an opened model; use `from_pretrained` to load one.
+
+        `request` is what it was opened with; the model is opened in the same way where the
+        classifier is unpickled. Recordings beyond `limits` are refused.
+        """
+        self._limits = limits
         self._runtime = opened.runtime
         self._config = opened.config
         self._info = opened.info
-        self._map = None if labels is None else map_labels(opened.config.labels, labels)
+        self._folder = os.path.abspath(opened.info.path)  # the working folder may change
+        self._labels = labels
+        self._request = dict(request or {})
+        self._map = None
+        if labels is not None:
+            raw = opened.config.raw_labels[: len(opened.config.labels)]
+            self._map = map_labels(opened.config.labels, labels, raw=raw)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        info = self._info
+        place = (info.name, self._folder, info.revision)
+        return _reopen, (*place, self._request, self._labels, self._limits)
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913  # the public signature of the project
@@ -70,7 +94,7 @@ class EmotionClassifier:
         device: "str | torch.device" = "auto",
         dtype: str = "auto",
         backend: str = "auto",
-        labels: str | Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -79,15 +103,18 @@ class EmotionClassifier:
         """Load a checkpoint strictly: every weight is used, and none is initialised at random.
 
         Args:
-            model: A bundled name, a folder, a name that `emoser models` lists, or a Hub id.
+            model: A bundled name, a folder, a name that `emoser models` lists, a Hub id or the
+                address of its page. The folder of a run of emoser stands for its best checkpoint.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1", "mps" or a
                 `torch.device`.
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
                 checkpoint's choice elsewhere.
             backend: "torch", "openvino" (extra `openvino`; CPU), "onnx" (ONNX Runtime; extra
                 `onnx`), or "auto": on a CPU OpenVINO where it is installed, else torch.
-            labels: None for the checkpoint's own labels, a named set ("ekman", "iemocap4",
-                "valence3"), or a mapping from the checkpoint's labels to yours.
+            labels: None for the checkpoint's own labels; a named set ("ekman", "iemocap4",
+                "valence3") or a mapping from the checkpoint's labels to yours, where "other"
+                stands for the labels that it leaves out; or a list with a name for each output
+                of a checkpoint that names none (LABEL_0, LABEL_1, ...).
             revision: Branch, tag or commit of a Hub checkpoint.
             cache_dir: Where Hub files are kept; huggingface_hub's default when None.
             local_files_only: Load a Hub checkpoint from the cache only, without network requests.
@@ -106,8 +133,9 @@ class EmotionClassifier:
             local_files_only=local_files_only,
             token=token,
         )
-        opened = open_runtime(checkpoint, device=device, dtype=dtype, backend=backend)
-        return cls(opened, labels=labels)
+        request: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend}
+        opened = open_runtime(checkpoint, **request)
+        return cls(opened, labels=labels, request=request)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -185,8 +213,8 @@ class EmotionClassifier:
             batch_seconds: Seconds of audio in one batch, padding included; None lets the
                 engine choose (one recording at a time on a CPU, which is fastest there).
             progress: Show a progress bar when the standard error is a terminal.
-            on_error: "raise" at the first recording that cannot be read, or "return" its error
-                in its place.
+            on_error: "raise" at the first source that cannot be read, or "return" an
+                `EmoserError` in its place, whatever is wrong with it.
 
         Raises:
             AudioError: If a recording cannot be read and `on_error` is "raise".
@@ -234,7 +262,11 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         on_error: str = "raise",
     ) -> Iterator[Prediction] | Iterator[Prediction | EmoserError]:
-        """As `predict_batch`, yielding each prediction as soon as those before it are done."""
+        """As `predict_batch`, yielding each prediction as soon as it is ready, in their order.
+
+        A thread takes the sources from their iterable while earlier ones are predicted, so that
+        an answer waits for no later source. An error is raised after the predictions before it.
+        """
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
         if batch_seconds is not None and not batch_seconds > 0:
@@ -242,10 +274,12 @@ class EmotionClassifier:
         seconds = self._runtime.batch_seconds if batch_seconds is None else batch_seconds
         options = InferenceOptions(
             window=self._window,
+            model_rate=self._config.sampling_rate,
             sampling_rate=sampling_rate,
             channel=channel,
             batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
             keep_errors=on_error == "return",
+            limits=self._limits,
         )
         output = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in output)
@@ -297,7 +331,12 @@ class EmotionClassifier:
             window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
         )
         return build_timeline(
-            source, self._scorer, options, sampling_rate=sampling_rate, channel=channel
+            source,
+            self._scorer,
+            options,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            limits=self._limits,
         )
 
     @property
@@ -329,9 +368,15 @@ class EmotionClassifier:
             AudioError: If a recording cannot be read.
             TypeError: If `sources` is a single recording instead of several.
         """
+        options = InferenceOptions(
+            self._window,
+            sampling_rate,
+            model_rate=self._config.sampling_rate,
+            limits=self._limits,
+        )
         rows = [
             (item.weights @ item.embeddings).astype(np.float32)
-            for item in self._infer(sources, InferenceOptions(self._window, sampling_rate))
+            for item in self._infer(sources, options)
             if isinstance(item, RecordingOutput)
         ]
         return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
@@ -391,19 +436,19 @@ class EmotionClassifier:
         return infer_recordings(sources, self._runtime, options)
 
     def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
-        """Probabilities of one chunk, (C,) -> one per label of the classifier."""
+        """Scores of one chunk, (C,) -> one per label of the classifier."""
         return self._average(logits[np.newaxis], np.ones(1))[0]
 
     def _average(
         self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
     ) -> tuple[list[float], float]:
-        """Mean probabilities of chunks, (N, C) -> one per label, and the mass without a label."""
-        num_labels = len(self._config.labels)
-        if not num_labels:
+        """Mean scores of chunks, (N, C) -> one per label, and that of labels without a place."""
+        if not self._config.labels:
             return [], 0.0
-        probabilities = _softmax(logits[:, :num_labels] / self._config.temperature)
-        values = [float(value) for value in weights @ probabilities]
-        return (values, 0.0) if self._map is None else self._map.apply(values)
+        values = [float(value) for value in weights @ score_labels(logits, self._config)]
+        if self._map is None:
+            return values, 0.0
+        return self._map.apply(values, multi_label=self._config.multi_label)
 
     def _predict(self, output: RecordingOutput) -> Prediction:
         values, unmapped = self._average(output.logits, output.weights)
@@ -426,6 +471,14 @@ class EmotionClassifier:
         return order_dimensions(dict(zip(self._config.dimensions, values, strict=True)))
 
 
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+def _reopen(
+    name: str,
+    folder: str,
+    revision: str | None,
+    request: Mapping[str, Any],
+    labels: Labels | None,
+    limits: AudioLimits,
+) -> EmotionClassifier:
+    """The classifier of a checkpoint folder, opened as before; what pickles of one call."""
+    opened = open_runtime(CheckpointFiles(name, Path(folder), revision), **request)
+    return EmotionClassifier(opened, labels=labels, request=request, limits=limits)

@@ -73,9 +73,12 @@ class EmotionStream:
         rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
-        self._resampler = StreamResampler(sampling_rate)
-        self._chunker = Chunker(window=options.window(rate), hop=options.hop(rate), vad=vad)
+        self._resampler = StreamResampler(sampling_rate, target_rate=rate)
+        self._chunker = Chunker(
+            window=options.window(rate), hop=options.hop(rate), vad=vad, sampling_rate=rate
+        )
         self._builder = TimelineBuilder(self._scorer, options)
+        self._windows: list[TimelineWindow] = []  # of the last push
         self._latest: TimelineWindow | None = None
         self._num_frames = 0  # at the rate of the blocks
         self._ended = False
@@ -99,6 +102,7 @@ class EmotionStream:
             seconds = self._num_frames / self._source_rate
             raise AudioError(f"the block at {seconds:.3f} s holds NaN or infinity; leave it out")
         self._num_frames += len(block)
+        self._windows = []
         return self._process(self._chunker.push(self._resampler.push(block)))
 
     def flush(self) -> list[Segment]:
@@ -110,6 +114,7 @@ class EmotionStream:
         if self._ended:
             raise ValueError("this stream has ended already")
         self._ended = True
+        self._windows = []
         segments = self._process(self._chunker.push(self._resampler.flush()))
         segments += self._process(self._chunker.flush())
         return segments + self._add(self._builder.finish())
@@ -138,6 +143,11 @@ class EmotionStream:
         return self._latest
 
     @property
+    def windows(self) -> tuple[TimelineWindow, ...]:
+        """The windows that the last `push` or `flush` completed, in order; mostly one or none."""
+        return tuple(self._windows)
+
+    @property
     def seconds(self) -> float:
         """How much has been pushed, in seconds."""
         return self._num_frames / self._source_rate
@@ -157,6 +167,7 @@ class EmotionStream:
 
     def _add(self, update: TimelineUpdate) -> list[Segment]:
         if update.windows:
+            self._windows += update.windows
             self._latest = update.windows[-1]
         return update.segments
 

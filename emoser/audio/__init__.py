@@ -1,4 +1,4 @@
-"""Decode audio to float32 mono samples at 16 kHz, whole or block by block.
+"""Decode audio to float32 mono samples, by default at 16 kHz, whole or block by block.
 
 Takes a path, bytes, a binary file object, a NumPy array or a torch tensor; torch is never
 imported.
@@ -30,8 +30,9 @@ def load_audio(
     sampling_rate: int | None = None,
     channel: Channel = "mix",
     limits: AudioLimits = DEFAULT_LIMITS,
+    target_rate: int = SAMPLING_RATE,
 ) -> FloatArray:
-    """All samples of a recording, float32 mono at 16 kHz, shape (T,).
+    """All samples of a recording, float32 mono at `target_rate`, shape (T,).
 
     The content of a file decides how it is decoded, not its extension. Values above 1.0 are kept.
 
@@ -42,6 +43,7 @@ def load_audio(
             this is ignored for them.
         channel: "mix" for the mean over the channels, "left", "right", or an index.
         limits: Recordings beyond these are refused.
+        target_rate: Rate of the result in Hz; 16 kHz is that of most models.
 
     Raises:
         AudioError: If it cannot be decoded, is empty, too long or too large, or holds NaN.
@@ -56,11 +58,17 @@ def load_audio(
         (16000,)
     """
     parts, num_samples = [], 0
-    with AudioBlocks(source, sampling_rate=sampling_rate, channel=channel, limits=limits) as blocks:
+    with AudioBlocks(
+        source,
+        sampling_rate=sampling_rate,
+        channel=channel,
+        limits=limits,
+        target_rate=target_rate,
+    ) as blocks:
         for block in blocks:
             parts.append(block)
             num_samples += len(block)
-            if num_samples > limits.max_whole_seconds * SAMPLING_RATE:
+            if num_samples > limits.max_whole_seconds * target_rate:
                 raise AudioError(
                     f"{describe_source(source)} is longer than {limits.max_whole_seconds:g} s, "
                     "too long to hold in one piece; read it with AudioBlocks or "

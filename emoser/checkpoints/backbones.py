@@ -22,6 +22,7 @@ from emoser.models.encoder import SpeechEncoder
 from emoser.models.short_whisper import ShortWhisperEncoder
 from emoser.models.spectral import FilterBankEncoder, LogMelEncoder
 
+RAW_EXTRACTOR = "Wav2Vec2FeatureExtractor"  # takes samples and computes no spectrogram
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions
 MAX_WIDTH = 65_536  # features; beyond it some constructors of transformers allocate real memory
@@ -44,7 +45,7 @@ class Family:
     architecture: str
     prefix: str
     encoder: type[SpeechEncoder] = SpeechEncoder
-    extractor: str = "Wav2Vec2FeatureExtractor"
+    extractor: str = RAW_EXTRACTOR
 
     @property
     def places(self) -> dict[str, str]:

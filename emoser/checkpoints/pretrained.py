@@ -15,6 +15,7 @@ from torch import Tensor
 from emoser.checkpoints.backbones import build_encoder, family_of
 from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors, place_name
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
 from emoser.models.config import ModelConfig
@@ -47,7 +48,8 @@ def start_model(  # what a run chooses of its base
         source: The files of a checkpoint, or their folder.
         config: The configuration around the encoder; its `encoder` is filled in. Its
             `normalization` becomes that of an emotion model, or "none" if the checkpoint's
-            preprocessor says so, unless it is "level". Whisper takes recordings at their own
+            preprocessor says so, unless it is "level"; its `sampling_rate` becomes that of the
+            checkpoint. Whisper takes recordings at their own
             length (`padding` "none"), but for emotion models that do not.
         seed: Seed of the head; torch's global generator is left as it was.
         keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
@@ -67,15 +69,20 @@ def start_model(  # what a run chooses of its base
             config,
             encoder=base.config.encoder,
             normalization=_choose_normalization(config, encoder.normalization),
+            sampling_rate=base.config.sampling_rate,
             padding=base.config.padding,
             final_norm=base.config.final_norm,
         )
         encoder.normalization = config.normalization
     else:
         whisper = files.config.get("model_type") == "whisper"
-        normalize = files.preprocessor.get("do_normalize", not whisper)
-        usual = config.normalization if normalize else "none"
-        config = replace(config, normalization=_choose_normalization(config, usual))
+        preprocessing = read_preprocessing(files)
+        usual = config.normalization if preprocessing.normalize else "none"
+        config = replace(
+            config,
+            normalization=_choose_normalization(config, usual),
+            sampling_rate=preprocessing.sampling_rate,
+        )
         if whisper:
             config = replace(config, encoder="whisper", padding="none")
         encoder = _load_encoder(files, config)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.backbones import FAMILIES, create_backbone, wrap_backbone
+from emoser.checkpoints.backbones import FAMILIES, RAW_EXTRACTOR, create_backbone, wrap_backbone
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
@@ -110,11 +110,11 @@ def _preprocessor(model: EmotionModel) -> dict[str, Any]:
     """The contents of `preprocessor_config.json`; the layout "emoser" normalises in the model."""
     native = is_native(model)
     family = FAMILIES.get(model.config.encoder)
-    if native and family is not None and family.extractor != "Wav2Vec2FeatureExtractor":
+    if native and family is not None and family.extractor != RAW_EXTRACTOR:
         return _spectral_preprocessor(model, family.extractor)
     layer_norm = getattr(model.encoder.config, "feat_extract_norm", "layer") == "layer"
     return {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_extractor_type": RAW_EXTRACTOR,
         "do_normalize": native and model.config.normalization == "clip",
         "feature_size": 1,
         "padding_side": "right",

@@ -29,7 +29,7 @@ PREDICTION_SHARE = 0.25  # of the time; the windows of a timeline overlap about 
 FILES = "gradio_api/file="  # URL of the uploads on the server
 MAX_ROWS = 500  # in the table; the downloads contain all
 QUALITY: Mapping[str, str] = {
-    "silence": "The recording is silent; the result is meaningless.",
+    "silence": "Nobody speaks in this recording; its scores mean nothing.",
     "clipped": "The recording is clipped: its loudest parts are cut off.",
     "dc": "The waveform has a DC offset.",
     "narrow-band": "The recording has telephone bandwidth: no content above about 4 kHz.",
@@ -96,7 +96,8 @@ def _headline(prediction: Prediction) -> str:
         values = ", ".join(f"{k} {v:.2f}" for k, v in (prediction.dimensions or {}).items())
         return f'<p class="emoser-label">{html.escape(values)}</p>'
     name = html.escape(prediction.label)
-    return f'<p class="emoser-label" role="status"><b>{name}</b> {prediction.score:.2f}</p>'
+    score = "" if prediction.score is None else f" {prediction.score:.2f}"
+    return f'<p class="emoser-label" role="status"><b>{name}</b>{score}</p>'
 
 
 def _scores(prediction: Prediction) -> str:

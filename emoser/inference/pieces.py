@@ -47,16 +47,18 @@ class Part(NamedTuple):
     error: EmoserError | None = None
 
 
-def read_pieces(source: Source, pieces: Sequence[Seconds]) -> Iterator[Part]:
-    """The samples of every piece, part by part, in the order of the recording.
+def read_pieces(
+    source: Source, pieces: Sequence[Seconds], *, rate: int = SAMPLING_RATE
+) -> Iterator[Part]:
+    """The samples of every piece at a rate, part by part, in the order of the recording.
 
     Pieces may overlap and come in any order. What follows the last end is not decoded.
     """
-    bounds = [_bounds(piece) for piece in pieces]
+    bounds = [_bounds(piece, rate) for piece in pieces]
     counts = dict.fromkeys(range(len(pieces)), 0)  # samples of the pieces that have not ended
     length: float | None = None
     try:
-        with AudioBlocks(source) as blocks:
+        with AudioBlocks(source, target_rate=rate) as blocks:
             for part in cut_pieces(blocks, bounds):
                 counts[part.piece] += len(part.samples)
                 if part.last and counts.pop(part.piece) == 0:
@@ -141,10 +143,16 @@ def _cut_all(
         name = describe_source(source)
         chunkers: dict[int, Chunker] = {}
         counts: dict[int, int] = defaultdict(int)
-        for piece, samples, last, error in read_pieces(source, pieces):
+        for piece, samples, last, error in read_pieces(source, pieces, rate=options.model_rate):
             yield _At(number, piece)
             chunker = chunkers.setdefault(
-                piece, Chunker(window=options.window, hop=options.window, vad=None)
+                piece,
+                Chunker(
+                    window=options.window,
+                    hop=options.window,
+                    vad=None,
+                    sampling_rate=options.model_rate,
+                ),
             )
             counts[piece] += len(samples)
             yield from (event for event in chunker.push(samples) if isinstance(event, Chunk))
@@ -152,14 +160,13 @@ def _cut_all(
                 if error is None:
                     yield from (event for event in chunker.flush() if isinstance(event, Chunk))
                 del chunkers[piece]
-                yield RecordingEnd(name, counts.pop(piece) / SAMPLING_RATE, (), error)
+                yield RecordingEnd(name, counts.pop(piece) / options.model_rate, (), error)
 
 
-def _bounds(piece: Seconds) -> tuple[int, float]:
+def _bounds(piece: Seconds, rate: int) -> tuple[int, float]:
     """First sample of a piece, and the one after its last or infinity."""
     start, end = piece
-    first = round((start or 0.0) * SAMPLING_RATE)
-    return first, math.inf if end is None else round(end * SAMPLING_RATE)
+    return round((start or 0.0) * rate), math.inf if end is None else round(end * rate)
 
 
 def _no_samples(source: Source, piece: Seconds, length: float | None = None) -> AudioError:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from emoser.models.config import ModelConfig
 from emoser.results.segments import TimelineWindow
 from emoser.runtimes import Runtime
 
@@ -109,6 +110,26 @@ class WindowScorer:
         start, stop = window.start / scorer.sampling_rate, window.stop / scorer.sampling_rate
         shown = TimelineWindow(start, stop, scores, self._channel, dimensions)
         return ScoredWindow(window, values, shown)
+
+
+def score_labels(logits: Logits, config: ModelConfig) -> npt.NDArray[np.float64]:
+    """The scores of the labels from the logits of chunks, (N, C) -> (N, number of labels).
+
+    Probabilities that sum to 1; of a model with independent labels (`multi_label`), the
+    probability of each.
+
+    Example:
+        >>> logits = np.array([[0.0, np.log(3.0)]], np.float32)
+        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"))).tolist()
+        [[0.25, 0.75]]
+        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"), multi_label=True)).tolist()
+        [[0.5, 0.75]]
+    """
+    scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
+    if config.multi_label:
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scaled)))  # the sigmoid, without overflow
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def cut_cells(start: int, stop: int, *, cell: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
-UNSTATED = ("padding", "final_norm")  # left out of the block if they have their defaults
+UNSTATED = ("padding", "final_norm", "multi_label")  # left out of the block at their defaults
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 
@@ -61,8 +61,10 @@ class ModelConfig:
             last layer.
         frame_seconds: Time between frames of a model that classifies frames, else None.
         max_seconds: Longest chunk in seconds; longer recordings are split.
-        temperature: Divides the logits before the softmax; 1 if it is part of the weights.
+        temperature: Divides the logits before softmax or sigmoid; 1 if it is part of the weights.
         sampling_rate: Sampling rate in Hz of the training.
+        multi_label: Whether the labels are independent of one another: each has the sigmoid of
+            its logit as its score, instead of all together a softmax.
         training: Protocol and provenance of the training, as written by `emoser.finetune`.
     """
 
@@ -86,6 +88,7 @@ class ModelConfig:
     max_seconds: float = DEFAULT_MAX_SECONDS
     temperature: float = 1.0
     sampling_rate: int = 16_000
+    multi_label: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,6 +120,8 @@ class ModelConfig:
             faults.append("final_norm False needs padding 'none'")
         if (self.head == "linear") != (self.projection_size is None):
             faults.append("every head except 'linear' needs projection_size, and 'linear' has none")
+        if self.multi_label and (self.pooling == "frames" or not self.labels):
+            faults.append("multi_label needs labels, and another pooling than 'frames'")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
             faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
         if faults:
@@ -205,8 +210,8 @@ class ModelInfo:
     backend: str
     device: str
     dtype: str
-    training: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -5,12 +5,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from emoser.models.config import ModelConfig, ModelInfo
+
+if TYPE_CHECKING:
+    import torch
 
 BACKENDS = ("auto", "torch", "openvino", "onnx")
 Samples = npt.NDArray[np.float32]
@@ -71,6 +74,20 @@ class FrameAdapter:
         """Probabilities of the frames of each recording."""
         rows = np.stack([self.runtime.infer_frames(samples) for samples in recordings])
         return InferenceOutput(rows, np.zeros((len(rows), 0), np.float32))
+
+
+class EngineSettings(NamedTuple):
+    """How an engine runs a model.
+
+    Attributes:
+        device: The device, or "auto".
+        dtype: The precision, or "auto".
+        num_streams: How many recordings run at the same time, in threads of the caller.
+    """
+
+    device: "str | torch.device" = "auto"
+    dtype: str = "auto"
+    num_streams: int = 1
 
 
 @dataclass(frozen=True)

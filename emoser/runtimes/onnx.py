@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import CheckpointError, DependencyError, DeviceError
-from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.runtimes import EngineSettings, InferenceOutput, OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -86,16 +86,15 @@ def cache_parts() -> dict[str, str]:
     return {"format": "onnx", "dtype": "float32"}
 
 
-def open_graph(
-    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
-) -> OpenedGraph:
+def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> OpenedGraph:
     """Load a graph file on a device, both as checked before, in the precision of the graph."""
-    session = open_session(file, choose_providers(device))
+    providers = choose_providers(settings.device)
+    session = open_session(file, providers, num_streams=settings.num_streams)
     kind = "cuda" if CUDA in session.get_providers() else "cpu"
     return OpenedGraph(OnnxRuntime(session), kind, manifest.dtype)
 
 
-def open_session(file: Path, providers: Sequence[Any]) -> Any:
+def open_session(file: Path, providers: Sequence[Any], *, num_streams: int = 1) -> Any:
     """A session of a graph file.
 
     Raises:
@@ -105,7 +104,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = count_threads()
+    options.intra_op_num_threads = divide_threads(num_streams)
     options.enable_mem_pattern = False  # it keeps one plan for each length of recordings
     try:
         session = onnxruntime.InferenceSession(file, options, providers=providers)
@@ -151,6 +150,13 @@ def count_threads() -> int:
         return 0
     allowed = len(os.sched_getaffinity(0))
     return allowed if allowed < (os.cpu_count() or 1) else 0
+
+
+def divide_threads(num_streams: int) -> int:
+    """Threads for each of so many recordings at a time; 0 lets the engine choose."""
+    if num_streams == 1:
+        return count_threads()
+    return max(1, (count_threads() or os.cpu_count() or 1) // num_streams)
 
 
 def import_engine() -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import CheckpointError
-from emoser.runtimes import OpenedGraph, Samples
+from emoser.runtimes import EngineSettings, OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
 from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
 
@@ -81,15 +81,13 @@ def cache_parts() -> dict[str, str]:
     return {"format": "openvino", "dtype": "float32", "engine": import_engine().__version__}
 
 
-def open_graph(
-    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
-) -> OpenedGraph:
+def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> OpenedGraph:
     """Load a graph file of OpenVINO or ONNX; "auto" is the precision of the graph."""
-    precision = choose_precision(dtype, manifest.dtype)
+    precision = choose_precision(settings.dtype, manifest.dtype)
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
-    compiled = compile_graph(file, precision)
+    compiled = compile_graph(file, precision, num_streams=settings.num_streams)
     config = manifest.config
     warm = config.encoder not in ONE_LENGTH or config.padding == "none"
     runtime = OpenVinoRuntime(compiled, warm=warm)
@@ -119,7 +117,7 @@ def has_bfloat16() -> bool:
     return "BF16" in capabilities
 
 
-def compile_graph(file: Path, precision: str) -> Any:
+def compile_graph(file: Path, precision: str, *, num_streams: int = 1) -> Any:
     """A graph file, compiled for this processor.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
@@ -128,11 +126,14 @@ def compile_graph(file: Path, precision: str) -> Any:
     core = openvino.Core()
     if precision == "int8" and has_bfloat16():
         precision = "bfloat16"
-    settings = {
+    settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
-        "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": count_threads(),
     }
+    if num_streams == 1:
+        settings["PERFORMANCE_HINT"] = "LATENCY"
+    else:
+        settings["NUM_STREAMS"] = num_streams
     try:
         return core.compile_model(core.read_model(file), "CPU", settings)
     except RuntimeError as error:

@@ -193,16 +193,20 @@ def test_bfloat16_agrees_roughly(folder, classifier, clips):
         assert half.predict(clip, sampling_rate=RATE).scores == pytest.approx(expected, abs=0.05)
 
 
-def test_labels_are_mapped_and_the_lost_mass_is_stated(folder, classifier, clips):
+def test_what_a_map_leaves_out_is_an_answer_of_its_own(folder, classifier, clips):
     mapped = EmotionClassifier.from_pretrained(
         folder, device="cpu", labels={"happy": "good", "sad": "bad", "angry": "bad"}
     )
     plain = classifier.predict(clips[0], sampling_rate=RATE).scores
     answer = mapped.predict(clips[0], sampling_rate=RATE)
-    kept = 1.0 - plain["neutral"]
-    assert mapped.labels == ("good", "bad")
+    assert mapped.labels == ("good", "bad", "other")
     assert answer.unmapped == pytest.approx(plain["neutral"])
-    assert answer.scores["bad"] == pytest.approx((plain["sad"] + plain["angry"]) / kept)
+    assert answer.scores == pytest.approx(
+        {"good": plain["happy"], "bad": plain["sad"] + plain["angry"], "other": plain["neutral"]}
+    )
+    assert answer.label == max(answer.scores, key=answer.scores.get)
+    window = mapped.timeline(clips[0], sampling_rate=RATE, vad=None).windows[0]
+    assert tuple(window.scores) == mapped.labels
 
 
 def test_info_says_what_was_loaded(classifier, folder):

@@ -45,9 +45,9 @@ def decoded(monkeypatch):
     seconds = []
 
     class Counted(AudioBlocks):
-        def __init__(self, source):
+        def __init__(self, source, **options):
             seconds.append(0.0)
-            super().__init__(source)
+            super().__init__(source, **options)
 
         def __next__(self):
             block = super().__next__()

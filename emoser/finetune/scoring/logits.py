@@ -37,7 +37,7 @@ def predict_logits(
     *,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Log-probabilities of all clips, (N, C): the softmax of a row gives the scores of `predict`.
+    """Log-probabilities of all clips, (N, C): the exponential of a row gives the scores of `predict`.
 
     Args:
         model: Evaluated in eval mode on `device`; both are restored afterwards.
@@ -134,7 +134,8 @@ def _options(runtime: Runtime, config: ModelConfig) -> InferenceOptions:
     seconds = runtime.batch_seconds
     return InferenceOptions(
         window=round(config.max_seconds * config.sampling_rate),
-        sampling_rate=SAMPLING_RATE,
+        sampling_rate=SAMPLING_RATE,  # of decoded clips
+        model_rate=config.sampling_rate,
         batch_samples=None if seconds is None else round(seconds * config.sampling_rate),
         keep_errors=True,
     )
@@ -178,8 +179,15 @@ class _ModelRuntime:
 def join_windows(
     logits: NDArray[np.float32], weights: NDArray[np.float64], config: ModelConfig
 ) -> NDArray[np.float64]:
-    """Log of the weighted mean over windows of softmax(logits / temperature), (N, C) -> (C,)."""
+    """Logarithms of the scores of a recording from the logits of its windows, (N, C) -> (C,).
+
+    The scores are the weighted mean over windows of softmax(logits / temperature), or of the
+    sigmoid if labels are independent.
+    """
     scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
-    scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+    if config.multi_label:
+        scores = -np.logaddexp(0.0, -scaled)
+    else:
+        scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
     joined: NDArray[np.float64] = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
     return joined
