@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from emoser.audio import SAMPLING_RATE
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
@@ -228,7 +227,7 @@ def limit_clips(windows: Windows, config: FinetuneConfig) -> int:
     longest = windows.window or max(windows.num_samples, default=1)
     if config.data.crop_seconds is None:
         return longest
-    return min(longest, int(config.data.crop_seconds * SAMPLING_RATE))
+    return min(longest, int(config.data.crop_seconds * windows.sampling_rate))
 
 
 def vary_clip(

@@ -1,4 +1,4 @@
-"""The audio of utterances: float32 samples at 16 kHz, equal to those in `predict`.
+"""The audio of utterances: float32 samples at the model's rate, equal to those in `predict`.
 
 `Recordings` keeps decoded clips in memory for training; a file is read once for all of its pieces.
 """
@@ -8,13 +8,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from emoser.audio import SAMPLING_RATE
 from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
@@ -58,12 +59,20 @@ class Recordings:
     Args:
         utterances: The utterances to decode.
         progress: Whether to show a progress bar.
+        sampling_rate: Rate of the samples in Hz.
 
     Raises:
-        AudioError: If a file cannot be decoded, or has no samples in a piece.
+        AudioError: Naming all utterances that cannot be read.
     """
 
-    def __init__(self, utterances: Sequence[Utterance] = (), *, progress: bool = False) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance] = (),
+        *,
+        progress: bool = False,
+        sampling_rate: int = SAMPLING_RATE,
+    ) -> None:
+        self.sampling_rate = sampling_rate
         self._held: dict[Key, Clip] = {}
         self._clips = self._decode(utterances, progress)
 
@@ -73,7 +82,7 @@ class Recordings:
         Raises:
             AudioError: If a file cannot be decoded, or has no samples in a piece.
         """
-        selected = Recordings()
+        selected = Recordings(sampling_rate=self.sampling_rate)
         selected._held = self._held
         selected._clips = selected._decode(utterances, progress)
         return selected
@@ -142,7 +151,7 @@ class Recordings:
 
         faults: dict[Key, EmoserError] = {}
         with ThreadPoolExecutor(max_workers=2) as pool:
-            decoded = pool.map(_read_clips, absent.values())
+            decoded = pool.map(partial(_read_clips, self.sampling_rate), absent.values())
             for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
                 for key, found in clips.items():
                     if isinstance(found, EmoserError):
@@ -163,6 +172,7 @@ class Windows:
 
     Attributes:
         window: Longest window in samples; None for whole clips.
+        sampling_rate: Rate of the samples in Hz.
         pieces: Indices of the windows of each clip.
         weights: The share of its clip that each window stands for, (M,).
     """
@@ -170,6 +180,7 @@ class Windows:
     def __init__(self, recordings: Recordings, window: int | None) -> None:
         self._recordings = recordings
         self.window = window
+        self.sampling_rate = recordings.sampling_rate
         self._places: list[tuple[int, slice]] = []
         self.pieces: list[range] = []
         weights: list[float] = []
@@ -253,12 +264,12 @@ def _key(utterance: Utterance) -> Key:
     return utterance.path, utterance.start, utterance.end
 
 
-def _read_clips(utterances: Sequence[Utterance]) -> dict[Key, Clip | EmoserError]:
+def _read_clips(rate: int, utterances: Sequence[Utterance]) -> dict[Key, Clip | EmoserError]:
     """The clips of one file, which is decoded once, or why there is none."""
     clips: dict[Key, Clip | EmoserError] = {}
     parts: dict[int, list[Samples]] = defaultdict(list)
     pieces = _pieces(utterances, range(len(utterances)))
-    for piece, samples, last, error in read_pieces(utterances[0].path, pieces):
+    for piece, samples, last, error in read_pieces(utterances[0].path, pieces, rate=rate):
         parts[piece].append(samples)
         if last:
             joined = parts.pop(piece)

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import SplitSetup, find_classes, run_split
-from emoser.finetune.experiments.start import find_base
+from emoser.finetune.experiments.start import find_base, fit_settings, open_recordings
 from emoser.finetune.protocols import Split, build_splits, drop_duplicates
 from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import Evaluation, assess, write_report
@@ -134,14 +133,15 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
         >>> [fold.name for fold in result.folds]
         ['speaker 0', 'speaker 1', 'speaker 2']
     """
-    folder, recordings = Path(output), Recordings()
+    folder, base = Path(output), find_base(config)
+    config, recordings = fit_settings(config, base), open_recordings(base)
     readable, left_out = recordings.read(utterances, skip_unreadable=skip_unreadable)
     kept, dropped = drop_duplicates(readable)
     labels = find_classes(kept)
     splits = build_splits(
         kept, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
-    setup = SplitSetup(config, find_base(config), labels, join_processes(device), recordings)
+    setup = SplitSetup(config, base, labels, join_processes(device), recordings)
     done = [_run_fold(split, setup, folder) for split in splits]
     tested = [item for split in splits for item in split.test]
     notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}", *left_out]

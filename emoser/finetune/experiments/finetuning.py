@@ -11,7 +11,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 from emoser.finetune.config import Augmentation, FinetuneConfig
-from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import (
     FinetuneResult,
@@ -20,7 +19,12 @@ from emoser.finetune.experiments.split_run import (
     order_labels,
     run_split,
 )
-from emoser.finetune.experiments.start import build_initial_model, find_base
+from emoser.finetune.experiments.start import (
+    build_initial_model,
+    find_base,
+    fit_settings,
+    open_recordings,
+)
 from emoser.finetune.protocols import (
     Split,
     check_split,
@@ -85,13 +89,13 @@ def finetune(
         >>> print(result.evaluation.protocol)
         speaker-independent: tested on speakers that were neither trained nor validated on
     """
-    recordings = Recordings()
+    folder, base = Path(output), find_base(config)
+    config, recordings = fit_settings(config, base), open_recordings(base)
     readable, notes = recordings.read(utterances, skip_unreadable=skip_unreadable)
     kept, dropped = drop_duplicates(readable)
     labels = find_classes(kept)
     divided = choose_split(kept, split, seed=config.run.seed)
     check_classes(divided, labels)
-    folder, base = Path(output), find_base(config)
     notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
     if divided.speaker_independent:
         notes += describe_leakage(config.base, divided.test, files=base)
@@ -159,7 +163,7 @@ def probe(
     labels = find_classes(utterances)
     by_label = [[item for item in utterances if item.label == label] for label in labels]
     chosen = [item for turn in zip_longest(*by_label) for item in turn if item][:PROBE_CLIPS]
-    recordings = Recordings()
+    recordings = open_recordings(find_base(config))
     chosen, _ = recordings.read(chosen, skip_unreadable=skip_unreadable)
     config = config.replace(
         epochs=PROBE_EPOCHS,

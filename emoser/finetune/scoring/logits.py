@@ -6,13 +6,13 @@ including the calibration temperature.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emoser.audio import SAMPLING_RATE
 from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.batches import collate
 from emoser.finetune.data.recordings import (
@@ -37,7 +37,7 @@ def predict_logits(
     *,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Log-probabilities of all clips, (N, C): the exponential of a row gives the scores of `predict`.
+    """Logarithms of the scores of `predict` for all clips, (N, C).
 
     Args:
         model: Evaluated in eval mode on `device`; both are restored afterwards.
@@ -50,7 +50,8 @@ def predict_logits(
     with as_runtime(model, device) as runtime:
         if not isinstance(clips, Recordings):
             return infer_readable(runtime, model.config, clips).logits
-        outputs = infer_recordings(iter(clips), runtime, _options(runtime, model.config))
+        options = replace(_options(runtime, model.config), sampling_rate=clips.sampling_rate)
+        outputs = infer_recordings(iter(clips), runtime, options)
         rows = [
             join_windows(output.logits, output.weights, model.config)
             for output in outputs
@@ -134,7 +135,6 @@ def _options(runtime: Runtime, config: ModelConfig) -> InferenceOptions:
     seconds = runtime.batch_seconds
     return InferenceOptions(
         window=round(config.max_seconds * config.sampling_rate),
-        sampling_rate=SAMPLING_RATE,  # of decoded clips
         model_rate=config.sampling_rate,
         batch_samples=None if seconds is None else round(seconds * config.sampling_rate),
         keep_errors=True,

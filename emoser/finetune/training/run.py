@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoser.audio import SAMPLING_RATE
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.acoustics import standardize_statistics
@@ -127,6 +126,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         ...     train(calls, others, model=model, config=config, output=place).best_epoch
         1
     """
+    config = config.for_width(model.encoder.hidden_size)
     if config.run.tensorboard:
         require_tensorboard()
     places = {parameter.device.type for parameter in model.parameters()}
@@ -143,9 +143,10 @@ def train(  # noqa: PLR0913  # the public signature of the project
     processes = join_processes(device)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    held = Recordings() if recordings is None else recordings
+    rate = model.config.sampling_rate
+    held = Recordings(sampling_rate=rate) if recordings is None else recordings
     data = _decode(utterances, validation, targets, config, held)
-    window = round(model.config.max_seconds * SAMPLING_RATE)
+    window = round(model.config.max_seconds * rate)
     name = fingerprint(
         utterances,
         validation,

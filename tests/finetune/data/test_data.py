@@ -90,7 +90,9 @@ def test_a_piece_holds_exactly_its_samples(tmp_path):
 def opened(monkeypatch):
     """Paths of the files that are opened for decoding."""
     paths = []
-    monkeypatch.setattr(pieces, "AudioBlocks", lambda path: paths.append(path) or AudioBlocks(path))
+    monkeypatch.setattr(
+        pieces, "AudioBlocks", lambda path, **more: paths.append(path) or AudioBlocks(path, **more)
+    )
     return paths
 
 
