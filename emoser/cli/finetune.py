@@ -125,12 +125,14 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def show_warnings() -> None:
-    """Print the library's warnings on the standard error."""
+    """Print the library's warnings on the standard error, and the progress of long work."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
     logger = logging.getLogger("emoser")
     if not logger.handlers:
         logger.addHandler(handler)
+    if is_first_process():
+        logging.getLogger("emoser.finetune.progress").setLevel(logging.INFO)
 
 
 def read_corpus(options: argparse.Namespace) -> list["Utterance"]:

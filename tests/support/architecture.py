@@ -40,7 +40,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("settings", "config", "recipes", "protocols", "corpora", "data"),
+        ("progress", "settings", "config", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
 from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.finetune.progress import Progress
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import mean_pool
@@ -213,10 +213,10 @@ def pool_windows(
 
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
-    title = f"encoding copy {copy}" if copy else "encoding"
+    title = f"encoding copy {copy}, batches" if copy else "encoding, batches"
     batches = length_batches(windows.num_samples)
     with torch.inference_mode():
-        for batch in tqdm(batches, title, disable=None, leave=False):
+        for batch in Progress(batches, title):
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
@@ -339,7 +339,7 @@ def _write_features(
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    numbers = tqdm(range(len(windows)), "convolutions", disable=None, leave=False)
+    numbers = Progress(range(len(windows)), "convolutions, windows")
     with temporary.open("wb") as opened, torch.inference_mode():
         for index in numbers:
             samples = torch.from_numpy(windows[index])[None]

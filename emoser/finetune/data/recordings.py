@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from emoser.audio import SAMPLING_RATE
 from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.progress import Progress
 from emoser.inference.pieces import Seconds, read_pieces
 from emoser.inference.windows import WindowCutter, window_weights
 from emoser.text import counted, shorten
@@ -58,7 +57,6 @@ class Recordings:
 
     Args:
         utterances: The utterances to decode.
-        progress: Whether to show a progress bar.
         sampling_rate: Rate of the samples in Hz.
 
     Raises:
@@ -69,14 +67,13 @@ class Recordings:
         self,
         utterances: Sequence[Utterance] = (),
         *,
-        progress: bool = False,
         sampling_rate: int = SAMPLING_RATE,
     ) -> None:
         self.sampling_rate = sampling_rate
         self._held: dict[Key, Clip] = {}
-        self._clips = self._decode(utterances, progress)
+        self._clips = self._decode(utterances)
 
-    def select(self, utterances: Sequence[Utterance], *, progress: bool = False) -> "Recordings":
+    def select(self, utterances: Sequence[Utterance]) -> "Recordings":
         """The recordings of other utterances; those already decoded are reused.
 
         Raises:
@@ -84,7 +81,7 @@ class Recordings:
         """
         selected = Recordings(sampling_rate=self.sampling_rate)
         selected._held = self._held
-        selected._clips = selected._decode(utterances, progress)
+        selected._clips = selected._decode(utterances)
         return selected
 
     def __len__(self) -> int:
@@ -132,17 +129,17 @@ class Recordings:
         Raises:
             AudioError: Naming all that cannot be read, unless they are left out.
         """
-        faults = self._load(utterances, progress=sys.stderr.isatty())
+        faults = self._load(utterances)
         if not skip_unreadable:
             refuse_unreadable(list(faults.values()), len(utterances))
         readable = [item for item in utterances if _key(item) not in faults]
         return readable, note_unreadable(list(faults.values()))
 
-    def _decode(self, utterances: Sequence[Utterance], progress: bool) -> list[Clip]:
-        refuse_unreadable(list(self._load(utterances, progress).values()), len(utterances))
+    def _decode(self, utterances: Sequence[Utterance]) -> list[Clip]:
+        refuse_unreadable(list(self._load(utterances).values()), len(utterances))
         return [self._held[_key(item)] for item in utterances]
 
-    def _load(self, utterances: Sequence[Utterance], progress: bool) -> dict[Key, EmoserError]:
+    def _load(self, utterances: Sequence[Utterance]) -> dict[Key, EmoserError]:
         """Decode what is not held yet; the errors of what cannot be read."""
         absent: dict[str, list[Utterance]] = defaultdict(list)
         for item in dict.fromkeys(utterances):
@@ -152,7 +149,7 @@ class Recordings:
         faults: dict[Key, EmoserError] = {}
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(partial(_read_clips, self.sampling_rate), absent.values())
-            for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
+            for clips in Progress(decoded, "decoded files", total=len(absent)):
                 for key, found in clips.items():
                     if isinstance(found, EmoserError):
                         faults[key] = found

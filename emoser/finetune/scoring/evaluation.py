@@ -17,6 +17,7 @@ from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.progress import Progress
 from emoser.finetune.scoring.logits import as_runtime, infer_readable, join_windows
 from emoser.metrics import (
     accuracy,
@@ -176,7 +177,7 @@ def score_epoch(
     own = batches[processes.rank :: processes.count]
     rows: list[tuple[list[int], list[list[float]]]] = []
     with torch.inference_mode():
-        for batch in own:
+        for batch in Progress(own, "validation, batches", show=processes.first):
             loaded = inputs.load_windows(batch).to(processes.device)
             output = run_model(model, loaded, padded=len(batch) > 1)
             rows.append((batch, output.logits.float().cpu().tolist()))

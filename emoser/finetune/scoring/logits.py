@@ -22,6 +22,7 @@ from emoser.finetune.data.recordings import (
     refuse_unreadable,
 )
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.progress import Progress
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.pieces import infer_pieces
 from emoser.models.config import ModelConfig
@@ -51,7 +52,9 @@ def predict_logits(
         if not isinstance(clips, Recordings):
             return infer_readable(runtime, model.config, clips).logits
         options = replace(_options(runtime, model.config), sampling_rate=clips.sampling_rate)
-        outputs = infer_recordings(iter(clips), runtime, options)
+        outputs = Progress(
+            infer_recordings(iter(clips), runtime, options), "scored recordings", total=len(clips)
+        )
         rows = [
             join_windows(output.logits, output.weights, model.config)
             for output in outputs
@@ -88,7 +91,8 @@ def infer_readable(
     """
     faults: dict[int, EmoserError] = {}
     rows: dict[int, NDArray[np.float64]] = {}
-    for place, output in _infer_utterances(utterances, runtime, config):
+    outputs = _infer_utterances(utterances, runtime, config)
+    for place, output in Progress(outputs, "scored recordings", total=len(utterances)):
         if isinstance(output, EmoserError):
             if not isinstance(output, AudioError):  # not of the recording
                 raise output

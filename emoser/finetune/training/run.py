@@ -5,7 +5,6 @@ killed and started again ends with the same weights.
 """
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.progress import Progress
 from emoser.finetune.protocols import check_sides
 from emoser.finetune.scoring.evaluation import Report, check_labels, score_epoch
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
@@ -192,13 +192,12 @@ def _decode(
     config: FinetuneConfig,
     held: Recordings,
 ) -> _Data:
-    terminal = sys.stderr.isatty()
-    recordings = held.select(utterances, progress=terminal)
+    recordings = held.select(utterances)
     if config.optimisation.statistics_weight > 0.0:
         voices = [item.voice or item.corpus for item in utterances]
         statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
         targets = targets._replace(statistics=statistics)
-    held_out = held.select(validation, progress=terminal)
+    held_out = held.select(validation)
     return _Data(utterances, validation, recordings, held_out, targets)
 
 
@@ -262,12 +261,12 @@ class _Run:
         batches = plan_epoch(self.data.utterances, durations, self.config, epoch=epoch)
         todo = batches[self.step - epoch * self.epoch_steps :]
         title = f"epoch {epoch + 1} of {self.config.schedule.epochs}"
-        with self.stepper.progress(todo, title) as bar:
-            for batch in bar:
-                self.train_step(batch)
-                self.stepper.show(bar, self.losses, self.hits, self.config.data.batch_size)
-                if self.step % self.config.run.save_every_steps == 0:
-                    self.save()
+        progress = Progress(todo, f"{title}, updates", show=self.processes.first)
+        progress.note = self._describe_epoch
+        for batch in progress:
+            self.train_step(batch)
+            if self.step % self.config.run.save_every_steps == 0:
+                self.save()
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
         self.epoch, self.losses, self.hits = epoch + 1, [], 0
@@ -358,6 +357,11 @@ class _Run:
         if report is None:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
+
+    def _describe_epoch(self) -> str:
+        if not self.losses:
+            return ""
+        return f"loss {np.mean(self.losses):.3f}, WA {self.hits / self._num_seen():.3f}"
 
     def _learning(self) -> list[nn.Parameter]:
         return [item for item in self.model.parameters() if item.requires_grad]
