@@ -53,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     low, high = evaluation.uar_interval
     show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
-    print(
-        f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
-    )
+    print(f"UAR, {evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %")
     if comparison is not None:
         show(comparison)
     return 0

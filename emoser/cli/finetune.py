@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     evaluation = result.evaluation
     low, high = evaluation.uar_interval
-    interval = f"95 % interval over {evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
+    interval = f"{evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %"
     show(f"protocol: {evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
     show(evaluation.report)

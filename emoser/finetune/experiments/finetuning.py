@@ -33,6 +33,7 @@ from emoser.finetune.protocols import (
     split_groups,
 )
 from emoser.finetune.scoring.leakage import describe_leakage
+from emoser.finetune.scoring.record import TrainingRecord
 from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.run import train
@@ -101,7 +102,8 @@ def finetune(
         notes += describe_leakage(config.base, divided.test, files=base)
     setup = SplitSetup(config, base, labels, ProcessGroup(device), recordings)
     result, _ = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
-    setup.processes.write(lambda: _write(result, folder))
+    record = TrainingRecord(config, divided, result.epochs)
+    setup.processes.write(lambda: _write(result, record, folder))
     return result
 
 
@@ -187,8 +189,8 @@ def probe(
     return accuracy >= PROBE_LEARNED, accuracy
 
 
-def _write(result: FinetuneResult, folder: Path) -> None:
-    write_report(result.evaluation, folder, title=folder.name)
+def _write(result: FinetuneResult, record: TrainingRecord, folder: Path) -> None:
+    write_report(result.evaluation, folder, title=folder.name, training=record)
     text = json.dumps(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
 

@@ -55,12 +55,14 @@ class FinetuneResult:
         temperature: Fitted on the validation set and stored in the checkpoint; 1 without
             calibration.
         evaluation: The test figures with their protocol.
+        epochs: One record per epoch, see `TrainingResult`.
     """
 
     folder: Path
     best_epoch: int
     temperature: float
     evaluation: Evaluation
+    epochs: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -115,7 +117,10 @@ def run_split(
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
     temperature = model.config.temperature
-    return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation), logits
+    result = FinetuneResult(
+        folder / BEST, trained.best_epoch, temperature, evaluation, trained.epochs
+    )
+    return result, logits
 
 
 def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:

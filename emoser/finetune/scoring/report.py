@@ -24,12 +24,13 @@ from emoser.finetune.scoring.evaluation import (
     select_labels,
 )
 from emoser.finetune.scoring.logits import infer_readable
+from emoser.finetune.scoring.record import TrainingRecord, describe_training
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
     confusion_table,
     draw_groups,
-    drawn_units,
+    name_interval,
     unweighted_average_recall,
 )
 from emoser.results.plots import plain_text, plot_confusion, save_figure
@@ -48,8 +49,8 @@ class Evaluation:
     Attributes:
         protocol: The protocol of the evaluation, in a sentence.
         report: The metrics.
-        accuracy_interval: 95 % interval of the accuracy over `drawn`.
-        uar_interval: 95 % interval of the UAR over `drawn`.
+        accuracy_interval: 95 % interval of the accuracy over speakers, see `interval_name`.
+        uar_interval: 95 % interval of the UAR over speakers, see `interval_name`.
         notes: Remarks, such as on recordings that were left out.
     """
 
@@ -60,9 +61,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     @property
-    def drawn(self) -> str:
-        """Unit of the intervals: "speakers", or "recordings" if there is one speaker."""
-        return drawn_units(self.report.num_speakers)
+    def interval_name(self) -> str:
+        """What the intervals are, such as "95 % interval over 12 speakers"."""
+        return name_interval(self.report.num_speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -79,6 +80,7 @@ class Comparison:
         difference: UAR of the first minus that of the second.
         interval: 95 % interval of the difference.
         drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
+        num_speakers: Number of known speakers.
         only_first: Number of recordings that only the first one recognised.
         only_second: Number of recordings that only the second one recognised.
         p_value: Exact McNemar test of these two numbers.
@@ -89,6 +91,7 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     drawn: str
+    num_speakers: int
     only_first: int
     only_second: int
     p_value: float
@@ -103,7 +106,8 @@ class Comparison:
         low, high = self.interval
         return (
             f"UAR {100 * self.uars[0]:.1f} % ({first}) against {100 * self.uars[1]:.1f} % "
-            f"({second}): {100 * self.difference:+.1f} points, 95 % interval over {self.drawn} "
+            f"({second}): {100 * self.difference:+.1f} points, "
+            f"{name_interval(self.num_speakers)} "
             f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
             f"{first} recognised, {self.only_second} only {second} "
             f"(McNemar p = {self.p_value:.3g})"
@@ -224,6 +228,7 @@ def compare(
         for rows in draw_groups(_groups(utterances), NUM_DRAWS, 0)
     ]
     low, high = np.quantile(differences, [0.025, 0.975])
+    num_speakers = len({item.voice for item in utterances} - {None})
     only_first = int(((first == truth) & (second != truth)).sum())
     only_second = int(((first != truth) & (second == truth)).sum())
     return Comparison(
@@ -231,7 +236,8 @@ def compare(
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
-        drawn_units(len({item.voice for item in utterances} - {None})),
+        "speakers" if num_speakers > 1 else "recordings",
+        num_speakers,
         only_first,
         only_second,
         mcnemar(only_first, only_second),
@@ -250,11 +256,13 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**total))
 
 
-def to_markdown(evaluation: Evaluation, *, title: str) -> str:
-    """An evaluation as Markdown."""
+def to_markdown(
+    evaluation: Evaluation, *, title: str, training: TrainingRecord | None = None
+) -> str:
+    """An evaluation as Markdown, with the training that led to it if it is given."""
     report = evaluation.report
     figures = [
-        ["figure", "value", f"95 % interval over {evaluation.drawn}"],
+        ["figure", "value", evaluation.interval_name],
         ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
         ["recall averaged over classes (UA, UAR)", _percent(report.uar),
          _range(evaluation.uar_interval)],
@@ -281,15 +289,21 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
         "\n".join(f"- {markdown_text(note)}" for note in evaluation.notes),
         f"{report.size}.",
         *map(markdown_table, (figures, confusion, *by_group)),
+        *([] if training is None else describe_training(training)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
+def write_report(
+    evaluation: Evaluation, folder: Path, *, title: str, training: TrainingRecord | None = None
+) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
-    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
+    text = to_markdown(evaluation, title=title, training=training)
+    (folder / MARKDOWN).write_text(text, encoding="utf-8")
+    values = evaluation.to_dict()
+    values |= {} if training is None else {"training": training.to_dict()}
+    text = json.dumps(values, indent=2) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
     report = evaluation.report
     try:
