@@ -90,6 +90,8 @@ class SpeechEncoder(nn.Module):
         """
         super().__init__()
         self._detach_features(backbone)
+        # Graph tracers read every attribute, and transformers would log that it knows no loss.
+        cast(Any, backbone).loss_function = None
         self.backbone = backbone
         self.normalization = normalization
         self.corpus = corpus

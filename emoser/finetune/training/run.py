@@ -17,23 +17,22 @@ from torch import Tensor, nn
 
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.acoustics import standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.progress import Progress
-from emoser.finetune.protocols import check_sides
-from emoser.finetune.scoring.evaluation import Report, check_labels, score_epoch
+from emoser.finetune.scoring.evaluation import Report, score_epoch
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.freezing import freeze, merge_lora
-from emoser.finetune.training.loss import Targets, Teachers, build_loss, build_targets
+from emoser.finetune.training.loss import Teachers, build_loss
 from emoser.finetune.training.optimization import (
     WeightAverage,
     anneal,
     build_optimizer,
     find_overwritten,
 )
+from emoser.finetune.training.preparation import TrainingData, check_start, decode_sides
 from emoser.finetune.training.resume import (
     clear_leftovers,
     fingerprint,
@@ -43,7 +42,7 @@ from emoser.finetune.training.resume import (
     write_settings,
 )
 from emoser.finetune.training.steps import Stepper, set_recompute
-from emoser.finetune.training.tensorboard import require_tensorboard, write_events
+from emoser.finetune.training.tensorboard import write_events
 from emoser.models.model import EmotionModel
 
 BEST = "best"
@@ -127,33 +126,18 @@ def train(  # noqa: PLR0913  # the public signature of the project
         1
     """
     config = config.for_width(model.encoder.hidden_size)
-    if config.run.tensorboard:
-        require_tensorboard()
-    places = {parameter.device.type for parameter in model.parameters()}
-    if places != {"cpu"}:
-        raise ValueError(f"the model is on {', '.join(places)}; move it to the CPU")
-    check_sides(utterances, validation, share_speakers=share_speakers)
-    check_labels(validation, config.data.evaluation_labels or model.config.labels)
-    restricted = config.data.restricted_labels
-    targets = build_targets(utterances, model.config.labels, restricted=restricted)
-    followed = None
-    if teachers:
-        temperature = config.optimisation.distillation_temperature
-        followed = Teachers(teachers, model.config.labels, temperature=temperature)
-    processes = join_processes(device)
-    folder = Path(output)
+    check_start(utterances, validation, model, config, share_speakers=share_speakers)
+    followed = _follow(teachers, model.config.labels, config)
+    processes, folder = join_processes(device), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    rate = model.config.sampling_rate
-    held = Recordings(sampling_rate=rate) if recordings is None else recordings
-    data = _decode(utterances, validation, targets, config, held)
-    window = round(model.config.max_seconds * rate)
+    data = decode_sides(utterances, validation, model.config, config, recordings)
     name = fingerprint(
         utterances,
         validation,
         model.config,
         config,
         teachers="" if followed is None else followed.digest(),
-        exact=data.recordings.is_exact(window) and data.validation_recordings.is_exact(window),
+        exact=data.is_exact(model.config),
     )
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
@@ -174,31 +158,11 @@ def train(  # noqa: PLR0913  # the public signature of the project
     return run.finish()
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Both sides of a run, decoded."""
-
-    utterances: Sequence[Utterance]
-    validation: Sequence[Utterance]
-    recordings: Recordings
-    validation_recordings: Recordings
-    targets: Targets
-
-
-def _decode(
-    utterances: Sequence[Utterance],
-    validation: Sequence[Utterance],
-    targets: Targets,
-    config: FinetuneConfig,
-    held: Recordings,
-) -> _Data:
-    recordings = held.select(utterances)
-    if config.optimisation.statistics_weight > 0.0:
-        voices = [item.voice or item.corpus for item in utterances]
-        statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
-        targets = targets._replace(statistics=statistics)
-    held_out = held.select(validation)
-    return _Data(utterances, validation, recordings, held_out, targets)
+def _follow(
+    teachers: Sequence[EmotionModel], labels: Sequence[str], config: FinetuneConfig
+) -> Teachers | None:
+    temperature = config.optimisation.distillation_temperature
+    return Teachers(teachers, labels, temperature=temperature) if teachers else None
 
 
 @dataclass(kw_only=True)
@@ -206,7 +170,7 @@ class _Run:
     """A run in progress: everything that changes from epoch to epoch."""
 
     model: EmotionModel
-    data: _Data
+    data: TrainingData
     config: FinetuneConfig
     folder: Path
     name: str
