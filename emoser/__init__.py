@@ -15,6 +15,9 @@ if sys.version_info < (3, 11):  # noqa: UP036
     )
 
 from emoser._version import __version__ as __version__
+from emoser.telemetry import disable_telemetry
+
+disable_telemetry()  # before the libraries that read it are imported
 
 if TYPE_CHECKING:
     from emoser.audio import load_audio

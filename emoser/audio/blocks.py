@@ -7,7 +7,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from emoser.audio.arrays import is_tensor, open_array
-from emoser.audio.decoding import open_sound_file
+from emoser.audio.files import open_file
 from emoser.audio.limits import (
     DEFAULT_LIMITS,
     SAMPLING_RATE,
@@ -15,10 +15,8 @@ from emoser.audio.limits import (
     FloatArray,
     NativeAudio,
 )
-from emoser.audio.media import open_media
 from emoser.audio.quality import QualityMeter
 from emoser.audio.resampling import StreamResampler
-from emoser.audio.sniffing import identify
 from emoser.audio.sources import Source, describe_source, open_source, source_name
 from emoser.errors import AudioError
 from emoser.text import counted
@@ -183,11 +181,8 @@ def _open_native(
 ) -> NativeAudio:
     if isinstance(source, np.ndarray) or is_tensor(source):
         return open_array(source, sampling_rate, limits)
-    name = describe_source(source)
     reader = opening.enter_context(open_source(source, limits))
-    container = identify(reader, name)
-    open_container = open_media if container.ffmpeg_format else open_sound_file
-    return opening.enter_context(open_container(reader, container, limits, name))
+    return open_file(reader, limits, describe_source(source), opening)
 
 
 def check_channel(channel: Channel) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from emoser.audio.arrays import is_tensor
 from emoser.audio.limits import AudioLimits
 from emoser.audio.reader import ByteReader
-from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
+from emoser.audio.sniffing import SEARCH_BYTES, refuse_unknown
 from emoser.errors import AudioError
 
 
@@ -165,9 +165,8 @@ def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> No
             raise TypeError(f"{name} gives {type(data).__name__}, not bytes; open it in mode 'rb'")
         spool.write(data)
         _refuse_large(spool.tell(), limits, name)
-        if not is_known and spool.tell() >= HEAD_BYTES:
-            spool.seek(0)
-            refuse_unknown(spool.read(HEAD_BYTES), name)
+        if not is_known and spool.tell() >= SEARCH_BYTES:
+            refuse_unknown(ByteReader(spool), name)
             spool.seek(0, os.SEEK_END)
             is_known = True
 

@@ -1,6 +1,5 @@
 """Converts rows of JSON lines to a Parquet file in constant memory."""
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emoser.errors import missing_extra
+from emoser.json_text import parse_json
 from emoser.text import as_unicode
 
 ROWS_PER_GROUP = 20_000  # in memory at the same time
@@ -56,7 +56,7 @@ def write_parquet(rows: Path, path: Path) -> None:
 
 def _read(rows: Path) -> Iterator[dict[str, Any]]:
     with rows.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        yield from (parse_json(line, dict) for line in file)
 
 
 def _scores_of(row: dict[str, Any]) -> dict[str, float]:

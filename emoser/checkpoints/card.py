@@ -5,15 +5,16 @@ below a new one, which takes over its licence and language. The text is in `card
 No request is made.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 from emoser.metrics import confusion_table, name_interval
 from emoser.models.config import ModelConfig
 from emoser.text import (
@@ -143,7 +144,7 @@ def _build_card(facts: CardFacts, *, fresh: bool) -> "ModelCard":
 
 def _in_quotes(name: str) -> str:
     """A name for a string of Python in a block of code."""
-    return json.dumps(printable(name), ensure_ascii=False)[1:-1].replace("`", "")
+    return format_json(printable(name), ensure_ascii=False)[1:-1].replace("`", "")
 
 
 def _as_text(value: Any) -> Any:
@@ -167,10 +168,8 @@ def read_max_difference(files: CheckpointFiles) -> float | None:
     """Largest difference of a logit of a converted checkpoint to its source; None if unknown."""
     if GOLDEN not in files.stamps:
         return None
-    try:
-        return float(json.loads(files.read_text(GOLDEN))["max_difference"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{files.folder / GOLDEN} is damaged: {error}") from error
+    with reading(files.folder / GOLDEN):
+        return float(files.read_json(GOLDEN)["max_difference"])
 
 
 def read_metadata(text: str) -> dict[str, Any]:

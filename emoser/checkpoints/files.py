@@ -7,7 +7,6 @@ twice and the weights are hashed at most once. Weights themselves are read by
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser.errors import CheckpointError
+from emoser.json_text import MAX_BYTES, parse_json
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -34,7 +34,6 @@ SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
 DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
 UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST})  # descriptions that change no number
-MAX_DESCRIPTION_BYTES = 16 * 2**20
 
 
 class Stamp(NamedTuple):
@@ -85,7 +84,7 @@ class CheckpointFiles:
                 f"{self.folder} has no {CONFIG}, so it is not a checkpoint folder; "
                 "name a folder that transformers or emoser saved"
             )
-        return self._read_json(CONFIG)
+        return self.read_json(CONFIG)
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
@@ -94,11 +93,11 @@ class CheckpointFiles:
         As in transformers, those nested in `processor_config.json` take precedence over
         `preprocessor_config.json`.
         """
-        nested = self._read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
+        nested = self.read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
         for key in FEATURE_EXTRACTORS:
             if isinstance(nested.get(key), dict):
                 return dict(nested[key])
-        return self._read_json(PREPROCESSOR) if PREPROCESSOR in self.stamps else {}
+        return self.read_json(PREPROCESSOR) if PREPROCESSOR in self.stamps else {}
 
     @property
     def stored_dtype(self) -> str:
@@ -169,7 +168,8 @@ class CheckpointFiles:
         names = {name for name in self.stamps if Path(name).suffix in DESCRIPTIONS}
         total = hashlib.sha256()
         for name in sorted((names - UNHASHED).union(self.weights)):
-            total.update(f"{name}\0{self._hash_file(name)}\n".encode())
+            line = f"{name}\0{self._hash_file(name)}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
         return total.hexdigest()
 
     def read_text(self, name: str) -> str:
@@ -190,33 +190,34 @@ class CheckpointFiles:
             raise CheckpointError(f"{self.folder / name} is missing; download it too")
         if name not in self._contents:
             size = self.stamps[name].size
-            if size > MAX_DESCRIPTION_BYTES:
+            if size > MAX_BYTES:
                 raise CheckpointError(
-                    f"{self.folder / name} is {size:,} bytes long; emoser reads up to "
-                    f"{MAX_DESCRIPTION_BYTES:,}"
+                    f"{self.folder / name} is {size:,} bytes long; emoser reads up to {MAX_BYTES:,}"
                 )
             self._contents[name] = (self.folder / name).read_bytes()
         return self._contents[name]
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a small JSON file of the folder.
+
+        Raises:
+            CheckpointError: If it is missing, damaged or holds no object.
+        """
         try:
-            value = json.loads(self._read(name).decode("utf-8"))
+            return parse_json(self._read(name), dict)
         except ValueError as error:
-            raise CheckpointError(f"{self.folder / name} is not valid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise CheckpointError(
-                f"{self.folder / name} holds a {type(value).__name__}, not an object"
-            )
-        return value
+            raise _damaged(self.folder / name, error) from error
 
     def _read_index(self, index: str) -> tuple[str, ...]:
         """Names of the shards in a weight index."""
         file = self.folder / index
-        try:
-            names = sorted(set(json.loads(self._read(index))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{file} is not a weight index: {error}") from error
-        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        weight_map = self.read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{file} is not a weight index: it has no weight_map")
+        if not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f"{file} is not a weight index: it names files by other values")
+        names = sorted(set(weight_map.values()))
+        outside = [name for name in names if Path(name).name != name]
         if outside:
             raise CheckpointError(f"{file} points outside its folder: {outside}")
         for name in names:
@@ -227,10 +228,14 @@ class CheckpointFiles:
         return tuple(names)
 
     def _hash_file(self, name: str) -> str:
-        if self.stamps[name].size <= MAX_DESCRIPTION_BYTES and name not in self.weights:
+        if self.stamps[name].size <= MAX_BYTES and name not in self.weights:
             return hashlib.sha256(self._read(name)).hexdigest()
         with (self.folder / name).open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _damaged(file: Path, error: ValueError) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged: {error}; download or save it again")
 
 
 def as_files(source: CheckpointFiles | str | os.PathLike[str]) -> CheckpointFiles:

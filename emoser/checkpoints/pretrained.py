@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from emoser.checkpoints.backbones import build_encoder, family_of
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.preprocessing import read_preprocessing
@@ -124,8 +125,8 @@ def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
 
 def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
     family = family_of(files)
-    encoder = build_encoder(files.config, config, files.folder / CONFIG)
-    with open_tensors(files) as stored:
+    with reading(files.folder), open_tensors(files) as stored:
+        encoder = build_encoder(files.config, config, files.folder / CONFIG)
         tensors = stored.read()
     placed: dict[str, Tensor] = {  # those for training alone keep their initial values if absent
         name: tensor

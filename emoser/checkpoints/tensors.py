@@ -19,10 +19,12 @@ from torch import Tensor
 
 from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles
 from emoser.errors import CheckpointError
+from emoser.text import shorten
 
 NESTINGS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts put the tensors in a pickle."""
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
+MAX_SHARING = 3  # how often tensors of one file may use its bytes, as tied weights do
 WRAPPER = "d2v_model."  # precedes every name in older files of emotion2vec
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]
@@ -133,7 +135,30 @@ def _read_pickle(file: Path) -> Mapping[str, Tensor]:
     others = sorted(str(name) for name in value if not isinstance(value[name], Tensor))
     if others or not all(isinstance(name, str) for name in value):
         raise CheckpointError(f"{file} holds entries that are not tensors: {others[:6]}")
+    _check_storage(value, file)
     return value
+
+
+def _check_storage(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse tensors that take more memory than their file, as those of stride 0 do."""
+    hollow = sorted(
+        name
+        for name, tensor in tensors.items()
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized
+    )
+    if hollow:
+        raise CheckpointError(f"{file} holds sparse or quantized tensors: {shorten(hollow)}")
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+    spread = sorted(
+        name for name in sizes if sizes[name] > tensors[name].untyped_storage().nbytes()
+    )
+    total, stored = sum(sizes.values()), file.stat().st_size
+    if spread or total > MAX_SHARING * stored:
+        named = f" ({shorten(spread)})" if spread else ""
+        raise CheckpointError(
+            f"{file} has {stored:,} bytes and its tensors would take {total:,}{named}; save them "
+            "contiguously, each in its own memory"
+        )
 
 
 def _load_pickle(opened: BinaryIO, file: Path) -> Any:

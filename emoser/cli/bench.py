@@ -1,12 +1,12 @@
 """`emoser bench`: measure the speed of a checkpoint on this machine."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from emoser.cli.options import select, shared, show, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 
 if TYPE_CHECKING:
     from emoser.bench import BenchReport, BenchRow
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     )
     report = run_bench(plan, report_step=_report_step)
     if options.json:
-        print(json.dumps(report.to_dict()))
+        print(format_json(report.to_dict()))
     else:
         _print_report(report)
     return CheckpointError.exit_code if all(row.error for row in report.rows) else 0

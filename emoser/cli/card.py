@@ -1,13 +1,13 @@
 """`emoser card`: the model card of a checkpoint, printed, checked or written."""
 
 import argparse
-import json
 import sys
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
 from emoser.cli.options import flag, shared, show, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
 from emoser.text import printable
 
 HELP = "print or write the model card of a checkpoint"
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         file.write_text(text, encoding="utf-8")
     if options.json:
         written = str(file) if options.write else None
-        print(json.dumps({"card": text, "faults": faults, "file": written}))
+        print(format_json({"card": text, "faults": faults, "file": written}))
     else:
         show(file if options.write else text.removesuffix("\n"))
     for fault in faults:

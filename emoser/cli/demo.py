@@ -1,11 +1,11 @@
 """`emoser demo`: serve the web page of `emoser.demo`."""
 
 import argparse
-import json
 from contextlib import suppress
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, RUNTIME, select, shared, value
+from emoser.json_text import format_json
 
 HELP = "serve a web page for uploads and the microphone"
 DESCRIPTION = (
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     )
 
     def announce(address: str) -> None:
-        shown = json.dumps({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
+        shown = format_json({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
         print(shown, flush=True)
 
     with suppress(KeyboardInterrupt):  # the normal way to stop the server

@@ -1,13 +1,13 @@
 """`emoser doctor`: examine a checkpoint, its numbers, and the packages of this machine."""
 
 import argparse
-import json
 from importlib import import_module, metadata
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.cli.options import MODEL_HELP, flag, shared, show, value
 from emoser.errors import CheckpointError, DependencyError
+from emoser.json_text import format_json
 
 REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfile", "soxr")
 OPTIONAL = {
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             **inspect_checkpoint(checkpoint).to_dict(),
         }
     if options.json:
-        print(json.dumps({**row, "packages": packages}))
+        print(format_json({**row, "packages": packages}))
     else:
         if row:
             _print_checkpoint(row, tensors=options.tensors)

@@ -1,13 +1,13 @@
 """`emoser evaluate`: score a checkpoint on labelled recordings."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emoser.cli.finetune import CORPUS, UNREADABLE, read_corpus, show_warnings
 from emoser.cli.options import flag, select, shared, show, value
+from emoser.json_text import format_json
 
 if TYPE_CHECKING:
     from emoser.finetune import Utterance
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         write_report(evaluation, options.output, title=options.model)
     if options.json:
         compared = None if comparison is None else comparison.to_dict()
-        print(json.dumps({**evaluation.to_dict(), "comparison": compared}))
+        print(format_json({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
     show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)

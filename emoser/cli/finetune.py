@@ -1,7 +1,6 @@
 """`emoser finetune`: from a table of the user's own recordings to a checkpoint with its report."""
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from emoser.finetune.settings import (
     OptimisationSettings,
     RunSettings,
 )
+from emoser.json_text import format_json
 from emoser.text import printable_lines
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     if not is_first_process():
         return 0
     if options.json:
-        print(json.dumps(result.to_dict()))
+        print(format_json(result.to_dict()))
         return 0
     evaluation = result.evaluation
     low, high = evaluation.uar_interval
@@ -194,7 +194,7 @@ def _check(
         )
     answer = "yes" if learned else "no; check labels, recordings and learning rates"
     if options.json:
-        print(json.dumps({"learned": learned, "accuracy": accuracy}))
+        print(format_json({"learned": learned, "accuracy": accuracy}))
     else:
         print(f"can the model overfit 32 clips? {answer} (accuracy {100 * accuracy:.0f} %)")
     return 0 if learned else 3

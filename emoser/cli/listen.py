@@ -1,7 +1,6 @@
 """`emoser listen`: print segments of the microphone or of a raw PCM stream as they end."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from emoser.cli.options import (
     timeline_arguments,
     value,
 )
+from emoser.json_text import format_json
 from emoser.results.segments import Segment, clock
 from emoser.text import printable
 
@@ -93,7 +93,7 @@ class _Screen:
         """Print finished segments and update the status line."""
         self._status(CLEAR_LINE)
         for segment in segments:
-            line = json.dumps(segment.to_dict()) if self.as_json else printable(str(segment))
+            line = format_json(segment.to_dict()) if self.as_json else printable(str(segment))
             print(line, flush=True)
         self._status(self._line())
 

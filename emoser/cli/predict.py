@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from emoser.cli.options import (
     value,
 )
 from emoser.errors import AudioError, EmoserError
+from emoser.json_text import format_json
 from emoser.results.rows import as_csv, as_line, as_row, csv_header
 from emoser.text import printable
 
@@ -135,7 +135,7 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
 
 def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Sequence[str]) -> Any:
     if options.json:
-        return lambda name, result: print(json.dumps(as_row(name, result, options.top_k)))
+        return lambda name, result: print(format_json(as_row(name, result, options.top_k)))
     if options.csv:
         print(csv_header(labels), end="")
         return lambda name, result: print(as_csv(name, result, labels), end="")

@@ -1,7 +1,6 @@
 """`emoser reproduce`: an experiment of the paper, from corpora to a table of results."""
 
 import argparse
-import json
 from pathlib import Path
 
 from emoser.cli.finetune import (
@@ -14,6 +13,7 @@ from emoser.cli.finetune import (
 )
 from emoser.cli.options import flag, given, select, shared, show, value
 from emoser.finetune.settings import HEADS, PADDINGS
+from emoser.json_text import format_json
 
 HELP = "run an experiment of arXiv 2111.02735"
 DESCRIPTION = (
@@ -78,5 +78,5 @@ def run(options: argparse.Namespace) -> int:
             **select(options, "output", "device"),
         )
     if is_first_process():
-        show(json.dumps(result.to_dict()) if options.json else table)
+        show(format_json(result.to_dict()) if options.json else table)
     return 0

@@ -25,12 +25,12 @@ from emoser.audio import (
 )
 from emoser.audio.blocks import check_channel
 from emoser.audio.limits import DEFAULT_LIMITS
-from emoser.errors import AudioError, EmoserError
+from emoser.errors import AudioError, CheckpointError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
 from emoser.inference.prefetch import Prefetch, map_ahead
 from emoser.inference.vad import SpeechRegion
 from emoser.inference.windows import window_weights
-from emoser.runtimes import Runtime
+from emoser.runtimes import Runtime, check_finite
 
 NUM_THREADS = 2  # for decoding; soundfile and soxr release the interpreter lock
 MAX_THREADS = 8  # the same where the model does not run on the CPU
@@ -147,7 +147,7 @@ def infer_recordings(
         if isinstance(event, ChunkOutput):
             outputs.append(event)
         elif isinstance(event, RecordingEnd):
-            yield event.error if event.error is not None else collect_output(event, outputs)
+            yield event.error or collect_output(event, outputs, keep_errors=options.keep_errors)
             outputs = []
 
 
@@ -317,9 +317,11 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def collect_output(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
-    """The output of a recording from those of its chunks."""
-    return RecordingOutput(
+def collect_output(
+    end: RecordingEnd, outputs: Sequence[ChunkOutput], *, keep_errors: bool
+) -> RecordingOutput | EmoserError:
+    """The outputs of a recording together, or the error that they are not finite."""
+    collected = RecordingOutput(
         source=end.source,
         windows=tuple(item.window for item in outputs),
         logits=np.stack([item.logits for item in outputs]),
@@ -327,3 +329,11 @@ def collect_output(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> Recordi
         duration=end.duration,
         quality=end.quality,
     )
+    try:
+        check_finite(collected.logits, end.source)
+        check_finite(collected.embeddings, end.source)
+    except CheckpointError as error:
+        if keep_errors:
+            return error
+        raise
+    return collected

@@ -126,7 +126,11 @@ def infer_pieces(
             outputs[at.piece].append(event)
         elif isinstance(event, RecordingEnd):
             collected = outputs.pop(at.piece, [])
-            yield at.recording, at.piece, event.error or collect_output(event, collected)
+            yield (
+                at.recording,
+                at.piece,
+                event.error or collect_output(event, collected, keep_errors=options.keep_errors),
+            )
 
 
 class _At(NamedTuple):

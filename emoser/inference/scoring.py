@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from emoser.models.config import ModelConfig
 from emoser.results.segments import TimelineWindow
-from emoser.runtimes import Runtime
+from emoser.runtimes import Runtime, check_finite
 
 # About a syllable, and ten frames. Three hours are 54,000 cells then, which take 21 MiB with 4
 # labels and 32 MiB with 9; a cell for every frame would take ten times that.
@@ -72,7 +72,14 @@ class WindowScorer:
         self._start = 0  # of the next cell
 
     def add(self, chunk: slice, logits: Logits | None) -> list[ScoredWindow]:
-        """The windows that the next chunk completes; `logits` is None without speech."""
+        """The windows that the next chunk completes; `logits` is None without speech.
+
+        Raises:
+            CheckpointError: If they are not finite.
+        """
+        if logits is not None:
+            start, stop = (edge / self._scorer.sampling_rate for edge in (chunk.start, chunk.stop))
+            check_finite(logits, f"{start:.1f} to {stop:.1f} s of the recording")
         if self._scorer.frame_seconds is None:
             return [self._score(chunk, logits)]
         windows = [] if self._held is None else self._cut((self._held[0].stop + chunk.start) // 2)

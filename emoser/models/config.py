@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from emoser.labels import find_label_faults
+from emoser.models.fields import Field, Flag, Numbers, Words, find_faults
 
 SCHEMA = 1
 NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
@@ -17,6 +18,23 @@ HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
 UNSTATED = ("padding", "final_norm", "multi_label")  # left out of the block at their defaults
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
+MAX_OUTPUTS = 1_000
+RANGES: Mapping[str, Field] = {
+    "encoder": Words(),
+    "input_mean": Numbers(-1e5, 1e5, whole=False),
+    "input_std": Numbers(1e-6, 1e5, whole=False),
+    "final_norm": Flag(),
+    "output_norm": Flag(),
+    "layer_mix": Flag(),
+    "multi_label": Flag(),
+    "projection_size": Numbers(1, 65_536, optional=True),
+    "head_layers": Numbers(1, 100),
+    "frame_seconds": Numbers(1e-3, 10, whole=False, optional=True),
+    "max_seconds": Numbers(0.1, 600, whole=False),
+    "temperature": Numbers(0.01, 100, whole=False),
+    "sampling_rate": Numbers(4_000, 192_000),
+}
+"""What a value of `ModelConfig` may be, beside those with a list of choices."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +130,9 @@ class ModelConfig:
             if value not in allowed
         ]
         faults += self._faults_of_names()
-        if not self.max_seconds > 0 or not self.temperature > 0 or not self.input_std > 0:
-            faults.append("max_seconds, temperature and input_std must be above 0")
+        faults += find_faults({name: getattr(self, name) for name in RANGES}, RANGES)
+        if not isinstance(self.training, Mapping):
+            faults.append(f"training is a {type(self.training).__name__}, not an object")
         if self.padding == "none" and self.encoder != "whisper":
             faults.append(f"padding 'none' needs the encoder 'whisper', got {self.encoder!r}")
         if not self.final_norm and self.padding != "none":
@@ -134,6 +153,10 @@ class ModelConfig:
 
     def _faults_of_names(self) -> list[str]:
         faults = []
+        if not all(isinstance(name, str) for name in (*self.outputs, *self.raw_labels)):
+            return [f"labels must be names, got {list(self.outputs)}"]
+        if len(self.outputs) > MAX_OUTPUTS:
+            return [f"{len(self.outputs):,} labels, allowed are {MAX_OUTPUTS:,}"]
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             faults.append(f"labels must be distinct names, got {list(self.outputs)}")
         faults += dict.fromkeys(

@@ -19,7 +19,7 @@ from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import CheckpointError, missing_extra
 from emoser.runtimes import BACKENDS, EngineSettings, OpenedModel
 from emoser.runtimes.cache import Entry, make_key, open_entry
-from emoser.runtimes.manifest import Manifest, build_info, read_manifest
+from emoser.runtimes.manifest import Manifest, build_info, check_graph, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -178,6 +178,8 @@ def _open_graph(files: CheckpointFiles, settings: EngineSettings, backend: str) 
             key = make_key(files, engine.cache_parts())
             entry = stack.enter_context(open_entry(key, partial(_convert, files, backend)))
             manifest = read_manifest(as_files(entry.folder))
+        else:
+            check_graph(files.folder, manifest)
         if manifest is None:
             raise CheckpointError(f"{entry.folder} lost its manifest; delete it and try again")
         if manifest.format not in engine.FORMATS:

@@ -134,14 +134,26 @@ FAULTS = {
     ),
     "unknown model type": (GENERIC, configure(model_type="bert"), "model_type is 'bert'"),
     "no model type": (GENERIC, configure(model_type=None), "model_type is None"),
-    "a billion wide": (GENERIC, configure(hidden_size=10**9), "loads up to 65,536"),
-    "a million deep": (GENERIC, configure(num_hidden_layers=10**6), "loads up to 1,000"),
+    "a billion wide": (
+        GENERIC,
+        configure(hidden_size=10**9),
+        "hidden_size is 1000000000, allowed are whole numbers from 1 to 65,536",
+    ),
+    "a million deep": (
+        GENERIC,
+        configure(num_hidden_layers=10**6),
+        "num_hidden_layers is 1000000, allowed are whole numbers from 1 to 256",
+    ),
     "wide and deep": (
         GENERIC,
         configure(hidden_size=65_536, num_hidden_layers=12),
         "weights; emoser loads up to 4,000,000,000",
     ),
-    "width a word": (GENERIC, configure(hidden_size="wide"), "does not describe a hubert encoder"),
+    "width a word": (
+        GENERIC,
+        configure(hidden_size="wide"),
+        "hidden_size is 'wide', allowed are whole",
+    ),
     "heads that do not divide": (
         GENERIC,
         configure(num_attention_heads=5),
@@ -215,8 +227,16 @@ FAULTS = {
         only(INDEX, '{"weight_map": {"x": "model-00001-of-00001.safetensors"}}'),
         "is missing",
     ),
-    "index cut off": (GENERIC, only(INDEX, '{"weight_map": {'), "not a weight index"),
-    "index without names": (GENERIC, only(INDEX, "{}"), "not a weight index"),
+    "index cut off": (
+        GENERIC,
+        only(INDEX, '{"weight_map": {'),
+        "index.json is not a weight index|is damaged",
+    ),
+    "index without names": (
+        GENERIC,
+        only(INDEX, "{}"),
+        "index.json is not a weight index|is damaged",
+    ),
     "a pickle that runs code": (
         GENERIC,
         only(PICKLE, pickle.dumps({BIAS: Touch()})),

@@ -60,8 +60,8 @@ def test_folding_the_weight_norms_of_a_copy_leaves_the_others_whole():
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path):
     manifest = manifest_of()
-    manifest.write(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"graph")
+    manifest.write(tmp_path)
     assert read_manifest(as_files(tmp_path)) == manifest
 
 
@@ -75,7 +75,7 @@ def test_a_folder_without_a_manifest_has_none(tmp_path):
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"schema": 2}', "its schema is 2"),
-        ('{"schema": 1}', "is damaged"),
+        ('{"schema": 1}', "has changed since it was exported"),
     ],
 )
 def test_a_damaged_manifest_is_refused(text, fault, tmp_path):
@@ -85,7 +85,9 @@ def test_a_damaged_manifest_is_refused(text, fault, tmp_path):
 
 
 def test_a_manifest_without_its_graph_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
     manifest_of().write(tmp_path)
+    (tmp_path / "model.onnx").unlink()
     with pytest.raises(CheckpointError, match=r"has no model\.onnx; export the model again"):
         read_manifest(as_files(tmp_path))
 
@@ -101,8 +103,8 @@ def test_a_graph_of_other_weights_than_those_beside_it_is_not_used(tmp_path):
 
 
 def test_a_graph_alone_is_refused_by_torch(tmp_path):
-    manifest_of().write(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"graph")
+    manifest_of().write(tmp_path)
     with pytest.raises(CheckpointError, match="holds an exported onnx graph and no weights"):
         open_runtime(CheckpointFiles("model", tmp_path), backend="torch")
 

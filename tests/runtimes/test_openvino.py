@@ -349,7 +349,7 @@ def graph_folder(model, tmp_path_factory):
 
 def test_bfloat16_stays_near_float32(graph_folder, both):
     """On any processor; where it has no such arithmetic it is imitated."""
-    half = OpenVinoRuntime(compile_graph(graph_folder / "openvino_model.xml", "bfloat16"))
+    half = OpenVinoRuntime(compile_graph(graph_folder / "openvino_model.xml", "bfloat16"), 4)
     (clip,) = random_clips((16_000,))
     expected = both[0]._runtime.infer([clip]).logits
     assert 0 < np.abs(half.infer([clip]).logits - expected).max() <= 0.05 * np.abs(expected).max()
@@ -400,7 +400,7 @@ def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
     converted = convert_graph(graph, kind)
     assert [op.get_type_name() for op in converted.get_ordered_ops()].count("Loop") == 1
     compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    runtime = OpenVinoRuntime(compiled)
+    runtime = OpenVinoRuntime(compiled, len(model.config.outputs))
     for frames in (1, 3, SEGMENT_FRAMES, SEGMENT_FRAMES + 1, 3 * SEGMENT_FRAMES - 5):
         for spare in (0, 319):  # samples behind the last frame
             (clip,) = random_clips((400 + 320 * (frames - 1) + spare,))

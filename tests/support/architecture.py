@@ -17,7 +17,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
     ("_version", "errors", "text"),
-    ("labels", "metrics"),
+    ("json_text", "labels", "metrics", "telemetry"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.strict import Plan, fit_model, place_names
 from emoser.checkpoints.tensors import Shapes, open_tensors
@@ -76,7 +77,7 @@ def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
         CheckpointError: If the layout is unknown or any part does not fit.
     """
     files = as_files(source)
-    with open_tensors(files) as stored:
+    with reading(files.folder), open_tensors(files) as stored:
         layout = identify(set(stored.shapes), files.folder)
         plan = layout.plan(files, stored.shapes)
         model = fit_model(plan, stored, layout.NAME)

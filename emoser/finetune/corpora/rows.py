@@ -9,7 +9,6 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from emoser.errors import missing_extra
+from emoser.json_text import parse_json
 
 UNPACK: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": gzip.decompress,
@@ -32,6 +32,7 @@ MARKS = {  # UTF-32 first, for its mark begins with that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 CONTROL = {chr(code) for code in range(32)} - set("\t\n\r\f")
+MAX_TABLE_BYTES = 2**30
 DELIMITERS = (",", ";", "\t", "|")
 ZEROS = 0.3  # share of zeros among the high bytes of UTF-16, in any text with ASCII file names
 
@@ -161,8 +162,8 @@ def _read_json(text: str, file: Path) -> Table:
 
 def _parse(text: str, place: str | Path) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, object, max_bytes=MAX_TABLE_BYTES)
+    except ValueError as error:
         raise ValueError(f"{place}: no JSON object ({error})") from error
 
 
@@ -190,7 +191,7 @@ def _read_parquet(content: bytes, file: Path) -> Table:
 
 def _class_names(schema: Any, column: str) -> Sequence[str]:
     """What the numbers of a column of class labels mean, as `datasets` notes it; else nothing."""
-    noted = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
+    noted = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), dict)
     feature = noted.get("info", {}).get("features", {}).get(column, {})
     names: Sequence[str] = feature.get("names", ()) if isinstance(feature, dict) else ()
     return names

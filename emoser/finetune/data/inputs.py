@@ -25,6 +25,7 @@ from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
 from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.progress import Progress
+from emoser.json_text import read_json
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import mean_pool
@@ -361,6 +362,6 @@ def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> st
 
 def _has_key(index: Path, key: str) -> bool:
     try:
-        return bool(json.loads(index.read_text(encoding="utf-8"))["key"] == key)
+        return bool(read_json(index, dict)["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -106,12 +106,6 @@ class Recordings:
             digest.update(clip.stored.tobytes())
         return digest.hexdigest()
 
-    def is_exact(self, window: int) -> bool:
-        """Whether all clips are stored as 16-bit integers and fit into a window."""
-        return all(
-            clip.stored.dtype == np.int16 and len(clip.stored) <= window for clip in self._clips
-        )
-
     @property
     def num_samples(self) -> list[int]:
         """Length of every clip."""

@@ -6,9 +6,11 @@ interrupted and resumed at any time.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import Evaluation, assess, write_report
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.resume import STATES
+from emoser.json_text import format_json, read_json
 from emoser.text import counted, markdown_table
 
 RESULT = "result.json"
+MAX_RESULT_BYTES = 2**30  # the logits of a million recordings
 SUMMARY, TABLE = "summary.json", "summary.md"
 FIGURES = ("accuracy", "uar", "macro_f1")
 
@@ -214,7 +218,7 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
     if not file.is_file():
         return None
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file, dict, max_bytes=MAX_RESULT_BYTES)
         fold = FoldResult(**values["fold"])
         logits = np.array(values["logits"], dtype=np.float32)
         owner = values["fingerprint"]
@@ -227,11 +231,23 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
 
 def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) -> str:
     sides = [
-        [[item.path, item.label, item.start, item.end] for item in side]
+        [[item.path, _hash_file(item.path), item.label, item.start, item.end] for item in side]
         for side in (split.training, split.validation, split.test)
     ]
     text = json.dumps([sides, split.protocol, config.identity(), labels], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hash_file(path: str) -> str:
+    """The size and the hash of a recording, read once while it does not change."""
+    stated = os.stat(path)
+    return _hash_content(path, stated.st_size, stated.st_mtime_ns)
+
+
+@cache
+def _hash_content(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as opened:
+        return f"{size} {hashlib.file_digest(opened, 'sha256').hexdigest()}"
 
 
 def _write_result(values: Mapping[str, Any], folder: Path) -> None:
@@ -246,6 +262,6 @@ def _write_result(values: Mapping[str, Any], folder: Path) -> None:
 
 def _write_summary(result: ExperimentResult, folder: Path) -> None:
     write_report(result.pooled, folder, title="All splits together")
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    text = format_json(result.to_dict(), indent=2) + "\n"
     (folder / SUMMARY).write_text(text, encoding="utf-8")
     (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")

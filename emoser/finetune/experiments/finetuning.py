@@ -4,7 +4,6 @@ Chooses a split, refuses data whose figures would be misleading, trains, fits th
 tests once, and writes report and card.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -37,6 +36,7 @@ from emoser.finetune.scoring.record import TrainingRecord
 from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.run import train
+from emoser.json_text import format_json
 from emoser.text import counted, shorten
 
 SPLITS = ("auto", "speakers", "column", "random")
@@ -191,7 +191,7 @@ def probe(
 
 def _write(result: FinetuneResult, record: TrainingRecord, folder: Path) -> None:
     write_report(result.evaluation, folder, title=folder.name, training=record)
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    text = format_json(result.to_dict(), indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 Every report states its protocol.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from emoser.finetune.scoring.evaluation import (
 )
 from emoser.finetune.scoring.logits import infer_readable
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
+from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
@@ -303,7 +303,7 @@ def write_report(
     (folder / MARKDOWN).write_text(text, encoding="utf-8")
     values = evaluation.to_dict()
     values |= {} if training is None else {"training": training.to_dict()}
-    text = json.dumps(values, indent=2) + "\n"
+    text = format_json(values, indent=2) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
     report = evaluation.report
     try:

@@ -47,11 +47,6 @@ class TrainingData:
     validation_recordings: Recordings
     targets: Targets
 
-    def is_exact(self, model: ModelConfig) -> bool:
-        """Whether all clips are 16-bit and fit into a window of the model."""
-        window = round(model.max_seconds * model.sampling_rate)
-        return self.recordings.is_exact(window) and self.validation_recordings.is_exact(window)
-
 
 def decode_sides(
     utterances: Sequence[Utterance],

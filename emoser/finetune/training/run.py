@@ -137,7 +137,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         model.config,
         config,
         teachers="" if followed is None else followed.digest(),
-        exact=data.is_exact(model.config),
+        sound=(data.recordings.fingerprint, data.validation_recordings.fingerprint),
     )
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)

@@ -119,8 +119,6 @@ def test_samples_equal_those_of_load_audio(tmp_path, subtype):
     call = Utterance(str(tmp_path / "a.wav"), "sad")
     kept, expected = Recordings([call]), load_audio(call.path)
     assert np.array_equal(kept[0], expected)
-    assert kept.is_exact(RATE) is (subtype in ("PCM_16", "PCM_U8"))
-    assert not kept.is_exact(RATE - 1)
 
 
 def test_a_piece_after_the_end_of_the_file_is_refused(tmp_path):
