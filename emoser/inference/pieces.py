@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks, Source, describe_source
+from emoser.audio import SAMPLING_RATE, AudioBlocks, Source, StreamResampler, describe_source
+from emoser.audio.quality import QualityMeter
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.batching import (
     ChunkOutput,
@@ -111,8 +112,8 @@ def infer_pieces(
 ) -> Iterator[tuple[int, int, RecordingOutput | EmoserError]]:
     """Index of a recording, index of a piece of it, and the model's outputs for the piece.
 
-    The outputs are those that `infer_recordings` gives for the samples of the piece alone, without
-    quality flags. Pieces come in the order of their ends. An error takes the place of the output.
+    The outputs are those that `infer_recordings` gives for the samples of the piece alone. Pieces
+    come in the order of their ends. An error takes the place of the output.
     """
     outputs: dict[int, list[ChunkOutput]] = defaultdict(list)
     at = _At(0, 0)
@@ -133,6 +134,31 @@ def infer_pieces(
             )
 
 
+class PieceMeter:
+    """Measures the quality of samples at a rate, as of a recording that holds nothing else.
+
+    Example:
+        >>> meter = PieceMeter(16_000)
+        >>> meter.update(np.zeros(16_000, np.float32))
+        >>> meter.flags()
+        ('silence',)
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._meter = QualityMeter(rate)
+        self._resampler = StreamResampler(rate)
+
+    def update(self, samples: Samples) -> None:
+        """The next samples, (n,)."""
+        self._meter.update(samples)
+        self._meter.update_resampled(self._resampler.push(samples))
+
+    def flags(self) -> tuple[str, ...]:
+        """The flags of all samples; none may follow."""
+        self._meter.update_resampled(self._resampler.flush())
+        return self._meter.flags()
+
+
 class _At(NamedTuple):
     """What follows belongs to this piece."""
 
@@ -146,6 +172,7 @@ def _cut_all(
     for number, (source, pieces) in enumerate(recordings):
         name = describe_source(source)
         chunkers: dict[int, Chunker] = {}
+        meters: dict[int, PieceMeter] = {}
         counts: dict[int, int] = defaultdict(int)
         for piece, samples, last, error in read_pieces(source, pieces, rate=options.model_rate):
             yield _At(number, piece)
@@ -158,13 +185,16 @@ def _cut_all(
                     sampling_rate=options.model_rate,
                 ),
             )
+            meter = meters.setdefault(piece, PieceMeter(options.model_rate))
+            meter.update(samples)
             counts[piece] += len(samples)
             yield from (event for event in chunker.push(samples) if isinstance(event, Chunk))
             if last:
                 if error is None:
                     yield from (event for event in chunker.flush() if isinstance(event, Chunk))
                 del chunkers[piece]
-                yield RecordingEnd(name, counts.pop(piece) / options.model_rate, (), error)
+                flags = meters.pop(piece).flags() if error is None else ()
+                yield RecordingEnd(name, counts.pop(piece) / options.model_rate, flags, error)
 
 
 def _bounds(piece: Seconds, rate: int) -> tuple[int, float]:

@@ -91,6 +91,7 @@ def test_a_piece_has_the_outputs_of_its_samples_alone(call, decoded, group_size)
         assert output.windows == alone.windows
         assert np.array_equal(output.logits, alone.logits)
         assert output.duration == pytest.approx(alone.duration)
+        assert output.quality == alone.quality
 
 
 def test_a_piece_of_an_hour_takes_no_more_memory_than_one_of_a_minute(tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,12 @@ class Inputs(ABC):
     def __init__(self, recordings: Recordings, window: int | None = None) -> None:
         self.num_samples = recordings.num_samples
         self.windows = Windows(recordings, window)
+        self._recordings = recordings
+
+    @cached_property
+    def silent(self) -> NDArray[np.bool_]:
+        """Whether nobody speaks in each clip, by the rule of `predict`, (N,)."""
+        return self._recordings.find_silent()
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """One window of each clip for training; the first without a generator."""

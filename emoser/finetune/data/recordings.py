@@ -18,8 +18,9 @@ from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.progress import Progress
-from emoser.inference.pieces import Seconds, read_pieces
+from emoser.inference.pieces import PieceMeter, Seconds, read_pieces
 from emoser.inference.windows import WindowCutter, window_weights
+from emoser.results.segments import SILENCE
 from emoser.text import counted, shorten
 
 SCALE = 32768.0  # of 16-bit integers
@@ -43,6 +44,12 @@ class Clip:
         if self.stored.dtype == np.int16:
             return self.stored.astype(np.float32) / np.float32(SCALE)
         return self.stored.astype(np.float32, copy=False)
+
+    def is_silent(self, rate: int) -> bool:
+        """Whether nobody speaks, by the rule of `predict`."""
+        meter = PieceMeter(rate)
+        meter.update(self.samples)
+        return SILENCE in meter.flags()
 
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
@@ -92,6 +99,10 @@ class Recordings:
 
     def __iter__(self) -> Iterator[Samples]:
         return (clip.samples for clip in self._clips)
+
+    def find_silent(self) -> NDArray[np.bool_]:
+        """Whether nobody speaks in each clip, by the rule of `predict`, (N,)."""
+        return np.array([clip.is_silent(self.sampling_rate) for clip in self._clips], dtype=bool)
 
     def describe(self) -> NDArray[np.float64]:
         """Acoustic statistics of every clip, (N, D)."""

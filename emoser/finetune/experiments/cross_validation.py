@@ -158,6 +158,7 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
         setup.labels,
         protocol=splits[0].protocol,
         notes=notes,
+        silent=recordings.select(tested).find_silent(),
     )
     result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
     setup.processes.write(lambda: _write_summary(result, folder))

@@ -112,7 +112,10 @@ def run_split(
         temperature = fit_temperature(_predict(model, split.validation, setup), truth)
         model.config = replace(model.config, temperature=temperature)
     logits = _predict(model, split.test, setup)
-    evaluation = assess(logits, split.test, labels, protocol=split.protocol, notes=notes)
+    silent = setup.recordings.select(split.test).find_silent()
+    evaluation = assess(
+        logits, split.test, labels, protocol=split.protocol, notes=notes, silent=silent
+    )
     training = describe_training(config, split, evaluation, base=setup.base)
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))

@@ -18,7 +18,12 @@ from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.progress import Progress
-from emoser.finetune.scoring.logits import as_runtime, infer_readable, join_windows
+from emoser.finetune.scoring.logits import (
+    add_silence,
+    as_runtime,
+    infer_readable,
+    join_windows,
+)
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
@@ -28,6 +33,7 @@ from emoser.metrics import (
     unweighted_average_recall,
 )
 from emoser.models.model import EmotionModel
+from emoser.results.segments import SILENCE
 from emoser.text import aligned_table, counted
 
 if TYPE_CHECKING:
@@ -132,14 +138,18 @@ def evaluate(
         inferred = infer_readable(
             runtime, model.config, utterances, skip_unreadable=skip_unreadable
         )
-    report = score_logits(inferred.logits, inferred.utterances, model.config.labels, labels=names)
+    logits, columns = add_silence(
+        inferred.logits, model.config.labels, inferred.silent, inferred.utterances
+    )
+    names = tuple(dict.fromkeys((*names, *columns[len(model.config.labels) :])))
+    report = score_logits(logits, inferred.utterances, columns, labels=names)
     return replace(report, num_unreadable=len(inferred.faults))
 
 
 def check_labels(
     utterances: Sequence[Utterance], labels: Sequence[str], *, advice: str = "leave these out"
 ) -> None:
-    """Check that there are utterances, and that all have one of the labels.
+    """Check that there are utterances, and that all have one of the labels, or are silence.
 
     `advice` is what the message suggests.
 
@@ -148,7 +158,7 @@ def check_labels(
     """
     if not utterances:
         raise ValueError(f"no utterances to score; pass some with the labels {', '.join(labels)}")
-    unknown = [item.label for item in utterances if item.label not in labels]
+    unknown = [item.label for item in utterances if item.label not in (*labels, SILENCE)]
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {counted(len(utterances), 'recording')} "
@@ -188,7 +198,9 @@ def score_epoch(
     for place, pieces in enumerate(windows.pieces):
         logits[place] = join_windows(by_window[pieces], windows.weights[pieces], model.config)
     labels = config.data.evaluation_labels or model.config.labels
-    return score_logits(logits, utterances, model.config.labels, labels=labels)
+    known = model.config.labels
+    logits, columns = add_silence(logits, known, inputs.silent, utterances)
+    return score_logits(logits, utterances, columns, labels=(*labels, *columns[len(known) :]))
 
 
 def score_logits(

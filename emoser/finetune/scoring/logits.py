@@ -27,8 +27,10 @@ from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_r
 from emoser.inference.pieces import infer_pieces
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.results.segments import SILENCE
 from emoser.runtimes import InferenceOutput, Runtime
 
+CERTAIN = 100.0  # above all logarithms of scores
 BATCH_SECONDS = 30.0  # on a GPU, padding included
 
 
@@ -69,11 +71,13 @@ class Inferred(NamedTuple):
     Attributes:
         utterances: The N recordings.
         logits: Logarithms of the scores of `predict`, (N, C), without dimensions.
+        silent: Whether nobody speaks in each, which `predict` answers with "silence", (N,).
         faults: The errors of the others.
     """
 
     utterances: list[Utterance]
     logits: NDArray[np.float32]
+    silent: NDArray[np.bool_]
     faults: list[EmoserError]
 
 
@@ -91,6 +95,7 @@ def infer_readable(
     """
     faults: dict[int, EmoserError] = {}
     rows: dict[int, NDArray[np.float64]] = {}
+    silent: dict[int, bool] = {}
     outputs = _infer_utterances(utterances, runtime, config)
     for place, output in Progress(outputs, "scored recordings", total=len(utterances)):
         if isinstance(output, EmoserError):
@@ -101,11 +106,36 @@ def infer_readable(
                 refuse_unreadable(find_unreadable(utterances) or [output], len(utterances))
         else:
             rows[place] = join_windows(output.logits, output.weights, config)
+            silent[place] = SILENCE in output.quality
     if not rows:
         refuse_unreadable(list(faults.values()), len(utterances))
     kept = sorted(rows)
     logits = np.stack([rows[place] for place in kept]).astype(np.float32)
-    return Inferred([utterances[place] for place in kept], logits, list(faults.values()))
+    return Inferred(
+        [utterances[place] for place in kept],
+        logits,
+        np.array([silent[place] for place in kept], dtype=bool),
+        list(faults.values()),
+    )
+
+
+def add_silence(
+    logits: NDArray[np.float32],
+    columns: Sequence[str],
+    silent: NDArray[np.bool_],
+    utterances: Sequence[Utterance],
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Logits and columns with that of silence, which is the answer wherever nobody speaks.
+
+    They stay as they are if somebody speaks in all recordings and none is labelled so.
+    """
+    if not silent.any() and all(item.label != SILENCE for item in utterances):
+        return logits, tuple(columns)
+    names = tuple(dict.fromkeys((*columns, SILENCE)))
+    wider = np.full((len(logits), len(names)), -np.inf, np.float32)
+    wider[:, : len(columns)] = logits
+    wider[silent, names.index(SILENCE)] = CERTAIN
+    return wider, names
 
 
 def _infer_utterances(

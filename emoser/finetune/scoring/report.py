@@ -22,7 +22,7 @@ from emoser.finetune.scoring.evaluation import (
     score_logits,
     select_labels,
 )
-from emoser.finetune.scoring.logits import infer_readable
+from emoser.finetune.scoring.logits import add_silence, infer_readable
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
 from emoser.json_text import format_json
 from emoser.metrics import (
@@ -34,6 +34,7 @@ from emoser.metrics import (
     unweighted_average_recall,
 )
 from emoser.results.plots import plain_text, plot_confusion, save_figure
+from emoser.results.segments import SILENCE
 from emoser.runtimes.opening import open_runtime
 from emoser.text import counted, markdown_table, markdown_text
 
@@ -152,15 +153,27 @@ def score_models(
         )
         notes += note_unreadable(found.faults)
         num_unreadable += len(found.faults)
-        utterances = found.utterances
+        utterances, silent = found.utterances, found.silent
         logits.append(found.logits)
     evaluation = assess(
-        logits[0], utterances, columns[0], protocol=protocol, labels=labels, notes=notes
+        logits[0],
+        utterances,
+        columns[0],
+        protocol=protocol,
+        labels=labels,
+        notes=notes,
+        silent=silent,
     )
     report = replace(evaluation.report, num_unreadable=num_unreadable)
     evaluation = replace(evaluation, report=report)
     if len(opened) == 1:
         return evaluation, None
+    wider = [
+        add_silence(rows, own, silent, utterances)
+        for rows, own in zip(logits, columns, strict=True)
+    ]
+    labels = list(dict.fromkeys((*labels, *wider[0][1][len(columns[0]) :])))
+    logits, columns = [rows for rows, _ in wider], [own for _, own in wider]
     return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
 
 
@@ -168,8 +181,8 @@ def _keep_known(
     utterances: Sequence[Utterance], labels: Sequence[str]
 ) -> tuple[list[Utterance], list[str]]:
     """The recordings with one of the labels, and a remark on the others."""
-    unknown = Counter(item.label for item in utterances if item.label not in labels)
-    kept = [item for item in utterances if item.label in labels]
+    unknown = Counter(item.label for item in utterances if item.label not in (*labels, SILENCE))
+    kept = [item for item in utterances if item.label in (*labels, SILENCE)]
     left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
     if unknown and not kept:
         raise ValueError(
@@ -187,6 +200,7 @@ def assess(
     protocol: str,
     labels: Sequence[str] = (),
     notes: Sequence[str] = (),
+    silent: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
     """Metrics and confidence intervals of logits.
 
@@ -197,8 +211,13 @@ def assess(
         protocol: The protocol of the evaluation, in a sentence.
         labels: The labels to choose from; by default `columns`.
         notes: Remarks.
+        silent: Whether nobody speaks in each, (N,), which makes "silence" the answer.
     """
     names = tuple(labels) or tuple(columns)
+    if silent is not None:
+        known = len(columns)
+        logits, columns = add_silence(logits, columns, silent, utterances)
+        names = (*names, *columns[known:])
     truth, chosen = select_labels(logits, utterances, columns, names)
     report = score_logits(logits, utterances, columns, labels=names)
     groups, predicted = _groups(utterances), chosen.argmax(axis=1)
