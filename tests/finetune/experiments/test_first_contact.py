@@ -199,7 +199,7 @@ def test_the_report_states_how_the_model_was_trained(voices, base, tmp_path):
     assert sorted(set().union(*speakers)) == [f"s{number}" for number in range(6)]
     assert sum(map(len, speakers)) == 6
     text = (tmp_path / "report.md").read_text()
-    for wanted in ("## Training", f"Base: {base.name}"[:6], "FinetuneConfig(", "| training |",
+    for wanted in ("## Training", "Base: ", "FinetuneConfig(", "| training |",
                    "- Training: ", "Learning curve:", "| 2 |"):  # fmt: skip
         assert wanted in text
 
@@ -240,6 +240,7 @@ def test_long_work_says_what_it_does_where_there_is_no_terminal(caplog, monkeypa
 
 def test_the_command_prints_its_progress(voices, base, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress_module, "INTERVAL", 0.01)
+    monkeypatch.setattr(logging.getLogger("emoser"), "handlers", [])
     write, rows, _ = voices
     command = ["finetune", str(write("said.csv", rows)), "--base", str(base), "--mode", "frozen",
                "--epochs", "1", "--output", str(tmp_path)]  # fmt: skip
