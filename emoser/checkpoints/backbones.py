@@ -126,7 +126,8 @@ def wrap_backbone(
             corpus=corpus,
             final_norm=model_config.final_norm,
         )
-    return family.encoder(backbone, normalization=normalization, corpus=corpus)
+    rate = model_config.sampling_rate
+    return family.encoder(backbone, normalization=normalization, corpus=corpus, sampling_rate=rate)
 
 
 def _read_emotion2vec(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:

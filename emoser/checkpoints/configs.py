@@ -7,6 +7,7 @@ from typing import Any
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.errors import CheckpointError
 from emoser.labels import PLACEHOLDER, find_label_faults
+from emoser.models.config import MAX_OUTPUTS
 from emoser.text import shorten
 
 
@@ -94,7 +95,7 @@ def _are_placeholders(names: Iterable[Any]) -> bool:
 def _require_unnamed(files: CheckpointFiles, num_outputs: int | None) -> None:
     """Refuse to name the outputs of a checkpoint whose size nothing states."""
     stated = files.config.get("num_labels")
-    if num_outputs is None and not isinstance(stated, int):
+    if num_outputs is None and not (isinstance(stated, int) and 0 < stated <= MAX_OUTPUTS):
         raise CheckpointError(f"{files.folder / CONFIG} names no labels (id2label)")
 
 

@@ -30,10 +30,14 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+ADAPTER = "adapter_config.json"  # of PEFT
 SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
 DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
 UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST})  # descriptions that change no number
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+WEB_PAGES = (b"<!doctype html", b"<html")
+HEAD_BYTES = 64
 
 
 class Stamp(NamedTuple):
@@ -194,7 +198,9 @@ class CheckpointFiles:
                 raise CheckpointError(
                     f"{self.folder / name} is {size:,} bytes long; emoser reads up to {MAX_BYTES:,}"
                 )
-            self._contents[name] = (self.folder / name).read_bytes()
+            content = (self.folder / name).read_bytes()
+            refuse_stand_in(self.folder / name, content)
+            self._contents[name] = content
         return self._contents[name]
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -203,8 +209,9 @@ class CheckpointFiles:
         Raises:
             CheckpointError: If it is missing, damaged or holds no object.
         """
+        content = self._read(name)
         try:
-            return parse_json(self._read(name), dict)
+            return parse_json(content, dict)
         except ValueError as error:
             raise _damaged(self.folder / name, error) from error
 
@@ -232,6 +239,31 @@ class CheckpointFiles:
             return hashlib.sha256(self._read(name)).hexdigest()
         with (self.folder / name).open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def refuse_stand_in(file: Path, content: bytes | None = None) -> None:
+    """Refuse what Git or a web server left in the place of a file of a checkpoint.
+
+    Args:
+        file: The file.
+        content: Its bytes, if they have been read.
+
+    Raises:
+        CheckpointError: If it is not the file itself; the message says what it is.
+    """
+    if content is None:
+        with file.open("rb") as opened:
+            content = opened.read(HEAD_BYTES)
+    start = content[:HEAD_BYTES].lstrip().lower()
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(
+            f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in "
+            f"{file.parent}, or download the file again"
+        )
+    if start.startswith(WEB_PAGES):
+        raise CheckpointError(
+            f"{file} is a web page, not the file itself; download it again with its raw address"
+        )
 
 
 def _damaged(file: Path, error: ValueError) -> CheckpointError:

@@ -20,6 +20,7 @@ from emoser.models.spectral import (
     whisper_seconds,
 )
 
+SAMPLING_RATE = 16_000  # Hz, where nothing is stated, as in transformers
 DITHER = "its feature extractor adds random noise (dither), which emoser leaves out"
 
 
@@ -57,7 +58,7 @@ def read_preprocessing(files: CheckpointFiles) -> Preprocessing:
             f"{files.folder}: feature_extractor_type is {kind!r} and an encoder of the type "
             f"{files.config['model_type']!r} takes the output of {extractor}; correct one"
         )
-    rate = read_sampling_rate(files) or MEL_RATE
+    rate = read_sampling_rate(files) or SAMPLING_RATE
     if extractor == RAW_EXTRACTOR:
         return Preprocessing(rate, read_normalize(files))
     _check_spectrogram(files, {**stated, "sampling_rate": rate}, extractor)
@@ -114,11 +115,11 @@ def _check_spectrogram(files: CheckpointFiles, stated: Mapping[str, Any], extrac
             "hop_length": WHISPER_HOP,
             "n_fft": WHISPER_WINDOW,
             "chunk_length": whisper_seconds(config.get("max_source_positions", 1500)),
+            "sampling_rate": MEL_RATE,
         }
     else:
         width = config.get("feature_projection_input_dim", 160)
         computed = {"num_mel_bins": width // KALDI_STACK, "stride": KALDI_STACK}
-    computed["sampling_rate"] = MEL_RATE
     faults = [
         f"{name} is {stated[name]!r} and the encoder takes {value:g}"
         for name, value in computed.items()

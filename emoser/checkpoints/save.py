@@ -26,6 +26,7 @@ from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.models.spectral import KALDI_STACK, whisper_seconds
 
 
 def load_model(folder: Path) -> EmotionModel:
@@ -128,11 +129,17 @@ def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any
     from transformers import SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
     if extractor == "WhisperFeatureExtractor":
-        values = WhisperFeatureExtractor(
-            feature_size=int(model.encoder.config.num_mel_bins)
-        ).to_dict()
-        return {**values, "do_normalize": model.config.normalization == "clip"}
-    return dict(SeamlessM4TFeatureExtractor().to_dict())
+        config = model.encoder.config
+        seconds = whisper_seconds(int(config.max_source_positions))
+        whisper = WhisperFeatureExtractor(
+            feature_size=int(config.num_mel_bins), chunk_length=int(seconds)
+        )
+        return dict(whisper.to_dict())
+    bins = int(model.encoder.config.feature_projection_input_dim) // KALDI_STACK
+    banks = SeamlessM4TFeatureExtractor(
+        feature_size=bins, num_mel_bins=bins, sampling_rate=model.config.sampling_rate
+    )
+    return dict(banks.to_dict())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ read with `weights_only=True`: tensors and plain containers, no code. Each file 
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles
+from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles, refuse_stand_in
 from emoser.errors import CheckpointError
 from emoser.text import shorten
 
@@ -26,6 +26,13 @@ NESTINGS = ("model", "state_dict", "model_state_dict")
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
 MAX_SHARING = 3  # how often tensors of one file may use its bytes, as tied weights do
 WRAPPER = "d2v_model."  # precedes every name in older files of emotion2vec
+WRAPPERS: Mapping[str, str] = {
+    "module.": "",  # parallel
+    "_orig_mod.": "",  # compiled
+    "base_model.model.": "",  # adapted by PEFT
+    "model.": "classifier.",  # Lightning; without a head, a part of Whisper has this name
+}
+"""What wrappers put before the names of all tensors, and what must be among them."""
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]
 
@@ -79,7 +86,35 @@ def open_tensors(files: CheckpointFiles) -> Iterator[StoredTensors]:
                     place = prefix + name.removeprefix(WRAPPER)
                     shapes[place] = tuple(tensor.shape)
                     readers[place] = partial(held.__getitem__, name)
-        yield StoredTensors(shapes, readers, files.folder)
+        wrapper = find_wrapper(shapes)
+        yield StoredTensors(
+            {name.removeprefix(wrapper): shape for name, shape in shapes.items()},
+            {name.removeprefix(wrapper): read for name, read in readers.items()},
+            files.folder,
+        )
+
+
+def find_wrapper(names: Iterable[str]) -> str:
+    """What wrappers around the model put before every one of these names; "" for nothing.
+
+    Example:
+        >>> find_wrapper(["module._orig_mod.head.weight", "module._orig_mod.head.bias"])
+        'module._orig_mod.'
+        >>> find_wrapper(["module.head.weight", "head.bias"])
+        ''
+    """
+    names, wrapper = list(names), ""
+    while names:
+        found = [
+            wrapper + each
+            for each, part in WRAPPERS.items()
+            if all(name.startswith(wrapper + each) for name in names)
+            and any(name.startswith(wrapper + each + part) for name in names)
+        ]
+        if not found:
+            break
+        wrapper = found[0]
+    return wrapper
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -118,6 +153,7 @@ def _open_safetensors(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
+        refuse_stand_in(file)
         raise CheckpointError(
             f"{file} is not a whole safetensors file ({error}); download it again"
         ) from error
@@ -165,6 +201,7 @@ def _load_pickle(opened: BinaryIO, file: Path) -> Any:
     try:
         return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        refuse_stand_in(file)
         raise CheckpointError(
             f"{file} holds more than tensors, or is damaged; emoser runs no code from a "
             "checkpoint: ask its authors for safetensors, or download it again"

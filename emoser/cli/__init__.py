@@ -26,6 +26,7 @@ from emoser.cli import (
     models,
     predict,
     reproduce,
+    serve,
     timeline,
 )
 from emoser.cli.options import add_groups, add_options
@@ -38,7 +39,7 @@ EXIT_INTERRUPTED = 130
 GC_THRESHOLD = 100_000  # new objects between two garbage collections
 COMMANDS = (
     predict, timeline, listen, models, doctor, convert, export, card, finetune, evaluate,
-    reproduce, bench, demo,
+    reproduce, bench, serve, demo,
 )  # fmt: skip
 """Each has HELP, DESCRIPTION, OPTIONS, `run` and, if some options belong together, GROUPS."""
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from emoser.models.encoder import EncodedFrames, EncoderParts, SpeechEncoder
 
-MEL_RATE = 16_000  # Hz, of the recordings of every spectrogram
+MEL_RATE = 16_000  # Hz, of the recordings of Whisper
 MEL_HIGHEST = 8_000.0  # Hz
 WHISPER_WINDOW = 400  # samples
 WHISPER_HOP = 160
@@ -112,7 +112,7 @@ class FilterBankEncoder(SpeechEncoder):
     def _detach_features(self, backbone: nn.Module) -> None:
         """Wav2vec2-BERT has no convolutions over samples; prepare the filter banks instead."""
         num_bins = int(backbone.config.feature_projection_input_dim) // self.stride  # type: ignore[union-attr, arg-type]
-        self.filters = _kaldi_filters(num_bins)
+        self.filters = _kaldi_filters(num_bins, self.sampling_rate)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(KALDI_WINDOW) / (KALDI_WINDOW - 1))
         self.fourier = _fourier(hann**0.85, KALDI_FFT)
 
@@ -180,6 +180,8 @@ def whisper_seconds(max_source_positions: int) -> float:
 def _whisper_filters(num_bins: int) -> Tensor:
     """Slaney's mel filters, (bins, frequencies)."""
     return _mel_filters(
+        max_frequency=MEL_HIGHEST,
+        sampling_rate=MEL_RATE,
         num_frequency_bins=1 + WHISPER_WINDOW // 2,
         num_mel_filters=num_bins,
         min_frequency=0.0,
@@ -188,9 +190,11 @@ def _whisper_filters(num_bins: int) -> Tensor:
     ).float()
 
 
-def _kaldi_filters(num_bins: int) -> Tensor:
-    """Kaldi's mel filters, (bins, frequencies), in double precision."""
+def _kaldi_filters(num_bins: int, sampling_rate: int) -> Tensor:
+    """Kaldi's mel filters up to half the rate, (bins, frequencies), in double precision."""
     return _mel_filters(
+        max_frequency=sampling_rate // 2,
+        sampling_rate=sampling_rate,
         num_frequency_bins=KALDI_FFT // 2 + 1,
         num_mel_filters=num_bins,
         min_frequency=KALDI_LOWEST,
@@ -203,8 +207,7 @@ def _kaldi_filters(num_bins: int) -> Tensor:
 def _mel_filters(**options: Any) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
-    filters = mel_filter_bank(max_frequency=MEL_HIGHEST, sampling_rate=MEL_RATE, **options)
-    return torch.from_numpy(np.ascontiguousarray(filters.T))
+    return torch.from_numpy(np.ascontiguousarray(mel_filter_bank(**options).T))
 
 
 def _fourier(taper: npt.NDArray[np.float64], size: int) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.boundary import reading
-from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, refuse_stand_in
 from emoser.errors import CheckpointError
 from emoser.json_text import format_json, parse_json
 from emoser.models.config import ModelConfig, ModelInfo
@@ -172,6 +172,7 @@ def check_graph(folder: Path, manifest: Manifest) -> None:
     """
     for name in PARTS[manifest.format]:
         if hash_file(folder / name) != manifest.hashes.get(name):
+            refuse_stand_in(folder / name)
             raise CheckpointError(
                 f"{folder / name} has changed since it was exported; export the model again"
             )

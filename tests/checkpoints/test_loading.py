@@ -225,7 +225,7 @@ FAULTS = {
     ),
     "HTML": (
         lambda f: (f / "model.safetensors").write_text("<html>not found</html>"),
-        "not a whole safetensors file",
+        "is a web page, not the file itself",
     ),
     "missing tensor": (
         lambda f: change_tensors(f, lambda t: t.pop("hubert.encoder.layer_norm.weight")),

@@ -214,11 +214,15 @@ FAULTS = {
         write(WEIGHTS, struct.pack("<Q", 2**63)),
         "not a whole safetensors",
     ),
-    "a web page": (GENERIC, write(WEIGHTS, "<!doctype html>"), "not a whole safetensors file"),
+    "a web page": (
+        GENERIC,
+        write(WEIGHTS, "<!doctype html>"),
+        "is a web page, not the file itself",
+    ),
     "a pointer of git": (
         GENERIC,
         write(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        "not a whole safetensors file",
+        "is a pointer of Git LFS, not the file itself",
     ),
     "no weights": (GENERIC, only("notes.txt", ""), "no weights that emoser reads"),
     "index points outside": (GENERIC, outside, "points outside its folder"),

@@ -24,7 +24,8 @@ ROOMS = (
     ("inference",),
     ("classifier",),
     ("streaming", "bulk", "bench"),
-    ("serve", "demo"),
+    ("serve",),
+    ("demo",),
     ("cli",),
 )
 """From the bottom up. A room may import from itself and from the rows above it in this list."""

@@ -33,6 +33,9 @@ MODULES = (
 """The modules of this package that are layouts, in the order in which they are tried."""
 
 
+PEFT = ".lora_A."  # in the names of tensors of adapters that are not merged
+
+
 class Layout(Protocol):
     """A module that reads one layout of checkpoints.
 
@@ -90,6 +93,11 @@ def identify(keys: Set[str], folder: Path) -> Layout:
     Raises:
         CheckpointError: If there is none; the message names the nearest.
     """
+    if any(PEFT in name for name in keys):
+        raise CheckpointError(
+            f"{folder} holds adapters of PEFT beside the weights that they change; merge them "
+            "with peft's merge_and_unload() and save the model again"
+        )
     lacks = [
         [part for part in layout.SIGNATURE if not any(name.startswith(part) for name in keys)]
         for layout in LAYOUTS
