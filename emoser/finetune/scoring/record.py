@@ -11,6 +11,7 @@ from emoser.finetune.protocols import Split
 from emoser.text import counted, markdown_table, markdown_text, shorten
 
 SHOWN_SPEAKERS = 60
+SHOWN_SETTINGS = ("mode", "batch_size", "head_learning_rate", "seed")
 CURVE = ("epoch", "loss", "training_accuracy", "uar", "accuracy", "best")
 
 
@@ -74,9 +75,9 @@ def describe_training(record: TrainingRecord) -> list[str]:
     ]
     return [
         "## Training",
-        f"Base: {markdown_text(record.config.base)}.",
-        f"Settings that differ from the defaults (all are in config.json):\n\n"
-        f"    {record.config!r}",
+        f"Base: {markdown_text(record.config.base)}. Settings beyond the defaults (all are in "
+        "config.json):",
+        markdown_table([["setting", "value"], *_list_settings(record.config)]),
         markdown_table(rows),
         "\n".join(
             f"- {name.capitalize()}: {counted(len(_speakers(items)), 'known speaker')}"
@@ -90,6 +91,17 @@ def describe_training(record: TrainingRecord) -> list[str]:
         "Learning curve:",
         markdown_table(curve),
     ]
+
+
+def _list_settings(config: FinetuneConfig) -> list[list[str]]:
+    usual = FinetuneConfig(config.base).flat()
+    rows = []
+    for name, value in config.flat().items():
+        if isinstance(value, dict) and name == "augmentation":
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item)
+        if name in SHOWN_SETTINGS or value != usual[name]:
+            rows.append([name, markdown_text(str(value) or "none")])
+    return rows
 
 
 def _speakers(items: Sequence[Utterance]) -> list[str]:

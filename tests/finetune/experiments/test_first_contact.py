@@ -199,7 +199,7 @@ def test_the_report_states_how_the_model_was_trained(voices, base, tmp_path):
     assert sorted(set().union(*speakers)) == [f"s{number}" for number in range(6)]
     assert sum(map(len, speakers)) == 6
     text = (tmp_path / "report.md").read_text()
-    for wanted in ("## Training", "Base: ", "FinetuneConfig(", "| training |",
+    for wanted in ("## Training", "Base: ", "| epochs | 2 |", "| training |",
                    "- Training: ", "Learning curve:", "| 2 |"):  # fmt: skip
         assert wanted in text
 
