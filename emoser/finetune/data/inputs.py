@@ -182,9 +182,8 @@ class PooledLayers(Inputs):
     ) -> None:
         super().__init__(recordings, window)
         copies = 0 if config is None else config.data.frozen_copies
-        given = config or FinetuneConfig()
         self._values = torch.stack(
-            [pool_windows(model, self.windows, given, copy=copy) for copy in range(1 + copies)]
+            [pool_windows(model, self.windows, config, copy=copy) for copy in range(1 + copies)]
         )
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
@@ -201,21 +200,22 @@ class PooledLayers(Inputs):
 
 
 def pool_windows(
-    model: EmotionModel, windows: Windows, config: FinetuneConfig, *, copy: int = 0
+    model: EmotionModel, windows: Windows, config: FinetuneConfig | None, *, copy: int = 0
 ) -> Tensor:
     """Pooled outputs of a frozen encoder for every window, (N, S, D).
 
     Args:
         model: In eval mode, on the device to compute on.
         windows: The N windows.
-        config: How copies are varied; seed, copy and window determine each variation.
+        config: How copies are varied; seed, copy and window determine each variation. None if
+            there are no copies.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
-    longest = limit_clips(windows, config)
 
     def read(index: int) -> NDArray[np.float32]:
-        if not copy:
+        if config is None or not copy:
             return windows[index]
+        longest = limit_clips(windows, config)
         generator = np.random.default_rng([config.run.seed, copy, index])
         return vary_clip(windows[index], config, generator, longest=longest)
 
