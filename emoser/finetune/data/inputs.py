@@ -211,11 +211,11 @@ def pool_windows(
             there are no copies.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
+    longest = limit_clips(windows, config) if config is not None and copy else 0
 
     def read(index: int) -> NDArray[np.float32]:
         if config is None or not copy:
             return windows[index]
-        longest = limit_clips(windows, config)
         generator = np.random.default_rng([config.run.seed, copy, index])
         return vary_clip(windows[index], config, generator, longest=longest)
 
