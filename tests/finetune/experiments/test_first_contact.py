@@ -61,7 +61,12 @@ def voices(tmp_path_factory):
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "finetune", "models", "convert"])
 def test_a_usage_error_shows_the_parser_of_its_own_command(command, capsys):
-    arguments = {"evaluate": ["a", "b"], "finetune": ["a", "--output", "b"], "convert": ["a", "b"]}
+    arguments = {
+        "predict": ["a"],
+        "evaluate": ["a", "b"],
+        "finetune": ["a", "--output", "b"],
+        "convert": ["a", "b"],
+    }
     with pytest.raises(SystemExit) as stopped:
         main([command, *arguments.get(command, []), "--bogus"])
     assert stopped.value.code == 2
