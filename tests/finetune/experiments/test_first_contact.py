@@ -231,8 +231,7 @@ def test_long_work_says_what_it_does_where_there_is_no_terminal(caplog, monkeypa
     with caplog.at_level(logging.INFO):
         for number in Progress(range(3), "epoch 1 of 2, updates"):
             time.sleep(0.2 if number == 1 else 0.0)  # one long step
-    assert caplog.messages
-    assert caplog.messages[0] == "epoch 1 of 2, updates: 1 of 3"
+    assert caplog.messages.count("epoch 1 of 2, updates: 1 of 3") >= 2
     caplog.clear()
     with caplog.at_level(logging.INFO):
         for _ in range(20):  # many short works in a row
