@@ -29,6 +29,31 @@ class AudioError(EmoserError, ValueError):
     exit_code = 3
 
 
+class AudioReadError(OSError, AudioError):
+    """A recording that the system cannot read; those below are the cases with a class in Python.
+
+    Example:
+        >>> from emoser import load_audio
+        >>> try:
+        ...     load_audio("nowhere.wav")
+        ... except FileNotFoundError as error:
+        ...     print(isinstance(error, AudioError), error)
+        True nowhere.wav does not exist; check the path
+    """
+
+
+class AudioNotFoundError(FileNotFoundError, AudioReadError):
+    """A recording that does not exist."""
+
+
+class AudioIsFolderError(IsADirectoryError, AudioReadError):
+    """A folder in the place of a recording."""
+
+
+class AudioPermissionError(PermissionError, AudioReadError):
+    """A recording that may not be read."""
+
+
 class CheckpointError(EmoserError, ValueError):
     """A checkpoint that is damaged, does not fit its configuration, or has an unknown layout."""
 
@@ -72,3 +97,17 @@ def missing_extra(feature: str, extra: str) -> DependencyError:
     return DependencyError(
         f'{feature} needs an optional package; install it with: pip install "emoser[{extra}]"'
     )
+
+
+def unreadable_audio(error: OSError, message: str) -> AudioReadError:
+    """The error of the system as one of emoser, with a message for people.
+
+    Example:
+        >>> type(unreadable_audio(PermissionError(13, "denied"), "call.wav may not be read"))
+        <class 'emoser.errors.AudioPermissionError'>
+    """
+    classes = (AudioNotFoundError, AudioIsFolderError, AudioPermissionError)
+    kinds = [kind for kind in classes if isinstance(error, kind.__bases__[0])]
+    explained = (*kinds, AudioReadError)[0](message)
+    explained.errno = error.errno
+    return explained

@@ -38,7 +38,10 @@ def load_audio(
 
     Args:
         source: A path, bytes, a binary file object (read from its position, which is restored),
-            a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels).
+            a NumPy array or a torch tensor of shape (T,), (channels, T) or (T, channels), in
+            floats or in integers of full scale (64 bits hold samples of 16). Or what holds one:
+            a dictionary or row as `datasets` gives it, its AudioDecoder, a pair of a rate and an
+            array, an UploadFile of FastAPI, or an AudioSegment of pydub.
         sampling_rate: Rate of an array in Hz, required for arrays; files state their own and
             this is ignored for them.
         channel: "mix" for the mean over the channels, "left", "right", or an index.
@@ -47,8 +50,10 @@ def load_audio(
 
     Raises:
         AudioError: If it cannot be decoded, is empty, too long or too large, or holds NaN.
-        OSError: FileNotFoundError, PermissionError, IsADirectoryError and similar.
-        ValueError: If an array has no rate or an ambiguous layout, or a channel does not exist.
+        OSError: An AudioError, too: a FileNotFoundError, PermissionError, IsADirectoryError and
+            similar.
+        ValueError: If an array has no rate, an ambiguous layout or masked values, or a channel
+            does not exist.
         TypeError: If `source` is none of the above.
         DependencyError: If the format needs the extra `media`.
 

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from emoser.audio.arrays import is_tensor, open_array
+from emoser.audio.arrays import is_array, mix_frames, open_array
 from emoser.audio.files import open_file
 from emoser.audio.limits import (
     DEFAULT_LIMITS,
@@ -18,6 +18,7 @@ from emoser.audio.limits import (
 from emoser.audio.quality import QualityMeter
 from emoser.audio.resampling import StreamResampler
 from emoser.audio.sources import Source, describe_source, open_source, source_name
+from emoser.audio.wrappers import unwrap
 from emoser.errors import AudioError
 from emoser.text import counted
 
@@ -179,10 +180,12 @@ class AudioBlocks:
 def _open_native(
     source: Any, sampling_rate: int | None, limits: AudioLimits, opening: ExitStack
 ) -> NativeAudio:
-    if isinstance(source, np.ndarray) or is_tensor(source):
-        return open_array(source, sampling_rate, limits)
-    reader = opening.enter_context(open_source(source, limits))
-    return open_file(reader, limits, describe_source(source), opening)
+    inner, own_rate = unwrap(source)
+    if is_array(inner):
+        return open_array(inner, sampling_rate if own_rate is None else own_rate, limits)
+    name = describe_source(source)
+    reader = opening.enter_context(open_source(inner, limits, name))
+    return open_file(reader, limits, name, opening)
 
 
 def check_channel(channel: Channel) -> None:
@@ -211,11 +214,7 @@ def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
     """One channel of (n, channels), or the mean over them; shape (n,)."""
     if channel is not None:
         return np.ascontiguousarray(frames[:, channel])
-    if frames.shape[1] == 1:
-        return frames[:, 0]
-    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused
-        mean: FloatArray = frames.mean(axis=1)
-    return mean
+    return mix_frames(frames)
 
 
 def _regroup(blocks: Iterator[FloatArray], num_samples: int) -> Generator[FloatArray]:

@@ -77,7 +77,7 @@ def _open(reader: ByteReader, container: Container, name: str) -> _ForwardFile:
                 return _ForwardFile(descriptor, closefd=False)
             return _ForwardFile(reader)
     except soundfile.LibsndfileError as error:
-        reader.raise_failure()
+        reader.raise_failure(name)
         raise UnknownCodingError(
             f"{name} begins like {container.label} but cannot be decoded "
             f"({error.error_string.rstrip('.')}); it is damaged or of a rare kind: convert it"
@@ -112,7 +112,7 @@ def _read_blocks(
                 f"{name} cannot be decoded as {container.label} "
                 f"({error.error_string.rstrip('.') or 'lost synchronisation'}); it is damaged"
             ) from error
-    reader.raise_failure()
+    reader.raise_failure(name)
     native.truncated |= num_frames < num_declared
 
 

@@ -15,6 +15,8 @@ _FIRST_PAGE, _LAST_PAGE = 2, 4  # flags of an Ogg page
 _SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 _FLAC_START = (b'fLaC\0\0\0"', b'fLaC\x80\0\0"')
 _SEARCH_BYTES = 2**20
+_GAP_BYTES = 4_096  # a text as long as this is no sound
+_MAX_ELEMENTS = 4_000_000  # of ten hours of video; more would be there to waste time
 _TAIL_PACKETS = 4_096  # of MPEG-TS
 _SOUND_STARTS = tuple(bytes((0, 0, 1, name)) for name in (0xBD, *range(0xC0, 0xE0)))
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -48,8 +50,8 @@ def settle_ogg(reader: ByteReader) -> Extent:
     """
     walk = _OggWalk(reader)
     position = 0
-    while position < reader.size:
-        following = walk.step(position)
+    for _ in range(_MAX_ELEMENTS):
+        following = walk.step(position) if position < reader.size else None
         if following is None:
             break
         position = following
@@ -100,7 +102,8 @@ class _OggWalk:
         while data := self._reader.read_at(position, _SEARCH_BYTES):
             found = data.find(b"OggS\0")
             if found >= 0:
-                self.is_cut |= not is_tag(self._reader.read_at(start, position + found - start))
+                gap = min(position + found - start, _GAP_BYTES)
+                self.is_cut |= not is_tag(self._reader.read_at(start, gap))
                 return position + found
             position += max(1, len(data) - 4)
         return None
@@ -110,8 +113,8 @@ def settle_elements(reader: ByteReader, container: Container) -> Extent:
     """The recording of a file of elements, up to where they end or another file begins."""
     length_at = _LENGTHS[container.demuxer]
     position = 0
-    while position < reader.size:
-        length = length_at(reader, position)
+    for _ in range(_MAX_ELEMENTS):
+        length = length_at(reader, position) if position < reader.size else None
         if not length:
             break
         position += length

@@ -12,20 +12,29 @@ from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
 
+from emoser.audio.sniffing import AUDIO_SUFFIXES
 from emoser.errors import AudioError
 from emoser.text import printable
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .w64 "
-    ".m4a .mp4 .aac .webm .mka .mkv .amr .wma .mov".split()
-)
+
+def is_recording(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is taken for a recording by its name, in any case of its suffix.
+
+    Hidden files are not: a Mac writes a companion `._call.wav` of every `call.wav` to other disks.
+
+    Example:
+        >>> [is_recording(name) for name in ("a/call.WAV", "a/._call.wav", "notes.txt")]
+        [True, False, False]
+    """
+    name = os.path.basename(path)
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith(".")
 
 
 def find_recordings(folder: str | os.PathLike[str]) -> list[str]:
-    """The audio files under a folder by their suffix, each folder's files before its subfolders'.
+    """The audio files under a folder, each folder's files before its subfolders'.
 
-    A subfolder that cannot be read is in the list itself, so that reading it gives its error.
-    Links to folders are not followed.
+    Names decide, as `is_recording` says. A subfolder that cannot be read is in the list itself,
+    so that reading it gives its error. Links to folders are not followed.
 
     Raises:
         AudioError: If there are none.
@@ -39,7 +48,7 @@ def find_recordings(folder: str | os.PathLike[str]) -> list[str]:
     for path, error in walk_files(place):
         if error is not None and path == place:
             raise explain_unreadable(error, path)
-        if error is not None or os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
+        if error is not None or is_recording(path):
             found.append(path)
     if not found:
         raise AudioError(

@@ -6,6 +6,7 @@ frames and libmpg123 warns on standard error about what it finds between them.
 """
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +49,10 @@ _AMR_FRAME_BYTES = {
 _WINDOW_BYTES = 2**18
 _BLANK_BYTES = 65_536  # read at a time
 _MAX_PIECES = 10_000  # runs of frames in a file; what follows more damage is left out
+_PATTERN_BYTES = 2  # a pattern of three begins at most so far before the end of a window
+_MAX_TRIES = 100_000  # places that look like a frame and lead to no other
+_MAX_TAGS = 100  # one behind the other
+_MARGIN_BYTES = 2**15  # of a window behind what is found in it; four frames of MP3 fit
 _NUM_SEARCHED = 4  # frames in a row where the beginning is searched for
 _BLANK = b"\0\t\n\r "
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
@@ -62,14 +67,14 @@ class FrameKind:
         length: Bytes of the frame that a header opens; None if it is not such a header.
         stream: What is equal in the headers of one stream, such as the sampling rate.
         least: Frames that must follow each other; fewer only if the file ends after them.
-        sync: The first byte.
+        sync: What the first bytes look like.
     """
 
     header_bytes: int
     length: Callable[[bytes], int | None]
     stream: Callable[[bytes], object]
     least: int
-    sync: bytes
+    sync: re.Pattern[bytes]
 
 
 @dataclass(frozen=True)
@@ -104,21 +109,24 @@ class _Headers:
             self._window = self._reader.read_at(position, _WINDOW_BYTES)
         return self._window[offset : offset + size]
 
-    def find(self, sync: bytes, position: int) -> int:
-        """The next position of a byte; the size of the file if there is none."""
+    def find(self, sync: re.Pattern[bytes], position: int) -> int:
+        """The next position of a pattern; the size of the file if there is none."""
         while position < self._reader.size:
-            self.at(position, 1)
-            found = self._window.find(sync, position - self._start)
-            if found >= 0:
-                return self._start + found
-            position = self._start + len(self._window)
+            self.at(position, min(_MARGIN_BYTES, self._reader.size - position))
+            found = sync.search(self._window, position - self._start)
+            if found is not None:
+                return self._start + found.start()
+            position = max(position + 1, self._start + len(self._window) - _PATTERN_BYTES)
         return self._reader.size
 
 
 def tags_end(reader: ByteReader, start: int) -> int:
     """Position after the tags (ID3, APE, Lyrics3) and the padding at `start`."""
     end = blank_end(reader, start)
-    while (length := _tag_bytes(reader.read_at(end, 32))) and end < reader.size:
+    for _ in range(_MAX_TAGS):
+        length = _tag_bytes(reader.read_at(end, 32))
+        if not length or end >= reader.size:
+            break
         end = blank_end(reader, end + length)
     return min(end, reader.size)
 
@@ -149,12 +157,14 @@ def blank_end(reader: ByteReader, start: int) -> int:
 def is_tag(data: bytes) -> bool:
     """Whether bytes between recordings are a tag, padding or a text, and not sound.
 
+    Erased memory, which recorders leave behind a file, is 0xFF.
+
     Example:
         >>> is_tag(b"TAG Song"), is_tag(bytes(99)), is_tag(bytes.fromhex("01a2b3c4"))
         (True, True, False)
     """
     data = data.strip(_BLANK)
-    return data.startswith(_TAGS) or _is_text(data)
+    return data.startswith(_TAGS) or _is_text(data) or not data.strip(b"\xff")
 
 
 def ends_with_tag(reader: ByteReader) -> bool:
@@ -236,9 +246,11 @@ def scan_frames(
 def _next_frames(headers: _Headers, start: int, kind: FrameKind, size: int) -> int:
     """Where frames go on, at `start` or after it; the size of the file if nowhere."""
     position = headers.find(kind.sync, start)
-    while position < size and not _follow(headers, position, kind, 2, size):
+    for _ in range(_MAX_TRIES):
+        if position >= size or _follow(headers, position, kind, 2, size):
+            return position
         position = headers.find(kind.sync, position + 1)
-    return position
+    return size
 
 
 def starts_amr(reader: ByteReader, start: int) -> bool:
@@ -353,9 +365,14 @@ def _mpeg_length(header: bytes) -> int | None:
     return mpeg_frame_length(header[:4])
 
 
+# The third byte has neither a free nor a forbidden bit rate, unlike erased memory of 0xFF.
+_MPEG_SYNC = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]", re.DOTALL)
+_AC3_SYNC = re.compile(rb"\x0b\x77")
 # A file of a single MPEG frame, 26 to 72 ms, is refused. 40 bytes reach an information tag.
-MPEG = FrameKind(40, _mpeg_length, _mpeg_stream, 2, b"\xff")
-ADTS = FrameKind(7, _adts_frame_length, _adts_stream, 2, b"\xff")
-LATM = FrameKind(3, _latm_frame_length, lambda header: header[0], 3, b"\x56")
-AC3 = FrameKind(6, _ac3_frame_length, lambda header: header[4] & 0xC0, 2, b"\x0b")
-EAC3 = FrameKind(6, _eac3_frame_length, lambda header: header[4] & 0xC0, 2, b"\x0b")
+MPEG = FrameKind(40, _mpeg_length, _mpeg_stream, 2, _MPEG_SYNC)
+ADTS = FrameKind(7, _adts_frame_length, _adts_stream, 2, re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"))
+LATM = FrameKind(
+    3, _latm_frame_length, lambda header: header[0], 3, re.compile(rb"\x56[\xe0-\xff]")
+)
+AC3 = FrameKind(6, _ac3_frame_length, lambda header: header[4] & 0xC0, 2, _AC3_SYNC)
+EAC3 = FrameKind(6, _eac3_frame_length, lambda header: header[4] & 0xC0, 2, _AC3_SYNC)

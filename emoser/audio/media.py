@@ -68,7 +68,7 @@ def open_media(
             native.blocks = _read_blocks(frames, reader, native, name)
             yield native
     except av.FFmpegError as error:
-        reader.raise_failure()
+        reader.raise_failure(name)
         raise AudioError(
             f"{name} begins like {container.label} but cannot be decoded "
             f"({error.strerror}); it is damaged or incomplete: copy or record it again"
@@ -146,7 +146,7 @@ def _read_blocks(
         if num_pending >= step:
             yield np.concatenate(pending)
             pending, num_pending = [], 0
-    reader.raise_failure()
+    reader.raise_failure(name)
     if pending:
         yield np.concatenate(pending)
     declared = native.declared_seconds or 0.0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO, TypeAlias
 
+from emoser.errors import unreadable_audio
+
 Piece: TypeAlias = bytes | range
 """Bytes as they are, or positions whose bytes are read."""
 
@@ -67,10 +69,12 @@ class ByteReader:
         os.lseek(descriptor, 0, os.SEEK_SET)  # the position of a buffered file differs
         return descriptor
 
-    def raise_failure(self) -> None:
-        """Raise the OSError that ended the data early, if there was one."""
-        if self._failures:
-            raise self._failures[0]
+    def raise_failure(self, name: str) -> None:
+        """Raise the error that ended the data of the file `name` early, if there was one."""
+        for error in self._failures:
+            reason = (error.strerror or str(error)).lower()
+            message = f"{name} cannot be read to its end ({reason}); check the disk or copy it"
+            raise unreadable_audio(error, message) from error
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`, leaving the position after them."""

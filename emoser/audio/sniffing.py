@@ -53,10 +53,13 @@ NIST, VOC = Container("NIST SPHERE", (".sph", ".nist")), Container("VOC", (".voc
 SVX, PVF = Container("SVX", (".svx", ".8svx", ".iff")), Container("PVF", (".pvf",))
 PAF, AVR = Container("PAF", (".paf",)), Container("AVR", (".avr",))
 WVE, HTK = Container("WVE", (".wve",)), Container("HTK", (".htk",))
-_MP4_SUFFIXES = ".mp4 .m4a .m4b .m4r .m4v .mov .qt .3gp .3gpp .3ga .3g2 .f4a .f4v"
+_MP4_SUFFIXES = ".mp4 .m4a .m4b .m4r .m4v .mov .qt .3gp .3gpp .3ga .3g2 .3gpp2 .f4a .f4v"
 MP4 = Container("MP4/M4A", tuple(_MP4_SUFFIXES.split()), "mov")
 WEBM = Container("WebM/Matroska", (".webm", ".weba", ".mkv", ".mka", ".mk3d"), "matroska")
-AAC, LATM = Container("AAC", (".aac", ".adts"), "aac"), Container("AAC (LATM)", (".latm",), "loas")
+AAC, LATM = (
+    Container("AAC", (".aac", ".adts"), "aac"),
+    Container("AAC (LATM)", (".loas", ".latm"), "loas"),
+)
 AMR, WMA = (
     Container("AMR", (".amr", ".awb"), "amr"),
     Container("WMA", (".wma", ".wmv", ".asf"), "asf"),
@@ -152,7 +155,7 @@ def identify(reader: ByteReader, name: str) -> Found:
     that was cut.
     """
     head = reader.read_at(0, HEAD_BYTES)
-    reader.raise_failure()
+    reader.raise_failure(name)
     for start in dict.fromkeys((0, frames.tags_end(reader, 0), frames.blank_end(reader, 0))):
         container = _container_at(reader, start)
         if container is not None:

@@ -108,8 +108,13 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
         with closing(ResultFile(rows)) as result:
             yield result
             result.sync()
-            if is_parquet and (result.num_written or not path.exists()):
+            if is_parquet and (result.num_written or not _is_newer(path, rows)):
                 write_parquet(rows, path)
+
+
+def _is_newer(path: Path, rows: Path) -> bool:
+    """Whether a table holds all rows; one that a killed process has not updated does not."""
+    return path.exists() and path.stat().st_mtime_ns >= rows.stat().st_mtime_ns
 
 
 @contextmanager

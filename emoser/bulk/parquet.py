@@ -28,7 +28,10 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Write rows to a Parquet file with one column per label and dimension, atomically."""
+    """Write rows to a Parquet file with one column per label and dimension, atomically.
+
+    The caller has locked the output, so that the partial file of a killed process is replaced.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -43,7 +46,7 @@ def write_parquet(rows: Path, path: Path) -> None:
             pa.field("quality", pa.list_(pa.string())),
         ]
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with pq.ParquetWriter(partial, schema) as writer:
             flat = (_flatten(row) for row in _read(rows))

@@ -4,7 +4,6 @@ Files that others wrote can be damaged in more ways than a reader can foresee. W
 them raises leaves this boundary as one of emoser's errors, with the original as its cause.
 """
 
-import pickle
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ FAULTS = (
     SafetensorError,
     TypeError,
     ValueError,  # and UnicodeError
-    pickle.UnpicklingError,
     struct.error,
     zipfile.BadZipFile,
 )

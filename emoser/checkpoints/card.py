@@ -35,7 +35,7 @@ KEPT = ("license", "license_name", "license_link", "language", "datasets", "base
 """Metadata of a foreign card that stay true of the same weights in another layout."""
 OWN = ("library_name", "model_name", "eval_results", "tags")
 """Metadata that are written anew in every card."""
-FRONT = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
+FRONT = re.compile(r"\A---[ \t\r]*\n.*?\n---[ \t\r]*(\n|\Z)", re.DOTALL)
 OURS = "from emoser import"
 NAMED = re.compile(r'(from_pretrained\(|"audio-classification", )"[^"\n]*"')
 METRICS: Mapping[str, tuple[str, str]] = {
@@ -181,7 +181,7 @@ def read_metadata(text: str) -> dict[str, Any]:
         return {}
     try:
         return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
-    except (ValueError, TypeError, YAMLError):
+    except (ValueError, TypeError, RecursionError, YAMLError):
         return {}
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles, refuse_stand_in
 from emoser.errors import CheckpointError
 from emoser.text import shorten
@@ -199,16 +200,13 @@ def _check_storage(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 def _load_pickle(opened: BinaryIO, file: Path) -> Any:
     try:
-        return torch.load(opened, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with reading(file):
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError) as error:
         refuse_stand_in(file)
         raise CheckpointError(
             f"{file} holds more than tensors, or is damaged; emoser runs no code from a "
             "checkpoint: ask its authors for safetensors, or download it again"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
-        raise CheckpointError(
-            f"{file} is not a whole file of tensors; download it again"
         ) from error
 
 

@@ -7,6 +7,7 @@ sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 i
 import argparse
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
+    _escape_unencodable()
     options, unknown = build_parser().parse_known_args(arguments)
-    if unknown:  # argparse would show the usage of all commands
+    if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(options.run(options))
@@ -80,6 +82,16 @@ def _set_up_process() -> None:
     # among them, and one at exit, took a quarter of the time to the first prediction.
     gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)
+
+
+def _escape_unencodable() -> None:
+    """Write as an escape what an encoding lacks, such as that of a file to which Windows redirects.
+
+    A name that cannot be printed must not end a command after half of its rows.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:

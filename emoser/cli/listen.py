@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
             f"listen reads the microphone, or standard input with '-', not {options.file!r}; use "
             "emoser timeline for files"
         )
+    from emoser.audio.arrays import mix_frames
     from emoser.streaming import EmotionStream
 
     stream = EmotionStream(
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         screen = _Screen(stream, blocks, as_json=options.json)
         try:
             for block in blocks:
-                screen.show(stream.push(block))
+                screen.show(stream.push(mix_frames(block)))
         except KeyboardInterrupt:
             screen.note(f"stopped at {clock(stream.seconds)}")
         screen.show(stream.flush())

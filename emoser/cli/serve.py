@@ -3,37 +3,55 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
+from typing import Any
 
-from emoser.checkpoints.resolve import DEFAULT_MODEL
-from emoser.cli.options import MODEL_HELP, RUNTIME, Group, select, shared, value
+from emoser.cli.options import MODEL_HELP, SHARED, Group, select, shared, value
 from emoser.serve.options import ServeOptions
 
 HELP = "serve predictions, timelines, embeddings and live audio over HTTP"
 DESCRIPTION = (
     "Serve predictions, timelines, embeddings and live audio over HTTP until SIGTERM or Ctrl-C. "
     "By default only this machine can reach it. Recordings are not stored, and nothing about them "
-    "is logged."
+    "is logged. An option that is not given can be set in the environment, as EMOSER_SERVE_MODEL, "
+    "EMOSER_SERVE_MAX_SECONDS and so on."
 )
+
+
+def _setting(name: str, text: str, **settings: Any) -> dict[str, Any]:
+    """An option that is None unless it is given, so that the environment can state it."""
+    default = getattr(ServeOptions, name)
+    kind = {} if default is None else {"type": type(default)}
+    shown = text if default is None else f"{text} (default: {default})"
+    return value(shown, dest=name, **kind, **settings)
+
+
+MODEL = {
+    "--model": _setting("model", MODEL_HELP),
+    "--device": _setting("device", "auto, cpu, cuda, cuda:1 or mps"),
+    "--dtype": _setting("dtype", "auto, float32, bfloat16 or float16"),
+    "--backend": _setting("backend", "auto, torch, openvino or onnx"),
+    "--labels": _setting("labels", SHARED["--labels"]["help"]),
+    "--streams": _setting("streams", "recordings at the same time on a CPU; 0 for one per core"),
+}
 OPTIONS = {
-    "--model": value(MODEL_HELP, DEFAULT_MODEL),
-    **shared(*RUNTIME, "--labels"),
+    **MODEL,
     "--host": value("address to listen on", "127.0.0.1"),
     "--port": value("port to listen on, or 0 for a free one", 8000),
     "--workers": value("processes, each with a model of its own", 1),
-    "--streams": value("recordings at the same time on a CPU; 0 for one per core", 0),
     **shared("--json"),
 }
 LIMITS = {
-    "--max-requests": value("requests that run or wait", ServeOptions.max_requests),
-    "--max-sessions": value("live sessions", ServeOptions.max_sessions),
-    "--max-megabytes": value("size of an upload", ServeOptions.max_megabytes),
-    "--max-seconds": value("seconds of audio", ServeOptions.max_seconds),
-    "--timeout": value(
-        "seconds until the answer", ServeOptions.timeout_seconds, dest="timeout_seconds"
-    ),
+    "--max-requests": _setting("max_requests", "requests that run or wait"),
+    "--max-sessions": _setting("max_sessions", "live sessions"),
+    "--max-megabytes": _setting("max_megabytes", "size of an upload"),
+    "--max-seconds": _setting("max_seconds", "seconds of audio"),
+    "--timeout": _setting("timeout_seconds", "seconds until the answer"),
 }
 ACCESS = {
-    "--token-file": value("file with one bearer token per line (default: no token is needed)"),
+    "--token-file": _setting(
+        "token_file", "file with one bearer token per line (default: no token is needed)"
+    ),
     "--allow-host": value(
         "a name under which clients reach the service, beside localhost and addresses in numbers; "
         "* for any; repeat for several",
@@ -52,10 +70,7 @@ GROUPS = (
     Group(LIMITS, "limits", "What is beyond them is refused with a sentence."),
     Group(ACCESS, "access"),
 )
-SETTINGS = (
-    "model", "labels", *(name.lstrip("-") for name in RUNTIME), "streams", "max_requests",
-    "max_sessions", "max_megabytes", "max_seconds", "timeout_seconds", "token_file",
-)  # fmt: skip
+SETTINGS = tuple(settings["dest"] for settings in (MODEL | LIMITS | ACCESS).values())
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,11 +78,9 @@ def run(options: argparse.Namespace) -> int:
     from emoser.serve import serve
     from emoser.serve.options import is_loopback
 
-    settings = ServeOptions(
-        **select(options, *SETTINGS),
-        allowed_hosts=tuple(options.allowed_hosts or ()),
-        allowed_origins=tuple(options.allowed_origins or ()),
-    )
+    found = {name: item for name, item in select(options, *SETTINGS).items() if item is not None}
+    lists = {name: tuple(item) for name, item in found.items() if isinstance(item, list)}
+    settings = replace(ServeOptions.from_environment(), **{**found, **lists})
     if settings.token_file is None and not is_loopback(options.host):
         print(f"emoser: whoever reaches {options.host} may use this service", file=sys.stderr)
 

@@ -34,7 +34,7 @@ QUALITY: Mapping[str, str] = {
     "dc": "The waveform has a DC offset.",
     "narrow-band": "The recording has telephone bandwidth: no content above about 4 kHz.",
     "short": "The recording is shorter than half a second, too short for a reliable result.",
-    "truncated": "The file is truncated: part of the recording is missing.",
+    "truncated": "The file is truncated: part of the recording is missing or was not decoded.",
 }
 """Explanation of each quality flag."""
 

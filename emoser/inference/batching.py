@@ -87,6 +87,11 @@ class RecordingOutput:
         """The share of the recording that each chunk stands for, (N,)."""
         return window_weights(self.windows)
 
+    @property
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """The mean of the chunks' embeddings by their weights, (D,)."""
+        return np.asarray(self.weights @ self.embeddings, np.float32)
+
 
 class ChunkOutput(NamedTuple):
     """The model's output for one chunk."""

@@ -12,18 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import missing_extra
-from emoser.results.segments import TimelineWindow, choose_step, clock
+from emoser.results.segments import TimelineWindow, channel_name, choose_step, clock
 from emoser.results.svg import colours_of
 from emoser.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from emoser.results.figures import Picture
     from emoser.results.timeline import Timeline
 
 DOTS_PER_INCH = 150
 WIDTH_INCHES = 8.0  # the width of a notebook cell
+WIDE_INCHES = 12.0  # for a recording that would be too dense in it
+WIDE_SECONDS = 180.0
+MAX_STEPS = 300  # of the probabilities: what is narrower cannot be made out
+LETTER_INCHES = 0.09  # of a name in a segment
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
@@ -43,13 +47,14 @@ THEMES: Mapping[str, _Theme] = {
 }
 
 
-def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
+def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Picture":
     """The waveform, the segments, and the stacked probabilities of all labels, per channel.
 
     Silence is empty. A model without labels has a line per dimension. Raises as `Timeline.plot`.
     """
     parts = timeline.per_channel()
-    figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts)), THEMES[theme]
+    width = WIDE_INCHES if timeline.duration > WIDE_SECONDS else WIDTH_INCHES
+    figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts), width=width), THEMES[theme]
     colours = colours_of(timeline.labels or timeline.dimensions)
     grid = figure.add_gridspec(len(parts), 1, hspace=0.3)
     first: Axes | None = None
@@ -62,7 +67,8 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
         _draw_segments(band, part, colours, style)
         (_draw_probabilities if part.labels else _draw_dimensions)(stack, part, colours)
         if part.channels:
-            wave.set_title(f"channel {part.channels[0]}", loc="left", fontsize=9, color=style.ink)
+            name = channel_name(part.channels[0], timeline.channels)
+            wave.set_title(name, loc="left", fontsize=9, color=style.ink)
         for row in (wave, band, stack):
             _style(row, style)
             is_last = row is stack and place == len(parts) - 1
@@ -78,7 +84,7 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
 
 def plot_confusion(
     matrix: npt.ArrayLike, labels: Sequence[str], *, theme: str = "light"
-) -> "Figure":
+) -> "Picture":
     """A confusion matrix, shaded by the share of each true label, with shares and counts.
 
     Rows of `matrix`, (C, C), are the truth, columns what was predicted. Raises as
@@ -118,19 +124,21 @@ def plain_text(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+def save_figure(figure: "Picture", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format."""
-    figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
+    figure.save(path)
 
 
-def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Figure":
+def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Picture":
     if theme not in THEMES:
         raise ValueError(f"theme is {theme!r}; use one of {', '.join(THEMES)}")
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise missing_extra("drawing", "plot") from error
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
+    from emoser.results.figures import Picture
+
+    return Picture(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
 
 
 def _style(axes: "Axes", theme: _Theme) -> None:
@@ -157,6 +165,7 @@ def _draw_wave(axes: "Axes", part: "Timeline", theme: _Theme) -> None:
 def _draw_segments(
     axes: "Axes", part: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
+    scale = axes.bbox.width / DOTS_PER_INCH / (part.duration or 1.0)  # inches per second
     for segment in part.segments:
         if segment.kind == "silence":
             axes.plot([segment.start, segment.end], [0.5, 0.5], linestyle=":", color=theme.faint)
@@ -168,7 +177,7 @@ def _draw_segments(
             edgecolor=theme.faint if plain else theme.paper,
             hatch="////" if segment.kind == "uncertain" else None,
         )  # fmt: skip
-        if segment.duration > part.duration * 0.012 * len(segment.name):
+        if segment.duration * scale > LETTER_INCHES * len(segment.name):
             axes.text(
                 (segment.start + segment.end) / 2, 0.47, plain_text(segment.name), ha="center",
                 va="center", fontsize=7.5, color=theme.ink if plain else "#000000",
@@ -178,10 +187,14 @@ def _draw_segments(
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
-    """A step per window, from mid-overlap to mid-overlap, as for the segments."""
+    """A step per window, from mid-overlap to mid-overlap, or the mean of several windows."""
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
                      for item in part.windows])  # fmt: skip
+    num_joined = -(-len(rows) // MAX_STEPS) or 1
+    starts = range(0, len(rows), num_joined)
+    rows = np.array([rows[start : start + num_joined].mean(axis=0) for start in starts])
+    edges = np.append(edges[:-1:num_joined], edges[-1])
     floor = np.zeros(len(rows))
     for place, label in enumerate(part.labels):
         top = floor + rows[:, place]
@@ -207,7 +220,7 @@ def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np
 
 
 def _draw_legend(
-    figure: "Figure", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
+    figure: "Picture", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
     from matplotlib.patches import Patch
 

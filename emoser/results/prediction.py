@@ -24,7 +24,8 @@ class Prediction:
             its label applies, and they need not sum to 1.
         duration: Length of the recording in seconds.
         quality: Problems of the recording, such as "silence", "clipped", "dc",
-            "narrow-band", "short" or "truncated"; empty without any.
+            "narrow-band", "short" or "truncated" (the file lacks sound that it declares, or holds
+            more than was decoded); empty without any.
         dimensions: Values of "arousal", "dominance" and "valence" (about 0 to 1) of a
             dimensional model, else None.
         model: Name of the checkpoint.

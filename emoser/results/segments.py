@@ -1,6 +1,6 @@
 """Windows and segments of a timeline: frozen values with times in seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,17 @@ class Segment:
         score += "".join(f", {name} {value:.2f}" for name, value in (self.dimensions or {}).items())
         times = f"{clock(self.start)} - {clock(self.end)}"
         return f"{times}{channel}  {self.name}{score}"
+
+
+def channel_name(channel: int, channels: Sequence[int]) -> str:
+    """The name of one of the channels of a recording, by both names that it has as an option.
+
+    Example:
+        >>> channel_name(1, (0, 1)), channel_name(1, (0, 1, 2))
+        ('channel 1 (right)', 'channel 1')
+    """
+    side = ("left", "right")[channel] if tuple(channels) == (0, 1) else ""
+    return f"channel {channel} ({side})" if side else f"channel {channel}"
 
 
 def choose_step(duration: float, *, max_marks: int = MAX_MARKS) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from emoser.results.segments import Segment, choose_step, clock
+from emoser.results.segments import Segment, channel_name, choose_step, clock
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
     shapes: list[str] = []
     top = 0.0
     for part in timeline.per_channel():
+        if part.channels:
+            name = channel_name(part.channels[0], timeline.channels)
+            shapes.append(_text(0, top + BAR_HEIGHT - 3, name))
+            top += BAR_STEP
         shapes += _wave(part.peaks[0].tolist() if part.peaks else [], top, width)
         top += WAVE_HEIGHT
         shapes += _band(part.segments, width / duration, colours, top)

@@ -64,18 +64,18 @@ class _Connection:
         """
         options, pcm = _read_query(self._websocket.query_params)
         analysis = self._start(options, pcm)
-        tasks = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._send(options))
-        running: tuple[asyncio.Future[Any], ...] = (analysis, *tasks)
+        receiving = asyncio.ensure_future(self._receive())
+        answering = asyncio.gather(analysis, self._send(options))
         try:
-            await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
-            for task in running:
-                if task.done() and (error := task.exception()) is not None:
-                    raise error
-            return await self._finish(damaged=analysis.result())
+            await asyncio.wait((answering, receiving), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                receiving.result()  # raises what ended it early
+            damaged, _ = await answering
+            return await self._finish(damaged=damaged)
         finally:
             self._pipe.close(discard=True)
-            for task in tasks:
-                task.cancel()
+            receiving.cancel()
+            answering.cancel()
 
     async def explain(self, error: Exception) -> int:
         """Send an error; returns the code to close with."""

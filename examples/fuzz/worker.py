@@ -82,7 +82,7 @@ def _is_sound(classifier: EmotionClassifier, scores: dict[str, float]) -> bool:
     labels = [scores[name] for name in classifier.labels]
     if not all(math.isfinite(value) for value in scores.values()):
         return False
-    several = classifier._config.multi_label
+    several = classifier._predictor.config.multi_label
     total = several or not labels or abs(sum(labels) - 1.0) < TOLERANCE
     return total and all(-TOLERANCE <= value <= 1 + TOLERANCE for value in labels)
 

@@ -1,6 +1,7 @@
 """Every folder is searched to its end, and what cannot be read is found too."""
 
 import glob
+import mimetypes
 import os
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from emoser.audio.folders import find_recordings, match_files
+from emoser.audio import load_audio
+from emoser.audio.folders import find_recordings, is_recording, match_files
 from emoser.finetune.corpora.tree import list_audio
 
 CLIP = Path(__file__).parents[2] / "examples" / "audio" / "slow.ogg"
@@ -93,7 +95,7 @@ def test_a_folder_that_may_not_be_read_is_reported():
         )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("a.ogg ")
-    assert lines[1].startswith("PermissionError")
+    assert lines[1].startswith("AudioPermissionError")
     assert "is a folder that may not be read; change its permissions" in lines[1]
     assert all("cannot be searched (permission denied)" in line for line in lines[2:4])
     assert len(lines) == 4
@@ -112,3 +114,48 @@ def test_patterns_match_as_in_glob(tmp_path, pattern, monkeypatch):
             item for item in glob.glob(start + pattern, recursive=True) if os.path.isfile(item)
         }
         assert match_files(start + pattern) == sorted(wanted)
+
+
+# Types that Python knows and that hold no samples, or are not decoded.
+NO_RECORDINGS = {
+    ".ra",
+    ".ram",
+    ".rm",
+    ".mid",
+    ".midi",
+    ".m3u",
+    ".m3u8",
+    ".pls",
+    ".xm",
+    ".s3m",
+    ".ass",
+}
+NAMED = ".wav .wave .bwf .mp3 .mp2 .mpga .m4a .m4b .3gp .3g2 .awb .amr .weba .webm .mka .wma .spx"
+
+
+def test_every_suffix_of_a_format_that_is_decoded_counts():
+    known = {suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("audio/")}
+    missed = {suffix for suffix in known if not is_recording(f"a{suffix}")} - NO_RECORDINGS
+    assert not missed
+    for suffix in NAMED.split():
+        assert is_recording(f"call{suffix}"), suffix
+        assert is_recording(f"CALL{suffix.upper()}"), suffix
+
+
+def test_every_suffix_that_ffmpeg_names_for_its_demuxers_counts():
+    av = pytest.importorskip("av")
+    pictures_and_parts = {"heic", "heif", "avif", "mj2", "ism", "ismv", "isma", "psp", "mks"}
+    for demuxer in ("mov", "matroska", "mp3", "flac", "aac", "avi", "flv", "tta", "ogg", "eac3"):
+        for suffix in av.format.ContainerFormat(demuxer, "r").extensions - pictures_and_parts:
+            assert is_recording(f"call.{suffix}"), suffix
+
+
+def test_companions_and_hidden_files_are_passed_over(tmp_path):
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("call.wav", "._call.wav", ".call.wav", "__MACOSX/._call.wav", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7" + bytes(100))
+    assert find_recordings(tmp_path) == [str(tmp_path / "call.wav")]
+    assert list_audio(tmp_path) == [tmp_path / "call.wav"]
+    assert match_files(f"{tmp_path}/**/*.wav") == [str(tmp_path / "call.wav")]
+    with pytest.raises(ValueError, match="AppleDouble companion"):
+        load_audio(tmp_path / "._call.wav")

@@ -204,6 +204,37 @@ def test_new_files_follow_at_the_end(tmp_path):
     assert Path(read_rows(output)[-1]["source"]).name == "a first one.wav"
 
 
+KILLED_AT_THE_TABLE = """
+import os, signal, sys
+import pyarrow.parquet
+import emoser.bulk
+from emoser.bulk import BulkJob, predict_folder
+from support.fakes import formula_classifier
+emoser.bulk.open_job_classifier = lambda job: formula_classifier()
+write = pyarrow.parquet.ParquetWriter.write_table
+def die(*words):
+    write(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
+pyarrow.parquet.ParquetWriter.write_table = die
+predict_folder(BulkJob(sys.argv[1], sys.argv[2]))
+"""
+
+
+def test_a_kill_while_the_table_is_written_loses_no_row_and_leaves_no_file(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder, output = write_folder(tmp_path / "voices", 10), tmp_path / "out" / "rows.parquet"
+    output.parent.mkdir()
+    predict_folder(BulkJob(str(folder), str(output)))
+    whole = sorted(item.name for item in output.parent.iterdir())
+    soundfile.write(folder / "new.wav", voice_and_pauses([(0.1, 0.2)]), RATE)
+    command = [sys.executable, "-c", KILLED_AT_THE_TABLE, str(folder), str(output)]
+    assert subprocess.run(command, env=ENVIRONMENT).returncode == -signal.SIGKILL
+    assert len(pq.read_table(output)) == 10
+    predict_folder(BulkJob(str(folder), str(output)))
+    assert str(folder / "new.wav") in pq.read_table(output)["source"].to_pylist()
+    assert sorted(item.name for item in output.parent.iterdir()) == whole
+
+
 def test_parquet_holds_the_rows_with_a_column_per_label(folder, tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "out.parquet"

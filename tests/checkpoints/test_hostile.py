@@ -147,8 +147,8 @@ NUMBERS = {
     "convolutions a word": (native, config(conv_dim="abc"), "conv_dim is 'abc'"),
     "heads of zero": (native, config(num_attention_heads=0), "num_attention_heads is 0"),
     "positions": (conformer, config(max_source_positions=10**9), "max_source_positions is"),
-    "positions of Whisper": (whisper, config(max_source_positions=10**9), "max_source_positions"),
-    "bands": (whisper, config(num_mel_bins=10**6), "num_mel_bins is 1000000"),
+    "positions of Whisper": (whisper, config(max_source_positions=10**9), "takes 2e\\+07"),
+    "bands": (whisper, config(num_mel_bins=10**6), "takes 1e\\+06"),
     "an integer of 400 digits": (native, block(sampling_rate=10**400), "sampling_rate is 1000"),
     "in the backbone": (own, change(CONFIG, "backbone_config", hidden_size="x"), "hidden_size is"),
 }
@@ -159,8 +159,8 @@ DAMAGE = {
     "Latin-1": (native, content(CONFIG, '{"x": "é"}'.encode("latin-1")), "not valid JSON"),
     "a type a list": (native, config(model_type=["hubert"]), "model_type is"),
     "a width a list": (whisper, config(classifier_proj_size=[1]), "damaged"),
-    "a rate a word": (conformer, change(PREPROCESSOR, sampling_rate="fast"), "damaged"),
-    "a rate null": (conformer, change(PREPROCESSOR, sampling_rate=None), "damaged"),
+    "a rate a word": (conformer, change(PREPROCESSOR, sampling_rate="fast"), "rate is 'fast'"),
+    "a rate a list": (conformer, change(PREPROCESSOR, sampling_rate=[1]), "rate is"),
     "no end of an archive": (
         native,
         lambda folder: [
@@ -239,6 +239,39 @@ def test_the_pipeline_that_bench_compares_with_gets_no_more(copy, tmp_path):
     scores = ours.predict(clip, sampling_rate=RATE).scores
     theirs = {row["label"]: row["score"] for row in engine.predict(clip)}
     assert theirs == pytest.approx(scores, abs=1e-5)
+
+
+DEEP_CARD = "---\na: " + "[" * 20_000 + "]" * 20_000 + "\n---\ntext\n"
+BLANK_CARD = "---" + "\n" * 300_000 + "text\n"
+
+
+@pytest.mark.parametrize("text", [DEEP_CARD, BLANK_CARD], ids=["deep", "blank"])
+def test_a_card_of_any_text_is_quoted_in_time(text, copy, capsys):
+    folder = copy(native)
+    (folder / "README.md").write_text(text)
+    began = time.monotonic()
+    assert main(["card", str(folder), "--json"]) in (0, 4)  # 4: it has faults
+    assert time.monotonic() - began < 20.0
+    assert "library_name: transformers" in json.loads(capsys.readouterr().out)["card"]
+
+
+def test_a_long_line_in_a_description_is_searched_in_time():
+    from emoser.checkpoints.layouts import speechbrain
+
+    class Files:
+        folder = Path("model")
+        texts = {  # noqa: RUF012
+            "hyperparams.yaml": "wav2vec2_hub: " + "a" * 1_000_000 + "!\n" + "output_norm " * 9_999,
+            "label_encoder.txt": "'neu' => 0\n" + "'" * 100_000,
+        }
+
+        def read_text(self, name):
+            return self.texts[name]
+
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match="not those of a wav2vec"):
+        speechbrain.plan(Files(), {})
+    assert time.monotonic() - began < 5.0
 
 
 def spread(folder):

@@ -75,8 +75,8 @@ def read_block(files: CheckpointFiles) -> ModelConfig:
 
 def _check_block(files: CheckpointFiles, stated: ModelConfig) -> None:
     """Refuse a block that contradicts the other files of its folder."""
-    native = files.config.get("model_type") in FAMILIES
-    raw = native and FAMILIES[files.config["model_type"]].extractor == RAW_EXTRACTOR
+    family = FAMILIES.get(str(files.config.get("model_type")))
+    raw = family is not None and family.extractor == RAW_EXTRACTOR
     normalize = read_normalize(files) if "do_normalize" in files.preprocessor else None
     pairs = (
         ("sampling_rate", read_sampling_rate(files), stated.sampling_rate),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from emoser.audio.folders import AUDIO_SUFFIXES, explain_unreadable, walk_files
+from emoser.audio.folders import explain_unreadable, is_recording, walk_files
 from emoser.finetune.data.utterance import Utterance
 from emoser.text import shorten
 
@@ -26,11 +26,7 @@ def list_audio(root: str | Path) -> list[Path]:
         NotADirectoryError: If the root is not a folder.
         OSError: If it or a folder in it cannot be read.
     """
-    return sorted(
-        path
-        for path in list_files(root)
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    )
+    return sorted(filter(is_recording, list_files(root)))
 
 
 def list_files(root: str | Path) -> list[Path]:
