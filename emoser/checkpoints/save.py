@@ -5,8 +5,8 @@ numbers through `transformers.pipeline("audio-classification")` without emoser. 
 folder has `model_type: "emoser"`.
 """
 
-import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
+from emoser.json_text import format_json
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.models.spectral import KALDI_STACK, whisper_seconds
@@ -103,7 +104,10 @@ def _write_tensors(tensors: Tensors, file: Path) -> None:
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(f"{file.parent} could not be written: {error}") from error
+        code = re.search(r"os error (\d+)", str(error))  # safetensors states it in its message only
+        raise OSError(
+            int(code[1]) if code else None, f"{file.parent} could not be written: {error}"
+        ) from error
     os.chmod(file, 0o644)
 
 
@@ -144,4 +148,4 @@ def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write an indented JSON file."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(format_json(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

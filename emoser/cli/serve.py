@@ -1,12 +1,12 @@
 """`emoser serve`: run the HTTP service of `emoser.serve`."""
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from typing import Any
 
 from emoser.cli.options import MODEL_HELP, SHARED, Group, select, shared, value
+from emoser.json_text import format_json
 from emoser.serve.options import ServeOptions
 
 HELP = "serve predictions, timelines, embeddings and live audio over HTTP"
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"emoser: whoever reaches {options.host} may use this service", file=sys.stderr)
 
     def announce(address: str) -> None:
-        shown = json.dumps({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
+        shown = format_json({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
         print(shown, flush=True)
 
     serve(settings, **select(options, "host", "port", "workers"), announce=announce)

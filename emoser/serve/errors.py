@@ -1,9 +1,9 @@
 """Errors of requests, and the HTTP status and JSON body of every error."""
 
-import json
 from typing import Any
 
 from emoser.errors import AudioError, DependencyError, DeviceError
+from emoser.json_text import format_json
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (AudioError, 422),
@@ -110,4 +110,4 @@ def describe(error: Exception) -> dict[str, Any]:
 
 def encode(error: Exception) -> bytes:
     """The body as UTF-8."""
-    return json.dumps(describe(error)).encode()
+    return format_json(describe(error)).encode()

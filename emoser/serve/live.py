@@ -73,7 +73,7 @@ class LiveSession:
         self.stream = EmotionStream(classifier, sampling_rate=sampling_rate, **options)
 
     def push(self, samples: npt.NDArray[Any], *, lost: int = 0) -> LiveUpdate:
-        """Analyse a block, (n,) or (n, channels), after silence for `lost` samples before it."""
+        """Analyse a mono block, (n,), after silence for `lost` samples before it."""
         segments: list[Segment] = []
         windows: tuple[TimelineWindow, ...] = ()
         if lost:
@@ -129,7 +129,7 @@ def analyse_live(
     with open_live(pipe, pcm, limits=limits) as sound:
         session = start(sound.sampling_rate)
         for block in sound.blocks:
-            emit(session.push(block))
+            emit(session.push(block.mean(axis=1, dtype=np.float32)))
         emit(session.finish())
         return sound.truncated
 

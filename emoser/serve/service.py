@@ -1,7 +1,6 @@
 """What the endpoints share: the model, the accepted requests, the limits and the metrics."""
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emoser.classifier import EmotionClassifier
+from emoser.json_text import format_json
 from emoser.serve.access import Access
 from emoser.serve.errors import BusyError, SlowAnswerError, SlowUploadError, StoppingError
 from emoser.serve.jobs import Jobs
@@ -125,7 +125,7 @@ class Service:
         with upload.file as file:
             answer, seconds = analyse(file)
         self.metrics.audio.labels(endpoint).inc(seconds)
-        return json.dumps(answer).encode()
+        return format_json(answer).encode()
 
 
 async def _disconnection(request: "Request") -> None:

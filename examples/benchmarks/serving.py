@@ -151,7 +151,7 @@ def table(servers: list[Server], model: str) -> str:
             )  # fmt: skip
     head = ["model", "server", "clients", "requests/s (ratio)", "closed p50/p95/p99 ms",
             "open p50/p95/p99 ms", "CPU ms/request"]  # fmt: skip
-    return markdown_table(head, rows)
+    return markdown_table([head, *rows])
 
 
 def soak(server: Server, request: tuple[bytes, str], minutes: float, clients: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import writes_to
 from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import (
@@ -317,13 +318,13 @@ def write_report(
     evaluation: Evaluation, folder: Path, *, title: str, training: TrainingRecord | None = None
 ) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = to_markdown(evaluation, title=title, training=training)
-    (folder / MARKDOWN).write_text(text, encoding="utf-8")
     values = evaluation.to_dict()
     values |= {} if training is None else {"training": training.to_dict()}
-    text = format_json(values, indent=2) + "\n"
-    (folder / JSON).write_text(text, encoding="utf-8")
+    text = to_markdown(evaluation, title=title, training=training)
+    with writes_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKDOWN).write_text(text, encoding="utf-8")
+        (folder / JSON).write_text(format_json(values, indent=2) + "\n", encoding="utf-8")
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
