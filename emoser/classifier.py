@@ -22,6 +22,7 @@ from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
 from emoser.labels import Labels
 from emoser.models.config import ModelInfo
+from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
 from emoser.runtimes import OpenedModel
@@ -253,6 +254,15 @@ class EmotionClassifier:
         """
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return self._predictor.predict(sources, options)
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.
+
+        The recordings are in the column "audio", "path" or "file". The columns are "emotion",
+        "emotion_score", "emotion_<label>" for every label and dimension, and "emotion_error".
+        """
+        answers = self.predict_batch(find_sources(rows), on_error="return")
+        return as_columns(answers, (*self.labels, *self.dimensions))
 
     def timeline(  # noqa: PLR0913  # the public signature of the project
         self,

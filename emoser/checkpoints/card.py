@@ -16,7 +16,7 @@ from emoser.checkpoints.files import GOLDEN, CheckpointFiles
 from emoser.checkpoints.licences import UNSTATED, licence_fields
 from emoser.errors import CheckpointError
 from emoser.json_text import format_json
-from emoser.metrics import confusion_table, drawn_units
+from emoser.metrics import confusion_table, name_interval
 from emoser.models.config import ModelConfig
 from emoser.text import (
     counted,
@@ -283,7 +283,7 @@ def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(found: Mapping[str, Any]) -> str:
-    rows = [["figure", "value", f"95 % interval over {drawn_units(found.get('num_speakers'))}"]]
+    rows = [["figure", "value", name_interval(found.get("num_speakers"))]]
     for key, (_, name) in METRICS.items():
         if key in found:
             interval = found.get(f"{key}_interval")
