@@ -5,6 +5,10 @@ recordings, checkpoints, the Hub and the environment. Each is also a subclass of
 built-in error, so that code can catch it without importing emoser.
 """
 
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -85,6 +89,76 @@ class DeviceError(EmoserError, RuntimeError):
     """A requested device that is not available, or that ran out of memory."""
 
     exit_code = 5
+
+
+class DiskError(EmoserError, OSError):
+    """A file that cannot be written, because the disk is full, over its quota or read-only."""
+
+    exit_code = 5
+
+
+WRITE_FAULTS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "the quota of the disk is used up; free some space and try again",
+    errno.EFBIG: "a file would be larger than allowed; raise the limit or use another disk",
+    errno.EROFS: "the disk is read-only; choose another place",
+}
+"""What to do about an error of the system that only writing can raise."""
+
+PROBE_BYTES = 2**22
+
+
+@contextmanager
+def writes_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file or folder in the error if the disk is full while the block writes it.
+
+    torch and OpenVINO raise a `RuntimeError` without a reason if they cannot write, so the reason
+    is found out by writing a few megabytes there.
+
+    Raises:
+        DiskError: If the disk is full, over its quota or read-only.
+
+    Example:
+        >>> with writes_to("model.bin"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+        emoser.errors.DiskError: model.bin cannot be written: the disk is full; free some space ...
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_FAULTS:
+            raise
+        raise disk_error(error, path) from error
+    except RuntimeError as error:
+        fault = _probe(path)
+        if fault is None:
+            raise
+        raise disk_error(fault, path) from error
+
+
+def disk_error(error: OSError, path: str | os.PathLike[str]) -> DiskError:
+    """The error of a file that cannot be written; its `errno` is one of `WRITE_FAULTS`."""
+    named = DiskError(f"{os.fspath(path)} cannot be written: {WRITE_FAULTS[error.errno or 0]}")
+    named.errno = error.errno
+    return named
+
+
+def _probe(path: str | os.PathLike[str]) -> OSError | None:
+    """The error of a disk that is full, None if it is not."""
+    import tempfile  # takes longer to import than all else here
+
+    place = os.path.abspath(path)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error if error.errno in WRITE_FAULTS else None
+    return None
 
 
 def missing_extra(feature: str, extra: str) -> DependencyError:

@@ -18,6 +18,7 @@ from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import CheckpointError
 from emoser.runtimes import Samples
 from emoser.runtimes.manifest import FILES, Manifest
 from emoser.runtimes.opening import open_runtime, require_backend
@@ -86,6 +87,11 @@ def export(
         raise ValueError("int8 needs recordings to calibrate on; pass calibrate=FOLDER")
     require_backend(to)
     checkpoint = model if isinstance(model, CheckpointFiles) else find_checkpoint(model)
+    if LICENCE in checkpoint.stamps and not checkpoint.is_inside(LICENCE):
+        raise CheckpointError(
+            f"{checkpoint.folder / LICENCE} is a link that leaves the checkpoint; put the file in "
+            "its place"
+        )
     limit = MAX_INT8_CLIPS if int8 else MAX_CLIPS
     recordings = [] if calibrate is None else _load_clips(calibrate, limit, checkpoint)
     with new_folder(Path(folder), overwrite=overwrite) as target:

@@ -11,7 +11,7 @@ from emoser.audio.frames import ends_with_tag
 from emoser.audio.limits import AudioLimits, FloatArray, NativeAudio, check_shape
 from emoser.audio.quiet import without_mpg123_messages
 from emoser.audio.reader import ByteReader, Extent
-from emoser.audio.sniffing import MP3, Container
+from emoser.audio.sniffing import MP3, WAV, Container
 from emoser.errors import AudioError
 
 # What libsndfile may decode. Not among them: IRCAM and MATLAB files, whose readers have known
@@ -62,7 +62,10 @@ def open_sound_file(
             )
         check_shape(file.samplerate, file.channels, limits, name)
         num_frames = extent.num_frames or file.frames
-        declared = num_frames / file.samplerate if num_frames < 2**62 else None
+        is_known = num_frames < 2**62
+        if file.subtype in _MPEG and container is not MP3:
+            is_known = False  # libmpg123 estimates it
+        declared = num_frames / file.samplerate if is_known else None
         native = NativeAudio(file.samplerate, file.channels, declared, iter(()), extent.is_cut)
         native.blocks = _read_blocks(file, reader, container, native, name)
         yield native
@@ -72,7 +75,7 @@ def _open(reader: ByteReader, container: Container, name: str) -> _ForwardFile:
     reader.seek(0)
     descriptor = reader.take_descriptor()
     try:
-        with without_mpg123_messages() if container is MP3 else nullcontext():
+        with without_mpg123_messages() if container in (MP3, WAV) else nullcontext():
             if descriptor is not None:
                 return _ForwardFile(descriptor, closefd=False)
             return _ForwardFile(reader)

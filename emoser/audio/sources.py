@@ -23,7 +23,7 @@ from emoser.audio.limits import AudioLimits
 from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import SEARCH_BYTES, refuse_unknown
 from emoser.audio.wrappers import peel, wrapped_name
-from emoser.errors import AudioError, unreadable_audio
+from emoser.errors import AudioError, unreadable_audio, writes_to
 
 
 class TensorLike(Protocol):
@@ -178,7 +178,8 @@ def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterato
         raise TypeError(f"{name} is read with await; pass the bytes that `await file.read()` gives")
     if not _is_plain_file(file):
         with tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES) as spool, _put_back(file):
-            _copy(file, cast(BinaryIO, spool), limits, name)
+            with writes_to(tempfile.gettempdir()):
+                _copy(file, cast(BinaryIO, spool), limits, name)
             yield ByteReader(cast(BinaryIO, spool))
         return
     start = file.tell()

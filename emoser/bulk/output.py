@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Any, TypeAlias
 
-from emoser.errors import EmoserError
+from emoser.errors import EmoserError, writes_to
 from emoser.json_text import format_json, parse_json
 from emoser.results.prediction import Prediction
 from emoser.results.rows import as_csv, as_row, csv_header
@@ -104,7 +104,10 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
 
         require_pyarrow()
     rows = path.with_name(f"{path.name}.rows.jsonl") if is_parquet else path
-    with _claim(path.with_name(f"{path.name}.job"), facts, [path, rows]):
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is not a regular file; choose another output")
+    ticket = path.with_name(f"{path.name}.job")
+    with writes_to(path), _claim(ticket, facts, [path, rows]):
         with closing(ResultFile(rows)) as result:
             yield result
             result.sync()

@@ -1,11 +1,11 @@
 """Converts rows of JSON lines to a Parquet file in constant memory."""
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from emoser.checkpoints.atomic import new_file
 from emoser.errors import missing_extra
 from emoser.json_text import parse_json
 from emoser.text import as_unicode
@@ -46,15 +46,10 @@ def write_parquet(rows: Path, path: Path) -> None:
             pa.field("quality", pa.list_(pa.string())),
         ]
     )
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
-            flat = (_flatten(row) for row in _read(rows))
-            while group := list(islice(flat, ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        flat = (_flatten(row) for row in _read(rows))
+        while group := list(islice(flat, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _read(rows: Path) -> Iterator[dict[str, Any]]:

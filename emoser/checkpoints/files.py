@@ -111,8 +111,8 @@ class CheckpointFiles:
 
     @cached_property
     def card(self) -> str:
-        """The text of the model card; "" if there is none."""
-        return self.read_text(CARD) if CARD in self.stamps else ""
+        """The text of the model card; "" if there is none, or a link that leaves the folder."""
+        return self.read_text(CARD) if CARD in self.stamps and self.is_inside(CARD) else ""
 
     @property
     def licence(self) -> str | None:
@@ -175,6 +175,15 @@ class CheckpointFiles:
             line = f"{name}\0{self._hash_file(name)}\n"
             total.update(line.encode("utf-8", "surrogateescape"))
         return total.hexdigest()
+
+    def is_inside(self, name: str) -> bool:
+        """Whether a file is in the folder itself, and no link to a file elsewhere.
+
+        Links from a snapshot to the blobs of its repository, in the cache of the Hub, are inside.
+        """
+        root, target = self.folder.resolve(), (self.folder / name).resolve()
+        is_blob = root.parent.name == "snapshots" and target.parent == root.parents[1] / "blobs"
+        return is_blob or target.is_relative_to(root)
 
     def read_text(self, name: str) -> str:
         """The text of a small file of the folder, UTF-8; its bytes are read once.

@@ -6,6 +6,7 @@ folder has `model_type: "emoser"`.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,10 @@ def _write_tensors(tensors: Tensors, file: Path) -> None:
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(f"{file.parent} could not be written: {error}") from error
+        code = re.search(r"os error (\d+)", str(error))  # safetensors states it in its message only
+        raise OSError(
+            int(code[1]) if code else None, f"{file.parent} could not be written: {error}"
+        ) from error
     os.chmod(file, 0o644)
 
 

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from emoser._version import __version__
@@ -31,7 +32,7 @@ from emoser.cli import (
     timeline,
 )
 from emoser.cli.options import add_groups, add_options
-from emoser.errors import EmoserError
+from emoser.errors import WRITE_FAULTS, EmoserError, disk_error
 from emoser.text import printable_lines
 
 EXIT_USAGE = 2
@@ -58,14 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # a full disk must not go unnoticed until Python ends
+        return code
     except BrokenPipeError:
-        # The reader of a pipe has closed it. What is still buffered must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader of a pipe has closed it
         return 0
     except (EmoserError, OSError, ValueError) as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and not isinstance(error, EmoserError):
+            error = _name_disk(error)
         print(f"emoser: {printable_lines(_explain(error))}", file=sys.stderr)
         builtin = EXIT_BAD_INPUT if isinstance(error, OSError) else EXIT_USAGE
         return getattr(error, "exit_code", builtin)
@@ -75,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _set_up_process() -> None:
     """Tune the process, which belongs to the command alone."""
+    _open_standard_streams()
     # Waiting OpenMP threads must sleep: on a shared core, spinning threads delay the one that they
     # wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,6 +87,22 @@ def _set_up_process() -> None:
     # among them, and one at exit, took a quarter of the time to the first prediction.
     gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)
+
+
+def _open_standard_streams() -> None:
+    """Replace closed standard streams, so that no file takes their place and gets their text.
+
+    `sys.stdin` stays None if standard input is closed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
 
 
 def _escape_unencodable() -> None:
@@ -118,6 +139,21 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit."""
         super().error(printable_lines(message))
+
+
+def _discard_output() -> None:
+    """What is still buffered for standard output must not raise when Python ends."""
+    with suppress(OSError):  # in a notebook there is no such descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _name_disk(error: OSError) -> OSError:
+    """The error; if the disk is full, with its place, which the library names except for output."""
+    if error.errno not in WRITE_FAULTS:
+        return error
+    if error.filename is None:
+        _discard_output()
+    return disk_error(error, error.filename or "standard output")
 
 
 def _explain(error: Exception) -> str:

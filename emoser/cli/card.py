@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         _check_own(checkpoint)
     from dataclasses import replace
 
+    from emoser.checkpoints.atomic import new_file
     from emoser.checkpoints.card import build_card, check_card
     from emoser.checkpoints.conversion import describe_checkpoint
 
@@ -39,10 +40,11 @@ def run(options: argparse.Namespace) -> int:
     faults = check_card(text)
     file = checkpoint.folder / CARD
     if options.write:
-        file.write_text(text, encoding="utf-8")
+        with new_file(file) as written:
+            written.write_text(text, encoding="utf-8")
     if options.json:
-        written = str(file) if options.write else None
-        print(format_json({"card": text, "faults": faults, "file": written}))
+        place = str(file) if options.write else None
+        print(format_json({"card": text, "faults": faults, "file": place}))
     else:
         show(file if options.write else text.removesuffix("\n"))
     for fault in faults:

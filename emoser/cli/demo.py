@@ -29,6 +29,11 @@ OPTIONS = {
         action=argparse.BooleanOptionalAction,
     ),
     "--max-megabytes": value("maximum size of an upload", 1000),
+    "--allow-host": value(
+        "name under which browsers reach the page, such as that of a proxy; repeat for several",
+        action="append",
+        metavar="NAME",
+    ),
     **shared("--json"),
 }
 
@@ -40,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     any_model = options.any_model
     demo = DemoOptions(
         models=tuple(options.model or [DEFAULT_MODEL]),
+        allowed_hosts=tuple(options.allow_host or ()),
         any_model=is_loopback(options.host) if any_model is None else any_model,
         **select(options, "host", "port", "max_megabytes", "device", "dtype", "backend"),
     )

@@ -11,6 +11,7 @@ from emoser.cli.options import (
     JSON_LINES,
     TIMELINE,
     open_classifier,
+    open_stdin,
     shared,
     timeline_arguments,
     value,
@@ -72,7 +73,7 @@ def _open_blocks(options: argparse.Namespace, opened: ExitStack) -> Iterable[Any
 
     if options.file == "-":
         return read_pcm(
-            sys.stdin.buffer,
+            open_stdin(),
             sampling_rate=options.rate,
             sample_format=options.sample_format,
             num_channels=options.channels,

@@ -7,9 +7,10 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
+from emoser.errors import AudioError
 from emoser.inference.options import VADS, TimelineOptions
 from emoser.text import printable_lines
 
@@ -133,5 +134,20 @@ def show(*lines: object) -> None:
 
 
 def open_source(name: str) -> "Source":
-    """The file of a name, or standard input for "-"."""
-    return sys.stdin.buffer if name == "-" else Path(name)
+    """The file of a name, or standard input for "-".
+
+    Raises:
+        AudioError: If standard input is closed.
+    """
+    return open_stdin() if name == "-" else Path(name)
+
+
+def open_stdin() -> BinaryIO:
+    """Standard input in binary mode.
+
+    Raises:
+        AudioError: If it is closed.
+    """
+    if sys.stdin is None:
+        raise AudioError("standard input is closed; pipe a recording into the command")
+    return sys.stdin.buffer

@@ -26,6 +26,8 @@ class DemoOptions:
         host: The address to listen on; only this machine can reach the default.
         port: The port to listen on, by default that of Gradio and of Spaces on the Hub.
         max_megabytes: Maximum size of an upload.
+        allowed_hosts: Names under which browsers reach the page, beside localhost and any address
+            in numbers; "*" for any name.
         device: As for `EmotionClassifier.from_pretrained`, like the next two.
         dtype: Precision of the models.
         backend: Engine of the models.
@@ -43,6 +45,7 @@ class DemoOptions:
     host: str = "127.0.0.1"
     port: int = 7860
     max_megabytes: int = 1000
+    allowed_hosts: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"

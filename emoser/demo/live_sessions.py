@@ -24,8 +24,11 @@ NUM_SHOWN = 20  # finished segments
 HOP_SECONDS = 0.5  # two updates a second
 IDLE_SECONDS = 60.0  # after which a session is dropped: its page was closed
 MAX_SESSIONS = 100
-MAX_SECONDS = 60.0  # of audio, or of lost audio, in one message
+MAX_SECONDS = 15.0  # of audio in one message; the page keeps 10 s for a busy server
+MAX_LOST_SECONDS = 60.0  # that become silence
+MAX_NAME = 200  # letters of the name of a session or a model
 SAMPLING_RATES = (8_000, 192_000)  # lowest and highest, in Hz
+MAX_LETTERS = 4 * -(-2 * round(MAX_SECONDS) * SAMPLING_RATES[1] // 3)  # of samples in base64
 
 
 class LiveChunk(NamedTuple):
@@ -60,10 +63,14 @@ def read_chunk(message: Any) -> LiveChunk:
         [1]
     """
     try:
-        samples = np.frombuffer(base64.b64decode(message["samples"], validate=True), "<i2")
+        text, session, model = (message[key] for key in ("samples", "session", "model"))
+        if not all(isinstance(item, str) for item in (text, session, model)):
+            raise TypeError("a name or the samples are no text")
+        if len(text) > MAX_LETTERS or len(session) > MAX_NAME or len(model) > MAX_NAME:
+            raise ValueError("it is too long")
+        samples = np.frombuffer(base64.b64decode(text, validate=True), "<i2")
         rate, lost = int(message["samplingRate"]), int(message["lost"])
-        session, model = str(message["session"]), str(message["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the page sent an invalid message ({error}); reload it") from error
     low, high = SAMPLING_RATES
     if not low <= rate <= high:
@@ -91,7 +98,7 @@ class LiveSession:
     def push(self, chunk: LiveChunk) -> str:
         """Analyse a chunk, preceded by silence for the audio that was lost."""
         self.last_used = time.monotonic()
-        num_lost = min(chunk.lost, round(MAX_SECONDS * chunk.sampling_rate))
+        num_lost = min(chunk.lost, round(MAX_LOST_SECONDS * chunk.sampling_rate))
         silence = np.zeros(num_lost, np.int16)
         self._segments.extend(self._stream.push(np.concatenate([silence, chunk.samples])))
         if chunk.last:

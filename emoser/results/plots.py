@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.errors import missing_extra
+from emoser.errors import missing_extra, writes_to
 from emoser.results.segments import TimelineWindow, channel_name, choose_step, clock
-from emoser.results.svg import colours_of
+from emoser.results.svg import colours_of, ink_on
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def plain_text(text: str) -> str:
 
 def save_figure(figure: "Picture", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format."""
-    figure.save(path)
+    with writes_to(path):
+        figure.save(path)
 
 
 def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Picture":
@@ -178,9 +179,10 @@ def _draw_segments(
             hatch="////" if segment.kind == "uncertain" else None,
         )  # fmt: skip
         if segment.duration * scale > LETTER_INCHES * len(segment.name):
+            colour = theme.ink if plain else ink_on(colours[segment.label or ""])
             axes.text(
                 (segment.start + segment.end) / 2, 0.47, plain_text(segment.name), ha="center",
-                va="center", fontsize=7.5, color=theme.ink if plain else "#000000",
+                va="center", fontsize=7.5, color=colour,
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])

@@ -39,6 +39,7 @@ COLOURS: Mapping[str, str] = {
     "positive": "#e0a800",
     "negative": "#0072b2",
 }
+MIDDLE_LUMINANCE = 0.179  # on which black and white are equally legible
 OTHERS = ("#56b4e9", "#d55e00", "#009e73", "#e377b4", "#e0a800", "#0072b2", "#9a6fd0", "#8f959b")
 """Colours of other labels, in order."""
 
@@ -55,6 +56,22 @@ def colours_of(labels: Sequence[str]) -> dict[str, str]:
     spare = free or list(OTHERS)
     chosen = {name: spare[place % len(spare)] for place, name in enumerate(unknown)}
     return {name: COLOURS.get(name) or chosen[name] for name in labels}
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is more legible on a colour: the contrast is at least 4.5.
+
+    Example:
+        >>> ink_on("#e0a800"), ink_on("#0072b2")
+        ('#000000', '#ffffff')
+    """
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    parts = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (red, green, blue)
+    ]  # the relative luminance of WCAG 2
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    return "#000000" if luminance > MIDDLE_LUMINANCE else "#ffffff"
 
 
 def draw_prediction(prediction: "Prediction") -> str:
@@ -145,7 +162,7 @@ def _band(
             f"{tip}</rect>"
         )
         if len(segment.name) * LETTER_WIDTH < width - 6:
-            colour = "currentColor" if segment.label is None else "#000"
+            colour = "currentColor" if segment.label is None else ink_on(inside)
             yield _text(left + width / 2, top + 15, segment.name, anchor="middle", colour=colour)
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser._version import __version__
-from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.atomic import clear_leftovers, new_file, new_folder
 from emoser.checkpoints.files import CheckpointFiles, as_files
+from emoser.errors import writes_to
 from emoser.json_text import read_json
 from emoser.runtimes.manifest import hash_file
 
@@ -92,12 +93,15 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
     If it is absent or damaged, `build` writes its files into an empty folder.
     """
     folder = cache_folder() / "graphs" / key
+    with suppress(OSError):  # of killed processes
+        clear_leftovers(folder.parent)
     problem = None if _is_whole(folder) else _fill(folder, build)
     if problem is None:
         yield Entry(folder)
         return
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
-        build(Path(place))
+        with writes_to(place):
+            build(Path(place))
         note = (
             f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
             f"converted each time; set {VARIABLE} to a folder that can be written"
@@ -147,8 +151,6 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 def _write_json(file: Path, value: object) -> None:
     """Write a file atomically; a file that cannot be written is skipped."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as opened:
-            json.dump(value, opened)
-        os.replace(opened.name, file)
+    with suppress(OSError), new_file(file) as written:
+        clear_leftovers(file.parent)
+        written.write_text(json.dumps(value), encoding="utf-8")

@@ -72,6 +72,8 @@ MEDIA = [
     *(("flv", "aac", 44_100), ("flv", "libmp3lame", 44_100), ("wv", "wavpack", 16_000)),
     *(("tta", "tta", 16_000), ("ac3", "ac3", 48_000), ("eac3", "eac3", 48_000)),
     *(("latm", "aac", 16_000), ("wav", "adpcm_yamaha", 16_000), ("wav", "adpcm_g726", 8_000)),
+    *(("wav", "libmp3lame", 44_100), ("wav", "ac3", 48_000), ("aiff", "adpcm_ima_qt", 16_000)),
+    *(("caf", "adpcm_ima_qt", 16_000), ("au", "adpcm_g722", 16_000)),
     *(("mp2", "mp2", 44_100), ("matroska", "pcm_s16le", 16_000), ("3g2", "aac", 16_000)),
     *(("webm", "libopus", 48_000), ("adts", "aac", 44_100), ("amr", "libopencore_amrnb", 8_000)),
     *(("asf", "wmav2", 44_100), ("mp4", "aac", 44_100), ("matroska", "flac", 16_000)),

@@ -30,7 +30,7 @@ from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
-from emoser.export import export
+from emoser.export import LICENCE, export
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 KINDS = ("bundled", "transformers", "SpeechBrain", "exported")
@@ -231,3 +231,35 @@ def test_a_folder_that_is_not_there_has_no_files(tmp_path):
     assert not files.has_weights
     with pytest.raises(CheckpointError, match="has no weights that emoser reads"):
         _ = files.weights
+
+
+def test_documents_that_are_links_out_of_the_folder_are_not_copied(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("---\nlicense: mine\n---\nmy key")
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED / "emoser-tiny", folder)
+    for name in (CARD, LICENCE):
+        (folder / name).unlink()
+        (folder / name).symlink_to(secret)
+    files = as_files(folder)
+    assert (files.card, files.licence) == ("", None)
+    with pytest.raises(CheckpointError, match="LICENSE is a link that leaves the checkpoint"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / LICENCE).unlink()
+    (folder / "licence.txt").write_text("of the model")
+    (folder / LICENCE).symlink_to("licence.txt")
+    assert files.is_inside(LICENCE)
+
+
+def test_links_to_the_blobs_of_the_hub_are_inside(tmp_path):
+    snapshot = tmp_path / "snapshots" / "0123"
+    for place in (snapshot, tmp_path / "blobs"):
+        place.mkdir(parents=True)
+    (tmp_path / "blobs" / "abc").write_text("a card")
+    (tmp_path / "secret").write_text("my key")
+    (snapshot / CARD).symlink_to("../../blobs/abc")
+    (snapshot / LICENCE).symlink_to("../../secret")
+    files = as_files(snapshot)
+    assert files.card == "a card"
+    assert not files.is_inside(LICENCE)

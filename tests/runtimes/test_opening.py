@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 from support.models import loud_model, random_clips, small_config
-from transformers import Wav2Vec2Config, WavLMConfig
+from transformers import Wav2Vec2Config, WavLMConfig, modeling_utils
 
 from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, as_files
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig
-from emoser.runtimes.conversion.graph import build_graph
+from emoser.runtimes.conversion.graph import build_graph, example_samples
 from emoser.runtimes.manifest import Manifest, Source, read_manifest
 from emoser.runtimes.opening import find_graph, open_runtime
 from emoser.runtimes.torch.convolutions import fold_weight_norms
@@ -35,6 +35,14 @@ def test_the_graph_gives_the_numbers_of_the_model_for_every_length(kind):
             batch = torch.from_numpy(clip).repeat(2, 1)
             for told, expected in zip(graph(batch), model(batch), strict=True):
                 torch.testing.assert_close(told, expected, atol=1e-5, rtol=0)
+
+
+def test_tracing_a_graph_prints_no_warning_of_transformers(monkeypatch):
+    printed = []
+    monkeypatch.setattr(modeling_utils.logger, "warning_once", printed.append)
+    graph = build_graph(loud_model(small_config()))
+    torch.jit.trace(graph, (example_samples(),), check_trace=False)
+    assert printed == []
 
 
 def test_making_a_graph_leaves_the_model_as_it_was():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emoser.errors import missing_extra
+from emoser.errors import missing_extra, writes_to
 from emoser.finetune.corpora.rows import Row, Table
 
 MARKERS = ("dataset_info.json", "dataset_dict.json")
@@ -98,8 +98,12 @@ def _place(audio: Mapping[str, Any] | None, folder: Path) -> str | None:
     file = folder / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
     if not file.is_file() or file.stat().st_size != len(content):
         temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-        temporary.write_bytes(content)
-        temporary.replace(file)
+        try:
+            with writes_to(file):
+                temporary.write_bytes(content)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
     return str(file.absolute())
 
 

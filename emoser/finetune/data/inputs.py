@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from emoser.audio import SAMPLING_RATE
+from emoser.errors import writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
@@ -141,8 +142,9 @@ class StoredFeatures(Inputs):
         size = int(self._offsets[-1])
         complete = file.is_file() and file.stat().st_size == size * dtype.itemsize
         if not complete or not _has_key(index, key):
-            _write_features(encoder, self.windows, file, dtype)
-            index.write_text(json.dumps({"key": key}), encoding="utf-8")
+            with writes_to(file):
+                _write_features(encoder, self.windows, file, dtype)
+                index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
@@ -342,15 +344,18 @@ def _write_features(
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
     numbers = tqdm(range(len(windows)), "convolutions", disable=None, leave=False)
-    with temporary.open("wb") as opened, torch.inference_mode():
-        for index in numbers:
-            samples = torch.from_numpy(windows[index])[None]
-            shortage = max(encoder.min_samples - samples.shape[1], 0)
-            samples = functional.pad(samples, (0, shortage)).to(device)
-            features = encoder.extract_features(encoder.normalize(samples, None), None)
-            values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
-            opened.write(values.numpy().tobytes())
-    temporary.replace(file)
+    try:
+        with temporary.open("wb") as opened, torch.inference_mode():
+            for index in numbers:
+                samples = torch.from_numpy(windows[index])[None]
+                shortage = max(encoder.min_samples - samples.shape[1], 0)
+                samples = functional.pad(samples, (0, shortage)).to(device)
+                features = encoder.extract_features(encoder.normalize(samples, None), None)
+                values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
+                opened.write(values.numpy().tobytes())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> str:

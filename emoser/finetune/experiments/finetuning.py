@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from emoser.errors import writes_to
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import (
@@ -172,7 +173,8 @@ def probe(
 def _write(result: FinetuneResult, folder: Path) -> None:
     write_report(result.evaluation, folder, title=folder.name)
     text = format_json(result.to_dict(), indent=2) + "\n"
-    (folder / "result.json").write_text(text, encoding="utf-8")
+    with writes_to(folder / "result.json"):
+        (folder / "result.json").write_text(text, encoding="utf-8")
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emoser.errors import writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
 from emoser.finetune.data.utterance import Utterance
@@ -88,7 +89,8 @@ def reproduce(
         _describe_paper(experiment, config),
     ]
     table = describe_folds(result, title=title, beside=beside)
-    processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    with writes_to(output / TABLE):
+        processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
     return result, table
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import writes_to
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import (
     Report,
@@ -262,10 +263,11 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
 
 def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
     text = format_json(evaluation.to_dict(), indent=2) + "\n"
-    (folder / JSON).write_text(text, encoding="utf-8")
+    with writes_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
+        (folder / JSON).write_text(text, encoding="utf-8")
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
