@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from emoser.cli.finetune import DEVICE, TRAINING, is_first_process, resumable, show_warnings
+from emoser.cli.finetune import (
+    DEVICE,
+    TRAINING,
+    UNREADABLE,
+    is_first_process,
+    resumable,
+    show_warnings,
+)
 from emoser.cli.options import flag, given, select, shared, show, value
 from emoser.finetune.settings import HEADS, PADDINGS
 from emoser.json_text import format_json
@@ -24,6 +31,7 @@ OPTIONS = {
     "--root": value(
         "folder of the corpus; one per corpus", action="append", required=True, type=Path
     ),
+    **UNREADABLE,
     "--setting": value(
         "speaker-independent, speaker-dependent, session folds, ...",
         "si",
@@ -61,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         labels=tuple(options.labels.split(",")) if options.labels else (),
         num_seeds=options.seeds,
         num_folds=options.folds,
-        **select(options, "recipe", "setting", "speakers", "improvised"),
+        **select(options, "recipe", "setting", "speakers", "improvised", "skip_unreadable"),
     )
     with resumable():
         result, table = reproduce(

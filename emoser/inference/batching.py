@@ -152,7 +152,7 @@ def infer_recordings(
         if isinstance(event, ChunkOutput):
             outputs.append(event)
         elif isinstance(event, RecordingEnd):
-            yield event.error or _collect(event, outputs, keep_errors=options.keep_errors)
+            yield event.error or collect_output(event, outputs, keep_errors=options.keep_errors)
             outputs = []
 
 
@@ -175,6 +175,15 @@ def infer_each(events: Iterable[Chunk | Event], runtime: Runtime) -> Iterator[Ch
             yield from _run([event], runtime, None)
         else:
             yield event
+
+
+def infer_events(
+    events: Iterable[Chunk | Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | Event]:
+    """As `infer_each`; computed in batches or groups if the runtime prefers them."""
+    if batch_samples is not None or runtime.group_size > 1:
+        return _infer_groups(events, runtime, batch_samples)
+    return infer_each(events, runtime)
 
 
 def as_emoser_error(error: Exception) -> EmoserError:
@@ -209,10 +218,8 @@ def _infer_in_order(
     readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
 ) -> Iterator[OutputEvent]:
     """The events of all recordings, one after another; errors are raised in their place."""
-    chunks, batch_samples = _read_chunks(readings, options), options.batch_samples
-    outputs: Iterator[_Output] = infer_each(chunks, runtime)
-    if batch_samples is not None or runtime.group_size > 1:
-        outputs = _infer_groups(chunks, runtime, batch_samples)
+    chunks = _read_chunks(readings, options)
+    outputs: Iterator[_Output] = infer_events(chunks, runtime, options.batch_samples)
     for event in outputs:
         if isinstance(event, _Fault):
             raise event.error
@@ -257,8 +264,8 @@ def _cut(
 
 
 def _infer_groups(
-    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Output]:
+    events: Iterable[Chunk | Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | Event]:
     """As `infer_each`, with one group of chunks in the model while the next is collected.
 
     The first chunk runs alone and at once; a group is what has arrived while the one before it
@@ -271,7 +278,7 @@ def _infer_groups(
         full = limit = BATCHES_SORTED * batch_samples
         other = EVENT_SAMPLES
 
-    def size(event: _Input) -> int:
+    def size(event: Chunk | Event) -> int:
         if not isinstance(event, Chunk):
             return 0
         return 1 if batch_samples is None else len(event.samples)
@@ -315,7 +322,7 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _collect(
+def collect_output(
     end: RecordingEnd, outputs: Sequence[ChunkOutput], *, keep_errors: bool
 ) -> RecordingOutput | EmoserError:
     """The outputs of a recording together, or the error that they are not finite."""

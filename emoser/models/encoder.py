@@ -93,6 +93,8 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.sampling_rate = sampling_rate
         self._detach_features(backbone)
+        # Graph tracers read every attribute, and transformers would log that it knows no loss.
+        cast(Any, backbone).loss_function = None
         self.backbone = backbone
         self.normalization = normalization
         self.corpus = corpus

@@ -41,7 +41,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("settings", "config", "recipes", "protocols", "corpora", "data"),
+        ("progress", "settings", "config", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),

@@ -63,6 +63,11 @@ class Utterance:
             )
 
     @property
+    def is_piece(self) -> bool:
+        """Whether this is a piece of a file."""
+        return self.start is not None or self.end is not None
+
+    @property
     def voice(self) -> tuple[str | None, str] | None:
         """Corpus and speaker; None if the speaker is unknown."""
         return None if self.speaker is None else (self.corpus, self.speaker)
