@@ -22,6 +22,7 @@ from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
 from emoser.labels import Labels
 from emoser.models.config import ModelInfo
+from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
 from emoser.runtimes import OpenedModel
@@ -254,6 +255,15 @@ class EmotionClassifier:
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return self._predictor.predict(sources, options)
 
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.
+
+        The recordings are in the column "audio", "path" or "file". The columns are "emotion",
+        "emotion_score", "emotion_<label>" for every label and dimension, and "emotion_error".
+        """
+        answers = self.predict_batch(find_sources(rows), on_error="return")
+        return as_columns(answers, (*self.labels, *self.dimensions))
+
     def timeline(  # noqa: PLR0913  # the public signature of the project
         self,
         source: Source,
@@ -356,6 +366,8 @@ class EmotionClassifier:
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
+        Names that were given to the outputs of a checkpoint without names are written too.
+
         The write is atomic: after an error or a kill the old folder is unchanged.
 
         Raises:
@@ -364,7 +376,7 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._info.path, folder, overwrite=overwrite)
+        copy_model(self._folder, folder, overwrite=overwrite, labels=self._predictor.given_names)
 
     def push_to_hub(
         self,
@@ -391,7 +403,10 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        return publish(self._info, repo_id, private=private, dry_run=dry_run, token=token)
+        names = self._predictor.given_names
+        return publish(
+            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
+        )
 
 
 def _reopen(place: tuple[str, str, str | None], options: Mapping[str, Any]) -> EmotionClassifier:

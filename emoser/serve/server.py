@@ -89,8 +89,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.stop()
-        for listener in sockets or []:
-            listener.close()
+        for server in self.servers:
+            server.close()  # accepts nothing new
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SESSION_END_SECONDS
         while self._service.num_sessions and loop.time() < deadline and not self.force_exit:
