@@ -25,6 +25,7 @@ from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
 from emoser.json_text import format_json
+from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.models.spectral import KALDI_STACK, whisper_seconds
@@ -98,14 +99,16 @@ def copy_model(
     *,
     overwrite: bool = False,
     labels: Sequence[str] = (),
+    adaptation: Adaptation | None = None,
 ) -> Path:
     """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
 
-    `labels` replace those of a checkpoint that names none.
+    `labels` replace those of a checkpoint that names none; `adaptation` is made part of its biases.
     """
     files = as_files(source)
     model = load_checkpoint(files).model
     name_labels(model, labels)
+    adapt_biases(model, adaptation)
     return save_model(model, folder, overwrite=overwrite, card=files.card)
 
 
@@ -114,6 +117,16 @@ def name_labels(model: EmotionModel, labels: Sequence[str]) -> None:
     if labels:
         raw = (*labels, *model.config.raw_labels[len(labels) :])
         model.config = replace(model.config, labels=tuple(labels), raw_labels=raw)
+
+
+def adapt_biases(model: EmotionModel, adaptation: Adaptation | None) -> None:
+    """Subtract the shift of an adaptation, if there is one, from the biases of the last layer."""
+    if adaptation is None:
+        return
+    model.config = adaptation.mark(model.config)
+    bias = model.head.get_parameter("classifier.bias")
+    with torch.no_grad():
+        bias.sub_(torch.tensor(adaptation.shift, dtype=bias.dtype))
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:
