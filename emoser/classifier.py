@@ -5,31 +5,31 @@ torch nor transformers; the runtime that it opens may.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from emoser.audio import Channel, Source
+from emoser.audio import AudioLimits, Channel, Source
+from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
-from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pipeline import build_timeline
-from emoser.inference.scoring import Scorer
-from emoser.labels import map_labels, order_dimensions
+from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
+from emoser.labels import Labels
 from emoser.models.config import ModelInfo
+from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
-from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
+from emoser.runtimes import OpenedModel
 from emoser.runtimes.opening import open_runtime
 
 if TYPE_CHECKING:
     import torch
-
-ON_ERROR = ("raise", "return")
 
 
 class EmotionClassifier:
@@ -54,13 +54,28 @@ class EmotionClassifier:
     """
 
     def __init__(
-        self, opened: OpenedModel, *, labels: str | Mapping[str, str] | None = None
+        self,
+        opened: OpenedModel,
+        *,
+        labels: Labels | None = None,
+        request: Mapping[str, Any] | None = None,
+        limits: AudioLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap an opened model; use `from_pretrained` to load one."""
-        self._runtime = opened.runtime
-        self._config = opened.config
+        """Wrap an opened model; use `from_pretrained` to load one.
+
+        `request` is what it was opened with; the model is opened in the same way where the
+        classifier is unpickled. Recordings beyond `limits` are refused.
+        """
+        self._predictor = Predictor(opened, labels=labels, limits=limits)
         self._info = opened.info
-        self._map = None if labels is None else map_labels(opened.config.labels, labels)
+        self._folder = os.path.abspath(opened.info.path)  # the working folder may change
+        self._labels = labels
+        self._request = dict(request or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        place = self._info.name, self._folder, self._info.revision
+        options = {"labels": self._labels, "limits": self._predictor.limits}
+        return _reopen, (place, {"request": self._request, **options})
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913  # the public signature of the project
@@ -70,7 +85,7 @@ class EmotionClassifier:
         device: "str | torch.device" = "auto",
         dtype: str = "auto",
         backend: str = "auto",
-        labels: str | Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -79,15 +94,18 @@ class EmotionClassifier:
         """Load a checkpoint strictly: every weight is used, and none is initialised at random.
 
         Args:
-            model: A bundled name, a folder, a name that `emoser models` lists, or a Hub id.
+            model: A bundled name, a folder, a name that `emoser models` lists, a Hub id or the
+                address of its page. The folder of a run of emoser stands for its best checkpoint.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1", "mps" or a
                 `torch.device`.
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
                 checkpoint's choice elsewhere.
             backend: "torch", "openvino" (extra `openvino`; CPU), "onnx" (ONNX Runtime; extra
                 `onnx`), or "auto": on a CPU OpenVINO where it is installed, else torch.
-            labels: None for the checkpoint's own labels, a named set ("ekman", "iemocap4",
-                "valence3"), or a mapping from the checkpoint's labels to yours.
+            labels: None for the checkpoint's own labels; a named set ("ekman", "iemocap4",
+                "valence3") or a mapping from the checkpoint's labels to yours, where "other"
+                stands for the labels that it leaves out; or a list with a name for each output
+                of a checkpoint that names none (LABEL_0, LABEL_1, ...).
             revision: Branch, tag or commit of a Hub checkpoint.
             cache_dir: Where Hub files are kept; huggingface_hub's default when None.
             local_files_only: Load a Hub checkpoint from the cache only, without network requests.
@@ -106,18 +124,19 @@ class EmotionClassifier:
             local_files_only=local_files_only,
             token=token,
         )
-        opened = open_runtime(checkpoint, device=device, dtype=dtype, backend=backend)
-        return cls(opened, labels=labels)
+        request: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend}
+        opened = open_runtime(checkpoint, **request)
+        return cls(opened, labels=labels, request=request)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that predictions use; the checkpoint's in logit order unless mapped."""
-        return self._config.labels if self._map is None else self._map.labels
+        return self._predictor.labels
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """The dimensions of predictions, such as arousal; empty for most models."""
-        return tuple(order_dimensions(dict.fromkeys(self._config.dimensions, 0.0)))
+        return self._predictor.dimensions
 
     @property
     def info(self) -> ModelInfo:
@@ -130,7 +149,8 @@ class EmotionClassifier:
         """The emotion of one recording.
 
         Args:
-            source: A path, bytes, a binary file object, a NumPy array or a torch tensor.
+            source: A path, bytes, a binary file object, a NumPy array, a torch tensor, or what
+                holds one, as for `load_audio`.
             sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
             channel: "mix" (the mean), "left", "right" or the index of a channel.
 
@@ -185,23 +205,16 @@ class EmotionClassifier:
             batch_seconds: Seconds of audio in one batch, padding included; None lets the
                 engine choose (one recording at a time on a CPU, which is fastest there).
             progress: Show a progress bar when the standard error is a terminal.
-            on_error: "raise" at the first recording that cannot be read, or "return" its error
-                in its place.
+            on_error: "raise" at the first source that cannot be read, or "return" an
+                `EmoserError` in its place, whatever is wrong with it.
 
         Raises:
             AudioError: If a recording cannot be read and `on_error` is "raise".
             ValueError: If an option is unknown, or as for `predict`.
         """
-        answers = self.iter_predictions(
-            sources,
-            sampling_rate=sampling_rate,
-            channel=channel,
-            batch_seconds=batch_seconds,
-            on_error=on_error,
-        )
-        total = len(sources) if isinstance(sources, Sequence) else None
-        disable = None if progress else True
-        return list(tqdm(answers, total=total, unit="file", disable=disable))
+        options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        answers = self._predictor.predict(sources, options)
+        return collect_answers(answers, sources, progress=progress)
 
     @overload
     def iter_predictions(
@@ -234,21 +247,22 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         on_error: str = "raise",
     ) -> Iterator[Prediction] | Iterator[Prediction | EmoserError]:
-        """As `predict_batch`, yielding each prediction as soon as those before it are done."""
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error is {on_error!r}; use one of {', '.join(ON_ERROR)}")
-        if batch_seconds is not None and not batch_seconds > 0:
-            raise ValueError(f"batch_seconds is {batch_seconds}; it must be above 0")
-        seconds = self._runtime.batch_seconds if batch_seconds is None else batch_seconds
-        options = InferenceOptions(
-            window=self._window,
-            sampling_rate=sampling_rate,
-            channel=channel,
-            batch_samples=None if seconds is None else round(seconds * self._config.sampling_rate),
-            keep_errors=on_error == "return",
-        )
-        output = self._infer(sources, options)
-        return (item if isinstance(item, EmoserError) else self._predict(item) for item in output)
+        """As `predict_batch`, yielding each prediction as soon as it is ready, in their order.
+
+        A thread takes the sources from their iterable while earlier ones are predicted, so that
+        an answer waits for no later source. An error is raised after the predictions before it.
+        """
+        options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        return self._predictor.predict(sources, options)
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.
+
+        The recordings are in the column "audio", "path" or "file". The columns are "emotion",
+        "emotion_score", "emotion_<label>" for every label and dimension, and "emotion_error".
+        """
+        answers = self.predict_batch(find_sources(rows), on_error="return")
+        return as_columns(answers, (*self.labels, *self.dimensions))
 
     def timeline(  # noqa: PLR0913  # the public signature of the project
         self,
@@ -293,51 +307,66 @@ class EmotionClassifier:
             >>> print(classifier.timeline(quiet, sampling_rate=16000))
             0:00.00 - 0:05.00  silence
         """
-        options = TimelineOptions(
-            window_seconds, hop_seconds, smoothing, threshold, vad, self._config.max_seconds
-        )
+        longest = self._info.max_seconds
         return build_timeline(
-            source, self._scorer, options, sampling_rate=sampling_rate, channel=channel
+            source,
+            self._predictor.scorer,
+            TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest),
+            sampling_rate=sampling_rate,
+            channel=channel,
+            limits=self._predictor.limits,
         )
 
-    @property
-    def _scorer(self) -> Scorer:
-        """The runtime, and how its logits become scores."""
-        runtime, frame_seconds = self._runtime, self._config.frame_seconds
-        by_frame = None
-        if frame_seconds is not None and isinstance(runtime, FrameRuntime):
-            by_frame = FrameAdapter(runtime)
-        return Scorer(
-            runtime=by_frame or runtime,
-            to_scores=self._score,
-            to_dimensions=self._name_dimensions,
-            labels=self.labels,
-            dimensions=self.dimensions,
-            sampling_rate=self._config.sampling_rate,
-            model=self._info.name,
-            frame_seconds=None if by_frame is None else frame_seconds,
-        )
+    @overload
+    def embed(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> npt.NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: Literal["return"],
+    ) -> list[npt.NDArray[np.float32] | EmoserError]: ...
 
     def embed(
-        self, sources: Iterable[Source], *, sampling_rate: int | None = None
-    ) -> npt.NDArray[np.float32]:
+        self,
+        sources: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str = "raise",
+    ) -> npt.NDArray[np.float32] | list[npt.NDArray[np.float32] | EmoserError]:
         """Embeddings of many recordings: the pooled encoder output that the head reads, (N, D).
 
-        The chunks of a long recording are averaged, weighted by length.
-
-        Raises:
-            AudioError: If a recording cannot be read.
-            TypeError: If `sources` is a single recording instead of several.
+        The chunks of a long recording are averaged, weighted by length. The arguments and errors
+        are those of `predict_batch`; with on_error="return" the result is a list with the
+        embedding, (D,), or the error of each recording.
         """
-        rows = [
-            (item.weights @ item.embeddings).astype(np.float32)
-            for item in self._infer(sources, InferenceOptions(self._window, sampling_rate))
-            if isinstance(item, RecordingOutput)
-        ]
-        return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+        options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        rows = collect_answers(self._predictor.embed(sources, options), sources, progress=progress)
+        if on_error == "return":
+            return rows
+        return np.array(rows, np.float32) if rows else np.zeros((0, 0), np.float32)
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
+
+        Names that were given to the outputs of a checkpoint without names are written too.
 
         The write is atomic: after an error or a kill the old folder is unchanged.
 
@@ -347,7 +376,7 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._info.path, folder, overwrite=overwrite)
+        copy_model(self._folder, folder, overwrite=overwrite, labels=self._predictor.given_names)
 
     def push_to_hub(
         self,
@@ -359,8 +388,7 @@ class EmotionClassifier:
     ) -> str:
         """Upload what `save_pretrained` writes, with its model card; the address of the commit.
 
-        The repository is created if it does not exist. The card states labels, preprocessing,
-        figures with their protocol, the parity with the source, and unsuitable uses.
+        The repository is created if it does not exist.
 
         Args:
             repo_id: The repository, as owner/name.
@@ -375,57 +403,14 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        return publish(self._info, repo_id, private=private, dry_run=dry_run, token=token)
-
-    @property
-    def _window(self) -> int:
-        return round(self._config.max_seconds * self._config.sampling_rate)
-
-    def _infer(
-        self, sources: Iterable[Source], options: InferenceOptions
-    ) -> Iterator[RecordingOutput | EmoserError]:
-        if isinstance(sources, str | bytes | os.PathLike | np.ndarray):
-            raise TypeError(
-                f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
-            )
-        return infer_recordings(sources, self._runtime, options)
-
-    def _score(self, logits: npt.NDArray[np.float32]) -> list[float]:
-        """Probabilities of one chunk, (C,) -> one per label of the classifier."""
-        return self._average(logits[np.newaxis], np.ones(1))[0]
-
-    def _average(
-        self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
-    ) -> tuple[list[float], float]:
-        """Mean probabilities of chunks, (N, C) -> one per label, and the mass without a label."""
-        num_labels = len(self._config.labels)
-        if not num_labels:
-            return [], 0.0
-        probabilities = _softmax(logits[:, :num_labels] / self._config.temperature)
-        values = [float(value) for value in weights @ probabilities]
-        return (values, 0.0) if self._map is None else self._map.apply(values)
-
-    def _predict(self, output: RecordingOutput) -> Prediction:
-        values, unmapped = self._average(output.logits, output.weights)
-        return Prediction.from_scores(
-            dict(zip(self.labels, values, strict=True)),
-            duration=output.duration,
-            quality=output.quality,
-            dimensions=self._name_dimensions(output.weights @ output.logits),
-            model=self._info.name,
-            source=output.source,
-            num_windows=len(output.windows),
-            unmapped=unmapped,
+        names = self._predictor.given_names
+        return publish(
+            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
         )
 
-    def _name_dimensions(self, logits: npt.NDArray[Any]) -> dict[str, float] | None:
-        """Values by name, (C,) -> in the order arousal, dominance, valence; None without any."""
-        if not self._config.dimensions:
-            return None
-        values = map(float, logits[len(self._config.labels) :])
-        return order_dimensions(dict(zip(self._config.dimensions, values, strict=True)))
 
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+def _reopen(place: tuple[str, str, str | None], options: Mapping[str, Any]) -> EmotionClassifier:
+    """The classifier of a checkpoint folder, opened as before; what pickles of one call."""
+    name, folder, revision = place
+    opened = open_runtime(CheckpointFiles(name, Path(folder), revision), **options["request"])
+    return EmotionClassifier(opened, **options)

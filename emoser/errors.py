@@ -5,6 +5,10 @@ recordings, checkpoints, the Hub and the environment. Each is also a subclass of
 built-in error, so that code can catch it without importing emoser.
 """
 
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -27,6 +31,31 @@ class AudioError(EmoserError, ValueError):
     """A recording that cannot be decoded, is empty, too long, or holds NaN or infinity."""
 
     exit_code = 3
+
+
+class AudioReadError(OSError, AudioError):
+    """A recording that the system cannot read; those below are the cases with a class in Python.
+
+    Example:
+        >>> from emoser import load_audio
+        >>> try:
+        ...     load_audio("nowhere.wav")
+        ... except FileNotFoundError as error:
+        ...     print(isinstance(error, AudioError), error)
+        True nowhere.wav does not exist; check the path
+    """
+
+
+class AudioNotFoundError(FileNotFoundError, AudioReadError):
+    """A recording that does not exist."""
+
+
+class AudioIsFolderError(IsADirectoryError, AudioReadError):
+    """A folder in the place of a recording."""
+
+
+class AudioPermissionError(PermissionError, AudioReadError):
+    """A recording that may not be read."""
 
 
 class CheckpointError(EmoserError, ValueError):
@@ -62,6 +91,76 @@ class DeviceError(EmoserError, RuntimeError):
     exit_code = 5
 
 
+class DiskError(EmoserError, OSError):
+    """A file that cannot be written, because the disk is full, over its quota or read-only."""
+
+    exit_code = 5
+
+
+WRITE_FAULTS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "the quota of the disk is used up; free some space and try again",
+    errno.EFBIG: "a file would be larger than allowed; raise the limit or use another disk",
+    errno.EROFS: "the disk is read-only; choose another place",
+}
+"""What to do about an error of the system that only writing can raise."""
+
+PROBE_BYTES = 2**22
+
+
+@contextmanager
+def writes_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file or folder in the error if the disk is full while the block writes it.
+
+    torch and OpenVINO raise a `RuntimeError` without a reason if they cannot write, so the reason
+    is found out by writing a few megabytes there.
+
+    Raises:
+        DiskError: If the disk is full, over its quota or read-only.
+
+    Example:
+        >>> with writes_to("model.bin"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+        emoser.errors.DiskError: model.bin cannot be written: the disk is full; free some space ...
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_FAULTS:
+            raise
+        raise disk_error(error, path) from error
+    except RuntimeError as error:
+        fault = _probe(path)
+        if fault is None:
+            raise
+        raise disk_error(fault, path) from error
+
+
+def disk_error(error: OSError, path: str | os.PathLike[str]) -> DiskError:
+    """The error of a file that cannot be written; its `errno` is one of `WRITE_FAULTS`."""
+    named = DiskError(f"{os.fspath(path)} cannot be written: {WRITE_FAULTS[error.errno or 0]}")
+    named.errno = error.errno
+    return named
+
+
+def _probe(path: str | os.PathLike[str]) -> OSError | None:
+    """The error of a disk that is full, None if it is not."""
+    import tempfile  # takes longer to import than all else here
+
+    place = os.path.abspath(path)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error if error.errno in WRITE_FAULTS else None
+    return None
+
+
 def missing_extra(feature: str, extra: str) -> DependencyError:
     """The error for a missing optional package.
 
@@ -72,3 +171,17 @@ def missing_extra(feature: str, extra: str) -> DependencyError:
     return DependencyError(
         f'{feature} needs an optional package; install it with: pip install "emoser[{extra}]"'
     )
+
+
+def unreadable_audio(error: OSError, message: str) -> AudioReadError:
+    """The error of the system as one of emoser, with a message for people.
+
+    Example:
+        >>> type(unreadable_audio(PermissionError(13, "denied"), "call.wav may not be read"))
+        <class 'emoser.errors.AudioPermissionError'>
+    """
+    classes = (AudioNotFoundError, AudioIsFolderError, AudioPermissionError)
+    kinds = [kind for kind in classes if isinstance(error, kind.__bases__[0])]
+    explained = (*kinds, AudioReadError)[0](message)
+    explained.errno = error.errno
+    return explained

@@ -14,11 +14,11 @@ from typing import Any
 
 from emoser.audio import load_audio
 from emoser.audio.folders import find_recordings
-from emoser.audio.limits import SAMPLING_RATE
 from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import CheckpointError
 from emoser.runtimes import Samples
 from emoser.runtimes.manifest import FILES, Manifest
 from emoser.runtimes.opening import open_runtime, require_backend
@@ -87,8 +87,13 @@ def export(
         raise ValueError("int8 needs recordings to calibrate on; pass calibrate=FOLDER")
     require_backend(to)
     checkpoint = model if isinstance(model, CheckpointFiles) else find_checkpoint(model)
+    if LICENCE in checkpoint.stamps and not checkpoint.is_inside(LICENCE):
+        raise CheckpointError(
+            f"{checkpoint.folder / LICENCE} is a link that leaves the checkpoint; put the file in "
+            "its place"
+        )
     limit = MAX_INT8_CLIPS if int8 else MAX_CLIPS
-    recordings = [] if calibrate is None else _load_clips(calibrate, limit)
+    recordings = [] if calibrate is None else _load_clips(calibrate, limit, checkpoint)
     with new_folder(Path(folder), overwrite=overwrite) as target:
         if int8:
             manifest = _write_int8(to, checkpoint, target, recordings)
@@ -155,8 +160,14 @@ def _write_card(checkpoint: CheckpointFiles, manifest: Manifest, name: str) -> s
     return str(build_card(facts))
 
 
-def _load_clips(folder: str | os.PathLike[str], limit: int) -> list[Samples]:
-    """The beginnings of up to `limit` recordings, spread evenly over a folder."""
+def _load_clips(
+    folder: str | os.PathLike[str], limit: int, checkpoint: CheckpointFiles
+) -> list[Samples]:
+    """The beginnings of up to `limit` recordings of a folder, at the rate of a checkpoint."""
+    from emoser.checkpoints.layouts.registry import load_checkpoint
+
+    rate = load_checkpoint(checkpoint).model.config.sampling_rate
     files = find_recordings(folder)
-    length = round(MAX_CLIP_SECONDS * SAMPLING_RATE)
-    return [load_audio(file)[:length] for file in files[:: -(-len(files) // limit)]]
+    chosen = files[:: -(-len(files) // limit)]
+    length = round(MAX_CLIP_SECONDS * rate)
+    return [load_audio(file, target_rate=rate)[:length] for file in chosen]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_BINS = 15
+FEWEST_SPEAKERS = 4  # of a confidence interval
 
 Indices = Sequence[int] | NDArray[np.int64]
 
@@ -145,14 +146,23 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def drawn_units(num_speakers: int | None) -> str:
-    """What `bootstrap_interval` draws where so many speakers are known, or None if it is unknown.
+def name_interval(num_speakers: int | None) -> str:
+    """What `bootstrap_interval` gives for so many known speakers; None if that is not stated.
+
+    Of two or three speakers the lowest and the highest draw hold a single one of them, so that
+    there is a range but no interval.
 
     Example:
-        >>> drawn_units(12), drawn_units(1)
-        ('speakers', 'recordings')
+        >>> name_interval(12), name_interval(2)
+        ('95 % interval over 12 speakers', 'range over 2 speakers, too few for an interval')
     """
-    return "speakers" if num_speakers is None or num_speakers > 1 else "recordings"
+    if num_speakers is None:
+        return "95 % interval over speakers"
+    if num_speakers <= 1:
+        return "95 % interval over recordings"
+    if num_speakers < FEWEST_SPEAKERS:
+        return f"range over {num_speakers} speakers, too few for an interval"
+    return f"95 % interval over {num_speakers} speakers"
 
 
 def draw_groups(groups: Sequence[Hashable], num_draws: int, seed: int) -> list[NDArray[np.int64]]:

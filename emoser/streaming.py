@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from emoser.audio import StreamResampler
-from emoser.audio.limits import scale_to_float
+from emoser.audio.arrays import BlockMixer
 from emoser.errors import AudioError
 from emoser.inference.batching import OutputEvent, infer_each
 from emoser.inference.chunking import Chunker, ChunkEvent
@@ -69,13 +68,17 @@ class EmotionStream:
     ) -> None:
         longest = classifier.info.max_seconds
         options = TimelineOptions(window_seconds, hop_seconds, smoothing, threshold, vad, longest)
-        self._scorer = classifier._scorer
+        self._scorer = classifier._predictor.scorer
         rate = self._scorer.sampling_rate
         self._options = options
         self._source_rate = sampling_rate
-        self._resampler = StreamResampler(sampling_rate)
-        self._chunker = Chunker(window=options.window(rate), hop=options.hop(rate), vad=vad)
+        self._mixer = BlockMixer()
+        self._resampler = StreamResampler(sampling_rate, target_rate=rate)
+        self._chunker = Chunker(
+            window=options.window(rate), hop=options.hop(rate), vad=vad, sampling_rate=rate
+        )
         self._builder = TimelineBuilder(self._scorer, options)
+        self._windows: list[TimelineWindow] = []  # of the last push
         self._latest: TimelineWindow | None = None
         self._num_frames = 0  # at the rate of the blocks
         self._ended = False
@@ -84,21 +87,25 @@ class EmotionStream:
         """Process the next block; the segments that ended with it, mostly none.
 
         Args:
-            samples: Shape (n,), or (n, channels), which are averaged; floats in [-1, 1] or
-                integers scaled by their range. Any length is allowed; the block is not kept.
+            samples: Shape (n,), (n, channels) or (channels, n), where channels are averaged;
+                floats in [-1, 1] or integers scaled by their range. Any length is allowed, once
+                a block of more than 64 samples has shown which axis holds the channels; the
+                block is not kept.
 
         Raises:
             AudioError: If it holds NaN or infinity.
-            TypeError: If it holds no real numbers.
-            ValueError: If it has another shape, or the stream has ended.
+            TypeError: If it holds no real numbers, or is bytes.
+            ValueError: If it has another shape or one that could mean two things, holds masked
+                values, or the stream has ended.
         """
         if self._ended:
             raise ValueError("this stream has ended; use a new EmotionStream for each stream")
-        block = _as_mono(np.asarray(samples))
+        block = self._mixer.mix(samples)
         if not np.isfinite(block).all():
             seconds = self._num_frames / self._source_rate
             raise AudioError(f"the block at {seconds:.3f} s holds NaN or infinity; leave it out")
         self._num_frames += len(block)
+        self._windows = []
         return self._process(self._chunker.push(self._resampler.push(block)))
 
     def flush(self) -> list[Segment]:
@@ -110,6 +117,7 @@ class EmotionStream:
         if self._ended:
             raise ValueError("this stream has ended already")
         self._ended = True
+        self._windows = []
         segments = self._process(self._chunker.push(self._resampler.flush()))
         segments += self._process(self._chunker.flush())
         return segments + self._add(self._builder.finish())
@@ -138,6 +146,11 @@ class EmotionStream:
         return self._latest
 
     @property
+    def windows(self) -> tuple[TimelineWindow, ...]:
+        """The windows that the last `push` or `flush` completed, in order; mostly one or none."""
+        return tuple(self._windows)
+
+    @property
     def seconds(self) -> float:
         """How much has been pushed, in seconds."""
         return self._num_frames / self._source_rate
@@ -157,14 +170,6 @@ class EmotionStream:
 
     def _add(self, update: TimelineUpdate) -> list[Segment]:
         if update.windows:
+            self._windows += update.windows
             self._latest = update.windows[-1]
         return update.segments
-
-
-def _as_mono(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if values.ndim not in (1, 2):
-        raise ValueError(
-            f"a block of shape {values.shape} was pushed; (n,) or (n, channels) is allowed"
-        )
-    samples = scale_to_float(values)
-    return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # As many threads as processors in all, by whatever library a test or its processes compute.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
 from hypothesis import HealthCheck, settings
 
 import emoser.models.torchaudio_guard  # noqa: F401  # tests import transformers, beside any torch

@@ -1,4 +1,4 @@
-"""A recording, block by block: float32 mono at 16 kHz in constant memory."""
+"""A recording, block by block: float32 mono at one rate in constant memory."""
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -6,8 +6,8 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from emoser.audio.arrays import is_tensor, open_array
-from emoser.audio.decoding import open_sound_file
+from emoser.audio.arrays import is_array, mix_frames, open_array
+from emoser.audio.files import open_file
 from emoser.audio.limits import (
     DEFAULT_LIMITS,
     SAMPLING_RATE,
@@ -15,11 +15,10 @@ from emoser.audio.limits import (
     FloatArray,
     NativeAudio,
 )
-from emoser.audio.media import open_media
 from emoser.audio.quality import QualityMeter
 from emoser.audio.resampling import StreamResampler
-from emoser.audio.sniffing import identify
 from emoser.audio.sources import Source, describe_source, open_source, source_name
+from emoser.audio.wrappers import unwrap
 from emoser.errors import AudioError
 from emoser.text import counted
 
@@ -40,6 +39,7 @@ class AudioBlocks:
         channel: As for `load_audio`.
         limits: As for `load_audio`; `max_whole_seconds` is ignored.
         block_seconds: Seconds of every block but the last.
+        target_rate: As for `load_audio`.
 
     Attributes:
         name: The path or file name as it is; None for bytes and arrays.
@@ -62,10 +62,11 @@ class AudioBlocks:
         channel: Channel = "mix",
         limits: AudioLimits = DEFAULT_LIMITS,
         block_seconds: float = BLOCK_SECONDS,
+        target_rate: int = SAMPLING_RATE,
     ) -> None:
         if not block_seconds > 0:
             raise ValueError(f"block_seconds is {block_seconds}; pass a positive number of seconds")
-        _check_channel(channel)
+        check_channel(channel)
         self.name = source_name(source)
         self._described = describe_source(source)
         self._limits = limits
@@ -78,9 +79,10 @@ class AudioBlocks:
             self._channel = _choose_channel(channel, self.num_channels, self._described)
             self._resources = opening.pop_all()
         self._num_frames = 0  # at source_rate
-        self._num_resampled = 0  # at 16 kHz
+        self._num_resampled = 0  # at target_rate
+        self._target_rate = target_rate
         self._meter = QualityMeter(self.source_rate)
-        block_samples = max(1, round(block_seconds * SAMPLING_RATE))
+        block_samples = max(1, round(block_seconds * target_rate))
         self._blocks = _regroup(self._resampled_blocks(), block_samples)
 
     def __enter__(self) -> Self:
@@ -123,11 +125,19 @@ class AudioBlocks:
             raise RuntimeError(f"{wanted} is known once every block was read; read on to the end")
 
     def _resampled_blocks(self) -> Iterator[FloatArray]:
-        resampler = StreamResampler(self.source_rate)
+        resampler = StreamResampler(self.source_rate, target_rate=self._target_rate)
+        # Flags belong to the recording: they are measured at one rate, whatever the model takes.
+        measured = None
+        if self._target_rate != SAMPLING_RATE:
+            measured = StreamResampler(self.source_rate)
         for samples in self._mono_blocks():
             self._meter.update(samples)
-            yield self._measured(resampler.push(samples))
-        yield self._measured(resampler.flush())
+            if measured is not None:
+                self._meter.update_resampled(measured.push(samples))
+            yield self._checked(resampler.push(samples))
+        if measured is not None:
+            self._meter.update_resampled(measured.flush())
+        yield self._checked(resampler.flush())
         if not self._num_resampled:
             raise AudioError(
                 f"{self._described} holds {self._num_frames or 'no'} samples at "
@@ -136,9 +146,10 @@ class AudioBlocks:
         self._exhausted = True
         self._resources.close()
 
-    def _measured(self, samples: FloatArray) -> FloatArray:
-        self._refuse_non_finite(samples, SAMPLING_RATE)  # a sum inside the filter can overflow
-        self._meter.update_resampled(samples)
+    def _checked(self, samples: FloatArray) -> FloatArray:
+        self._refuse_non_finite(samples, self._target_rate)  # a sum in the filter can overflow
+        if self._target_rate == SAMPLING_RATE:
+            self._meter.update_resampled(samples)
         self._num_resampled += len(samples)
         return samples
 
@@ -169,16 +180,16 @@ class AudioBlocks:
 def _open_native(
     source: Any, sampling_rate: int | None, limits: AudioLimits, opening: ExitStack
 ) -> NativeAudio:
-    if isinstance(source, np.ndarray) or is_tensor(source):
-        return open_array(source, sampling_rate, limits)
+    inner, own_rate = unwrap(source)
+    if is_array(inner):
+        return open_array(inner, sampling_rate if own_rate is None else own_rate, limits)
     name = describe_source(source)
-    reader = opening.enter_context(open_source(source, limits))
-    container = identify(reader, name)
-    open_container = open_media if container.ffmpeg_format else open_sound_file
-    return opening.enter_context(open_container(reader, container, limits, name))
+    reader = opening.enter_context(open_source(inner, limits, name))
+    return open_file(reader, limits, name, opening)
 
 
-def _check_channel(channel: Channel) -> None:
+def check_channel(channel: Channel) -> None:
+    """Raise a TypeError or a ValueError for what names no channel."""
     message = f"channel is {channel!r}; pass 'mix', 'left', 'right' or an index from 0 on"
     if isinstance(channel, bool) or not isinstance(channel, str | int | np.integer):
         raise TypeError(message)
@@ -203,11 +214,7 @@ def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
     """One channel of (n, channels), or the mean over them; shape (n,)."""
     if channel is not None:
         return np.ascontiguousarray(frames[:, channel])
-    if frames.shape[1] == 1:
-        return frames[:, 0]
-    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused
-        mean: FloatArray = frames.mean(axis=1)
-    return mean
+    return mix_frames(frames)
 
 
 def _regroup(blocks: Iterator[FloatArray], num_samples: int) -> Generator[FloatArray]:

@@ -5,18 +5,27 @@ replaced by the true one, and a size that a streaming writer left open is filled
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emoser.audio import frames
-from emoser.audio.reader import ByteReader
-from emoser.audio.sniffing import AIFF, AU, CAF, MP3, OGG, RF64, RIFX, W64, WAV, Container
+from emoser.audio.reader import ByteReader, Extent
+from emoser.audio.sniffing import (
+    AIFF,
+    CAF,
+    CAF_ALAC,
+    RF64,
+    RIFX,
+    SVX,
+    W64,
+    WAV,
+    Container,
+)
 from emoser.errors import AudioError
 
 # Writers that cannot seek leave the size 0 or near the largest number.
 UNKNOWN_FROM = 0x7FFF_0000
 _MAX_CHUNKS = 1_000
-_OGG_TAIL_BYTES = 131_072  # two of the largest pages
+_OUTER_NAMES = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff")
 _ADPCM_TAGS = (0x0002, 0x0011)  # Microsoft, IMA
 
 
@@ -39,66 +48,85 @@ _LAYOUTS = {
     RIFX: _Layout(12, 4, ">I", b"data"),
     AIFF: _Layout(12, 4, ">I", b"SSND"),
     CAF: _Layout(8, 4, ">Q", b"data", alignment=1),
+    CAF_ALAC: _Layout(8, 4, ">Q", b"data", alignment=1),
     W64: _Layout(40, 16, "<Q", b"data", alignment=8, size_has_header=True),
+    SVX: _Layout(12, 4, ">I", b"BODY"),
 }
 
 
 @dataclass(frozen=True)
 class _Chunk:
     name: bytes  # four characters
+    header: int
     size_at: int
     start: int
     size: int  # without the header
 
 
-def settle_declared_size(reader: ByteReader, container: Container, name: str) -> bool:
-    """Correct the declared size in the view; True if data are missing at the end.
+def settle_chunks(reader: ByteReader, container: Container, name: str) -> Extent:
+    """The recording of a file of chunks, with the declared size of its data corrected.
 
-    Raises an AudioError if the header would overflow the decoder's arithmetic.
+    The data may go on in further chunks, which are joined where the decoder would stop after the
+    first. Raises an AudioError if the header would overflow the decoder's arithmetic.
     """
-    if container is OGG:
-        return _ogg_is_cut(reader)
-    if container is AU:
-        return _au_is_cut(reader)
-    if container in _LAYOUTS:
-        return _settle_chunks(reader, container, name)
-    if container is MP3:
-        frames.settle_frame_count(reader)
-    return False
-
-
-def _settle_chunks(reader: ByteReader, container: Container, name: str) -> bool:
     layout = _LAYOUTS[container]
+    listed, end = _list_chunks(reader, layout, layout.first)
     # By name; of equal names the first counts.
-    chunks = {chunk.name: chunk for chunk in reversed(list(_chunks(reader, layout)))}
+    chunks = {chunk.name: chunk for chunk in reversed(listed)}
     data = chunks.get(layout.data_name)
     if data is None:
-        return False
+        return Extent(reader, reader.size)
     left = max(0, reader.size - data.start)
     declared = _declared_size(reader, container, data, chunks)
     if container in (WAV, RIFX, RF64, W64):
         _refuse_overflow(reader, layout, chunks, left, name)
     if declared is None or declared > left:
-        _patch_size(reader, layout, data, left)
-    return declared is not None and declared > left
+        view = reader.select([range(reader.size)])
+        _patch_size(view, layout, data, left)
+        return Extent(view, reader.size, declared is not None)
+    if container is RF64:
+        end = _list_chunks(reader, layout, data.start + declared + declared % 2)[1]
+    further = [chunk for chunk in listed if chunk.name == layout.data_name][1:]
+    if not further:
+        return Extent(reader.select([range(end)]), end)
+    if container not in (WAV, RIFX):
+        return Extent(reader.select([range(further[0].header)]), end, is_cut=True)
+    parts = [range(chunk.start, min(chunk.start + chunk.size, end)) for chunk in further]
+    view = reader.select([range(data.start + data.size), *parts])
+    _patch_size(view, layout, data, view.size - data.start)
+    return Extent(view, end, further[-1].start + further[-1].size > reader.size)
 
 
-def _chunks(reader: ByteReader, layout: _Layout) -> Iterator[_Chunk]:
-    """The chunks up to the data, or past it when the data end inside the file."""
-    position = layout.first
+def _list_chunks(reader: ByteReader, layout: _Layout, position: int) -> tuple[list[_Chunk], int]:
+    """The chunks, and the position after them.
+
+    They end where a file begins that was appended, or where no chunk follows.
+    """
+    chunks = list[_Chunk]()
+    while len(chunks) < _MAX_CHUNKS:
+        chunk = _chunk_at(reader, layout, position)
+        if chunk is None and layout.alignment == 2 and chunks and chunks[-1].size % 2:
+            chunk = _chunk_at(reader, layout, position - 1)  # some writers do not pad to two bytes
+        if chunk is None or (chunks and chunk.name in _OUTER_NAMES):
+            break
+        chunks.append(chunk)
+        stop = chunk.start + chunk.size
+        position = -(-stop // layout.alignment) * layout.alignment
+    return chunks, min(position, reader.size)
+
+
+def _chunk_at(reader: ByteReader, layout: _Layout, position: int) -> _Chunk | None:
     size_bytes = struct.calcsize(layout.size_code)
     header_bytes = layout.name_bytes + size_bytes
-    for _ in range(_MAX_CHUNKS):
-        header = reader.read_at(position, header_bytes)
-        if len(header) < header_bytes:
-            return
-        (size,) = struct.unpack(layout.size_code, header[layout.name_bytes :])
-        size = max(0, size - header_bytes) if layout.size_has_header else size
-        start = position + header_bytes
-        yield _Chunk(header[:4], position + layout.name_bytes, start, size)
-        if header[:4] == layout.data_name:
-            return
-        position = -(-(start + size) // layout.alignment) * layout.alignment
+    header = reader.read_at(position, header_bytes)
+    if len(header) < header_bytes or not all(32 <= byte < 127 for byte in header[:4]):
+        return None
+    (size,) = struct.unpack(layout.size_code, header[layout.name_bytes :])
+    size = max(0, size - header_bytes) if layout.size_has_header else size
+    start = position + header_bytes
+    if start + size > reader.size and header[:4] not in (layout.data_name, b"LIST"):
+        return None
+    return _Chunk(header[:4], position, position + layout.name_bytes, start, size)
 
 
 def _declared_size(
@@ -109,7 +137,7 @@ def _declared_size(
     if container is RF64 and ds64 is not None and data.size == 0xFFFF_FFFF:
         (size,) = struct.unpack("<Q", reader.read_at(ds64.start + 8, 8).ljust(8, b"\0"))
         return int(size)
-    if container in (CAF, W64):
+    if container in (CAF, CAF_ALAC, W64):
         return None if data.size >= 2**63 - 1 else data.size
     if data.size >= UNKNOWN_FROM:
         return None
@@ -145,16 +173,14 @@ def _refuse_overflow(
         )
 
 
-def _au_is_cut(reader: ByteReader) -> bool:
+def settle_au(reader: ByteReader) -> Extent:
+    """The recording of an AU file, whose header may leave its size open."""
     start, size = struct.unpack(">II", reader.read_at(4, 8).ljust(8, b"\0"))
-    return bool(size < UNKNOWN_FROM and start + size > reader.size)
+    if size >= UNKNOWN_FROM or start + size > reader.size:
+        return Extent(reader, reader.size, size < UNKNOWN_FROM)
+    return Extent(reader.select([range(start + size)]), start + size)
 
 
-def _ogg_is_cut(reader: ByteReader) -> bool:
-    """Whether the last page is incomplete or not marked as the last."""
-    tail = reader.read_at(max(0, reader.size - _OGG_TAIL_BYTES), _OGG_TAIL_BYTES)
-    page = tail[max(0, tail.rfind(b"OggS\0")) :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    page_bytes = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return len(page) < page_bytes or not page[5] & 4
+def settles_chunks(container: Container) -> bool:
+    """Whether a container is made of chunks as RIFF is."""
+    return container in _LAYOUTS

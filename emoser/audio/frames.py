@@ -1,9 +1,15 @@
-"""MP3, ADTS AAC and AMR frame headers: where frames begin and how long they are.
+"""Frames of MP3, AAC, AMR and AC-3: where they begin, how long they are, and what is lost between.
 
 These formats have no file header, or almost none. A file is accepted as one of them if one frame
-header leads to the next. Decoders get nothing else, because they search any bytes for frames and
-libmpg123 warns on standard error.
+leads to the next. Decoders get whole frames and nothing else, because they search any bytes for
+frames and libmpg123 warns on standard error about what it finds between them.
 """
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 from emoser.audio.reader import ByteReader
 
@@ -13,72 +19,279 @@ _KBITS_V1_L2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 _KBITS_V1_L3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KBITS_V2_L1 = (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
 _KBITS_V2_L23 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-_LAYER_1, _LAYER_2, _LAYER_3 = 3, 2, 1
-_SAME_STREAM = 0xFFFE0C00  # sync, version, layer and sampling rate must agree between frames
+_KBITS_AC3 = (
+    32,
+    40,
+    48,
+    56,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    448,
+    512,
+    576,
+    640,
+)
+LAYER_1, LAYER_2, LAYER_3 = 3, 2, 1
 # Bytes after the header byte by frame type; 15 is a pause.
 _AMR_FRAME_BYTES = {
     b"#!AMR\n": dict(enumerate((12, 13, 15, 17, 19, 20, 26, 31, 5))) | {15: 0},
     b"#!AMR-WB\n": dict(enumerate((17, 23, 32, 36, 40, 46, 50, 58, 60, 5))) | {14: 0, 15: 0},
 }
-_HAS_FRAMES, _HAS_BYTES = 1, 2  # flags of a Xing frame
 _WINDOW_BYTES = 2**18
-_MAX_PADDING = 65_536  # zero bytes between an ID3 tag and the first frame
+_BLANK_BYTES = 65_536  # read at a time
+_MAX_PIECES = 10_000  # runs of frames in a file; what follows more damage is left out
+_PATTERN_BYTES = 2  # a pattern of three begins at most so far before the end of a window
+_MAX_TRIES = 100_000  # places that look like a frame and lead to no other
+_MAX_TAGS = 100  # one behind the other
+_MARGIN_BYTES = 2**15  # of a window behind what is found in it; four frames of MP3 fit
+_NUM_SEARCHED = 4  # frames in a row where the beginning is searched for
+_BLANK = b"\0\t\n\r "
+_TAGS = (b"TAG", b"ID3", b"APETAGEX")
 
 
-def id3_end(reader: ByteReader) -> int:
-    """Position after the ID3v2 tags and their padding at the start; 0 without a tag."""
-    end = 0
-    while (head := reader.read_at(end, 10))[:3] == b"ID3" and len(head) == 10:
+@dataclass(frozen=True)
+class FrameKind:
+    """How the frames of a format are recognised.
+
+    Attributes:
+        header_bytes: Bytes of the header.
+        length: Bytes of the frame that a header opens; None if it is not such a header.
+        stream: What is equal in the headers of one stream, such as the sampling rate.
+        least: Frames that must follow each other; fewer only if the file ends after them.
+        sync: What the first bytes look like.
+    """
+
+    header_bytes: int
+    length: Callable[[bytes], int | None]
+    stream: Callable[[bytes], object]
+    least: int
+    sync: re.Pattern[bytes]
+
+
+@dataclass(frozen=True)
+class FrameRuns:
+    """The frames of one stream.
+
+    Attributes:
+        pieces: Their positions, a range for each run without a gap.
+        num_frames: Number of complete frames.
+        end: Position after the last of them and what is lost behind it.
+        is_cut: Whether sound is lost between them, or the last one is incomplete.
+    """
+
+    pieces: list[range]
+    num_frames: int
+    end: int
+    is_cut: bool
+
+
+class _Headers:
+    """Headers at increasing positions, read in windows."""
+
+    def __init__(self, reader: ByteReader) -> None:
+        self._reader = reader
+        self._start, self._window = 0, b""
+
+    def at(self, position: int, size: int) -> bytes:
+        """Up to `size` bytes at a position."""
+        offset = position - self._start
+        if offset < 0 or offset + size > len(self._window):
+            self._start, offset = position, 0
+            self._window = self._reader.read_at(position, _WINDOW_BYTES)
+        return self._window[offset : offset + size]
+
+    def find(self, sync: re.Pattern[bytes], position: int) -> int:
+        """The next position of a pattern; the size of the file if there is none."""
+        while position < self._reader.size:
+            self.at(position, min(_MARGIN_BYTES, self._reader.size - position))
+            found = sync.search(self._window, position - self._start)
+            if found is not None:
+                return self._start + found.start()
+            position = max(position + 1, self._start + len(self._window) - _PATTERN_BYTES)
+        return self._reader.size
+
+
+def tags_end(reader: ByteReader, start: int) -> int:
+    """Position after the tags (ID3, APE, Lyrics3) and the padding at `start`."""
+    end = blank_end(reader, start)
+    for _ in range(_MAX_TAGS):
+        length = _tag_bytes(reader.read_at(end, 32))
+        if not length or end >= reader.size:
+            break
+        end = blank_end(reader, end + length)
+    return min(end, reader.size)
+
+
+def _tag_bytes(head: bytes) -> int:
+    """Length of the tag that begins with these bytes; 0 if it is not one."""
+    if head.startswith(b"ID3") and len(head) >= 10:
         size = 0
         for byte in head[6:10]:  # seven bits a byte
             size = size << 7 | byte & 0x7F
-        end += 10 + size + (10 if head[5] & 0x10 else 0)
-    if not end:
-        return 0
-    padding = reader.read_at(end, _MAX_PADDING)
-    return end + len(padding) - len(padding.lstrip(b"\0"))
+        return 10 + size + (10 if head[5] & 0x10 else 0)
+    if head.startswith(b"APETAGEX") and len(head) == 32:
+        return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 0)
+    return 227 if head.startswith(b"TAG+") else 128 if head.startswith(b"TAG") else 0
 
 
-def starts_mpeg_audio(reader: ByteReader, offset: int) -> bool:
-    """Whether an MPEG audio frame begins at `offset` and is followed by another.
-
-    A file of a single frame, 26 to 72 ms, is refused: libmpg123 warns about it.
-    """
-    header = reader.read_at(offset, 4)
-    length = mpeg_frame_length(header)
-    if length is None:
-        return False
-    following = reader.read_at(offset + length, 4)
-    same = int.from_bytes(header, "big") ^ int.from_bytes(following, "big")
-    return mpeg_frame_length(following) is not None and not same & _SAME_STREAM
-
-
-def starts_adts(reader: ByteReader, offset: int) -> bool:
-    """Whether an ADTS frame begins at `offset` and is followed by another, or by the end."""
-    length = _adts_frame_length(reader.read_at(offset, 7))
-    if length is None:
-        return False
-    following = reader.read_at(offset + length, 7)
-    return len(following) < 7 or _adts_frame_length(following) is not None
-
-
-def starts_amr(reader: ByteReader) -> bool:
-    """Whether the file is AMR whose first frame is followed by another, or by the end."""
-    magic = reader.read_at(0, 9).partition(b"\n")[0] + b"\n"
-    sizes, position = _AMR_FRAME_BYTES.get(magic, {}), len(magic)
-    for _ in range(2):
-        header = reader.read_at(position, 1)
-        if not header:
+def blank_end(reader: ByteReader, start: int) -> int:
+    """Position after the zero bytes and white space at `start`."""
+    end = start
+    while data := reader.read_at(end, _BLANK_BYTES):
+        stripped = data.lstrip(_BLANK)
+        end += len(data) - len(stripped)
+        if stripped:
             break
-        length = sizes.get(header[0] >> 3)
-        if length is None or header[0] & 0x83:
+    return end
+
+
+def is_tag(data: bytes) -> bool:
+    """Whether bytes between recordings are a tag, padding or a text, and not sound.
+
+    Erased memory, which recorders leave behind a file, is 0xFF.
+
+    Example:
+        >>> is_tag(b"TAG Song"), is_tag(bytes(99)), is_tag(bytes.fromhex("01a2b3c4"))
+        (True, True, False)
+    """
+    data = data.strip(_BLANK)
+    return data.startswith(_TAGS) or _is_text(data) or not data.strip(b"\xff")
+
+
+def ends_with_tag(reader: ByteReader) -> bool:
+    """Whether the last bytes are a tag, padding or a text."""
+    tail = reader.read_at(max(0, reader.size - 128), 128)
+    return tail.startswith(b"TAG") or b"APETAGEX" in tail[-32:] or is_tag(tail[-16:])
+
+
+def _is_text(data: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in _BLANK for byte in data)
+
+
+def starts_frames(reader: ByteReader, start: int, kind: FrameKind) -> bool:
+    """Whether frames of this kind begin at `start`, one after the other."""
+    return _follow(_Headers(reader), start, kind, kind.least, reader.size)
+
+
+def find_frames(data: bytes, kind: FrameKind) -> int | None:
+    """Where frames of this kind begin in bytes; None if nowhere."""
+    headers = _Headers(ByteReader(io.BytesIO(data)))
+    position = headers.find(kind.sync, 0)
+    while position < len(data):
+        if _follow(headers, position, kind, _NUM_SEARCHED, 0):
+            return position
+        position = headers.find(kind.sync, position + 1)
+    return None
+
+
+def _follow(headers: _Headers, start: int, kind: FrameKind, least: int, size: int) -> bool:
+    """Whether `least` frames of one stream follow each other, or fewer to the end at `size`."""
+    position, stream = start, None
+    for number in range(least):
+        header = headers.at(position, kind.header_bytes)
+        if number and position == size:
+            return kind is not MPEG or number > 1
+        length = kind.length(header)
+        if length is None or (number and kind.stream(header) != stream):
             return False
-        position += 1 + length
+        stream = kind.stream(header)
+        position += length
     return True
 
 
+def scan_frames(
+    reader: ByteReader, kind: FrameKind, is_empty: Callable[[bytes], bool] = lambda header: False
+) -> FrameRuns:
+    """The frames of the stream that begins at the start, to the end of the file or of the stream.
+
+    Bytes between the frames, incomplete frames and frames that `is_empty` are left out.
+    """
+    headers, pieces = _Headers(reader), list[range]()
+    start = position = num_frames = 0
+    stream = kind.stream(headers.at(0, kind.header_bytes))
+    is_cut = False
+    while True:
+        header = headers.at(position, kind.header_bytes)
+        length = kind.length(header)
+        if length is not None and kind.stream(header) == stream:
+            following = position + length
+            if following > reader.size:
+                return FrameRuns([*pieces, range(start, position)], num_frames, reader.size, True)
+            if num_frames and is_empty(header):
+                pieces.append(range(start, position))
+                start = following
+            else:
+                num_frames += 1
+            position = following
+            continue
+        pieces.append(range(start, position))
+        start = _next_frames(headers, position, kind, reader.size)
+        if start == reader.size or len(pieces) >= _MAX_PIECES:
+            return FrameRuns(pieces, num_frames, position, is_cut)
+        if kind.stream(headers.at(start, kind.header_bytes)) != stream:
+            return FrameRuns(pieces, num_frames, position, is_cut)
+        is_cut = is_cut or not is_tag(reader.read_at(position, min(start - position, 4096)))
+        position = start
+
+
+def _next_frames(headers: _Headers, start: int, kind: FrameKind, size: int) -> int:
+    """Where frames go on, at `start` or after it; the size of the file if nowhere."""
+    position = headers.find(kind.sync, start)
+    for _ in range(_MAX_TRIES):
+        if position >= size or _follow(headers, position, kind, 2, size):
+            return position
+        position = headers.find(kind.sync, position + 1)
+    return size
+
+
+def starts_amr(reader: ByteReader, start: int) -> bool:
+    """Whether it is AMR whose first frame is followed by another, or by the end."""
+    lengths, position = _amr_lengths(reader.read_at(start, 9)), start
+    for _ in range(3):
+        if position > start and not reader.read_at(position, 1):
+            break
+        length = _amr_step(reader.read_at(position, 9), lengths, position == start)
+        if length is None:
+            return False
+        position += length
+    return bool(lengths)
+
+
+def amr_end(reader: ByteReader) -> int:
+    """Position after the frames of an AMR file; beyond its end if the last is incomplete."""
+    headers, position = _Headers(reader), 0
+    lengths = _amr_lengths(headers.at(0, 9))
+    while position < reader.size:
+        length = _amr_step(headers.at(position, 9), lengths, position == 0)
+        if length is None:
+            break
+        position += length
+    return position
+
+
+def _amr_lengths(head: bytes) -> dict[int, int]:
+    return _AMR_FRAME_BYTES.get(head.partition(b"\n")[0] + b"\n", {})
+
+
+def _amr_step(head: bytes, lengths: dict[int, int], is_first: bool) -> int | None:
+    if is_first:
+        return len(head.partition(b"\n")[0]) + 1
+    length = lengths.get(head[0] >> 3)
+    return None if length is None or head[0] & 0x83 else 1 + length
+
+
+@lru_cache(4096)
 def mpeg_frame_length(header: bytes) -> int | None:
-    """Bytes of the frame that a 4-byte MPEG audio header opens; None if it is not such a header.
+    """Bytes of the frame that an MPEG audio header opens; None if it is not such a header.
 
     Example:
         >>> mpeg_frame_length(bytes.fromhex("fffb9064"))
@@ -92,16 +305,26 @@ def mpeg_frame_length(header: bytes) -> int | None:
         return None
     bits = 1000 * _kbits(version, layer)[kbits_index - 1]
     rate = _RATES[version][rate_index]
-    if layer == _LAYER_1:
+    if layer == LAYER_1:
         return (12 * bits // rate + padding) * 4
-    samples = 72 if layer == _LAYER_3 and version != 3 else 144
+    samples = 72 if layer == LAYER_3 and version != 3 else 144
     return samples * bits // rate + padding
+
+
+def mpeg_sampling_rate(header: bytes) -> int:
+    """Sampling rate in Hz of an MPEG audio frame."""
+    return _RATES[header[1] >> 3 & 3][header[2] >> 2 & 3]
 
 
 def _kbits(version: int, layer: int) -> tuple[int, ...]:
     if version != 3:
-        return _KBITS_V2_L1 if layer == _LAYER_1 else _KBITS_V2_L23
-    return {_LAYER_1: _KBITS_V1_L1, _LAYER_2: _KBITS_V1_L2, _LAYER_3: _KBITS_V1_L3}[layer]
+        return _KBITS_V2_L1 if layer == LAYER_1 else _KBITS_V2_L23
+    return {LAYER_1: _KBITS_V1_L1, LAYER_2: _KBITS_V1_L2, LAYER_3: _KBITS_V1_L3}[layer]
+
+
+def _mpeg_stream(header: bytes) -> object:
+    """Version, layer, sampling rate, and whether it is mono."""
+    return header[1] & 0xFE, header[2] & 0x0C, header[3] >> 6 == 3
 
 
 def _adts_frame_length(header: bytes) -> int | None:
@@ -111,62 +334,45 @@ def _adts_frame_length(header: bytes) -> int | None:
     return length if length >= 7 and header[2] >> 2 & 15 < 13 else None
 
 
-def settle_frame_count(reader: ByteReader) -> None:
-    """Make the view begin with an information frame that is correct for libmpg123.
-
-    Tags before the audio are removed. An existing information (Xing) frame gets the true number
-    of bytes, because a shortened file would cause a warning on standard error; its declared
-    number of frames is kept, which shows the loss. Without one, a frame is inserted, because
-    libmpg123 would estimate the length from the first bit rate and stop there.
-    """
-    start = id3_end(reader)
-    frame = reader.read_at(start, 64)
-    tag_at = 4 + _side_info_bytes(frame)
-    tag, flags = frame[tag_at : tag_at + 4], int.from_bytes(frame[tag_at + 4 : tag_at + 8], "big")
-    if tag not in (b"Xing", b"Info"):
-        reader.replace_head(start, _information_frame(frame, _count_frames(reader, start)))
-        return
-    reader.replace_head(start, b"")
-    if flags & _HAS_BYTES:
-        position = tag_at + 8 + (4 if flags & _HAS_FRAMES else 0)
-        reader.patch(position, min(reader.size, 2**32 - 1).to_bytes(4, "big"))
+def _adts_stream(header: bytes) -> object:
+    """Version, sampling rate, and the configuration of channels."""
+    return header[1] & 8, header[2] & 0x3D, header[3] & 0xC0
 
 
-def _side_info_bytes(header: bytes) -> int:
-    is_version_1, is_mono = header[1] >> 3 & 3 == 3, header[3] >> 6 == 3
-    if is_version_1:
-        return 17 if is_mono else 32
-    return 9 if is_mono else 17
+def _latm_frame_length(header: bytes) -> int | None:
+    if len(header) < 3 or header[0] != 0x56 or header[1] & 0xE0 != 0xE0:
+        return None
+    return 3 + ((header[1] & 0x1F) << 8 | header[2])
 
 
-def _information_frame(header: bytes, num_frames: int) -> bytes:
-    """A layer III frame without sound that states the number of frames; empty for I and II."""
-    if header[1] >> 1 & 3 != _LAYER_3:
-        return b""
-    content = bytes(_side_info_bytes(header)) + b"Xing" + _HAS_FRAMES.to_bytes(4, "big")
-    content += num_frames.to_bytes(4, "big")
-    for kbits_index in range(1, 15):
-        # Without CRC and padding, at the lowest bit rate that has room.
-        own = bytes([0xFF, header[1] | 1, kbits_index << 4 | header[2] & 0x0C, header[3]])
-        length = mpeg_frame_length(own)
-        if length is not None and length >= 4 + len(content):
-            return (own + content).ljust(length, b"\0")
-    return b""
+def _ac3_frame_length(header: bytes) -> int | None:
+    if len(header) < 6 or header[:2] != b"\x0bw" or header[5] >> 3 > 10:
+        return None
+    rate_index, size = header[4] >> 6, header[4] & 0x3F
+    if rate_index == 3 or size >= 2 * len(_KBITS_AC3):
+        return None
+    kbits = _KBITS_AC3[size // 2]
+    return 2 * (kbits * 2, kbits * 96_000 // 44_100 + size % 2, kbits * 3)[rate_index]
 
 
-def _count_frames(reader: ByteReader, position: int) -> int:
-    """Complete frames from `position` on; what lies between frames is skipped."""
-    num_frames = 0
-    base, window = position, b""
-    while position < reader.size:
-        if position + 4 > base + len(window):
-            base, window = position, reader.read_at(position, _WINDOW_BYTES)
-        at = position - base
-        length = mpeg_frame_length(window[at : at + 4])
-        if length is None:
-            following = window.find(b"\xff", at + 1)
-            position = base + (following if following >= 0 else max(at + 1, len(window)))
-            continue
-        position += length
-        num_frames += position <= reader.size
-    return num_frames
+def _eac3_frame_length(header: bytes) -> int | None:
+    if len(header) < 6 or header[:2] != b"\x0bw" or not 10 < header[5] >> 3 <= 16:
+        return None
+    return 2 * (((header[2] & 7) << 8 | header[3]) + 1)
+
+
+def _mpeg_length(header: bytes) -> int | None:
+    return mpeg_frame_length(header[:4])
+
+
+# The third byte has neither a free nor a forbidden bit rate, unlike erased memory of 0xFF.
+_MPEG_SYNC = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]", re.DOTALL)
+_AC3_SYNC = re.compile(rb"\x0b\x77")
+# A file of a single MPEG frame, 26 to 72 ms, is refused. 40 bytes reach an information tag.
+MPEG = FrameKind(40, _mpeg_length, _mpeg_stream, 2, _MPEG_SYNC)
+ADTS = FrameKind(7, _adts_frame_length, _adts_stream, 2, re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"))
+LATM = FrameKind(
+    3, _latm_frame_length, lambda header: header[0], 3, re.compile(rb"\x56[\xe0-\xff]")
+)
+AC3 = FrameKind(6, _ac3_frame_length, lambda header: header[4] & 0xC0, 2, _AC3_SYNC)
+EAC3 = FrameKind(6, _eac3_frame_length, lambda header: header[4] & 0xC0, 2, _AC3_SYNC)

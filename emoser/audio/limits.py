@@ -101,9 +101,11 @@ def scale_to_float(values: NDArray[Any]) -> FloatArray:
         return np.ascontiguousarray(values, np.float32) * np.float32(2.0**-15)
     if (kind, size) == ("i", 4):  # through float64, which holds every int32
         return (np.ascontiguousarray(values, np.float64) * 2.0**-31).astype(np.float32)
+    if (kind, size) == ("i", 1):
+        return np.ascontiguousarray(values, np.float32) * np.float32(2.0**-7)
     if (kind, size) == ("u", 1):
         return (np.ascontiguousarray(values, np.float32) - np.float32(128)) / np.float32(128)
     raise TypeError(
-        f"samples are {values.dtype} numbers; float16, float32, float64, int16, int32 or uint8 "
-        "are allowed: convert them with .astype"
+        f"samples are {values.dtype} numbers; float16, float32, float64, int8, int16, int32 or "
+        "uint8 are allowed: convert them with .astype"
     )

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoser.audio.limits import SAMPLING_RATE, FloatArray
+from emoser.audio.silence import FRAME_SAMPLES, SilenceMeter, frame_levels
 
 FLAGS = ("silence", "clipped", "dc", "narrow-band", "short", "truncated")  # order of reports
 
-# The loudest 32 ms of the quietest clip lie at -54 dBFS; an idle telephone line is near -65.
-SILENCE_DBFS = -60.0
 # A sample is on a plateau when its neighbours 1/16000 s away differ by less than 8 steps of
 # 16 bit; a recording is clipped when this share of it lies on plateaus within 2 % of its peak.
 # Speech: at most 0.03 % (one clip, itself clipped, 0.08 %). Driven 6 dB over full scale: 0.5 %
@@ -32,15 +31,14 @@ NARROW_BAND_RATE = 12_000  # Hz; at a lower rate there is nothing above 6 kHz
 # Two syllables; labels of shorter clips in the corpora are at chance level.
 SHORT_SECONDS = 0.5
 
-_FRAME = 512  # samples at 16 kHz, 32 ms
 _BIN_RATIO = 1.005  # levels of plateaus are counted in steps of half a per cent
 # Levels two steps below the counted plateaus are skipped: the peak can only grow.
 _COUNTED_PEAK_RATIO = PLATEAU_PEAK_RATIO / _BIN_RATIO**2
 _MAX_LEVEL = 16.0
 _NUM_BINS = int(np.log(_MAX_LEVEL / MIN_CLIPPED_PEAK) / np.log(_BIN_RATIO)) + 2
-_LOW_BAND = slice(300 * _FRAME // SAMPLING_RATE, 3400 * _FRAME // SAMPLING_RATE)
-_HIGH_BAND = slice(4500 * _FRAME // SAMPLING_RATE, 7500 * _FRAME // SAMPLING_RATE)
-_WINDOW = np.hanning(_FRAME).astype(np.float32).astype(np.float64)
+_LOW_BAND = slice(300 * FRAME_SAMPLES // SAMPLING_RATE, 3400 * FRAME_SAMPLES // SAMPLING_RATE)
+_HIGH_BAND = slice(4500 * FRAME_SAMPLES // SAMPLING_RATE, 7500 * FRAME_SAMPLES // SAMPLING_RATE)
+_WINDOW = np.hanning(FRAME_SAMPLES).astype(np.float32).astype(np.float64)
 
 
 class QualityMeter:
@@ -76,7 +74,7 @@ class QualityMeter:
     def flags(self, *, truncated: bool = False) -> tuple[str, ...]:
         """The flags of the samples so far, in the order of `FLAGS`."""
         seconds = self._num_samples / self._sampling_rate
-        silent = self._frames.loudest_dbfs() < SILENCE_DBFS
+        silent = self._frames.is_silent()
         narrow = self._sampling_rate < NARROW_BAND_RATE or (
             not silent and self._frames.band_ratio_db() < NARROW_BAND_DB
         )
@@ -135,26 +133,26 @@ def _level_bins(levels: FloatArray) -> NDArray[np.int64]:
 
 
 class _FrameMeter:
-    """Keeps the loudest frame, and the loudest frame in each of two bands, at 16 kHz."""
+    """Measures silence, and the loudest frame in each of two bands, at 16 kHz."""
 
     def __init__(self) -> None:
         self._tail = np.empty(0, np.float32)
         self._seen_frame = False
-        self._loudest = 0.0
+        self._silence = SilenceMeter()
         self._low = 0.0
         self._high = 0.0
 
     def update(self, samples: FloatArray) -> None:
         joined = np.concatenate([self._tail, samples])
-        num_framed = len(joined) // _FRAME * _FRAME
+        num_framed = len(joined) // FRAME_SAMPLES * FRAME_SAMPLES
         self._tail = joined[num_framed:].copy()
         if num_framed:
-            self._measure(joined[:num_framed].reshape(-1, _FRAME))
+            self._measure(joined[:num_framed].reshape(-1, FRAME_SAMPLES))
 
-    def loudest_dbfs(self) -> float:
-        """RMS of the loudest frame around its own mean, in dB of full scale."""
+    def is_silent(self) -> bool:
+        """Whether nobody speaks; an incomplete last frame does not count."""
         self._measure_lone_tail()
-        return 10 * float(np.log10(max(self._loudest, 1e-30)))
+        return self._silence.is_silent
 
     def band_ratio_db(self) -> float:
         """Peak of the high band over the peak of the low band, in dB."""
@@ -164,9 +162,9 @@ class _FrameMeter:
     def _measure(self, frames: FloatArray) -> None:
         """Frames of shape (n, 512)."""
         self._seen_frame = True
+        self._silence.update(frame_levels(frames))
         centred = frames.astype(np.float64)
         centred -= centred.mean(axis=1, keepdims=True)
-        self._loudest = max(self._loudest, float(_sum_squares(centred).max()) / _FRAME)
         centred *= _WINDOW
         spectrum = np.fft.rfft(centred, axis=1)  # (n, 257)
         self._low = max(self._low, _peak_power(spectrum[:, _LOW_BAND]))
@@ -175,7 +173,7 @@ class _FrameMeter:
     def _measure_lone_tail(self) -> None:
         """Measure a recording shorter than a frame as one frame, padded with its mean."""
         if not self._seen_frame and len(self._tail):
-            frame = np.full(_FRAME, self._tail.mean(), np.float32)
+            frame = np.full(FRAME_SAMPLES, self._tail.mean(), np.float32)
             frame[: len(self._tail)] = self._tail
             self._measure(frame[np.newaxis])
 

@@ -1,4 +1,4 @@
-"""Resample mono samples to 16 kHz, whole or in blocks, with identical results.
+"""Resample mono samples, by default to 16 kHz, whole or in blocks, with identical results.
 
 The resampler is soxr at its HQ setting: the alias of a 9 kHz tone is 140 dB down, and blocks of
 any size give bit-identical samples.
@@ -14,11 +14,15 @@ class StreamResampler:
     """Resamples a stream of blocks; the joined outputs equal those of a single call.
 
     Holds the filter's memory, so one object serves one stream. The output of `push` lags
-    behind its input by a few milliseconds; `flush` gives the rest and ends the stream. At
-    16 kHz blocks pass through unchanged.
+    behind its input by a few milliseconds; `flush` gives the rest and ends the stream. Blocks
+    that have the wanted rate already pass through unchanged.
+
+    Args:
+        sampling_rate: Rate of the blocks in Hz.
+        target_rate: Rate of the result in Hz.
 
     Raises:
-        ValueError: If `sampling_rate` is not positive, or samples follow after `flush`.
+        ValueError: If a rate is not positive, or samples follow after `flush`.
 
     Example:
         >>> resampler = StreamResampler(48_000)
@@ -28,18 +32,21 @@ class StreamResampler:
         8000
     """
 
-    def __init__(self, sampling_rate: int) -> None:
-        if sampling_rate <= 0:
-            raise ValueError(f"sampling_rate is {sampling_rate} Hz; pass a positive rate")
+    def __init__(self, sampling_rate: int, *, target_rate: int = SAMPLING_RATE) -> None:
+        if sampling_rate <= 0 or target_rate <= 0:
+            raise ValueError(
+                f"sampling_rate is {sampling_rate} Hz and target_rate {target_rate} Hz; pass "
+                "positive rates"
+            )
         self._stream = None
         self._ended = False
-        if sampling_rate != SAMPLING_RATE:
+        if sampling_rate != target_rate:
             self._stream = soxr.ResampleStream(
-                sampling_rate, SAMPLING_RATE, 1, dtype="float32", quality="HQ"
+                sampling_rate, target_rate, 1, dtype="float32", quality="HQ"
             )
 
     def push(self, block: FloatArray) -> FloatArray:
-        """The next samples, (T,) at the stream's own rate -> (n,) at 16 kHz; n may be 0."""
+        """The next samples, (T,) at `sampling_rate` -> (n,) at `target_rate`; n may be 0."""
         return self._resample(block, last=False)
 
     def flush(self) -> FloatArray:

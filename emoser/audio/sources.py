@@ -5,12 +5,13 @@ caller's file object.
 """
 
 import errno
+import inspect
 import io
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from emoser.audio.arrays import is_tensor
 from emoser.audio.limits import AudioLimits
 from emoser.audio.reader import ByteReader
-from emoser.audio.sniffing import HEAD_BYTES, refuse_unknown
-from emoser.errors import AudioError
+from emoser.audio.sniffing import SEARCH_BYTES, refuse_unknown
+from emoser.audio.wrappers import peel, wrapped_name
+from emoser.errors import AudioError, unreadable_audio, writes_to
 
 
 class TensorLike(Protocol):
@@ -34,12 +36,41 @@ class TensorLike(Protocol):
         """The tensor in main memory."""
 
 
+class UploadLike(Protocol):
+    """An upload of Starlette or FastAPI."""
+
+    @property
+    def filename(self) -> str | None:
+        """The name that the client gave."""
+
+    @property
+    def file(self) -> Any:
+        """The binary file object."""
+
+
+class DecoderLike(Protocol):
+    """An AudioDecoder of torchcodec or datasets."""
+
+    def get_all_samples(self) -> Any:
+        """The samples with their rate."""
+
+
+class SegmentLike(Protocol):
+    """An AudioSegment of pydub."""
+
+    def get_array_of_samples(self) -> Any:
+        """The interleaved samples."""
+
+
+WrappedSource: TypeAlias = UploadLike | DecoderLike | SegmentLike
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | TensorLike"
+    " | Mapping[str, Any] | tuple[int, NDArray[Any]] | tuple[NDArray[Any], int] | WrappedSource"
 )
 
 SPOOL_MEMORY_BYTES = 32 * 2**20  # a stream larger than this goes to an anonymous temporary file
 COPY_BYTES = 2**20
+_MAX_NAME = 255  # characters of a name that the system refuses, as shown
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -50,38 +81,43 @@ def describe_source(source: Source) -> str:
     Example:
         >>> describe_source("calls/monday.wav")
         'calls/monday.wav'
+        >>> describe_source({"bytes": b"RIFF", "path": "call.wav"})
+        'call.wav'
         >>> describe_source(np.zeros((2, 16000)))
         'array of shape (2, 16000)'
     """
     name = source_name(source)
     if name is not None:
         return _printable(name)
-    if isinstance(source, _BYTES):
-        return f"{memoryview(source).nbytes} bytes"
-    if isinstance(source, np.ndarray):
-        return f"array of shape {source.shape}"
-    if is_tensor(source):
-        return f"tensor of shape {tuple(cast(Any, source).shape)}"
+    inner = peel(source)
+    if isinstance(inner, _BYTES):
+        return f"{memoryview(inner).nbytes} bytes"
+    if isinstance(inner, np.ndarray):
+        return f"array of shape {inner.shape}"
+    if is_tensor(inner):
+        return f"tensor of shape {tuple(cast(Any, inner).shape)}"
     return f"{type(source).__name__} object"
 
 
 def source_name(source: Source) -> str | None:
     """The path of a file or the name of a file object, unchanged; None without one."""
-    if isinstance(source, str | os.PathLike):
-        return os.fsdecode(source)
-    name = getattr(source, "name", None) if hasattr(source, "read") else None
-    return os.fsdecode(name) if isinstance(name, str | bytes) else None
+    inner, wrapped = peel(source), wrapped_name(source)
+    if wrapped is not None:
+        return wrapped
+    if isinstance(inner, str | os.PathLike):
+        return os.fsdecode(inner)
+    name = getattr(inner, "name", None) if hasattr(inner, "read") else None
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
 
 
 @contextmanager
-def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
-    """The bytes of a path, of bytes or of a binary file object.
+def open_source(source: Any, limits: AudioLimits, name: str) -> Iterator[ByteReader]:
+    """The bytes of a path, of bytes or of a binary file object, called `name` in messages.
 
     A file object is read from its position. One that cannot seek, or is neither a regular file
     nor memory, is copied first, up to `limits.max_bytes`. A missing file, a directory and a
     missing permission raise the OSError that Python has for it.
     """
-    name = describe_source(source)
     if isinstance(source, str | os.PathLike):
         with _open_path(source, name) as file:
             yield _checked(ByteReader(file, own=True), limits, name)
@@ -93,7 +129,7 @@ def open_source(source: Source, limits: AudioLimits) -> Iterator[ByteReader]:
     else:
         raise TypeError(
             f"source is a {type(source).__name__}; a path, bytes, a binary file object, a NumPy "
-            "array or a torch tensor is allowed"
+            "array, a torch tensor, a row of datasets or a pair (rate, samples) is allowed"
         )
 
 
@@ -105,37 +141,45 @@ def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
         )
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError as error:
-        shown = name or "an empty path"
-        raise _explained(error, f"{shown} does not exist; check the path") from error
-    if stat.S_ISDIR(mode):
-        fault = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        raise _explained(fault, f"{name} is a folder; pass its files, or use emoser.bulk")
-    if not stat.S_ISREG(mode):
-        raise AudioError(
-            f"{name} is a pipe, a socket or a device, not a regular file; "
-            "open it yourself and pass the file object if it is meant to be read"
-        )
-    try:
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise AudioError(
+                f"{name} is a pipe, a socket or a device, not a regular file; "
+                "open it yourself and pass the file object if it is meant to be read"
+            )
         return open(path, "rb", buffering=0)  # decoders buffer themselves
-    except PermissionError as error:
-        raise _explained(error, f"{name} may not be read; change its permissions") from error
+    except AudioError:
+        raise
+    except OSError as error:
+        raise unreadable_audio(error, _explain(error, path, name)) from error
+    except ValueError as error:  # of a path with a zero byte
+        raise AudioError(f"{name} is no path ({error}); check it") from error
 
 
-def _explained(error: OSError, sentence: str) -> OSError:
-    """An error of the same class and number with a message for people."""
-    explained = type(error)(sentence)
-    explained.errno = error.errno
-    return explained
+def _explain(error: OSError, path: str | os.PathLike[str], name: str) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{name or 'an empty path'} does not exist; check the path"
+    if isinstance(error, IsADirectoryError):
+        return f"{name} is a folder; pass its files, or use emoser.bulk"
+    if isinstance(error, PermissionError):
+        kind = " is a folder that" if os.path.isdir(path) else ""
+        return f"{name}{kind} may not be read; change its permissions"
+    shown = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
+    return f"{shown} cannot be read ({(error.strerror or str(error)).lower()}); check the path"
 
 
 @contextmanager
 def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterator[ByteReader]:
     if isinstance(file, io.TextIOBase):
         raise TypeError(f"{name} is open in text mode; open it with mode 'rb'")
+    if inspect.iscoroutinefunction(file.read):
+        raise TypeError(f"{name} is read with await; pass the bytes that `await file.read()` gives")
     if not _is_plain_file(file):
-        with tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES) as spool:
-            _copy(file, cast(BinaryIO, spool), limits, name)
+        with tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES) as spool, _put_back(file):
+            with writes_to(tempfile.gettempdir()):
+                _copy(file, cast(BinaryIO, spool), limits, name)
             yield ByteReader(cast(BinaryIO, spool))
         return
     start = file.tell()
@@ -145,6 +189,16 @@ def _open_file_object(file: BinaryIO, limits: AudioLimits, name: str) -> Iterato
             raise AudioError(f"{name} stands at its end; call seek(0) before passing it")
         yield reader
     finally:
+        file.seek(start)
+
+
+@contextmanager
+def _put_back(file: BinaryIO) -> Iterator[None]:
+    """Restore the position of a file object that can seek."""
+    seekable = getattr(file, "seekable", None)
+    start = file.tell() if seekable is not None and seekable() else None
+    yield
+    if start is not None:
         file.seek(start)
 
 
@@ -162,9 +216,8 @@ def _copy(file: BinaryIO, spool: BinaryIO, limits: AudioLimits, name: str) -> No
             raise TypeError(f"{name} gives {type(data).__name__}, not bytes; open it in mode 'rb'")
         spool.write(data)
         _refuse_large(spool.tell(), limits, name)
-        if not is_known and spool.tell() >= HEAD_BYTES:
-            spool.seek(0)
-            refuse_unknown(spool.read(HEAD_BYTES), name)
+        if not is_known and spool.tell() >= SEARCH_BYTES:
+            refuse_unknown(ByteReader(spool), name)
             spool.seek(0, os.SEEK_END)
             is_known = True
 

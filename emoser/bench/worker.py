@@ -8,6 +8,7 @@ its result, all of them JSON objects. An error is written as `{"error": ...}` an
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from emoser.bench.machine import (
     read_peak,
     time_calls,
 )
+from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.errors import EmoserError
 
 Samples: TypeAlias = npt.NDArray[np.float32]
@@ -80,15 +82,16 @@ def _load_pipeline(model: str) -> LoadedEngine:
     from emoser.checkpoints.resolve import find_checkpoint
     from emoser.models import torchaudio_guard  # noqa: F401  # before the first import of transformers
 
-    folder = find_checkpoint(model).folder
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") == "emoser":
+    files = find_checkpoint(model)
+    if files.config.get("model_type") == "emoser":
         from emoser.checkpoints.registration import register
 
         register()
     from transformers import pipeline
 
-    classify = pipeline("audio-classification", str(folder), device="cpu", dtype=torch.float32)
+    with tempfile.TemporaryDirectory(prefix="emoser-bench-") as place:
+        _write_plain(files, Path(place))
+        classify = pipeline("audio-classification", place, device="cpu", dtype=torch.float32)
 
     def as_input(clip: Samples) -> dict[str, Any]:
         return {"raw": clip, "sampling_rate": SAMPLING_RATE}
@@ -102,6 +105,17 @@ def _load_pipeline(model: str) -> LoadedEngine:
         tuple(in_batches(size) for size in PIPELINE_BATCHES),
         {"runtime": "transformers", "dtype": "float32"},
     )
+
+
+def _write_plain(files: CheckpointFiles, folder: Path) -> None:
+    """Links to the files of a checkpoint, beside a configuration that asks for nothing else."""
+    from emoser.checkpoints.encoder_fields import plain_config
+
+    for name in files.stamps:
+        (folder / name).symlink_to((files.folder / name).resolve())
+    (folder / CONFIG).unlink()
+    config = plain_config(files.config, files.folder / CONFIG)
+    (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
 
 def time_single(engine: LoadedEngine, task: Mapping[str, Any]) -> dict[str, Any]:

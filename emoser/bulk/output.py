@@ -15,7 +15,8 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Any, TypeAlias
 
-from emoser.errors import EmoserError
+from emoser.errors import EmoserError, writes_to
+from emoser.json_text import format_json, parse_json
 from emoser.results.prediction import Prediction
 from emoser.results.rows import as_csv, as_row, csv_header
 from emoser.text import guard_cell
@@ -57,7 +58,7 @@ class ResultFile:
         """Add the row of a recording."""
         header = csv_header(labels) if self._needs_header else ""
         is_csv = self._is_csv
-        row = as_csv(name, result, labels) if is_csv else json.dumps(as_row(name, result)) + "\n"
+        row = as_csv(name, result, labels) if is_csv else format_json(as_row(name, result)) + "\n"
         self._append(header + row)
         self._needs_header = False
         self.num_written += 1
@@ -103,12 +104,20 @@ def open_output(output: str | os.PathLike[str], facts: Mapping[str, Any]) -> Ite
 
         require_pyarrow()
     rows = path.with_name(f"{path.name}.rows.jsonl") if is_parquet else path
-    with _claim(path.with_name(f"{path.name}.job"), facts, [path, rows]):
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is not a regular file; choose another output")
+    ticket = path.with_name(f"{path.name}.job")
+    with writes_to(path), _claim(ticket, facts, [path, rows]):
         with closing(ResultFile(rows)) as result:
             yield result
             result.sync()
-            if is_parquet and (result.num_written or not path.exists()):
+            if is_parquet and (result.num_written or not _is_newer(path, rows)):
                 write_parquet(rows, path)
+
+
+def _is_newer(path: Path, rows: Path) -> bool:
+    """Whether a table holds all rows; one that a killed process has not updated does not."""
+    return path.exists() and path.stat().st_mtime_ns >= rows.stat().st_mtime_ns
 
 
 @contextmanager
@@ -132,10 +141,12 @@ def _claim(ticket: Path, facts: Mapping[str, Any], outputs: Sequence[Path]) -> I
 
 def _explain(found: str, facts: Mapping[str, Any]) -> str:
     try:
-        before = json.loads(found)
+        before = parse_json(found, dict)
     except ValueError:
         return "The file was not written by a bulk job; choose another output"
-    changed = sorted(key for key in facts if before.get(key) != json.loads(json.dumps(facts[key])))
+    changed = sorted(
+        key for key in facts if before.get(key) != parse_json(json.dumps(facts[key]), object)
+    )
     return (
         f"The file belongs to a job with another {', '.join(changed)}; choose another output, or "
         "repeat the original command"
@@ -164,7 +175,7 @@ def _recover_json(path: Path) -> Recovered:
             if not line.endswith(b"\n"):
                 break  # the process was killed while writing this row
             try:
-                row = json.loads(line)
+                row = parse_json(line, dict)
                 keys.add(row["source"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FileExistsError(

@@ -1,13 +1,14 @@
 """Converts rows of JSON lines to a Parquet file in constant memory."""
 
-import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from emoser.checkpoints.atomic import new_file
 from emoser.errors import missing_extra
+from emoser.json_text import parse_json
+from emoser.text import as_unicode
 
 ROWS_PER_GROUP = 20_000  # in memory at the same time
 TEXTS = ("source", "label", "model", "error")
@@ -27,7 +28,10 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(rows: Path, path: Path) -> None:
-    """Write rows to a Parquet file with one column per label and dimension, atomically."""
+    """Write rows to a Parquet file with one column per label and dimension, atomically.
+
+    The caller has locked the output, so that the partial file of a killed process is replaced.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -42,20 +46,15 @@ def write_parquet(rows: Path, path: Path) -> None:
             pa.field("quality", pa.list_(pa.string())),
         ]
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with pq.ParquetWriter(partial, schema) as writer:
-            flat = (_flatten(row) for row in _read(rows))
-            while group := list(islice(flat, ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        flat = (_flatten(row) for row in _read(rows))
+        while group := list(islice(flat, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _read(rows: Path) -> Iterator[dict[str, Any]]:
     with rows.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        yield from (parse_json(line, dict) for line in file)
 
 
 def _scores_of(row: dict[str, Any]) -> dict[str, float]:
@@ -64,9 +63,5 @@ def _scores_of(row: dict[str, Any]) -> dict[str, float]:
 
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     # File names that are not valid Unicode cannot be stored as text.
-    texts = {
-        name: row[name].encode("utf-8", "backslashreplace").decode()
-        for name in TEXTS
-        if row.get(name) is not None
-    }
+    texts = {name: as_unicode(row[name]) for name in TEXTS if row.get(name) is not None}
     return {**row, **_scores_of(row), **texts}

@@ -4,15 +4,21 @@ import ctypes
 import os
 import platform
 import re
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from emoser.errors import writes_to
+
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 OLD = "-old"
+OLD_SECONDS = 24 * 3600.0  # after which a temporary folder is nobody's
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.saving-(?P<machine>\w*)-(?P<process>\d+)-[^-]*(-old)?")
 
 
 @contextmanager
@@ -22,25 +28,31 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     After an error inside the block, `folder` is as before and the temporary folder is removed.
     On Linux the exchange is one step, so that a kill at any moment leaves the old version or the
     new one; elsewhere a kill during the exchange leaves the old version under a temporary name,
-    from which the next save restores it. Other leftovers of killed processes are removed by the
-    next save.
+    from which the next save restores it. Leftovers of killed processes are removed by the next
+    save.
 
     Raises:
         NotADirectoryError: If the path is a file.
         FileExistsError: If the folder is not empty and `overwrite` is off.
+        DiskError: If the disk is full.
     """
-    folder = folder.absolute()
+    with writes_to(folder):
+        yield from _new_folder(folder.absolute(), overwrite)
+
+
+def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; name a folder to save to")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
+    clear_leftovers(folder.parent, folder.name)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise FileExistsError(f"{folder} is not empty; pass overwrite=True to replace it")
     temporary = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}-", dir=folder.parent))
     try:
         os.chmod(temporary, 0o755)
-        yield temporary
-        _flush(temporary)
+        with writes_to(folder):  # while what was written is still there
+            yield temporary
+            _flush(temporary)
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -76,23 +88,76 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _prefix(folder: Path) -> str:
     """Prefix of temporary folders of this machine; the process id follows."""
-    machine = re.sub(r"\W", "", platform.node())
-    return f".{folder.name}.saving-{machine}-"
+    return f".{folder.name}.saving-{_machine()}-"
 
 
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what dead processes of this machine left, but restore a version moved aside."""
-    prefix = _prefix(folder)
-    for item in list(folder.parent.iterdir()):
-        process = item.name.removeprefix(prefix).split("-")[0]
-        if item.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
-            if item.name.endswith(OLD) and not folder.exists():
-                item.rename(folder)
-            else:
-                shutil.rmtree(item, ignore_errors=True)
+def _machine() -> str:
+    return re.sub(r"\W", "", platform.node())
 
 
-def _is_alive(process: int) -> bool:
+def clear_leftovers(place: Path, name: str = "*") -> None:
+    """Remove what killed processes left beside the folders of a place that have this name.
+
+    These are the temporary folders and files of dead processes of this machine, and those of any
+    machine, such as of a container that is gone, in which nothing has changed for a day. A version
+    that was moved aside for one that never came is restored.
+    """
+    if not place.is_dir():
+        return
+    for item in list(place.iterdir()):
+        found = LEFTOVER.fullmatch(item.name)
+        if found is None or (name != "*" and found["name"] != name) or _is_in_use(item, found):
+            continue
+        folder = place / found["name"]
+        if item.name.endswith(OLD) and not folder.exists():
+            item.rename(folder)
+        elif item.is_dir():
+            shutil.rmtree(item, ignore_errors=True)
+        else:
+            item.unlink(missing_ok=True)
+
+
+def _is_in_use(item: Path, found: re.Match[str]) -> bool:
+    """Whether the process that made a temporary folder may still be writing into it."""
+    if found["machine"] == _machine():
+        return is_alive(int(found["process"])) and not _is_old(item)
+    return not _is_old(item)
+
+
+def _is_old(item: Path) -> bool:
+    """Whether nothing in it has changed for a day."""
+    try:
+        return time.time() - max(part.stat().st_mtime for part in _members(item)) > OLD_SECONDS
+    except OSError:  # it is being written, or is gone
+        return False
+
+
+def _members(item: Path) -> Iterator[Path]:
+    yield item
+    yield from item.rglob("*")
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `file` when the block ends without an error.
+
+    A link is replaced, and what it points to is left alone.
+
+    Raises:
+        DiskError: If the disk is full.
+    """
+    temporary = file.with_name(f"{_prefix(file)}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with writes_to(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(file.parent, file.name)
+            yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
     """Whether a process runs; assumed on Windows, where `os.kill` would end it."""
     if os.name == "nt":
         return True

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from emoser.checkpoints.encoder_fields import EMOTION2VEC, TRANSFORMERS, select_fields
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -22,12 +23,9 @@ from emoser.models.encoder import SpeechEncoder
 from emoser.models.short_whisper import ShortWhisperEncoder
 from emoser.models.spectral import FilterBankEncoder, LogMelEncoder
 
+RAW_EXTRACTOR = "Wav2Vec2FeatureExtractor"  # takes samples and computes no spectrogram
 HEAD_WIDTH = 64  # features per attention head in every published wav2vec 2.0, HuBERT and WavLM
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of their convolutions
-MAX_WIDTH = 65_536  # features; beyond it some constructors of transformers allocate real memory
-MAX_DEPTH = 1_000  # layers
-WIDTHS = ("hidden_size", "intermediate_size", "d_model", "encoder_ffn_dim", "mlp_size", "conv_dim")
-DEPTHS = ("num_hidden_layers", "encoder_layers", "depth", "prenet_depth", "num_adapter_layers")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Family:
     architecture: str
     prefix: str
     encoder: type[SpeechEncoder] = SpeechEncoder
-    extractor: str = "Wav2Vec2FeatureExtractor"
+    extractor: str = RAW_EXTRACTOR
 
     @property
     def places(self) -> dict[str, str]:
@@ -81,7 +79,7 @@ def family_of(files: CheckpointFiles) -> Family:
 
 
 def _find_family(kind: Any, file: Path) -> Family:
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise CheckpointError(f"{file}: model_type is {kind!r}; emoser loads {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
@@ -105,10 +103,9 @@ def build_encoder(
         file: The file that error messages name.
 
     Raises:
-        CheckpointError: If it does not describe an encoder that emoser runs, or a size is larger
-            than that of any.
+        CheckpointError: If it does not describe an encoder that emoser runs, or a setting is out
+            of its range.
     """
-    _check_numbers(config, file)
     if config.get("model_type") == "emotion2vec":
         stated = _read_emotion2vec(config, file)
         return Emotion2VecEncoder(stated, normalization=model_config.normalization)
@@ -129,26 +126,19 @@ def wrap_backbone(
             corpus=corpus,
             final_norm=model_config.final_norm,
         )
-    return family.encoder(backbone, normalization=normalization, corpus=corpus)
-
-
-def _check_numbers(config: Mapping[str, Any], file: Path) -> None:
-    for names, limit in ((WIDTHS, MAX_WIDTH), (DEPTHS, MAX_DEPTH)):
-        for name in names:
-            value = config.get(name)
-            numbers = value if isinstance(value, list | tuple) else [value]
-            if any(isinstance(number, int) and number > limit for number in numbers):
-                raise CheckpointError(f"{file}: {name} is {value}; emoser loads up to {limit:,}")
+    rate = model_config.sampling_rate
+    return family.encoder(backbone, normalization=normalization, corpus=corpus, sampling_rate=rate)
 
 
 def _read_emotion2vec(values: Mapping[str, Any], file: Path) -> Emotion2VecConfig:
     """The configuration that `Emotion2VecConfig.to_dict` wrote."""
     known: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in select_fields(values, EMOTION2VEC, file).items()
     }
     try:
         return Emotion2VecConfig(**known)
-    except TypeError as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{file} does not describe an emotion2vec encoder: {error}"
         ) from error
@@ -230,7 +220,7 @@ def _build_backbone(config: Mapping[str, Any], file: Path) -> torch.nn.Module:
         raise CheckpointError(
             f"{file}: add_adapter is set; emoser, like transformers, does not classify on adapters"
         )
-    values = {key: value for key, value in config.items() if key not in ("model_type", "emoser")}
+    values = select_fields(config, TRANSFORMERS, file)
     try:
         return create_backbone(AutoConfig.for_model(kind, **values))
     except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError) as error:

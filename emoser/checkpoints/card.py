@@ -5,18 +5,27 @@ below a new one, which takes over its licence and language. The text is in `card
 No request is made.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles
+from emoser.checkpoints.licences import UNSTATED, licence_fields
 from emoser.errors import CheckpointError
-from emoser.metrics import confusion_table, drawn_units
+from emoser.json_text import format_json
+from emoser.metrics import confusion_table, name_interval
 from emoser.models.config import ModelConfig
-from emoser.text import counted, join_words, markdown_table
+from emoser.text import (
+    counted,
+    join_words,
+    markdown_table,
+    markdown_text,
+    printable,
+    printable_lines,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -27,7 +36,7 @@ KEPT = ("license", "license_name", "license_link", "language", "datasets", "base
 """Metadata of a foreign card that stay true of the same weights in another layout."""
 OWN = ("library_name", "model_name", "eval_results", "tags")
 """Metadata that are written anew in every card."""
-FRONT = re.compile(r"\A---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
+FRONT = re.compile(r"\A---[ \t\r]*\n.*?\n---[ \t\r]*(\n|\Z)", re.DOTALL)
 OURS = "from emoser import"
 NAMED = re.compile(r'(from_pretrained\(|"audio-classification", )"[^"\n]*"')
 METRICS: Mapping[str, tuple[str, str]] = {
@@ -77,50 +86,91 @@ class CardFacts:
 
 
 def build_card(facts: CardFacts, *, fresh: bool = False) -> "ModelCard":
-    """The card of a checkpoint; if `fresh`, one that was written for emoser is written anew too."""
+    """The card of a checkpoint; if `fresh`, one that was written for emoser is written anew too.
+
+    Text that a checkpoint states, such as its labels, is shown as it is: it adds no HTML, link or
+    code to the card.
+
+    Raises:
+        CheckpointError: If what the checkpoint states about its training is malformed.
+    """
+    try:
+        return _build_card(facts, fresh=fresh)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"{facts.name} states its training in a form that no card can be written from "
+            f"({error}); correct the block training in its config.json"
+        ) from error
+
+
+def _build_card(facts: CardFacts, *, fresh: bool) -> "ModelCard":
     from huggingface_hub import ModelCard
 
-    stated = read_metadata(facts.before)
+    before = printable_lines(facts.before)
+    stated = read_metadata(before)
     data = _metadata(facts, stated)
-    body = FRONT.sub("", facts.before, count=1).strip()
-    ours = OURS in facts.before
+    body = FRONT.sub("", before, count=1).strip()
+    ours = OURS in before
+    name = _in_quotes(facts.name)
     if ours and not fresh:
-        text = NAMED.sub(lambda match: f'{match[1]}"{facts.name}"', body)
+        text = NAMED.sub(lambda match: f'{match[1]}"{name}"', body)
         if facts.note:
             title, _, rest = text.partition("\n")
             text = f"{title}\n\n> {facts.note}\n{rest}"
         return ModelCard(f"---\n{_complete(data, stated).to_yaml()}\n---\n\n{text.strip()}\n")
-    config = facts.config
+    training = _as_text(facts.config.training)
+    config = replace(facts.config, training=training)
     licence = data.get("license_name") or data.get("license")
     card: ModelCard = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
-        title=facts.name.split("/")[-1],
-        name=facts.name,
+        title=markdown_text(facts.name.split("/")[-1]),
+        name=name,
         note=facts.note,
         config=config,
-        training=config.training,
+        outputs=[_shown(config, place) for place in range(len(config.outputs))],
+        training=training,
         layout=facts.layout,
         num_weights=facts.num_weights,
-        labels=join_words(config.labels),
-        dimensions=join_words(config.dimensions),
-        evaluations=[_describe(found) for found in stated_evaluations(config.training)],
-        origin=_describe_origin(config.training, facts.max_difference),
+        labels=join_words([*map(markdown_text, config.labels)]),
+        dimensions=join_words([*map(markdown_text, config.dimensions)]),
+        evaluations=[_describe(found) for found in stated_evaluations(facts.config.training)],
+        origin=_describe_origin(training, facts.max_difference),
         normalization=NORMALIZATIONS.get(config.normalization),
-        licence="" if licence in ("not-stated", "unknown") else licence,
+        licence="" if licence in UNSTATED else licence,
         quoted="" if ours else re.sub(r"^(#{1,4}) ", r"##\1 ", body, flags=re.MULTILINE),
     )
     return card
+
+
+def _in_quotes(name: str) -> str:
+    """A name for a string of Python in a block of code."""
+    return format_json(printable(name), ensure_ascii=False)[1:-1].replace("`", "")
+
+
+def _as_text(value: Any) -> Any:
+    """What a checkpoint states about its training, which may be any text, as text for Markdown."""
+    if isinstance(value, Mapping):
+        return {_as_text(key): _as_text(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    return markdown_text(value) if isinstance(value, str) else value
+
+
+def _shown(config: ModelConfig, place: int) -> str:
+    """An output of the model, and its name in the checkpoint if that is another one."""
+    name, raw = config.outputs[place], config.raw_labels[place]
+    shown = markdown_text(name)
+    spelled = printable(raw).replace("`", "'")
+    return shown if name == raw else f"{shown} (in the checkpoint: `{spelled}`)"
 
 
 def read_max_difference(files: CheckpointFiles) -> float | None:
     """Largest difference of a logit of a converted checkpoint to its source; None if unknown."""
     if GOLDEN not in files.stamps:
         return None
-    try:
-        return float(json.loads(files.read_text(GOLDEN))["max_difference"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{files.folder / GOLDEN} is damaged: {error}") from error
+    with reading(files.folder / GOLDEN):
+        return float(files.read_json(GOLDEN)["max_difference"])
 
 
 def read_metadata(text: str) -> dict[str, Any]:
@@ -132,7 +182,7 @@ def read_metadata(text: str) -> dict[str, Any]:
         return {}
     try:
         return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
-    except (ValueError, TypeError, YAMLError):
+    except (ValueError, TypeError, RecursionError, YAMLError):
         return {}
 
 
@@ -166,9 +216,9 @@ def _metadata(facts: CardFacts, stated: Mapping[str, Any]) -> "ModelCardData":
     training = facts.config.training
     results = _results(facts)
     values: dict[str, Any] = {key: training.get(key) for key in ("language", "datasets")}
-    values |= {"license": training.get("licence"), "base_model": _base(training)}
+    values |= {"base_model": _base(training), **licence_fields(training.get("licence"))}
     values |= {key: stated[key] for key in KEPT if stated.get(key)}
-    if not values["license"]:
+    if not values.get("license"):
         values |= {"license": "other", "license_name": "not-stated"}
     return ModelCardData(
         **{key: value for key, value in values.items() if value},
@@ -225,15 +275,15 @@ def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
         tables.append(markdown_table(confusion_table(found["labels"], found["confusion"])))
     tables += [_group_table(word, found.get(key) or {}) for key, word in GROUPS.items()]
     return {
-        **found,
+        **_as_text(found),
         "size": f" ({' of '.join(counts)})" if counts else "",
-        "notes": found.get("notes", ()),
+        "notes": _as_text(found.get("notes") or ()),
         "tables": list(filter(None, tables)),
     }
 
 
 def _figures(found: Mapping[str, Any]) -> str:
-    rows = [["figure", "value", f"95 % interval over {drawn_units(found.get('num_speakers'))}"]]
+    rows = [["figure", "value", name_interval(found.get("num_speakers"))]]
     for key, (_, name) in METRICS.items():
         if key in found:
             interval = found.get(f"{key}_interval")

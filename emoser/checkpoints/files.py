@@ -7,7 +7,6 @@ twice and the weights are hashed at most once. Weights themselves are read by
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser.errors import CheckpointError
+from emoser.json_text import MAX_BYTES, parse_json
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -30,11 +30,14 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+ADAPTER = "adapter_config.json"  # of PEFT
 SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
 DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
 UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST})  # descriptions that change no number
-MAX_DESCRIPTION_BYTES = 16 * 2**20
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+WEB_PAGES = (b"<!doctype html", b"<html")
+HEAD_BYTES = 64
 
 
 class Stamp(NamedTuple):
@@ -85,7 +88,7 @@ class CheckpointFiles:
                 f"{self.folder} has no {CONFIG}, so it is not a checkpoint folder; "
                 "name a folder that transformers or emoser saved"
             )
-        return self._read_json(CONFIG)
+        return self.read_json(CONFIG)
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
@@ -94,11 +97,11 @@ class CheckpointFiles:
         As in transformers, those nested in `processor_config.json` take precedence over
         `preprocessor_config.json`.
         """
-        nested = self._read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
+        nested = self.read_json(PROCESSOR) if PROCESSOR in self.stamps else {}
         for key in FEATURE_EXTRACTORS:
             if isinstance(nested.get(key), dict):
                 return dict(nested[key])
-        return self._read_json(PREPROCESSOR) if PREPROCESSOR in self.stamps else {}
+        return self.read_json(PREPROCESSOR) if PREPROCESSOR in self.stamps else {}
 
     @property
     def stored_dtype(self) -> str:
@@ -108,17 +111,23 @@ class CheckpointFiles:
 
     @cached_property
     def card(self) -> str:
-        """The text of the model card; "" if there is none."""
-        return self.read_text(CARD) if CARD in self.stamps else ""
+        """The text of the model card; "" if there is none, or a link that leaves the folder."""
+        return self.read_text(CARD) if CARD in self.stamps and self.is_inside(CARD) else ""
 
     @property
     def licence(self) -> str | None:
-        """The licence in the front matter of the card, its name if it is "other"; or None."""
-        front = re.match(r"---\n(.*?)\n---", self.card, re.DOTALL)
+        """The licence that the card or the training in `config.json` states, or None.
+
+        The card states it in its front matter; of a licence "other" the name counts.
+        """
+        front = re.match(r"\ufeff?---\s*\n(.*?)\n---", self.card, re.DOTALL)
         if front is None:
-            return None
+            block = self.config.get("emoser") if CONFIG in self.stamps else None
+            training = block.get("training") if isinstance(block, dict) else None
+            stated = training.get("licence") if isinstance(training, dict) else None
+            return None if stated is None else str(stated)
         stated = {
-            key: value.strip()
+            key: value.strip(" -[]\r")
             for key, value in re.findall(
                 r"^(license|license_name):\s*['\"]?([^'\"\n#]+)", front[1], re.MULTILINE
             )
@@ -169,8 +178,18 @@ class CheckpointFiles:
         names = {name for name in self.stamps if Path(name).suffix in DESCRIPTIONS}
         total = hashlib.sha256()
         for name in sorted((names - UNHASHED).union(self.weights)):
-            total.update(f"{name}\0{self._hash_file(name)}\n".encode())
+            line = f"{name}\0{self._hash_file(name)}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
         return total.hexdigest()
+
+    def is_inside(self, name: str) -> bool:
+        """Whether a file is in the folder itself, and no link to a file elsewhere.
+
+        Links from a snapshot to the blobs of its repository, in the cache of the Hub, are inside.
+        """
+        root, target = self.folder.resolve(), (self.folder / name).resolve()
+        is_blob = root.parent.name == "snapshots" and target.parent == root.parents[1] / "blobs"
+        return is_blob or target.is_relative_to(root)
 
     def read_text(self, name: str) -> str:
         """The text of a small file of the folder, UTF-8; its bytes are read once.
@@ -190,33 +209,37 @@ class CheckpointFiles:
             raise CheckpointError(f"{self.folder / name} is missing; download it too")
         if name not in self._contents:
             size = self.stamps[name].size
-            if size > MAX_DESCRIPTION_BYTES:
+            if size > MAX_BYTES:
                 raise CheckpointError(
-                    f"{self.folder / name} is {size:,} bytes long; emoser reads up to "
-                    f"{MAX_DESCRIPTION_BYTES:,}"
+                    f"{self.folder / name} is {size:,} bytes long; emoser reads up to {MAX_BYTES:,}"
                 )
-            self._contents[name] = (self.folder / name).read_bytes()
+            content = (self.folder / name).read_bytes()
+            refuse_stand_in(self.folder / name, content)
+            self._contents[name] = content
         return self._contents[name]
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a small JSON file of the folder.
+
+        Raises:
+            CheckpointError: If it is missing, damaged or holds no object.
+        """
+        content = self._read(name)
         try:
-            value = json.loads(self._read(name).decode("utf-8"))
+            return parse_json(content, dict)
         except ValueError as error:
-            raise CheckpointError(f"{self.folder / name} is not valid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise CheckpointError(
-                f"{self.folder / name} holds a {type(value).__name__}, not an object"
-            )
-        return value
+            raise _damaged(self.folder / name, error) from error
 
     def _read_index(self, index: str) -> tuple[str, ...]:
         """Names of the shards in a weight index."""
         file = self.folder / index
-        try:
-            names = sorted(set(json.loads(self._read(index))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{file} is not a weight index: {error}") from error
-        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        weight_map = self.read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{file} is not a weight index: it has no weight_map")
+        if not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f"{file} is not a weight index: it names files by other values")
+        names = sorted(set(weight_map.values()))
+        outside = [name for name in names if Path(name).name != name]
         if outside:
             raise CheckpointError(f"{file} points outside its folder: {outside}")
         for name in names:
@@ -227,10 +250,39 @@ class CheckpointFiles:
         return tuple(names)
 
     def _hash_file(self, name: str) -> str:
-        if self.stamps[name].size <= MAX_DESCRIPTION_BYTES and name not in self.weights:
+        if self.stamps[name].size <= MAX_BYTES and name not in self.weights:
             return hashlib.sha256(self._read(name)).hexdigest()
         with (self.folder / name).open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def refuse_stand_in(file: Path, content: bytes | None = None) -> None:
+    """Refuse what Git or a web server left in the place of a file of a checkpoint.
+
+    Args:
+        file: The file.
+        content: Its bytes, if they have been read.
+
+    Raises:
+        CheckpointError: If it is not the file itself; the message says what it is.
+    """
+    if content is None:
+        with file.open("rb") as opened:
+            content = opened.read(HEAD_BYTES)
+    start = content[:HEAD_BYTES].lstrip().lower()
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(
+            f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in "
+            f"{file.parent}, or download the file again"
+        )
+    if start.startswith(WEB_PAGES):
+        raise CheckpointError(
+            f"{file} is a web page, not the file itself; download it again with its raw address"
+        )
+
+
+def _damaged(file: Path, error: ValueError) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged: {error}; download or save it again")
 
 
 def as_files(source: CheckpointFiles | str | os.PathLike[str]) -> CheckpointFiles:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emoser.checkpoints.files import ADAPTER
 from emoser.errors import HubError
 
 SMALL_FILES = (
@@ -147,7 +148,14 @@ def _download(name: str, options: HubOptions) -> Path:
         info = HfApi(token=options.token).model_info(
             name, revision=options.revision, timeout=TIMEOUT_SECONDS
         )
-        files = choose_files(item.rfilename for item in info.siblings or ())
+        present = [item.rfilename for item in info.siblings or ()]
+        if ADAPTER in present:
+            raise HubError(
+                f"{name} holds an adapter of PEFT, and emoser loads merged weights; merge it into "
+                "its base with peft's merge_and_unload() and load the folder that it saves",
+                reason="no-weights",
+            )
+        files = choose_files(present)
         if not files:
             kinds = "; ".join(" with ".join(kind).replace("\\", "") for kind in WEIGHTS)
             raise HubError(

@@ -4,7 +4,6 @@ For `emoser doctor`. Logits are compared on known clips, drawn from a seed so th
 has to be stored; a converted checkpoint keeps its logits of them in `golden.json`.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.errors import CheckpointError
@@ -79,6 +79,11 @@ def inspect_checkpoint(source: CheckpointFiles | Path) -> Inspection:
     model, config = loaded.model, loaded.model.config
     alone = answer_alone(model)
     golden = read_golden(files)
+    if golden is not None and golden.shape != alone.shape:
+        raise CheckpointError(
+            f"{files.folder / GOLDEN} has logits of shape {tuple(golden.shape)} and the model "
+            f"{tuple(alone.shape)}; convert the checkpoint again"
+        )
     return Inspection(
         layout=loaded.layout,
         encoder=config.encoder,
@@ -146,15 +151,11 @@ def read_golden(files: CheckpointFiles) -> Tensor | None:
     if GOLDEN not in files.stamps:
         return None
     file = files.folder / GOLDEN
-    try:
-        record = json.loads(files.read_text(GOLDEN))
+    with reading(file):
+        record = files.read_json(GOLDEN)
         if record["seed"] != SEED or record["lengths"] != list(LENGTHS):
             raise CheckpointError(f"{file} is of other clips than this version of emoser draws")
         return torch.tensor(record["logits"], dtype=torch.float32)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file} is damaged: {error}") from error
 
 
 def _calibrate(logits: Tensor, model: EmotionModel) -> Tensor:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from emoser.checkpoints.backbones import build_encoder, family_of
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.licences import inherit_licence
+from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors, place_name
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
 from emoser.models.config import ModelConfig
@@ -47,8 +50,10 @@ def start_model(  # what a run chooses of its base
         source: The files of a checkpoint, or their folder.
         config: The configuration around the encoder; its `encoder` is filled in. Its
             `normalization` becomes that of an emotion model, or "none" if the checkpoint's
-            preprocessor says so, unless it is "level". Whisper takes recordings at their own
-            length (`padding` "none"), but for emotion models that do not.
+            preprocessor says so, unless it is "level"; its `sampling_rate` becomes that of the
+            checkpoint, and its `training` states a licence that binds the new model. Whisper
+            takes recordings at their own length (`padding` "none"), but for emotion models that
+            do not.
         seed: Seed of the head; torch's global generator is left as it was.
         keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
             it has; the others are initialised at random.
@@ -67,15 +72,20 @@ def start_model(  # what a run chooses of its base
             config,
             encoder=base.config.encoder,
             normalization=_choose_normalization(config, encoder.normalization),
+            sampling_rate=base.config.sampling_rate,
             padding=base.config.padding,
             final_norm=base.config.final_norm,
         )
         encoder.normalization = config.normalization
     else:
         whisper = files.config.get("model_type") == "whisper"
-        normalize = files.preprocessor.get("do_normalize", not whisper)
-        usual = config.normalization if normalize else "none"
-        config = replace(config, normalization=_choose_normalization(config, usual))
+        preprocessing = read_preprocessing(files)
+        usual = config.normalization if preprocessing.normalize else "none"
+        config = replace(
+            config,
+            normalization=_choose_normalization(config, usual),
+            sampling_rate=preprocessing.sampling_rate,
+        )
         if whisper:
             config = replace(config, encoder="whisper", padding="none")
         encoder = _load_encoder(files, config)
@@ -87,6 +97,9 @@ def start_model(  # what a run chooses of its base
             raise ValueError(f"final_norm cannot be left out of the encoder {config.encoder!r}")
         encoder.drop_final_norm()
         config = replace(config, final_norm=False)
+    licence = inherit_licence(files)
+    if licence is not None:
+        config = replace(config, training={**config.training, "licence": licence})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmotionModel(config, encoder).train()
@@ -117,8 +130,8 @@ def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
 
 def _load_encoder(files: CheckpointFiles, config: ModelConfig) -> SpeechEncoder:
     family = family_of(files)
-    encoder = build_encoder(files.config, config, files.folder / CONFIG)
-    with open_tensors(files) as stored:
+    with reading(files.folder), open_tensors(files) as stored:
+        encoder = build_encoder(files.config, config, files.folder / CONFIG)
         tensors = stored.read()
     placed: dict[str, Tensor] = {  # those for training alone keep their initial values if absent
         name: tensor

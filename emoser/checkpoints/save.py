@@ -5,9 +5,9 @@ numbers through `transformers.pipeline("audio-classification")` without emoser. 
 folder has `model_type: "emoser"`.
 """
 
-import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from emoser.checkpoints.atomic import new_folder
-from emoser.checkpoints.backbones import FAMILIES, create_backbone, wrap_backbone
+from emoser.checkpoints.backbones import FAMILIES, RAW_EXTRACTOR, create_backbone, wrap_backbone
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CONFIG, PREPROCESSOR, WEIGHTS, as_files
 from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
+from emoser.json_text import format_json
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.models.spectral import KALDI_STACK, whisper_seconds
 
 
 def load_model(folder: Path) -> EmotionModel:
@@ -91,18 +93,37 @@ def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFac
 
 
 def copy_model(
-    source: str | Path, folder: str | os.PathLike[str], *, overwrite: bool = False
+    source: str | Path,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    labels: Sequence[str] = (),
 ) -> Path:
-    """Load a checkpoint folder of any layout and save it with its card as `save_model` does."""
+    """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
+
+    `labels` replace those of a checkpoint that names none.
+    """
     files = as_files(source)
-    return save_model(load_checkpoint(files).model, folder, overwrite=overwrite, card=files.card)
+    model = load_checkpoint(files).model
+    name_labels(model, labels)
+    return save_model(model, folder, overwrite=overwrite, card=files.card)
+
+
+def name_labels(model: EmotionModel, labels: Sequence[str]) -> None:
+    """Give the labels of a model names, in the order of the logits; without any, keep its own."""
+    if labels:
+        raw = (*labels, *model.config.raw_labels[len(labels) :])
+        model.config = replace(model.config, labels=tuple(labels), raw_labels=raw)
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise OSError(f"{file.parent} could not be written: {error}") from error
+        code = re.search(r"os error (\d+)", str(error))  # safetensors states it in its message only
+        raise OSError(
+            int(code[1]) if code else None, f"{file.parent} could not be written: {error}"
+        ) from error
     os.chmod(file, 0o644)
 
 
@@ -110,11 +131,11 @@ def _preprocessor(model: EmotionModel) -> dict[str, Any]:
     """The contents of `preprocessor_config.json`; the layout "emoser" normalises in the model."""
     native = is_native(model)
     family = FAMILIES.get(model.config.encoder)
-    if native and family is not None and family.extractor != "Wav2Vec2FeatureExtractor":
+    if native and family is not None and family.extractor != RAW_EXTRACTOR:
         return _spectral_preprocessor(model, family.extractor)
     layer_norm = getattr(model.encoder.config, "feat_extract_norm", "layer") == "layer"
     return {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_extractor_type": RAW_EXTRACTOR,
         "do_normalize": native and model.config.normalization == "clip",
         "feature_size": 1,
         "padding_side": "right",
@@ -128,13 +149,19 @@ def _spectral_preprocessor(model: EmotionModel, extractor: str) -> dict[str, Any
     from transformers import SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
     if extractor == "WhisperFeatureExtractor":
-        values = WhisperFeatureExtractor(
-            feature_size=int(model.encoder.config.num_mel_bins)
-        ).to_dict()
-        return {**values, "do_normalize": model.config.normalization == "clip"}
-    return dict(SeamlessM4TFeatureExtractor().to_dict())
+        config = model.encoder.config
+        seconds = whisper_seconds(int(config.max_source_positions))
+        whisper = WhisperFeatureExtractor(
+            feature_size=int(config.num_mel_bins), chunk_length=int(seconds)
+        )
+        return dict(whisper.to_dict())
+    bins = int(model.encoder.config.feature_projection_input_dim) // KALDI_STACK
+    banks = SeamlessM4TFeatureExtractor(
+        feature_size=bins, num_mel_bins=bins, sampling_rate=model.config.sampling_rate
+    )
+    return dict(banks.to_dict())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write an indented JSON file."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(format_json(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ read with `weights_only=True`: tensors and plain containers, no code. Each file 
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles
+from emoser.checkpoints.boundary import reading
+from emoser.checkpoints.files import SPEECHBRAIN, CheckpointFiles, refuse_stand_in
 from emoser.errors import CheckpointError
+from emoser.text import shorten
 
 NESTINGS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts put the tensors in a pickle."""
 MAX_INFLATION = 1.1  # a pickle archive is stored, not compressed
+MAX_SHARING = 3  # how often tensors of one file may use its bytes, as tied weights do
 WRAPPER = "d2v_model."  # precedes every name in older files of emotion2vec
+WRAPPERS: Mapping[str, str] = {
+    "module.": "",  # parallel
+    "_orig_mod.": "",  # compiled
+    "base_model.model.": "",  # adapted by PEFT
+    "model.": "classifier.",  # Lightning; without a head, a part of Whisper has this name
+}
+"""What wrappers put before the names of all tensors, and what must be among them."""
 NOT_FLOATING = ("num_batches_tracked",)
 Shapes = dict[str, tuple[int, ...]]
 
@@ -77,7 +87,35 @@ def open_tensors(files: CheckpointFiles) -> Iterator[StoredTensors]:
                     place = prefix + name.removeprefix(WRAPPER)
                     shapes[place] = tuple(tensor.shape)
                     readers[place] = partial(held.__getitem__, name)
-        yield StoredTensors(shapes, readers, files.folder)
+        wrapper = find_wrapper(shapes)
+        yield StoredTensors(
+            {name.removeprefix(wrapper): shape for name, shape in shapes.items()},
+            {name.removeprefix(wrapper): read for name, read in readers.items()},
+            files.folder,
+        )
+
+
+def find_wrapper(names: Iterable[str]) -> str:
+    """What wrappers around the model put before every one of these names; "" for nothing.
+
+    Example:
+        >>> find_wrapper(["module._orig_mod.head.weight", "module._orig_mod.head.bias"])
+        'module._orig_mod.'
+        >>> find_wrapper(["module.head.weight", "head.bias"])
+        ''
+    """
+    names, wrapper = list(names), ""
+    while names:
+        found = [
+            wrapper + each
+            for each, part in WRAPPERS.items()
+            if all(name.startswith(wrapper + each) for name in names)
+            and any(name.startswith(wrapper + each + part) for name in names)
+        ]
+        if not found:
+            break
+        wrapper = found[0]
+    return wrapper
 
 
 def check_finite(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -116,6 +154,7 @@ def _open_safetensors(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
+        refuse_stand_in(file)
         raise CheckpointError(
             f"{file} is not a whole safetensors file ({error}); download it again"
         ) from error
@@ -133,20 +172,41 @@ def _read_pickle(file: Path) -> Mapping[str, Tensor]:
     others = sorted(str(name) for name in value if not isinstance(value[name], Tensor))
     if others or not all(isinstance(name, str) for name in value):
         raise CheckpointError(f"{file} holds entries that are not tensors: {others[:6]}")
+    _check_storage(value, file)
     return value
+
+
+def _check_storage(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse tensors that take more memory than their file, as those of stride 0 do."""
+    hollow = sorted(
+        name
+        for name, tensor in tensors.items()
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized
+    )
+    if hollow:
+        raise CheckpointError(f"{file} holds sparse or quantized tensors: {shorten(hollow)}")
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+    spread = sorted(
+        name for name in sizes if sizes[name] > tensors[name].untyped_storage().nbytes()
+    )
+    total, stored = sum(sizes.values()), file.stat().st_size
+    if spread or total > MAX_SHARING * stored:
+        named = f" ({shorten(spread)})" if spread else ""
+        raise CheckpointError(
+            f"{file} has {stored:,} bytes and its tensors would take {total:,}{named}; save them "
+            "contiguously, each in its own memory"
+        )
 
 
 def _load_pickle(opened: BinaryIO, file: Path) -> Any:
     try:
-        return torch.load(opened, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with reading(file):
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, OSError) as error:
+        refuse_stand_in(file)
         raise CheckpointError(
             f"{file} holds more than tensors, or is damaged; emoser runs no code from a "
             "checkpoint: ask its authors for safetensors, or download it again"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
-        raise CheckpointError(
-            f"{file} is not a whole file of tensors; download it again"
         ) from error
 
 

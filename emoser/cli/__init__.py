@@ -7,9 +7,12 @@ sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 i
 import argparse
 import atexit
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from emoser._version import __version__
 from emoser.cli import (
@@ -25,10 +28,12 @@ from emoser.cli import (
     models,
     predict,
     reproduce,
+    serve,
     timeline,
 )
 from emoser.cli.options import add_groups, add_options
-from emoser.errors import EmoserError
+from emoser.errors import WRITE_FAULTS, EmoserError, disk_error
+from emoser.text import printable_lines
 
 EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
@@ -36,7 +41,7 @@ EXIT_INTERRUPTED = 130
 GC_THRESHOLD = 100_000  # new objects between two garbage collections
 COMMANDS = (
     predict, timeline, listen, models, doctor, convert, export, card, finetune, evaluate,
-    reproduce, bench, demo,
+    reproduce, bench, serve, demo,
 )  # fmt: skip
 """Each has HELP, DESCRIPTION, OPTIONS, `run` and, if some options belong together, GROUPS."""
 
@@ -49,17 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         _set_up_process()
-    options = build_parser().parse_args(arguments)
+    _escape_unencodable()
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # a full disk must not go unnoticed until Python ends
+        return code
     except BrokenPipeError:
-        # The reader of a pipe has closed it. What is still buffered must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader of a pipe has closed it
         return 0
     except (EmoserError, OSError, ValueError) as error:
         if options.debug:
             raise
-        print(f"emoser: {_explain(error)}", file=sys.stderr)
+        if isinstance(error, OSError) and not isinstance(error, EmoserError):
+            error = _name_disk(error)
+        print(f"emoser: {printable_lines(_explain(error))}", file=sys.stderr)
         builtin = EXIT_BAD_INPUT if isinstance(error, OSError) else EXIT_USAGE
         return getattr(error, "exit_code", builtin)
     except KeyboardInterrupt:
@@ -68,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _set_up_process() -> None:
     """Tune the process, which belongs to the command alone."""
+    _open_standard_streams()
     # Waiting OpenMP threads must sleep: on a shared core, spinning threads delay the one that they
     # wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -77,11 +89,35 @@ def _set_up_process() -> None:
     atexit.register(gc.freeze)
 
 
+def _open_standard_streams() -> None:
+    """Replace closed standard streams, so that no file takes their place and gets their text.
+
+    `sys.stdin` stays None if standard input is closed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+
+
+def _escape_unencodable() -> None:
+    """Write as an escape what an encoding lacks, such as that of a file to which Windows redirects.
+
+    A name that cannot be printed must not end a command after half of its rows.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
-    parser = argparse.ArgumentParser(
-        prog="emoser", description="Speech emotion recognition.", allow_abbrev=False
-    )
+    parser = _Parser(prog="emoser", description="Speech emotion recognition.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"emoser {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -93,8 +129,31 @@ def build_parser() -> argparse.ArgumentParser:
         add_options(added, command.OPTIONS)
         add_groups(added, getattr(command, "GROUPS", ()))
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, parser=added)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages cannot control a terminal; a file name may stand for an option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit."""
+        super().error(printable_lines(message))
+
+
+def _discard_output() -> None:
+    """What is still buffered for standard output must not raise when Python ends."""
+    with suppress(OSError):  # in a notebook there is no such descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _name_disk(error: OSError) -> OSError:
+    """The error; if the disk is full, with its place, which the library names except for output."""
+    if error.errno not in WRITE_FAULTS:
+        return error
+    if error.filename is None:
+        _discard_output()
+    return disk_error(error, error.filename or "standard output")
 
 
 def _explain(error: Exception) -> str:

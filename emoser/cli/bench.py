@@ -1,13 +1,12 @@
 """`emoser bench`: measure the speed of a checkpoint on this machine."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
-from emoser.cli.options import select, shared, value
+from emoser.cli.options import select, shared, show, value
 from emoser.errors import CheckpointError
-from emoser.text import printable
+from emoser.json_text import format_json
 
 if TYPE_CHECKING:
     from emoser.bench import BenchReport, BenchRow
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     )
     report = run_bench(plan, report_step=_report_step)
     if options.json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False))
+        print(format_json(report.to_dict()))
     else:
         _print_report(report)
     return CheckpointError.exit_code if all(row.error for row in report.rows) else 0
@@ -72,7 +71,7 @@ def _print_report(report: "BenchReport") -> None:
     machine = report.machine
     limits = ", ".join(f"{name} {rate:.0f}" for name, rate in report.limits.items())
     need = report.gflop_per_second
-    print(f"{report.model} on {machine['processor']}, {machine['cores']} cores")
+    show(f"{report.model} on {machine['processor']}, {machine['cores']} cores")
     print(
         f"matrix limit in GFLOP/s: {limits}" + (f"; {need:.2f} per second of audio" if need else "")
     )
@@ -81,14 +80,14 @@ def _print_report(report: "BenchReport") -> None:
     cells = (f" {header:>{width}}" for header, width, *_ in COLUMNS)
     print(f"{'engine':<13} {'dtype':<9}", *cells, sep="")
     for row in report.rows:
-        print(_describe(row))
+        show(_describe(row))
     print(LEGEND)
 
 
 def _describe(row: "BenchRow") -> str:
     line = f"{row.runtime:<13} {row.dtype:<9}"
     if row.error is not None:
-        return f"{line} {printable(row.error)}"
+        return f"{line} {row.error}"
     for _, width, figure, form, factor in COLUMNS:
         number = getattr(row, figure)
         shown = "-" if number is None else form.format(number * factor)

@@ -1,13 +1,14 @@
 """`emoser card`: the model card of a checkpoint, printed, checked or written."""
 
 import argparse
-import json
 import sys
 
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import BUNDLED, find_checkpoint
-from emoser.cli.options import flag, shared, value
+from emoser.cli.options import flag, shared, show, value
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json
+from emoser.text import printable
 
 HELP = "print or write the model card of a checkpoint"
 DESCRIPTION = (
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         _check_own(checkpoint)
     from dataclasses import replace
 
+    from emoser.checkpoints.atomic import new_file
     from emoser.checkpoints.card import build_card, check_card
     from emoser.checkpoints.conversion import describe_checkpoint
 
@@ -38,14 +40,15 @@ def run(options: argparse.Namespace) -> int:
     faults = check_card(text)
     file = checkpoint.folder / CARD
     if options.write:
-        file.write_text(text, encoding="utf-8")
+        with new_file(file) as written:
+            written.write_text(text, encoding="utf-8")
     if options.json:
-        written = str(file) if options.write else None
-        print(json.dumps({"card": text, "faults": faults, "file": written}, ensure_ascii=False))
+        place = str(file) if options.write else None
+        print(format_json({"card": text, "faults": faults, "file": place}))
     else:
-        print(file if options.write else text, end="\n" if options.write else "")
+        show(file if options.write else text.removesuffix("\n"))
     for fault in faults:
-        print(f"emoser: {fault}", file=sys.stderr)
+        print(f"emoser: {printable(fault)}", file=sys.stderr)
     return CheckpointError.exit_code if faults else 0
 
 

@@ -1,11 +1,11 @@
 """`emoser convert`: write a checkpoint of any layout as safetensors with equal numbers."""
 
 import argparse
-import json
 from dataclasses import asdict
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import shared, value
+from emoser.cli.options import shared, show, value
+from emoser.json_text import format_json
 
 HELP = "write a checkpoint of any layout as safetensors"
 DESCRIPTION = (
@@ -30,10 +30,11 @@ def run(options: argparse.Namespace) -> int:
         checkpoint, options.folder, overwrite=options.overwrite, activation=options.activation
     )
     if options.json:
-        print(json.dumps({**asdict(done), "folder": str(done.folder)}))
+        print(format_json({**asdict(done), "folder": str(done.folder)}))
     else:
-        print(
+        line = (
             f"{options.model} ({done.source_layout}) -> {done.folder} ({done.layout}); largest "
             f"difference of a logit {done.max_difference:.1e}"
         )
+        show(line)
     return 0

@@ -1,11 +1,11 @@
 """`emoser demo`: serve the web page of `emoser.demo`."""
 
 import argparse
-import json
 from contextlib import suppress
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, RUNTIME, select, shared, value
+from emoser.json_text import format_json
 
 HELP = "serve a web page for uploads and the microphone"
 DESCRIPTION = (
@@ -29,6 +29,11 @@ OPTIONS = {
         action=argparse.BooleanOptionalAction,
     ),
     "--max-megabytes": value("maximum size of an upload", 1000),
+    "--allow-host": value(
+        "name under which browsers reach the page, such as that of a proxy; repeat for several",
+        action="append",
+        metavar="NAME",
+    ),
     **shared("--json"),
 }
 
@@ -40,12 +45,13 @@ def run(options: argparse.Namespace) -> int:
     any_model = options.any_model
     demo = DemoOptions(
         models=tuple(options.model or [DEFAULT_MODEL]),
+        allowed_hosts=tuple(options.allow_host or ()),
         any_model=is_loopback(options.host) if any_model is None else any_model,
         **select(options, "host", "port", "max_megabytes", "device", "dtype", "backend"),
     )
 
     def announce(address: str) -> None:
-        shown = json.dumps({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
+        shown = format_json({"address": address}) if options.json else f"{address} (Ctrl-C stops)"
         print(shown, flush=True)
 
     with suppress(KeyboardInterrupt):  # the normal way to stop the server

@@ -1,14 +1,13 @@
 """`emoser doctor`: examine a checkpoint, its numbers, and the packages of this machine."""
 
 import argparse
-import json
 from importlib import import_module, metadata
 from typing import Any
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
-from emoser.cli.options import MODEL_HELP, flag, shared, value
+from emoser.cli.options import MODEL_HELP, flag, shared, show, value
 from emoser.errors import CheckpointError, DependencyError
-from emoser.text import printable
+from emoser.json_text import format_json
 
 REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfile", "soxr")
 OPTIONAL = {
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             **inspect_checkpoint(checkpoint).to_dict(),
         }
     if options.json:
-        print(json.dumps({**row, "packages": packages}, ensure_ascii=False))
+        print(format_json({**row, "packages": packages}))
     else:
         if row:
             _print_checkpoint(row, tensors=options.tensors)
@@ -78,9 +77,7 @@ def _examine(name: str) -> dict[str, str | None]:
 
 
 def _print_checkpoint(row: dict[str, Any], *, tensors: bool) -> None:
-    outputs = ", ".join(
-        name if raw == name else f"{name} ({printable(raw)})" for raw, name in row["outputs"]
-    )
+    outputs = ", ".join(name if raw == name else f"{name} ({raw})" for raw, name in row["outputs"])
     golden = row["golden_difference"]
     lines = {
         "checkpoint": row["name"] + (f" at {row['revision']}" if row["revision"] else ""),
@@ -88,7 +85,7 @@ def _print_checkpoint(row: dict[str, Any], *, tensors: bool) -> None:
         "encoder": row["encoder"],
         "outputs": outputs,
         "dimensions": ", ".join(row["dimensions"]) or "none",
-        "licence": printable(str(row["licence"] or "not stated")),
+        "licence": row["licence"] or "not stated",
         "size": f"{row['megabytes']:.1f} MB, {row['parameters']:,} weights",
         "batches": f"differ by {row['batch_difference']:.1e} from single recordings, "
         f"largest logit {row['largest_logit']:.2f}",
@@ -96,14 +93,14 @@ def _print_checkpoint(row: dict[str, Any], *, tensors: bool) -> None:
         "result": "sound" if row["sound"] else "NOT SOUND: the numbers above should be 0",
     }
     for name, text in lines.items():
-        print(f"{name:<12} {text}")
+        show(f"{name:<12} {text}")
     for note in row["notes"]:
-        print(f"{'note':<12} {note}")
+        show(f"{'note':<12} {note}")
     for place in row["places"] if tensors else ():
-        print(f"{'tensor':<12} {printable(place)}")
+        show(f"{'tensor':<12} {place}")
 
 
 def _print_packages(packages: dict[str, dict[str, str | None]]) -> None:
     for name, state in packages.items():
         fault = "" if state["fault"] is None else f"  {state['fault']}; {state['mend']}"
-        print(f"{name:<16} {state['version'] or '-'}{printable(fault)}")
+        show(f"{name:<16} {state['version'] or '-'}{fault}")

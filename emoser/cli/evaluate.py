@@ -1,11 +1,16 @@
 """`emoser evaluate`: score a checkpoint on labelled recordings."""
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emoser.cli.finetune import CORPUS, show_warnings
-from emoser.cli.options import flag, shared, value
+from emoser.cli.finetune import CORPUS, UNREADABLE, read_corpus, show_warnings
+from emoser.cli.options import flag, select, shared, show, value
+from emoser.json_text import format_json
+
+if TYPE_CHECKING:
+    from emoser.finetune import Utterance
 
 HELP = "score a checkpoint on labelled recordings"
 DESCRIPTION = (
@@ -15,6 +20,7 @@ DESCRIPTION = (
 OPTIONS = {
     **shared("model"),
     **CORPUS,
+    **UNREADABLE,
     "--against": value("second model, for comparison", metavar="MODEL"),
     "--split": value("score only this part of the official split of the corpus, such as test"),
     "--protocol": {
@@ -29,28 +35,36 @@ OPTIONS = {
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report and print."""
-    from emoser.finetune import read_corpus
     from emoser.finetune.scoring.report import score_models, write_report
 
     show_warnings()
-    utterances = read_corpus(options.corpus, root=options.root)
+    utterances = read_corpus(options)
     if options.split is not None:
-        utterances = [item for item in utterances if item.split == options.split]
+        utterances = _select_split(utterances, options.split)
     names = [options.model, *([options.against] if options.against else [])]
     evaluation, comparison = score_models(
-        names, utterances, protocol=options.protocol, only_known=options.only_known
+        names, utterances, **select(options, "protocol", "only_known", "skip_unreadable")
     )
     if options.output is not None:
         write_report(evaluation, options.output, title=options.model)
     if options.json:
         compared = None if comparison is None else comparison.to_dict()
-        print(json.dumps({**evaluation.to_dict(), "comparison": compared}))
+        print(format_json({**evaluation.to_dict(), "comparison": compared}))
         return 0
     low, high = evaluation.uar_interval
-    print(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report, sep="\n")
-    print(
-        f"95 % interval of the UAR over {evaluation.drawn}: {100 * low:.1f} to {100 * high:.1f} %"
-    )
+    show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
+    print(f"UAR, {evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %")
     if comparison is not None:
-        print(comparison)
+        show(comparison)
     return 0
+
+
+def _select_split(utterances: Sequence["Utterance"], split: str) -> list["Utterance"]:
+    found = [item for item in utterances if item.split == split]
+    if not found:
+        splits = sorted({item.split for item in utterances if item.split is not None})
+        raise ValueError(
+            f"no recording has the split {split!r}; "
+            + (f"the splits are {', '.join(splits)}" if splits else "none has any split")
+        )
+    return found

@@ -1,10 +1,10 @@
 """`emoser export`: write a checkpoint as a folder that runs without torch."""
 
 import argparse
-import json
 
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.cli.options import flag, select, shared, value
+from emoser.cli.options import flag, select, shared, show, value
+from emoser.json_text import format_json
 
 HELP = "write a checkpoint for ONNX Runtime or OpenVINO"
 DESCRIPTION = (
@@ -30,12 +30,13 @@ def run(options: argparse.Namespace) -> int:
     settings = select(options, "to", "int8", "calibrate", "overwrite")
     done = export(checkpoint, options.folder, **settings)
     if options.json:
-        print(json.dumps(done.to_dict()))
+        print(format_json(done.to_dict()))
     else:
         same = f"{done.parity['agreement']:.1%} of the labels the same, " if options.int8 else ""
-        print(
+        line = (
             f"{options.model} -> {done.folder} ({done.format}, {done.dtype}, "
             f"{done.megabytes:.1f} MB); {same}largest difference of a logit "
             f"{done.parity['max_difference']:.1e} on {done.parity['num_clips']} clips"
         )
+        show(line)
     return 0

@@ -1,19 +1,30 @@
 """`emoser finetune`: from a table of the user's own recordings to a checkpoint with its report."""
 
 import argparse
-import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, value
+from emoser.cli.options import MODEL_HELP, Options, flag, given, select, shared, show, value
 from emoser.finetune.corpora import READERS
-from emoser.finetune.settings import MODES, PRECISIONS
+from emoser.finetune.settings import (
+    FROZEN_EPOCHS,
+    LARGE,
+    MODES,
+    PRECISIONS,
+    SMALL,
+    DataSettings,
+    ModelSettings,
+    OptimisationSettings,
+    RunSettings,
+)
+from emoser.json_text import format_json
+from emoser.text import printable_lines
 
 if TYPE_CHECKING:
     from emoser.finetune import FinetuneConfig, Utterance
@@ -22,35 +33,55 @@ DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a 
 
 HELP = "train on your own recordings"
 DESCRIPTION = (
-    "Train on your own recordings: a CSV or JSONL table with the columns path and label, and "
+    "Train on your own recordings: a table with the columns path and label, and "
     "optionally speaker, split, start and end. Run the same command again to resume an "
     "interrupted run."
 )
 CORPUS: Options = {
     "corpus": value(
-        "a table (CSV, JSONL), an audio folder with metadata.csv, a folder saved by "
+        "a table (CSV, JSON lines, Parquet), an audio folder with metadata.csv, a folder saved by "
         f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
 }
+UNREADABLE: Options = {
+    "--skip-unreadable": flag("leave out recordings that are missing or cannot be decoded"),
+}
 TRAINING: Options = {
-    "--epochs": value("passes over the training set", type=int),
-    "--batch-size": value("clips per update", type=int),
-    "--encoder-learning-rate": value("highest learning rate of the encoder", type=float),
-    "--head-learning-rate": value("highest learning rate of the head", type=float),
+    "--epochs": value("passes over the training set", type=int, metavar="N"),
+    "--batch-size": value("clips per update", type=int, metavar="N"),
+    "--encoder-learning-rate": value(
+        "highest learning rate of the encoder", type=float, metavar="RATE"
+    ),
+    "--head-learning-rate": value("highest learning rate of the head", type=float, metavar="RATE"),
     "--precision": value("data type of matrix products", choices=PRECISIONS),
-    "--accumulation": value("parts that a batch is computed in, to save memory", type=int),
+    "--accumulation": value(
+        "parts that a batch is computed in, to save memory", type=int, metavar="N"
+    ),
     "--recompute": {**flag("recompute activations, to save memory"), "default": None},
     "--tensorboard": {**flag("write a log for TensorBoard"), "default": None},
-    "--seed": value("seed of the split, the order and the model", type=int),
+    "--seed": value("seed of the split, the order and the model", type=int, metavar="N"),
 }
 """Options that replace single settings of a `FinetuneConfig`."""
+DEFAULTS: Mapping[str, object] = {
+    "--epochs": f"{SMALL.epochs} for small encoders such as {DEFAULT_BASE}, else {LARGE.epochs}; "
+    f"{FROZEN_EPOCHS} with --mode frozen",
+    "--batch-size": DataSettings.batch_size,
+    "--encoder-learning-rate": f"{SMALL.encoder_learning_rate:g} for small encoders, else "
+    f"{LARGE.encoder_learning_rate:g}",
+    "--head-learning-rate": f"{OptimisationSettings.head_learning_rate:g}",
+    "--precision": RunSettings.precision,
+    "--accumulation": RunSettings.accumulation,
+    "--seed": RunSettings.seed,
+}
+"""The defaults of `FinetuneConfig`, for the help text."""
 DEVICE: Options = {"--device": {"default": "auto", "choices": ("auto", "cpu", "cuda")}}
 OPTIONS = {
     **CORPUS,
+    **UNREADABLE,
     "--output": value("folder of the run", required=True, type=Path),
     "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
-    "--mode": value("parts of the encoder to train", "partial", choices=MODES),
+    "--mode": value("parts of the encoder to train", ModelSettings.mode, choices=MODES),
     "--layers": value("use only the first N layers of the encoder", type=int, metavar="N"),
     "--split": value(
         "test set: whole speakers, the column split, or random clips",
@@ -58,7 +89,12 @@ OPTIONS = {
         choices=("auto", "speakers", "column", "random"),
     ),
     "--dry-run": flag("only check whether the model can overfit 32 clips"),
-    **TRAINING,
+    **{
+        name: {**settings, "help": f"{settings['help']} (default: {DEFAULTS[name]})"}
+        if name in DEFAULTS
+        else settings
+        for name, settings in TRAINING.items()
+    },
     **DEVICE,
     **shared("--json"),
 }
@@ -80,42 +116,66 @@ def resumable() -> Iterator[None]:
         raise
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Names of files and labels in a message cannot control the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return printable_lines(super().format(record))
+
+
 def show_warnings() -> None:
-    """Print the library's warnings on the standard error."""
+    """Print the library's warnings on the standard error, and the progress of long work."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("emoser: %(message)s"))
+    handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
     logger = logging.getLogger("emoser")
     if not logger.handlers:
         logger.addHandler(handler)
+    if is_first_process():
+        logging.getLogger("emoser.finetune.progress").setLevel(logging.INFO)
+
+
+def read_corpus(options: argparse.Namespace) -> list["Utterance"]:
+    """The utterances of the options `CORPUS` and `UNREADABLE`."""
+    from emoser.finetune import read_corpus
+
+    return read_corpus(options.corpus, root=options.root, check_files=not options.skip_unreadable)
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, test and print."""
-    from emoser.finetune import read_corpus
+    from emoser.finetune import FinetuneConfig
     from emoser.finetune.experiments.finetuning import finetune
-    from emoser.finetune.experiments.start import suggest_settings
 
     show_warnings()
-    utterances = read_corpus(options.corpus, root=options.root)
-    suggested = suggest_settings(options.base, mode=options.mode)
-    config = suggested.replace(**given(options, TRAINING), num_layers=options.layers)
+    utterances = read_corpus(options)
+    config = FinetuneConfig(
+        options.base,
+        mode=options.mode,
+        num_layers=options.layers,
+        **given(options, TRAINING),
+    )
     if options.dry_run:
         return _check(utterances, config, options)
     with resumable():
-        result = finetune(utterances, config=config, **select(options, "output", "split", "device"))
+        result = finetune(
+            utterances,
+            config=config,
+            **select(options, "output", "split", "device", "skip_unreadable"),
+        )
     if not is_first_process():
         return 0
     if options.json:
-        print(json.dumps(result.to_dict()))
+        print(format_json(result.to_dict()))
         return 0
     evaluation = result.evaluation
     low, high = evaluation.uar_interval
-    interval = f"95 % interval over {evaluation.drawn} {100 * low:.1f} to {100 * high:.1f} %"
-    print(f"protocol: {evaluation.protocol}")
+    interval = f"{evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %"
+    show(f"protocol: {evaluation.protocol}")
     print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
-    print(evaluation.report)
+    show(evaluation.report)
     print(f"UAR {100 * evaluation.report.uar:.1f} % ({interval})")
-    print(f"checkpoint: {result.folder}\nreport: {options.output / 'report.md'}")
+    show(f"checkpoint: {result.folder}", f"report: {options.output / 'report.md'}")
     return 0
 
 
@@ -126,10 +186,15 @@ def _check(
     from emoser.finetune.experiments.finetuning import probe
 
     with tempfile.TemporaryDirectory() as folder:
-        learned, accuracy = probe(utterances, config=config, output=folder, device=options.device)
+        learned, accuracy = probe(
+            utterances,
+            config=config,
+            output=folder,
+            **select(options, "device", "skip_unreadable"),
+        )
     answer = "yes" if learned else "no; check labels, recordings and learning rates"
     if options.json:
-        print(json.dumps({"learned": learned, "accuracy": accuracy}))
+        print(format_json({"learned": learned, "accuracy": accuracy}))
     else:
         print(f"can the model overfit 32 clips? {answer} (accuracy {100 * accuracy:.0f} %)")
     return 0 if learned else 3

@@ -1,7 +1,6 @@
 """`emoser listen`: print segments of the microphone or of a raw PCM stream as they end."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -12,10 +11,12 @@ from emoser.cli.options import (
     JSON_LINES,
     TIMELINE,
     open_classifier,
+    open_stdin,
     shared,
     timeline_arguments,
     value,
 )
+from emoser.json_text import format_json
 from emoser.results.segments import Segment, clock
 from emoser.text import printable
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
             f"listen reads the microphone, or standard input with '-', not {options.file!r}; use "
             "emoser timeline for files"
         )
+    from emoser.audio.arrays import mix_frames
     from emoser.streaming import EmotionStream
 
     stream = EmotionStream(
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         screen = _Screen(stream, blocks, as_json=options.json)
         try:
             for block in blocks:
-                screen.show(stream.push(block))
+                screen.show(stream.push(mix_frames(block)))
         except KeyboardInterrupt:
             screen.note(f"stopped at {clock(stream.seconds)}")
         screen.show(stream.flush())
@@ -71,7 +73,7 @@ def _open_blocks(options: argparse.Namespace, opened: ExitStack) -> Iterable[Any
 
     if options.file == "-":
         return read_pcm(
-            sys.stdin.buffer,
+            open_stdin(),
             sampling_rate=options.rate,
             sample_format=options.sample_format,
             num_channels=options.channels,
@@ -93,7 +95,7 @@ class _Screen:
         """Print finished segments and update the status line."""
         self._status(CLEAR_LINE)
         for segment in segments:
-            line = json.dumps(segment.to_dict()) if self.as_json else printable(str(segment))
+            line = format_json(segment.to_dict()) if self.as_json else printable(str(segment))
             print(line, flush=True)
         self._status(self._line())
 

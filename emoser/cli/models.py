@@ -1,13 +1,13 @@
 """`emoser models`: list the checkpoints that have a short name."""
 
 import argparse
-import json
 from typing import Any
 
 from emoser.checkpoints.catalog import CATALOG, RECIPE_ENCODERS, RECIPE_PREFIXES
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.resolve import DEFAULT_MODEL, bundled_names, find_checkpoint
 from emoser.cli.options import JSON_LINES
+from emoser.json_text import format_json
 from emoser.labels import canonical_labels
 
 HELP = "list the checkpoints that have a short name"
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     rows += [{"kind": "catalog", **item.to_dict()} for item in CATALOG]
     if options.json:
         for row in [*rows, *_recipe_rows()]:
-            print(json.dumps(row, ensure_ascii=False))
+            print(format_json(row))
         return 0
     for row in rows:
         print(_describe(row))

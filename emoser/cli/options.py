@@ -7,10 +7,12 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
+from emoser.errors import AudioError
 from emoser.inference.options import VADS, TimelineOptions
+from emoser.text import printable_lines
 
 if TYPE_CHECKING:
     from emoser.audio import Channel, Source
@@ -25,6 +27,20 @@ class Group(NamedTuple):
     options: Options
     title: str | None = None
     description: str | None = None
+
+
+def parse_labels(text: str) -> str | dict[str, str] | list[str]:
+    """A named set, a map, or names, as `EmotionClassifier.from_pretrained` takes them.
+
+    Example:
+        >>> parse_labels("ekman"), parse_labels("angry=bad, sad=bad"), parse_labels("calm,angry")
+        ('ekman', {'angry': 'bad', 'sad': 'bad'}, ['calm', 'angry'])
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if all("=" in part for part in parts):
+        pairs = (part.split("=", 1) for part in parts)
+        return {key.strip(): name.strip() for key, name in pairs}
+    return text if len(parts) == 1 else parts
 
 
 def parse_channel(text: str) -> "Channel":
@@ -60,7 +76,11 @@ SHARED: Options = {
     "--device": value("auto, cpu, cuda, cuda:1 or mps", "auto"),
     "--dtype": value("auto, float32, bfloat16 or float16", "auto"),
     "--backend": value("auto, torch, openvino or onnx", "auto"),
-    "--labels": value("map to another label set: ekman, iemocap4 or valence3"),
+    "--labels": value(
+        "ekman, iemocap4 or valence3; a map such as angry=bad,sad=bad; or a name for each output "
+        "of a checkpoint that names none, such as calm,angry",
+        type=parse_labels,
+    ),
     "--channel": value("mix, left, right or a channel index", "mix", type=parse_channel),
     "--window": value("window length in seconds", TimelineOptions.window_seconds),
     "--hop": value("seconds from one window to the next", TimelineOptions.hop_seconds),
@@ -125,6 +145,27 @@ def open_classifier(options: argparse.Namespace) -> "EmotionClassifier":
     )
 
 
+def show(*lines: object) -> None:
+    """Print lines of text in which no name of a file or a label controls the terminal."""
+    for line in lines:
+        print(printable_lines(str(line)))
+
+
 def open_source(name: str) -> "Source":
-    """The file of a name, or standard input for "-"."""
-    return sys.stdin.buffer if name == "-" else Path(name)
+    """The file of a name, or standard input for "-".
+
+    Raises:
+        AudioError: If standard input is closed.
+    """
+    return open_stdin() if name == "-" else Path(name)
+
+
+def open_stdin() -> BinaryIO:
+    """Standard input in binary mode.
+
+    Raises:
+        AudioError: If it is closed.
+    """
+    if sys.stdin is None:
+        raise AudioError("standard input is closed; pipe a recording into the command")
+    return sys.stdin.buffer

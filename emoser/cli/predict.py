@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from emoser.cli.options import (
     value,
 )
 from emoser.errors import AudioError, EmoserError
+from emoser.json_text import format_json
 from emoser.results.rows import as_csv, as_line, as_row, csv_header
 from emoser.text import printable
 
@@ -118,14 +118,14 @@ def _run_folder(options: argparse.Namespace) -> int:
 
 def expand_names(names: Sequence[str]) -> Iterator[str]:
     """Search folders, expand glob patterns, and pass other names on unchanged."""
-    from emoser.audio.folders import find_recordings
+    from emoser.audio.folders import find_recordings, match_files
 
     for name in names:
         path = Path(name)
         if name != "-" and path.is_dir():
             yield from find_recordings(path)
         elif glob.has_magic(name) and not path.exists():
-            found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())
+            found = match_files(name)
             if not found:
                 raise AudioError(f"no file matches {name!r}")
             yield from found
@@ -135,7 +135,7 @@ def expand_names(names: Sequence[str]) -> Iterator[str]:
 
 def _choose_writer(options: argparse.Namespace, labels: Sequence[str], names: Sequence[str]) -> Any:
     if options.json:
-        return lambda name, result: print(json.dumps(as_row(name, result, options.top_k)))
+        return lambda name, result: print(format_json(as_row(name, result, options.top_k)))
     if options.csv:
         print(csv_header(labels), end="")
         return lambda name, result: print(as_csv(name, result, labels), end="")

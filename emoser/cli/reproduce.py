@@ -1,12 +1,19 @@
 """`emoser reproduce`: an experiment of the paper, from corpora to a table of results."""
 
 import argparse
-import json
 from pathlib import Path
 
-from emoser.cli.finetune import DEVICE, TRAINING, is_first_process, resumable, show_warnings
-from emoser.cli.options import flag, given, select, shared, value
+from emoser.cli.finetune import (
+    DEVICE,
+    TRAINING,
+    UNREADABLE,
+    is_first_process,
+    resumable,
+    show_warnings,
+)
+from emoser.cli.options import flag, given, select, shared, show, value
 from emoser.finetune.settings import HEADS, PADDINGS
+from emoser.json_text import format_json
 
 HELP = "run an experiment of arXiv 2111.02735"
 DESCRIPTION = (
@@ -24,6 +31,7 @@ OPTIONS = {
     "--root": value(
         "folder of the corpus; one per corpus", action="append", required=True, type=Path
     ),
+    **UNREADABLE,
     "--setting": value(
         "speaker-independent, speaker-dependent, session folds, ...",
         "si",
@@ -61,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         labels=tuple(options.labels.split(",")) if options.labels else (),
         num_seeds=options.seeds,
         num_folds=options.folds,
-        **select(options, "recipe", "setting", "speakers", "improvised"),
+        **select(options, "recipe", "setting", "speakers", "improvised", "skip_unreadable"),
     )
     with resumable():
         result, table = reproduce(
@@ -70,5 +78,5 @@ def run(options: argparse.Namespace) -> int:
             **select(options, "output", "device"),
         )
     if is_first_process():
-        print(json.dumps(result.to_dict()) if options.json else table)
+        show(format_json(result.to_dict()) if options.json else table)
     return 0

@@ -1,7 +1,6 @@
 """`emoser timeline`: print the segments of one recording, in one of several formats."""
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from emoser.cli.options import (
     timeline_arguments,
     value,
 )
+from emoser.json_text import format_json
 from emoser.text import printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WRITERS: Mapping[str, "Callable[[Timeline], str]"] = {
     "text": lambda timeline: _table(timeline),
-    "json": lambda timeline: json.dumps(timeline.to_dict()) + "\n",
+    "json": lambda timeline: format_json(timeline.to_dict()) + "\n",
     "csv": lambda timeline: timeline.to_csv(),
     "srt": lambda timeline: timeline.to_srt(),
     "vtt": lambda timeline: timeline.to_webvtt(),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.demo.page import build_app, serve
+from emoser.serve.options import is_loopback
 
 __all__ = ["DemoOptions", "build_app", "is_loopback", "serve"]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_PORT = 65_535
 
 
@@ -26,6 +26,8 @@ class DemoOptions:
         host: The address to listen on; only this machine can reach the default.
         port: The port to listen on, by default that of Gradio and of Spaces on the Hub.
         max_megabytes: Maximum size of an upload.
+        allowed_hosts: Names under which browsers reach the page, beside localhost and any address
+            in numbers; "*" for any name.
         device: As for `EmotionClassifier.from_pretrained`, like the next two.
         dtype: Precision of the models.
         backend: Engine of the models.
@@ -43,6 +45,7 @@ class DemoOptions:
     host: str = "127.0.0.1"
     port: int = 7860
     max_megabytes: int = 1000
+    allowed_hosts: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
@@ -59,13 +62,3 @@ class DemoOptions:
     def is_local(self) -> bool:
         """Whether only this machine can reach the page."""
         return is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, False)
-    """
-    return host in LOOPBACK

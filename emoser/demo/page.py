@@ -4,6 +4,7 @@ The page makes no requests to other machines: no fonts, scripts, analytics or up
 """
 
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emoser.checkpoints.atomic import is_alive
 from emoser.demo.sessions import Sessions
 from emoser.errors import DeviceError, missing_extra
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 STYLE = Path(__file__).with_name("page.css")
 MICROPHONE = Path(__file__).with_name("microphone.js")
+UPLOADS = "emoser-demo-"  # folder of them; the process id follows
 KEPT_SECONDS = 900  # lifetime of an upload
 SWEEP_SECONDS = 60  # between checks for expired uploads
+SCHEMES = ("http", "https")
 FONTS = ("system-ui", "sans-serif")
 MONOSPACED = ("ui-monospace", "monospace")
 TITLE = "Speech emotion recognition"
@@ -86,6 +90,9 @@ def _add_recording(sessions: Sessions, model: Any) -> None:
     import gradio as gr
 
     shown = gr.Progress()
+    separate = gr.Checkbox(
+        label="Analyse the channels of a stereo recording separately", elem_id="channels"
+    )
     with gr.Row():
         upload = gr.File(label="Audio or video file", elem_id="upload")
         recorder = gr.Audio(
@@ -99,23 +106,25 @@ def _add_recording(sessions: Sessions, model: Any) -> None:
     result = gr.HTML(elem_id="result")
 
     def analyse(
-        path: str | None, name: str, request: gr.Request, progress: Any = shown
+        path: str | None, name: str, each: bool, request: gr.Request, progress: Any = shown
     ) -> Iterator[tuple[str, None]]:
         yield "", None  # clear the previous result at once
         if path is not None:
-            yield sessions.analyse(str(request.session_hash), Path(path), name, progress), None
+            session = str(request.session_hash)
+            yield sessions.analyse(session, Path(path), name, progress, separate=each), None
 
-    def analyse_again(name: str, request: gr.Request, progress: Any = shown) -> str:
-        return sessions.analyse_again(str(request.session_hash), name, progress)
+    def analyse_again(name: str, each: bool, request: gr.Request, progress: Any = shown) -> str:
+        return sessions.analyse_again(str(request.session_hash), name, progress, separate=each)
 
     def forget(request: gr.Request) -> str:
         return sessions.forget(str(request.session_hash))
 
     private: dict[str, Any] = {"api_visibility": "private"}
     watched = {**private, "show_progress_on": result}
-    upload.upload(analyse, [upload, model], [result, recorder], **watched)
-    recorder.stop_recording(analyse, [recorder, model], [result, upload], **watched)
-    model.input(analyse_again, model, result, **watched)
+    upload.upload(analyse, [upload, model, separate], [result, recorder], **watched)
+    recorder.stop_recording(analyse, [recorder, model, separate], [result, upload], **watched)
+    for chosen in (model, separate):
+        chosen.input(analyse_again, [model, separate], result, **watched)
     for component in (upload, recorder):
         component.clear(forget, None, result, **private)
 
@@ -182,10 +191,17 @@ def _require_port(options: "DemoOptions") -> None:
 
 def _launch_arguments(options: "DemoOptions") -> dict[str, Any]:
     import gradio as gr
+    from starlette.middleware import Middleware
 
+    from emoser.demo.guard import Guard
+    from emoser.serve.access import Access
+
+    origins = [f"{scheme}://{host}" for host in options.allowed_hosts for scheme in SCHEMES]
+    access = Access((*options.allowed_hosts, options.host), origins)
     theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=MONOSPACED)
     theme.set(block_info_text_color="*body_text_color", block_label_text_color="*body_text_color")
     return {
+        "app_kwargs": {"middleware": [Middleware(Guard, access=access)]},
         "server_name": options.host,
         "server_port": options.port,
         "max_file_size": f"{options.max_megabytes}mb",
@@ -204,11 +220,21 @@ def _launch_arguments(options: "DemoOptions") -> dict[str, Any]:
     }
 
 
+def _clear_uploads() -> None:
+    """Delete what demos that were killed have left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
+        process = folder.name.removeprefix(UPLOADS).split("-")[0]
+        if process.isdigit() and not is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)  # does not follow links
+
+
 @contextmanager
 def _temporary_uploads() -> Iterator[None]:
     """Set Gradio's upload folder to a temporary one."""
     former = os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="emoser-demo-", ignore_cleanup_errors=True) as folder:
+    _clear_uploads()
+    prefix = f"{UPLOADS}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             yield

@@ -67,6 +67,8 @@ class ModelCache:
             CheckpointError: If visitors may not choose it, or it cannot be loaded.
             HubError: If it cannot be downloaded.
         """
+        if not isinstance(name, str):
+            raise CheckpointError("the model has no name; choose one of the list")
         if not self._options.any_model and name not in self._options.models:
             allowed = ", ".join(self._options.models)
             raise CheckpointError(f"model {name!r} is not available here; choose one of {allowed}")
@@ -94,13 +96,23 @@ class Sessions:
         self.live = LiveSessions(self.models.open)
         self._busy = threading.Lock()  # one recording at a time: a model uses all cores
 
-    def analyse(self, session: str, path: Path, model: str, show_progress: ShowProgress) -> str:
+    def analyse(
+        self,
+        session: str,
+        path: Path,
+        model: str,
+        show_progress: ShowProgress,
+        *,
+        separate: bool = False,
+    ) -> str:
         """Analyse the file that a visitor sent; the previous one is deleted."""
         self.uploads.hold(session, path)
-        return self.analyse_again(session, model, show_progress)
+        return self.analyse_again(session, model, show_progress, separate=separate)
 
-    def analyse_again(self, session: str, model: str, show_progress: ShowProgress) -> str:
-        """Analyse the current file of a visitor; "" if there is none.
+    def analyse_again(
+        self, session: str, model: str, show_progress: ShowProgress, *, separate: bool = False
+    ) -> str:
+        """Analyse the current file of a visitor, its channels one by one or mixed; "" if none.
 
         The analysis is cancelled at the next read when the visitor leaves or sends another file.
         """
@@ -118,7 +130,7 @@ class Sessions:
         try:
             with self._busy:
                 report(0.0)
-                results = analyse_file(path, self.models.open(model), report)
+                results = analyse_file(path, self.models.open(model), report, separate=separate)
             page = render_analysis(*results, path)
         except ERRORS as error:
             page = render_error(error)

@@ -4,7 +4,7 @@ Each public name is imported when it is first used, so that importing the packag
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emoser.finetune.config import FinetuneConfig
@@ -39,12 +39,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from the module that owns it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'emoser.finetune' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # for a type checker, a name that is not imported above is an error
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from the module that owns it."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'emoser.finetune' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

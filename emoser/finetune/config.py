@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from emoser.finetune.settings import (
+    AUTO,
     Augmentation,
     DataSettings,
     ModelSettings,
@@ -16,6 +17,7 @@ from emoser.finetune.settings import (
     RunSettings,
     ScheduleSettings,
     Settings,
+    auto_values,
     refuse,
 )
 
@@ -54,7 +56,8 @@ class FinetuneConfig:
 
     A setting may be given without its group, by its flat name: `FinetuneConfig(epochs=3)` is
     `FinetuneConfig(schedule=ScheduleSettings(epochs=3))`, and a setting given so takes precedence
-    over that of a group. `replace`, `dataclasses.replace` and saved JSON take both forms.
+    over that of a group. `replace`, `dataclasses.replace` and saved JSON take both forms. Settings
+    that are "auto" are chosen by the size of the base and by the mode, see `for_width`.
 
     Attributes:
         base: Hub id, folder or bundled name of the encoder; empty if `train` is given a model.
@@ -140,6 +143,17 @@ class FinetuneConfig:
         """Whether training clips are varied or cropped, so that their features cannot be kept."""
         return self.data.augmentation != Augmentation.off() or self.data.crop_seconds is not None
 
+    def for_width(self, width: int) -> "FinetuneConfig":
+        """The same settings with the values that "auto" has for an encoder of `width` features.
+
+        Example:
+            >>> FinetuneConfig().for_width(768).schedule.epochs
+            10
+        """
+        values = auto_values(width, self.model).items()
+        chosen = {name: value for name, value in values if getattr(self, name) == AUTO}
+        return self.replace(**chosen) if chosen else self
+
     def replace(self, **settings: Any) -> "FinetuneConfig":
         """A copy with other settings, by group or by flat name.
 
@@ -153,8 +167,8 @@ class FinetuneConfig:
         """Plain values in their groups, ready for JSON.
 
         Example:
-            >>> FinetuneConfig("emoser-tiny").to_dict()["schedule"]["epochs"]
-            10
+            >>> FinetuneConfig("emoser-tiny").to_dict()["schedule"]["warmup"]
+            0.1
         """
         return {"base": self.base, **{name: asdict(getattr(self, name)) for name in GROUPS}}
 
@@ -163,7 +177,7 @@ class FinetuneConfig:
 
         Example:
             >>> FinetuneConfig("emoser-tiny").flat()["epochs"]
-            10
+            'auto'
         """
         plain = self.to_dict()
         settings = {name: plain[group][key] for name, (group, key) in FLAT_NAMES.items()}

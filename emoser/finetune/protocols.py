@@ -124,6 +124,29 @@ def split_randomly(utterances: Sequence[Utterance], *, seed: int) -> Split:
     )
 
 
+def split_by_class(utterances: Sequence[Utterance], *, seed: int) -> Split:
+    """A random 80/10/10 split of every class that ignores speakers; no side lacks a class."""
+    generator = random.Random(seed)
+    training: list[Utterance] = []
+    validation: list[Utterance] = []
+    test: list[Utterance] = []
+    for label in sorted({item.label for item in utterances}):
+        members = [item for item in utterances if item.label == label]
+        generator.shuffle(members)
+        size = max(1, round(len(members) * SPLIT_PARTS[1]))
+        test += members[:size]
+        validation += members[size : 2 * size]
+        training += members[2 * size :]
+    return Split(
+        f"seed {seed}",
+        "speaker-dependent: random 80/10/10 split of every class, speakers on all sides",
+        tuple(training),
+        tuple(validation),
+        tuple(test),
+        seed,
+    )
+
+
 def split_pairs(utterances: Sequence[Utterance], *, seed: int) -> list[Split]:
     """Test each speaker, validate on the other one of the session, train on other sessions.
 

@@ -25,6 +25,7 @@ PAPER_RESULTS: Mapping[tuple[str, str], tuple[float, str]] = {
 
 _COMMON = FinetuneConfig(
     masking=False,
+    keep_head=False,
     encoder_learning_rate=1e-5,
     head_learning_rate=1e-4,
     optimizer="adam",

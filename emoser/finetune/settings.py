@@ -11,6 +11,10 @@ MODES = ("entire", "partial", "frozen", "lora", "last-k")
 PADDINGS = ("exact", "paper", "today")
 PRECISIONS = ("float32", "bfloat16", "float16")
 CACHES = ("off", *PRECISIONS)
+AUTO: Any = "auto"
+SMALL_WIDTH = 512  # features; narrower encoders are small
+FROZEN_EPOCHS = 100
+CROP_SECONDS = 8.0
 HEADS = ("linear", "statistics", "projector", "attention")
 
 
@@ -26,6 +30,14 @@ def one_of(*names: str) -> Rule:
     return Rule(lambda value: value in names, f"one of {', '.join(names)}")
 
 
+def or_auto(rule: Rule) -> Rule:
+    """The rule of a setting that may be left to the base, see `auto_values`."""
+    return Rule(
+        lambda value: value == AUTO or (not isinstance(value, str) and rule.holds(value)),
+        f"{rule.text}, or 'auto'",
+    )
+
+
 ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
 ABOVE_ZERO_OR_NONE = Rule(lambda value: value is None or value > 0, "above 0 or None")
 AT_LEAST_ZERO = Rule(lambda value: value >= 0, "at least 0")
@@ -34,6 +46,8 @@ UP_TO_ONE = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
 SHARE = Rule(lambda value: 0 <= value <= 1, "between 0 and 1")
 RISING = Rule(lambda value: value[0] <= value[1], "(low, high)")
 RISING_ABOVE_ZERO = Rule(lambda value: 0 < value[0] <= value[1], "(low, high), above 0")
+EITHER = Rule(lambda value: isinstance(value, bool), "True or False")
+VARIATIONS = Rule(lambda value: isinstance(value, Augmentation), "an Augmentation")
 ALL_ABOVE_ZERO = Rule(
     lambda value: all(weight > 0 for weight in value.values()),
     "above 0 for every corpus; leave a corpus out of the training set",
@@ -118,7 +132,7 @@ class ModelSettings(Settings):
             in SUPERB), or "attention" (attentive mean and deviation).
         head_bias: Whether the last linear layer has a bias; the authors' code has none.
         keep_head: Whether the rows of the base's own linear head are kept for the labels that it
-            has; all other rows are initialised at random.
+            has; all other rows are initialised at random. "auto" keeps them where `head` is linear.
         output_norm: Whether one layer norm over all frames of a clip precedes pooling.
         layer_mix: Whether a learned weighted sum of all layers is pooled instead of the last one.
         masking: Whether the encoder masks spans of its features in training (SpecAugment).
@@ -138,7 +152,7 @@ class ModelSettings(Settings):
     normalization: Annotated[str, one_of("usual", "level")] = "usual"
     head: Annotated[str, one_of(*HEADS)] = "linear"
     head_bias: bool = True
-    keep_head: bool = False
+    keep_head: Annotated[bool, or_auto(EITHER)] = AUTO
     output_norm: bool = False
     layer_mix: bool = False
     masking: bool = True
@@ -158,7 +172,7 @@ class ModelSettings(Settings):
                 self.padding != "exact" and other_head
             ),
             "keep_head needs a linear head on the last layer, without output_norm": (
-                self.keep_head and (other_head or self.output_norm)
+                self.keep_head is True and (other_head or self.output_norm)
             ),
             "layer_mix and output_norm exclude each other": self.layer_mix and self.output_norm,
         }
@@ -179,8 +193,9 @@ class DataSettings(Settings):
         restricted_labels: For corpora that have only some of the labels: the labels that the
             softmax in the loss runs over.
         crop_seconds: Longest training clip; longer ones are cropped at random. None for whole
-            clips.
-        augmentation: Random variations of training clips.
+            clips; "auto" for 8 seconds, or for whole clips where the encoder is frozen.
+        augmentation: Random variations of training clips; "auto" for those of `Augmentation()`,
+            or for none where the encoder is frozen, which then computes every clip once.
         evaluation_labels: Labels that validation decides between; empty for all.
         frozen_copies: For a frozen encoder: number of varied copies of every training clip whose
             pooled layers are computed once and kept beside those of the clip itself. An update
@@ -196,8 +211,8 @@ class DataSettings(Settings):
     sampling: Annotated[str, one_of("shuffled", "sorted", "balanced")] = "shuffled"
     corpus_weights: Annotated[Mapping[str, float], ALL_ABOVE_ZERO] = field(default_factory=dict)
     restricted_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    crop_seconds: Annotated[float | None, ABOVE_ZERO_OR_NONE] = 8.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    crop_seconds: Annotated[float | None, or_auto(ABOVE_ZERO_OR_NONE)] = AUTO
+    augmentation: Annotated[Augmentation, or_auto(VARIATIONS)] = AUTO
     evaluation_labels: tuple[str, ...] = ()
     frozen_copies: Annotated[int, AT_LEAST_ZERO] = 0
     cache: Annotated[str, one_of(*CACHES)] = "float32"
@@ -213,7 +228,8 @@ class OptimisationSettings(Settings):
     """The loss, and how the weights follow its gradient.
 
     Attributes:
-        encoder_learning_rate: Highest learning rate of the encoder.
+        encoder_learning_rate: Highest learning rate of the encoder; "auto" for 1e-4 if the encoder
+            is small (fewer than 512 features), else 1e-5.
         head_learning_rate: Highest learning rate of all other weights.
         layer_decay: Factor of the encoder's learning rate from each layer to the one before it;
             the last layer has `encoder_learning_rate`, and what comes before the first layer one
@@ -234,8 +250,8 @@ class OptimisationSettings(Settings):
         distillation_temperature: Temperature of teachers and student in that part.
     """
 
-    encoder_learning_rate: Annotated[float, AT_LEAST_ZERO] = 1e-5
-    head_learning_rate: Annotated[float, AT_LEAST_ZERO] = 1e-4
+    encoder_learning_rate: Annotated[float, or_auto(AT_LEAST_ZERO)] = AUTO
+    head_learning_rate: Annotated[float, AT_LEAST_ZERO] = 1e-3
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
     optimizer: Annotated[str, one_of("adamw", "adam", "muon")] = "adamw"
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.01
@@ -254,7 +270,8 @@ class ScheduleSettings(Settings):
     """How long the training lasts, and which weights it ends with.
 
     Attributes:
-        epochs: Passes over the training set, each followed by validation.
+        epochs: Passes over the training set, each followed by validation; "auto" for 15 if the
+            encoder is small (fewer than 512 features), else 10, and 100 if it is frozen.
         decay: Decay of the learning rates after the warm-up: "cosine" (to zero at the end),
             "constant" (none), or "newbob" (times 0.9 after each epoch whose validation error is
             not at least 0.25 % below that of the epoch before). Flat name: `schedule`.
@@ -267,7 +284,7 @@ class ScheduleSettings(Settings):
             for the last epoch, so that nothing is chosen by validation speakers.
     """
 
-    epochs: Annotated[int, ABOVE_ZERO] = 10
+    epochs: Annotated[int, or_auto(ABOVE_ZERO)] = AUTO
     decay: Annotated[str, one_of("cosine", "constant", "newbob")] = "cosine"
     warmup: Annotated[float, BELOW_ONE] = 0.1
     ema_decay: Annotated[float, BELOW_ONE] = 0.0
@@ -294,6 +311,30 @@ class RunSettings(Settings):
     save_every_steps: Annotated[int, ABOVE_ZERO] = 200
     tensorboard: bool = False
     seed: int = 0
+
+
+class SizeDefaults(NamedTuple):
+    """The values of "auto" that depend on the size of the encoder."""
+
+    epochs: int
+    encoder_learning_rate: float
+
+
+SMALL = SizeDefaults(epochs=15, encoder_learning_rate=1e-4)
+LARGE = SizeDefaults(epochs=10, encoder_learning_rate=1e-5)
+
+
+def auto_values(width: int, model: ModelSettings) -> Mapping[str, Any]:
+    """What "auto" stands for, by flat name, for an encoder with `width` features."""
+    size, frozen = (SMALL if width < SMALL_WIDTH else LARGE), model.mode == "frozen"
+    plain = model.head == "linear" and not model.layer_mix and not model.output_norm
+    return {
+        "epochs": FROZEN_EPOCHS if frozen else size.epochs,
+        "encoder_learning_rate": size.encoder_learning_rate,
+        "keep_head": plain,
+        "crop_seconds": None if frozen else CROP_SECONDS,
+        "augmentation": Augmentation.off() if frozen else Augmentation(),
+    }
 
 
 def refuse(faults: list[str]) -> None:

@@ -6,9 +6,8 @@ length nor on their number.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -16,21 +15,31 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import AudioBlocks, Channel, Source, describe_source
-from emoser.errors import AudioError, EmoserError
+from emoser.audio import (
+    SAMPLING_RATE,
+    AudioBlocks,
+    AudioLimits,
+    Channel,
+    Source,
+    describe_source,
+)
+from emoser.audio.blocks import check_channel
+from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.errors import AudioError, CheckpointError, EmoserError
 from emoser.inference.chunking import Chunk, Chunker, ChunkEvent, Loudness, SilentChunk
+from emoser.inference.prefetch import Prefetch, map_ahead
 from emoser.inference.vad import SpeechRegion
 from emoser.inference.windows import window_weights
-from emoser.runtimes import Runtime
+from emoser.runtimes import Runtime, check_finite
 
 NUM_THREADS = 2  # for decoding; soundfile and soxr release the interpreter lock
 MAX_THREADS = 8  # the same where the model does not run on the CPU
 AHEAD_PER_THREAD = 4  # recordings decoded before they are needed
 BLOCKS_AHEAD = 4  # half-minute blocks of each that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # how many batches of chunks are sorted by length together
+EVENTS_PER_CHUNK = 4  # of a short recording
+EVENT_SAMPLES = 1600  # what any other event counts for beside the samples of chunks
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Event = TypeVar("Event")
 
 
@@ -41,12 +50,14 @@ class InferenceOptions:
     Attributes:
         window: Longest chunk in samples.
         sampling_rate: Rate of arrays in Hz; files state their own.
+        model_rate: Rate in Hz that recordings are resampled to.
         channel: "mix", "left", "right" or an index.
         hop: Samples from the start of one chunk to the next; None for chunks without overlap.
         vad: "energy" or "silero" to leave out chunks without speech, or None.
         batch_samples: Samples in one batch, padding included. None pads nothing: chunks run one
             at a time, or in groups of the runtime's own size.
         keep_errors: Give the error of a recording in its place instead of raising it.
+        limits: Recordings beyond these are refused.
     """
 
     window: int
@@ -56,6 +67,8 @@ class InferenceOptions:
     vad: str | None = None
     batch_samples: int | None = None
     keep_errors: bool = False
+    model_rate: int = SAMPLING_RATE
+    limits: AudioLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,11 @@ class RecordingOutput:
     def weights(self) -> npt.NDArray[np.float64]:
         """The share of the recording that each chunk stands for, (N,)."""
         return window_weights(self.windows)
+
+    @property
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """The mean of the chunks' embeddings by their weights, (D,)."""
+        return np.asarray(self.weights @ self.embeddings, np.float32)
 
 
 class ChunkOutput(NamedTuple):
@@ -111,12 +129,13 @@ def infer_recordings(
         OSError: Likewise, if a file is missing or may not be read.
         ValueError: If an array has no sampling rate or an ambiguous shape.
     """
+    check_channel(options.channel)
     single = isinstance(sources, list) and len(sources) == 1
 
     def read(source: Source) -> "_Reading | EmoserError":
         try:
             return _Reading(source, options, num_ahead=1 if single else BLOCKS_AHEAD)
-        except (EmoserError, OSError) as error:
+        except Exception as error:  # a file object of the caller may raise anything
             if not options.keep_errors:
                 raise
             return as_emoser_error(error)
@@ -133,7 +152,7 @@ def infer_recordings(
         if isinstance(event, ChunkOutput):
             outputs.append(event)
         elif isinstance(event, RecordingEnd):
-            yield event.error if event.error is not None else _collect(event, outputs)
+            yield event.error or collect_output(event, outputs, keep_errors=options.keep_errors)
             outputs = []
 
 
@@ -158,45 +177,22 @@ def infer_each(events: Iterable[Chunk | Event], runtime: Runtime) -> Iterator[Ch
             yield event
 
 
-def as_emoser_error(error: EmoserError | OSError) -> EmoserError:
-    """The error itself, or an `AudioError` in the place of an error of the file system."""
+def infer_events(
+    events: Iterable[Chunk | Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | Event]:
+    """As `infer_each`; computed in batches or groups if the runtime prefers them."""
+    if batch_samples is not None or runtime.group_size > 1:
+        return _infer_groups(events, runtime, batch_samples)
+    return infer_each(events, runtime)
+
+
+def as_emoser_error(error: Exception) -> EmoserError:
+    """The error itself, or an `AudioError` in the place of an error of another class."""
     if isinstance(error, EmoserError):
         return error
-    wrapped = AudioError(str(error))
+    wrapped = AudioError(str(error) or type(error).__name__)
     wrapped.__cause__ = error
     return wrapped
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int, num_ahead: int
-) -> Iterator[Result]:
-    """`map(function, items)` in order, computed ahead in threads.
-
-    An error of the iterator `items` is raised after the results of the items before it.
-
-    Example:
-        >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2, num_ahead=2))
-        [1, 2, 3]
-    """
-    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="emoser-read")
-
-    def submit_all() -> Iterator[Future[Result]]:
-        try:
-            for item in items:
-                yield executor.submit(function, item)
-        except Exception as error:  # the caller's iterator may raise anything
-            failed: Future[Result] = Future()
-            failed.set_exception(error)
-            yield failed
-
-    futures = submit_all()
-    try:
-        pending = deque(islice(futures, num_ahead + 1))
-        while pending:
-            yield pending.popleft().result()
-            pending.extend(islice(futures, 1))
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
 
 
 class _Reading:
@@ -205,7 +201,11 @@ class _Reading:
     def __init__(self, source: Source, options: InferenceOptions, *, num_ahead: int) -> None:
         self.source = describe_source(source)
         self.blocks = AudioBlocks(
-            source, sampling_rate=options.sampling_rate, channel=options.channel
+            source,
+            sampling_rate=options.sampling_rate,
+            channel=options.channel,
+            target_rate=options.model_rate,
+            limits=options.limits,
         )
         try:
             self.first = list(islice(self.blocks, num_ahead))
@@ -218,10 +218,8 @@ def _infer_in_order(
     readings: Iterable["_Reading | EmoserError"], runtime: Runtime, options: InferenceOptions
 ) -> Iterator[OutputEvent]:
     """The events of all recordings, one after another; errors are raised in their place."""
-    chunks, batch_samples = _read_chunks(readings, options), options.batch_samples
-    outputs: Iterator[_Output] = infer_each(chunks, runtime)
-    if batch_samples is not None or runtime.group_size > 1:
-        outputs = _infer_groups(chunks, runtime, batch_samples)
+    chunks = _read_chunks(readings, options)
+    outputs: Iterator[_Output] = infer_events(chunks, runtime, options.batch_samples)
     for event in outputs:
         if isinstance(event, _Fault):
             raise event.error
@@ -246,13 +244,18 @@ def _cut(
     if isinstance(reading, EmoserError):
         yield RecordingEnd("", 0.0, (), reading)
         return
-    chunker = Chunker(window=options.window, hop=options.hop or options.window, vad=options.vad)
+    chunker = Chunker(
+        window=options.window,
+        hop=options.hop or options.window,
+        vad=options.vad,
+        sampling_rate=options.model_rate,
+    )
     with reading.blocks as blocks:
         try:
             for block in chain(reading.first, blocks):
                 yield from chunker.push(block)
             yield from chunker.flush()
-        except (EmoserError, OSError) as error:
+        except Exception as error:  # as in `infer_recordings`
             if not options.keep_errors:
                 raise
             yield RecordingEnd(reading.source, 0.0, (), as_emoser_error(error))
@@ -261,64 +264,37 @@ def _cut(
 
 
 def _infer_groups(
-    events: Iterable[_Input], runtime: Runtime, batch_samples: int | None
-) -> Iterator[_Output]:
+    events: Iterable[Chunk | Event], runtime: Runtime, batch_samples: int | None
+) -> Iterator[ChunkOutput | Event]:
     """As `infer_each`, with one group of chunks in the model while the next is collected.
 
     The first chunk runs alone and at once; a group is what has arrived while the one before it
-    ran, so that no output waits for a full group.
+    ran, so that no output waits for a full group, nor for the next recording.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="emoser-infer")
-    running: _Group | None = None
-    waiting = _Group()
-    try:
-        for event in events:
-            if running is not None and not waiting.chunks and not isinstance(event, Chunk):
-                running.events.append(event)
-                continue
-            waiting.add(event)
-            if running is None or running.result.done() or waiting.is_full(runtime, batch_samples):
-                yield from running.outputs() if running is not None else ()
-                running, waiting = waiting, _Group()
-                running.start(executor, runtime, batch_samples)
-        if running is not None:
-            waiting.start(executor, runtime, batch_samples)
-            yield from running.outputs()
-            yield from waiting.outputs()
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+    if batch_samples is None:
+        full, other = runtime.group_size, 1
+        limit = EVENTS_PER_CHUNK * full
+    else:
+        full = limit = BATCHES_SORTED * batch_samples
+        other = EVENT_SAMPLES
 
+    def size(event: Chunk | Event) -> int:
+        if not isinstance(event, Chunk):
+            return 0
+        return 1 if batch_samples is None else len(event.samples)
 
-class _Group:
-    """Chunks that run together, and the events between and behind them."""
-
-    def __init__(self) -> None:
-        self.events: list[_Input] = []
-        self.chunks: list[Chunk] = []
-        self.num_samples = 0
-        self.result: Future[list[ChunkOutput]] = Future()
-
-    def add(self, event: _Input) -> None:
-        self.events.append(event)
-        if isinstance(event, Chunk):
-            self.chunks.append(event)
-            self.num_samples += len(event.samples)
-
-    def is_full(self, runtime: Runtime, batch_samples: int | None) -> bool:
-        if batch_samples is None:
-            return len(self.chunks) >= runtime.group_size
-        return self.num_samples >= BATCHES_SORTED * batch_samples
-
-    def start(
-        self, executor: ThreadPoolExecutor, runtime: Runtime, batch_samples: int | None
-    ) -> None:
-        self.result = executor.submit(_run, self.chunks, runtime, batch_samples)
-
-    def outputs(self) -> Iterator[_Output]:
-        """All events in order, with the output of every chunk in its place."""
-        outputs = iter(self.result.result())
-        for event in self.events:
-            yield next(outputs) if isinstance(event, Chunk) else event
+    room = 1  # the first chunk runs alone
+    with closing(Prefetch(events, limit, lambda event: size(event) or other)) as ahead:
+        for event in ahead:
+            group, used = [event], size(event)
+            while used < room and ahead.is_ready:
+                group.append(next(ahead))
+                used += size(group[-1])
+            room = full if used else room
+            chunks = [event for event in group if isinstance(event, Chunk)]
+            outputs = iter(_run(chunks, runtime, batch_samples))
+            for event in group:
+                yield next(outputs) if isinstance(event, Chunk) else event
 
 
 def _run(chunks: Sequence[Chunk], runtime: Runtime, batch_samples: int | None) -> list[ChunkOutput]:
@@ -346,8 +322,11 @@ def _pack(lengths: Sequence[int], batch_samples: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutput:
-    return RecordingOutput(
+def collect_output(
+    end: RecordingEnd, outputs: Sequence[ChunkOutput], *, keep_errors: bool
+) -> RecordingOutput | EmoserError:
+    """The outputs of a recording together, or the error that they are not finite."""
+    collected = RecordingOutput(
         source=end.source,
         windows=tuple(item.window for item in outputs),
         logits=np.stack([item.logits for item in outputs]),
@@ -355,3 +334,11 @@ def _collect(end: RecordingEnd, outputs: Sequence[ChunkOutput]) -> RecordingOutp
         duration=end.duration,
         quality=end.quality,
     )
+    try:
+        check_finite(collected.logits, end.source)
+        check_finite(collected.embeddings, end.source)
+    except CheckpointError as error:
+        if keep_errors:
+            return error
+        raise
+    return collected

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import AudioBlocks, Channel, Source, describe_source
+from emoser.audio import AudioBlocks, AudioLimits, Channel, Source, describe_source
+from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.inference.batching import (
     ChunkOutput,
     InferenceOptions,
@@ -96,6 +97,7 @@ def build_timeline(
     *,
     sampling_rate: int | None = None,
     channel: Channel = "mix",
+    limits: AudioLimits = DEFAULT_LIMITS,
 ) -> Timeline:
     """The timeline of a recording; with channel "each", of every channel separately.
 
@@ -107,9 +109,11 @@ def build_timeline(
         window=options.window(rate),
         hop=options.hop(rate),
         vad=options.vad,
+        model_rate=rate,
         sampling_rate=sampling_rate,
         channel=channel,
         batch_samples=None if seconds is None else round(seconds * rate),
+        limits=limits,
     )
     if channel != EACH_CHANNEL:
         return _build_channel(source, scorer, options, inference, None)
@@ -118,7 +122,7 @@ def build_timeline(
             f"{describe_source(source)} can be read only once, and channel='each' reads it once "
             "per channel; save it to a file or pass its bytes"
         )
-    with AudioBlocks(source, sampling_rate=sampling_rate) as blocks:
+    with AudioBlocks(source, sampling_rate=sampling_rate, limits=limits) as blocks:
         num_channels = blocks.num_channels
     parts = [
         _build_channel(source, scorer, options, replace(inference, channel=index), index)

@@ -15,8 +15,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from emoser.models.config import ModelConfig
 from emoser.results.segments import TimelineWindow
-from emoser.runtimes import Runtime
+from emoser.runtimes import Runtime, check_finite
 
 # About a syllable, and ten frames. Three hours are 54,000 cells then, which take 21 MiB with 4
 # labels and 32 MiB with 9; a cell for every frame would take ten times that.
@@ -71,7 +72,14 @@ class WindowScorer:
         self._start = 0  # of the next cell
 
     def add(self, chunk: slice, logits: Logits | None) -> list[ScoredWindow]:
-        """The windows that the next chunk completes; `logits` is None without speech."""
+        """The windows that the next chunk completes; `logits` is None without speech.
+
+        Raises:
+            CheckpointError: If they are not finite.
+        """
+        if logits is not None:
+            start, stop = (edge / self._scorer.sampling_rate for edge in (chunk.start, chunk.stop))
+            check_finite(logits, f"{start:.1f} to {stop:.1f} s of the recording")
         if self._scorer.frame_seconds is None:
             return [self._score(chunk, logits)]
         windows = [] if self._held is None else self._cut((self._held[0].stop + chunk.start) // 2)
@@ -109,6 +117,26 @@ class WindowScorer:
         start, stop = window.start / scorer.sampling_rate, window.stop / scorer.sampling_rate
         shown = TimelineWindow(start, stop, scores, self._channel, dimensions)
         return ScoredWindow(window, values, shown)
+
+
+def score_labels(logits: Logits, config: ModelConfig) -> npt.NDArray[np.float64]:
+    """The scores of the labels from the logits of chunks, (N, C) -> (N, number of labels).
+
+    Probabilities that sum to 1; of a model with independent labels (`multi_label`), the
+    probability of each.
+
+    Example:
+        >>> logits = np.array([[0.0, np.log(3.0)]], np.float32)
+        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"))).tolist()
+        [[0.25, 0.75]]
+        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"), multi_label=True)).tolist()
+        [[0.5, 0.75]]
+    """
+    scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
+    if config.multi_label:
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scaled)))  # the sigmoid, without overflow
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def cut_cells(start: int, stop: int, *, cell: int) -> Iterator[slice]:

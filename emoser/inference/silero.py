@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import SAMPLING_RATE
 from emoser.errors import missing_extra
 from emoser.inference.vad import Flags, Frames
 
 SPEECH_PROBABILITY = 0.5  # the default of silero-vad
-CONTEXT = 64  # samples before a frame that the model also takes
+CONTEXTS = {8_000: 32, 16_000: 64}
+"""Rates that the model takes, and the samples before a frame that it also takes."""
 STATE_SHAPE = (2, 1, 128)
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -29,21 +29,30 @@ Step: TypeAlias = Callable[[Array], float]
 class SileroDetector:
     """Speech is where silero-vad gives a probability above one half; for one recording.
 
+    Args:
+        sampling_rate: Of the samples in Hz, 8,000 or 16,000.
+
     Raises:
         DependencyError: If the package silero-vad is not installed.
+        ValueError: If the rate is another.
     """
 
-    def __init__(self) -> None:
-        folder = find_models()
+    def __init__(self, sampling_rate: int) -> None:
+        if sampling_rate not in CONTEXTS:
+            raise ValueError(
+                f"vad='silero' works at 8,000 and 16,000 Hz and this model at {sampling_rate:,}; "
+                "use vad='energy'"
+            )
         with_onnx = find_spec("onnxruntime") is not None
-        self._step = open_onnx(folder) if with_onnx else open_torchscript(folder)
+        open_model = open_onnx if with_onnx else open_torchscript
+        self._step = open_model(find_models(), sampling_rate)
 
     def detect(self, frames: Frames) -> Flags:
-        """Whether each frame has speech, (n, 512) -> (n,)."""
+        """Whether each frame has speech, (n, samples of a frame) -> (n,)."""
         return np.asarray(self.probabilities(frames) > SPEECH_PROBABILITY)
 
     def probabilities(self, frames: Frames) -> Array:
-        """The probability of speech in each frame, (n, 512) -> (n,)."""
+        """The probability of speech in each frame, (n, samples of a frame) -> (n,)."""
         steps = (self._step(frame[np.newaxis]) for frame in np.ascontiguousarray(frames))
         return np.fromiter(steps, np.float32, len(frames))
 
@@ -60,8 +69,8 @@ def find_models() -> Path:
     return Path(found.submodule_search_locations[0]) / "data"
 
 
-def open_onnx(folder: Path) -> Step:
-    """A new recording in ONNX Runtime: each frame, (1, 512), to its probability of speech."""
+def open_onnx(folder: Path, sampling_rate: int) -> Step:
+    """A new recording in ONNX Runtime: each frame, (1, samples), to its probability of speech."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -69,20 +78,20 @@ def open_onnx(folder: Path) -> Step:
     session = onnxruntime.InferenceSession(
         folder / "silero_vad.onnx", options, providers=["CPUExecutionProvider"]
     )
-    rate = np.array(SAMPLING_RATE, np.int64)
-    state, context = np.zeros(STATE_SHAPE, np.float32), np.zeros((1, CONTEXT), np.float32)
+    rate, size = np.array(sampling_rate, np.int64), CONTEXTS[sampling_rate]
+    state, context = np.zeros(STATE_SHAPE, np.float32), np.zeros((1, size), np.float32)
 
     def step(frame: Array) -> float:
         nonlocal state, context
-        samples = np.concatenate([context, frame], axis=1)  # (1, 576)
+        samples = np.concatenate([context, frame], axis=1)
         probability, state = session.run(None, {"input": samples, "state": state, "sr": rate})
-        context = frame[:, -CONTEXT:]
+        context = frame[:, -size:]
         return float(probability[0, 0])
 
     return step
 
 
-def open_torchscript(folder: Path) -> Step:
+def open_torchscript(folder: Path, sampling_rate: int) -> Step:
     """As `open_onnx`, in torch; the model keeps its state and context itself."""
     import torch
 
@@ -92,6 +101,6 @@ def open_torchscript(folder: Path) -> Step:
 
     def step(frame: Array) -> float:
         with torch.inference_mode():
-            return float(model(torch.from_numpy(frame), SAMPLING_RATE))
+            return float(model(torch.from_numpy(frame), sampling_rate))
 
     return step

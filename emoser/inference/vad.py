@@ -1,7 +1,6 @@
 """Voice activity detection: frames of 32 ms with or without speech, and regions made of them.
 
-Works on a stream of samples at 16 kHz in constant memory, with the same result for any block
-size.
+Works on a stream of samples in constant memory, with the same result for any block size.
 """
 
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import SAMPLING_RATE
+from emoser.audio.silence import MAX_NOISE_DBFS, frame_levels
 
-FRAME_SAMPLES = 512  # 32 ms at 16 kHz, the frame of silero-vad
-FRAMES_PER_SECOND = SAMPLING_RATE / FRAME_SAMPLES
+FRAME_SECONDS = 0.032  # the frame of silero-vad: 512 samples at 16 kHz
+FRAMES_PER_SECOND = 1.0 / FRAME_SECONDS
 
 # The loudest frame of the quietest of 8,543 clips lies at -54 dBFS, an idle line near -65.
 MIN_LEVEL_DBFS = -60.0
@@ -25,7 +24,7 @@ LEVEL_OVER_FLOOR_DB = 12.0
 FLOOR_RISE_DB = 3.0 / FRAMES_PER_SECOND
 # Without the lower bound, digital silence would make the faintest noise count as speech; without
 # the upper one, a loud voice without pauses would count as noise.
-FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, -45.0)
+FLOOR_RANGE_DBFS = (MIN_LEVEL_DBFS - LEVEL_OVER_FLOOR_DB, MAX_NOISE_DBFS)
 
 MIN_SPEECH_FRAMES = 3  # 0.1 s; a click is shorter, a syllable is not
 MIN_SILENCE_FRAMES = 16  # 0.5 s; a pause between words is shorter, one between turns is not
@@ -39,8 +38,18 @@ class VoiceDetector(Protocol):
     """Finds frames with speech, in the order of the recording."""
 
     def detect(self, frames: Frames) -> Flags:
-        """Whether each frame has speech, (n, 512) -> (n,)."""
+        """Whether each frame has speech, (n, samples of a frame) -> (n,)."""
         ...
+
+
+def count_frame_samples(sampling_rate: int) -> int:
+    """Samples of a frame at a rate.
+
+    Example:
+        >>> count_frame_samples(16_000), count_frame_samples(8_000)
+        (512, 256)
+    """
+    return max(1, round(FRAME_SECONDS * sampling_rate))
 
 
 class EnergyDetector:
@@ -56,10 +65,8 @@ class EnergyDetector:
         self._floor = FLOOR_RANGE_DBFS[0]
 
     def detect(self, frames: Frames) -> Flags:
-        """Whether each frame is louder than the floor, (n, 512) -> (n,)."""
-        centred = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
-        power = np.einsum("ij,ij->i", centred, centred) / FRAME_SAMPLES
-        levels = 10 * np.log10(np.maximum(power, 1e-30))  # dBFS
+        """Whether each frame is louder than the floor, (n, samples of a frame) -> (n,)."""
+        levels = frame_levels(frames)
         lowest, highest = FLOOR_RANGE_DBFS
         flags = np.empty(len(levels), np.bool_)
         for place, level in enumerate(levels.tolist()):
@@ -83,15 +90,19 @@ class SpeechSmoother:
     merged into their surroundings. A region may come in several parts. The output lags behind
     the frames by at most `MIN_SILENCE_FRAMES`.
 
+    Args:
+        frame: Samples of a frame.
+
     Example:
-        >>> smoother = SpeechSmoother()
+        >>> smoother = SpeechSmoother(512)
         >>> runs = list(smoother.push(np.repeat([False, True], 20)))
         >>> runs += smoother.flush(40 * 512)
         >>> [(run.start // 512, run.stop // 512, run.speaking) for run in runs]
         [(0, 17, False), (17, 40, True)]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame: int) -> None:
+        self._frame = frame
         self._num_frames = 0
         self._start = 0  # first frame of the next region
         self._speaking = False
@@ -113,8 +124,8 @@ class SpeechSmoother:
 
     def flush(self, num_samples: int) -> Iterator[SpeechRegion]:
         """The last region of a recording of `num_samples` samples."""
-        if self._start * FRAME_SAMPLES < num_samples:
-            yield SpeechRegion(self._start * FRAME_SAMPLES, num_samples, self._speaking)
+        if self._start * self._frame < num_samples:
+            yield SpeechRegion(self._start * self._frame, num_samples, self._speaking)
 
     def _change(self) -> int:
         """The first frame that is of the other kind if the streak continues."""
@@ -127,5 +138,5 @@ class SpeechSmoother:
 
     def _settle(self, stop: int) -> Iterator[SpeechRegion]:
         if stop > self._start:
-            yield SpeechRegion(self._start * FRAME_SAMPLES, stop * FRAME_SAMPLES, self._speaking)
+            yield SpeechRegion(self._start * self._frame, stop * self._frame, self._speaking)
             self._start = stop

@@ -7,14 +7,34 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from emoser.labels import find_label_faults
+from emoser.models.fields import Field, Flag, Numbers, Words, find_faults
+
 SCHEMA = 1
 NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
-UNSTATED = ("padding", "final_norm")  # left out of the block if they have their defaults
+UNSTATED = ("padding", "final_norm", "multi_label")  # left out of the block at their defaults
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
+MAX_OUTPUTS = 1_000
+RANGES: Mapping[str, Field] = {
+    "encoder": Words(),
+    "input_mean": Numbers(-1e5, 1e5, whole=False),
+    "input_std": Numbers(1e-6, 1e5, whole=False),
+    "final_norm": Flag(),
+    "output_norm": Flag(),
+    "layer_mix": Flag(),
+    "multi_label": Flag(),
+    "projection_size": Numbers(1, 65_536, optional=True),
+    "head_layers": Numbers(1, 100),
+    "frame_seconds": Numbers(1e-3, 10, whole=False, optional=True),
+    "max_seconds": Numbers(0.1, 600, whole=False),
+    "temperature": Numbers(0.01, 100, whole=False),
+    "sampling_rate": Numbers(4_000, 192_000),
+}
+"""What a value of `ModelConfig` may be, beside those with a list of choices."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +79,10 @@ class ModelConfig:
             last layer.
         frame_seconds: Time between frames of a model that classifies frames, else None.
         max_seconds: Longest chunk in seconds; longer recordings are split.
-        temperature: Divides the logits before the softmax; 1 if it is part of the weights.
+        temperature: Divides the logits before softmax or sigmoid; 1 if it is part of the weights.
         sampling_rate: Sampling rate in Hz of the training.
+        multi_label: Whether the labels are independent of one another: each has the sigmoid of
+            its logit as its score, instead of all together a softmax.
         training: Protocol and provenance of the training, as written by `emoser.finetune`.
     """
 
@@ -84,6 +106,7 @@ class ModelConfig:
     max_seconds: float = DEFAULT_MAX_SECONDS
     temperature: float = 1.0
     sampling_rate: int = 16_000
+    multi_label: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,14 +130,17 @@ class ModelConfig:
             if value not in allowed
         ]
         faults += self._faults_of_names()
-        if not self.max_seconds > 0 or not self.temperature > 0 or not self.input_std > 0:
-            faults.append("max_seconds, temperature and input_std must be above 0")
+        faults += find_faults({name: getattr(self, name) for name in RANGES}, RANGES)
+        if not isinstance(self.training, Mapping):
+            faults.append(f"training is a {type(self.training).__name__}, not an object")
         if self.padding == "none" and self.encoder != "whisper":
             faults.append(f"padding 'none' needs the encoder 'whisper', got {self.encoder!r}")
         if not self.final_norm and self.padding != "none":
             faults.append("final_norm False needs padding 'none'")
         if (self.head == "linear") != (self.projection_size is None):
             faults.append("every head except 'linear' needs projection_size, and 'linear' has none")
+        if self.multi_label and (self.pooling == "frames" or not self.labels):
+            faults.append("multi_label needs labels, and another pooling than 'frames'")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
             faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
         if faults:
@@ -127,8 +153,15 @@ class ModelConfig:
 
     def _faults_of_names(self) -> list[str]:
         faults = []
+        if not all(isinstance(name, str) for name in (*self.outputs, *self.raw_labels)):
+            return [f"labels must be names, got {list(self.outputs)}"]
+        if len(self.outputs) > MAX_OUTPUTS:
+            return [f"{len(self.outputs):,} labels, allowed are {MAX_OUTPUTS:,}"]
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             faults.append(f"labels must be distinct names, got {list(self.outputs)}")
+        faults += dict.fromkeys(
+            fault for names in (self.outputs, self.raw_labels) for fault in find_label_faults(names)
+        )
         if len(self.raw_labels) != len(self.outputs):
             faults.append(f"{len(self.raw_labels)} raw_labels for {len(self.outputs)} labels")
         return faults
@@ -200,8 +233,8 @@ class ModelInfo:
     backend: str
     device: str
     dtype: str
-    training: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -52,6 +52,18 @@ class Emotion2VecConfig:
     position_groups: int = 16
     model_type: str = "emotion2vec"
 
+    def __post_init__(self) -> None:
+        """Refuse widths that do not divide, which the layers would refuse at the first recording.
+
+        Raises:
+            ValueError: If the heads or the groups do not divide the width.
+        """
+        if self.hidden_size % self.num_heads or self.hidden_size % self.position_groups:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divided by num_heads {self.num_heads} and "
+                f"position_groups {self.position_groups}"
+            )
+
     @property
     def num_hidden_layers(self) -> int:
         """Blocks of both kinds."""

@@ -80,6 +80,7 @@ class SpeechEncoder(nn.Module):
         *,
         normalization: str = "clip",
         corpus: tuple[float, float] = (0.0, 1.0),
+        sampling_rate: int = 16_000,
     ) -> None:
         """Wrap an encoder of transformers.
 
@@ -87,9 +88,13 @@ class SpeechEncoder(nn.Module):
             backbone: The encoder, whose convolutions move to this module.
             normalization: As in `ModelConfig`.
             corpus: Mean and standard deviation of the training corpus, for "corpus".
+            sampling_rate: Of the recordings, in Hz; filter banks depend on it.
         """
         super().__init__()
+        self.sampling_rate = sampling_rate
         self._detach_features(backbone)
+        # Graph tracers read every attribute, and transformers would log that it knows no loss.
+        cast(Any, backbone).loss_function = None
         self.backbone = backbone
         self.normalization = normalization
         self.corpus = corpus

@@ -18,6 +18,7 @@ from emoser.models.spectral import (
     WHISPER_FLOOR,
     WHISPER_HOP,
     WHISPER_RANGE,
+    WHISPER_STRIDE,
     WHISPER_WINDOW,
     LogMelEncoder,
     best_precision,
@@ -25,8 +26,7 @@ from emoser.models.spectral import (
     power_spectrum,
 )
 
-MEL_PER_FRAME = 2  # stride of the second convolution
-FRAME_SAMPLES = MEL_PER_FRAME * WHISPER_HOP
+FRAME_SAMPLES = WHISPER_STRIDE * WHISPER_HOP
 TRAILING = 2  # mel frames after the last one whose windows can overlap the recording
 
 
@@ -75,7 +75,7 @@ class ShortWhisperEncoder(LogMelEncoder):
                 f"this Whisper encoder takes up to {longest * FRAME_SAMPLES / 16_000:g} s, got "
                 f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
             )
-        num_mel = MEL_PER_FRAME * num_frames
+        num_mel = WHISPER_STRIDE * num_frames
         zeros = samples.new_zeros(samples.shape[0], FRAME_SAMPLES + 2 * WHISPER_WINDOW)
         followed = torch.cat([samples, zeros], dim=1).float()
         mirrored = followed[:, 1 : WHISPER_WINDOW // 2 + 1].flip(1)
@@ -88,7 +88,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         features = (torch.maximum(log_mel, loudest - WHISPER_RANGE) + 4.0) / 4.0
         features = features[:, :, :num_mel]
         if lengths is not None:
-            valid = frame_mask(MEL_PER_FRAME * self.count_frames(lengths), num_mel)
+            valid = frame_mask(WHISPER_STRIDE * self.count_frames(lengths), num_mel)
             features = features.masked_fill(~valid[:, None], 0.0)
         return features.to(self.dtype)
 
@@ -118,7 +118,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         whisper: Any = self.backbone
         hidden = functional.gelu(whisper.conv1(features))
         if num_frames is not None:
-            valid = frame_mask(MEL_PER_FRAME * num_frames, hidden.shape[2])
+            valid = frame_mask(WHISPER_STRIDE * num_frames, hidden.shape[2])
             hidden = hidden.masked_fill(~valid[:, None], 0.0)
         return functional.gelu(whisper.conv2(hidden)).transpose(1, 2)
 
@@ -134,7 +134,7 @@ class ShortWhisperEncoder(LogMelEncoder):
         if config.mask_time_prob > 0.0 and length > config.mask_time_length:
             valid = None
             if num_frames is not None:
-                valid = frame_mask(MEL_PER_FRAME * num_frames, length).long().cpu()
+                valid = frame_mask(WHISPER_STRIDE * num_frames, length).long().cpu()
             spans = _compute_mask_indices(
                 (batch, length),
                 mask_prob=config.mask_time_prob,

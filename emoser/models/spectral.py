@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from emoser.models.encoder import EncodedFrames, EncoderParts, SpeechEncoder
 
+MEL_RATE = 16_000  # Hz, of the recordings of Whisper
 MEL_HIGHEST = 8_000.0  # Hz
 WHISPER_WINDOW = 400  # samples
 WHISPER_HOP = 160
-WHISPER_SECONDS = 30
+WHISPER_STRIDE = 2  # mel frames per frame of the encoder
 WHISPER_FLOOR = 1e-10
 WHISPER_RANGE = 8.0  # decades below the maximum of the recording
 KALDI_WINDOW = 400
@@ -25,6 +26,7 @@ KALDI_HOP = 160
 KALDI_FFT = 512
 KALDI_FLOOR = 1.192092955078125e-07
 KALDI_PREEMPHASIS = 0.97
+KALDI_STACK = 2  # filter bank frames per frame of the encoder
 KALDI_SCALE = 2.0**15  # of 16-bit integers
 KALDI_LOWEST = 20.0  # Hz
 BIN_VARIANCE_FLOOR = 1e-7
@@ -35,6 +37,7 @@ class LogMelEncoder(SpeechEncoder):
 
     Whisper has no attention mask: the zeros that fill the 30 s are part of the input and all
     frames are valid, so a batch needs no further masking. Longer recordings must be split first.
+    The 30 s stand for what its position embeddings cover, which is less in a few checkpoints.
     """
 
     def _detach_features(self, backbone: nn.Module) -> None:
@@ -66,11 +69,11 @@ class LogMelEncoder(SpeechEncoder):
         Raises:
             ValueError: If a recording is longer than 30 s.
         """
-        total = WHISPER_SECONDS * int(MEL_HIGHEST) * 2
+        total = int(self.config.max_source_positions) * WHISPER_STRIDE * WHISPER_HOP
         if samples.shape[1] > total:
             raise ValueError(
-                f"this Whisper encoder takes up to {WHISPER_SECONDS} s, got "
-                f"{samples.shape[1] / 16_000:.1f} s; use shorter windows"
+                f"this Whisper encoder takes up to {total / MEL_RATE:g} s, got "
+                f"{samples.shape[1] / MEL_RATE:.1f} s; use shorter windows"
             )
         padded = functional.pad(samples.float(), (0, total - samples.shape[1]))
         mirrored = functional.pad(padded, (WHISPER_WINDOW // 2,) * 2, mode="reflect")
@@ -104,12 +107,12 @@ class LogMelEncoder(SpeechEncoder):
 class FilterBankEncoder(SpeechEncoder):
     """Wav2vec2-BERT: Kaldi's filter banks, stacked in pairs of frames, and a conformer."""
 
-    stride = 2
+    stride = KALDI_STACK
 
     def _detach_features(self, backbone: nn.Module) -> None:
         """Wav2vec2-BERT has no convolutions over samples; prepare the filter banks instead."""
         num_bins = int(backbone.config.feature_projection_input_dim) // self.stride  # type: ignore[union-attr, arg-type]
-        self.filters = _kaldi_filters(num_bins)
+        self.filters = _kaldi_filters(num_bins, self.sampling_rate)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(KALDI_WINDOW) / (KALDI_WINDOW - 1))
         self.fourier = _fourier(hann**0.85, KALDI_FFT)
 
@@ -164,9 +167,21 @@ class FilterBankEncoder(SpeechEncoder):
         return EncodedFrames(output.last_hidden_state, num_frames, hidden_states)
 
 
+def whisper_seconds(max_source_positions: int) -> float:
+    """How many seconds the position embeddings of Whisper's encoder cover.
+
+    Example:
+        >>> whisper_seconds(1500)
+        30.0
+    """
+    return max_source_positions * WHISPER_STRIDE * WHISPER_HOP / MEL_RATE
+
+
 def _whisper_filters(num_bins: int) -> Tensor:
     """Slaney's mel filters, (bins, frequencies)."""
     return _mel_filters(
+        max_frequency=MEL_HIGHEST,
+        sampling_rate=MEL_RATE,
         num_frequency_bins=1 + WHISPER_WINDOW // 2,
         num_mel_filters=num_bins,
         min_frequency=0.0,
@@ -175,9 +190,11 @@ def _whisper_filters(num_bins: int) -> Tensor:
     ).float()
 
 
-def _kaldi_filters(num_bins: int) -> Tensor:
-    """Kaldi's mel filters, (bins, frequencies), in double precision."""
+def _kaldi_filters(num_bins: int, sampling_rate: int) -> Tensor:
+    """Kaldi's mel filters up to half the rate, (bins, frequencies), in double precision."""
     return _mel_filters(
+        max_frequency=sampling_rate // 2,
+        sampling_rate=sampling_rate,
         num_frequency_bins=KALDI_FFT // 2 + 1,
         num_mel_filters=num_bins,
         min_frequency=KALDI_LOWEST,
@@ -190,8 +207,7 @@ def _kaldi_filters(num_bins: int) -> Tensor:
 def _mel_filters(**options: Any) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
-    filters = mel_filter_bank(max_frequency=MEL_HIGHEST, sampling_rate=16_000, **options)
-    return torch.from_numpy(np.ascontiguousarray(filters.T))
+    return torch.from_numpy(np.ascontiguousarray(mel_filter_bank(**options).T))
 
 
 def _fourier(taper: npt.NDArray[np.float64], size: int) -> Tensor:

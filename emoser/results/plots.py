@@ -11,20 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emoser.errors import missing_extra
-from emoser.results.segments import TimelineWindow, choose_step, clock
-from emoser.results.svg import colours_of
+from emoser.errors import missing_extra, writes_to
+from emoser.results.segments import TimelineWindow, channel_name, choose_step, clock
+from emoser.results.svg import colours_of, ink_on
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from emoser.results.figures import Picture
     from emoser.results.timeline import Timeline
 
 DOTS_PER_INCH = 150
 WIDTH_INCHES = 8.0  # the width of a notebook cell
+WIDE_INCHES = 12.0  # for a recording that would be too dense in it
+WIDE_SECONDS = 180.0
+MAX_STEPS = 300  # of the probabilities: what is narrower cannot be made out
+LETTER_INCHES = 0.09  # of a name in a segment
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
+ROUNDING = 1e-3  # of a sum of probabilities
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
 
 
@@ -42,13 +48,14 @@ THEMES: Mapping[str, _Theme] = {
 }
 
 
-def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
+def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Picture":
     """The waveform, the segments, and the stacked probabilities of all labels, per channel.
 
     Silence is empty. A model without labels has a line per dimension. Raises as `Timeline.plot`.
     """
     parts = timeline.per_channel()
-    figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts)), THEMES[theme]
+    width = WIDE_INCHES if timeline.duration > WIDE_SECONDS else WIDTH_INCHES
+    figure, style = _open_figure(theme, 0.6 + 2.9 * len(parts), width=width), THEMES[theme]
     colours = colours_of(timeline.labels or timeline.dimensions)
     grid = figure.add_gridspec(len(parts), 1, hspace=0.3)
     first: Axes | None = None
@@ -61,7 +68,8 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
         _draw_segments(band, part, colours, style)
         (_draw_probabilities if part.labels else _draw_dimensions)(stack, part, colours)
         if part.channels:
-            wave.set_title(f"channel {part.channels[0]}", loc="left", fontsize=9, color=style.ink)
+            name = channel_name(part.channels[0], timeline.channels)
+            wave.set_title(name, loc="left", fontsize=9, color=style.ink)
         for row in (wave, band, stack):
             _style(row, style)
             is_last = row is stack and place == len(parts) - 1
@@ -77,7 +85,7 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Figure":
 
 def plot_confusion(
     matrix: npt.ArrayLike, labels: Sequence[str], *, theme: str = "light"
-) -> "Figure":
+) -> "Picture":
     """A confusion matrix, shaded by the share of each true label, with shares and counts.
 
     Rows of `matrix`, (C, C), are the truth, columns what was predicted. Raises as
@@ -101,8 +109,9 @@ def plot_confusion(
             column, row, f"{shares[row, column]:.0%}\n{counts[row, column]:g}",
             ha="center", va="center", fontsize=8, color="#ffffff" if strong else colours.ink,
         )  # fmt: skip
-    axes.set_xticks(range(size), labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), labels)
+    names = [plain_text(label) for label in labels]
+    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     _style(axes, colours)
@@ -111,19 +120,27 @@ def plot_confusion(
     return figure
 
 
-def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+def plain_text(text: str) -> str:
+    """Text that matplotlib draws as it is, without formulas between dollar signs."""
+    return printable(text).replace("$", r"\$")
+
+
+def save_figure(figure: "Picture", path: str | os.PathLike[str]) -> None:
     """Write a figure; the suffix chooses the format."""
-    figure.savefig(path, facecolor=figure.get_facecolor(), bbox_inches="tight")
+    with writes_to(path):
+        figure.save(path)
 
 
-def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Figure":
+def _open_figure(theme: str, height: float, *, width: float = WIDTH_INCHES) -> "Picture":
     if theme not in THEMES:
         raise ValueError(f"theme is {theme!r}; use one of {', '.join(THEMES)}")
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise missing_extra("drawing", "plot") from error
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
+    from emoser.results.figures import Picture
+
+    return Picture(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor=THEMES[theme].paper)
 
 
 def _style(axes: "Axes", theme: _Theme) -> None:
@@ -150,6 +167,7 @@ def _draw_wave(axes: "Axes", part: "Timeline", theme: _Theme) -> None:
 def _draw_segments(
     axes: "Axes", part: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
+    scale = axes.bbox.width / DOTS_PER_INCH / (part.duration or 1.0)  # inches per second
     for segment in part.segments:
         if segment.kind == "silence":
             axes.plot([segment.start, segment.end], [0.5, 0.5], linestyle=":", color=theme.faint)
@@ -161,22 +179,35 @@ def _draw_segments(
             edgecolor=theme.faint if plain else theme.paper,
             hatch="////" if segment.kind == "uncertain" else None,
         )  # fmt: skip
-        if segment.duration > part.duration * 0.012 * len(segment.name):
+        if segment.duration * scale > LETTER_INCHES * len(segment.name):
+            colour = theme.ink if plain else ink_on(colours[segment.label or ""])
             axes.text(
-                (segment.start + segment.end) / 2, 0.47, segment.name, ha="center", va="center",
-                fontsize=7.5, color=theme.ink if plain else "#000000",
+                (segment.start + segment.end) / 2, 0.47, plain_text(segment.name), ha="center",
+                va="center", fontsize=7.5, color=colour,
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
-    """A step per window, from mid-overlap to mid-overlap, as for the segments."""
+    """A step per window, from mid-overlap to mid-overlap, or the mean of several windows.
+
+    Probabilities are stacked; independent scores, which do not sum to 1, are a line per label.
+    """
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
                      for item in part.windows])  # fmt: skip
+    sums = rows.sum(axis=1)
+    independent = np.abs(sums[sums > 0] - 1).max(initial=0) > ROUNDING
+    num_joined = -(-len(rows) // MAX_STEPS) or 1
+    starts = range(0, len(rows), num_joined)
+    rows = np.array([rows[start : start + num_joined].mean(axis=0) for start in starts])
+    edges = np.append(edges[:-1:num_joined], edges[-1])
     floor = np.zeros(len(rows))
     for place, label in enumerate(part.labels):
+        if independent:
+            axes.stairs(rows[:, place], edges, baseline=None, color=colours[label], linewidth=1.6)
+            continue
         top = floor + rows[:, place]
         axes.stairs(top, edges, baseline=floor, fill=True, color=colours[label], linewidth=0)
         floor = top
@@ -200,11 +231,13 @@ def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np
 
 
 def _draw_legend(
-    figure: "Figure", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
+    figure: "Picture", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    handles: list[Any] = [
+        Patch(color=colour, label=plain_text(name)) for name, colour in colours.items()
+    ]
     if any(segment.kind == "uncertain" for segment in timeline.segments):
         handles.append(Patch(fill=False, edgecolor=theme.faint, hatch="////", label="uncertain"))
     figure.legend(

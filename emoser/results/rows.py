@@ -5,6 +5,7 @@ from typing import Any
 
 from emoser.errors import EmoserError
 from emoser.results.prediction import Prediction
+from emoser.results.segments import SILENCE
 from emoser.text import csv_line, guard_cell, printable
 
 
@@ -33,16 +34,21 @@ def as_line(
     shown = f"{shown if len(shown) <= width else '…' + shown[1 - width :]:<{width}}"
     if isinstance(answer, EmoserError):
         return f"{shown}  error: {printable(str(answer))}"
-    label_width = max(len(label) for label in labels)
-    first, *others = [*answer.top(top_k), *(answer.dimensions or {}).items()]
-    rest = "  ".join(f"{label} {score:.2f}" for label, score in others)
-    line = f"{shown}  {first[0]:<{label_width}}  {first[1]:.2f}  {answer.duration:6.1f} s  {rest}"
+    label_width = max(len(printable(label)) for label in (*labels, SILENCE))
+    values: list[tuple[str, float]] = [*answer.top(top_k), *(answer.dimensions or {}).items()]
+    first, score = SILENCE, " " * 4
+    if answer.label != SILENCE:
+        (first, highest), *values = values
+        score = f"{highest:.2f}"
+    rest = "  ".join(f"{printable(label)} {value:.2f}" for label, value in values)
+    line = f"{shown}  {printable(first):<{label_width}}  {score}  {answer.duration:6.1f} s  {rest}"
     return f"{line}  [{' '.join(answer.quality)}]" if answer.quality else line.rstrip()
 
 
 def csv_header(labels: Sequence[str]) -> str:
     """The header of the table, with its line end."""
-    return csv_line(["source", "label", "score", *labels, "duration", "quality", "error"])
+    names = map(guard_cell, labels)
+    return csv_line(["source", "label", "score", *names, "duration", "quality", "error"])
 
 
 def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -> str:
@@ -53,6 +59,6 @@ def as_csv(name: str, answer: Prediction | EmoserError, labels: Sequence[str]) -
     values = {**answer.scores, **(answer.dimensions or {})}
     scores = [f"{values[label]:.6f}" for label in labels]
     score = "" if answer.score is None else f"{answer.score:.6f}"
-    start = [guard_cell(name), answer.label or "", score]
+    start = [guard_cell(name), guard_cell(answer.label or ""), score]
     end = [f"{answer.duration:.3f}", " ".join(answer.quality), ""]
     return csv_line([*start, *scores, *end])

@@ -1,10 +1,11 @@
 """Windows and segments of a timeline: frozen values with times in seconds."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = ("emotion", "silence", "uncertain", "speech")
+SILENCE = "silence"
+KINDS = ("emotion", SILENCE, "uncertain", "speech")
 TIME_DIGITS = 3
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # of a time axis
 MAX_MARKS = 12
@@ -25,9 +26,9 @@ class TimelineWindow:
 
     start: float
     end: float
-    scores: Mapping[str, float]
+    scores: Mapping[str, float] = field(hash=False)
     channel: int | None = None
-    dimensions: Mapping[str, float] | None = None
+    dimensions: Mapping[str, float] | None = field(default=None, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -75,9 +76,9 @@ class Segment:
     kind: str
     label: str | None = None
     score: float | None = None
-    scores: Mapping[str, float] | None = None
+    scores: Mapping[str, float] | None = field(default=None, hash=False)
     channel: int | None = None
-    dimensions: Mapping[str, float] | None = None
+    dimensions: Mapping[str, float] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -119,6 +120,17 @@ class Segment:
         score += "".join(f", {name} {value:.2f}" for name, value in (self.dimensions or {}).items())
         times = f"{clock(self.start)} - {clock(self.end)}"
         return f"{times}{channel}  {self.name}{score}"
+
+
+def channel_name(channel: int, channels: Sequence[int]) -> str:
+    """The name of one of the channels of a recording, by both names that it has as an option.
+
+    Example:
+        >>> channel_name(1, (0, 1)), channel_name(1, (0, 1, 2))
+        ('channel 1 (right)', 'channel 1')
+    """
+    side = ("left", "right")[channel] if tuple(channels) == (0, 1) else ""
+    return f"channel {channel} ({side})" if side else f"channel {channel}"
 
 
 def choose_step(duration: float, *, max_marks: int = MAX_MARKS) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from emoser.results.segments import Segment, choose_step, clock
+from emoser.results.segments import Segment, channel_name, choose_step, clock
+from emoser.text import printable
 
 if TYPE_CHECKING:
     from emoser.results.prediction import Prediction
@@ -38,6 +39,7 @@ COLOURS: Mapping[str, str] = {
     "positive": "#e0a800",
     "negative": "#0072b2",
 }
+MIDDLE_LUMINANCE = 0.179  # on which black and white are equally legible
 OTHERS = ("#56b4e9", "#d55e00", "#009e73", "#e377b4", "#e0a800", "#0072b2", "#9a6fd0", "#8f959b")
 """Colours of other labels, in order."""
 
@@ -54,6 +56,22 @@ def colours_of(labels: Sequence[str]) -> dict[str, str]:
     spare = free or list(OTHERS)
     chosen = {name: spare[place % len(spare)] for place, name in enumerate(unknown)}
     return {name: COLOURS.get(name) or chosen[name] for name in labels}
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is more legible on a colour: the contrast is at least 4.5.
+
+    Example:
+        >>> ink_on("#e0a800"), ink_on("#0072b2")
+        ('#000000', '#ffffff')
+    """
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    parts = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (red, green, blue)
+    ]  # the relative luminance of WCAG 2
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    return "#000000" if luminance > MIDDLE_LUMINANCE else "#ffffff"
 
 
 def draw_prediction(prediction: "Prediction") -> str:
@@ -91,6 +109,10 @@ def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
     shapes: list[str] = []
     top = 0.0
     for part in timeline.per_channel():
+        if part.channels:
+            name = channel_name(part.channels[0], timeline.channels)
+            shapes.append(_text(0, top + BAR_HEIGHT - 3, name))
+            top += BAR_STEP
         shapes += _wave(part.peaks[0].tolist() if part.peaks else [], top, width)
         top += WAVE_HEIGHT
         shapes += _band(part.segments, width / duration, colours, top)
@@ -124,7 +146,7 @@ def _band(
     for segment in segments:
         left = segment.start * scale
         width = max((segment.end - segment.start) * scale, 0.5)
-        tip = f"<title>{html.escape(str(segment))}</title>"
+        tip = f"<title>{html.escape(printable(str(segment)))}</title>"
         if segment.kind == "silence":
             line = top + BAND_HEIGHT / 2
             yield (
@@ -140,7 +162,7 @@ def _band(
             f"{tip}</rect>"
         )
         if len(segment.name) * LETTER_WIDTH < width - 6:
-            colour = "currentColor" if segment.label is None else "#000"
+            colour = "currentColor" if segment.label is None else ink_on(inside)
             yield _text(left + width / 2, top + 15, segment.name, anchor="middle", colour=colour)
 
 
@@ -187,7 +209,7 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
-        f"{html.escape(text)}</text>"
+        f"{html.escape(printable(text))}</text>"
     )
 
 
@@ -195,11 +217,11 @@ def _picture(width: float, height: float, shapes: Sequence[str], *, description:
     return (
         f'<svg viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" '
         f'style="max-width:100%;{FONT}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{html.escape(description)}">'
+        f'aria-label="{html.escape(printable(description))}">'
         f"{''.join(shapes)}</svg>"
     )
 
 
 def _page(title: str, picture: str) -> str:
-    text = f'<div style="margin-bottom:6px">{html.escape(title)}</div>'
+    text = f'<div style="margin-bottom:6px">{html.escape(printable(title))}</div>'
     return f'<div style="{FONT}">{text}{picture}</div>'

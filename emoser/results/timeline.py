@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from emoser.results.formats import (
 )
 from emoser.results.segments import TIME_DIGITS, Segment, TimelineWindow
 from emoser.results.svg import draw_timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,14 @@ class Timeline:
         """The segments as a label track of Audacity."""
         return write_audacity(self.segments)
 
-    def plot(self, path: str | os.PathLike[str], *, theme: str = "light") -> None:
-        """Draw probabilities and segments under the waveform into an image file.
+    def plot(self, path: str | os.PathLike[str] | None = None, *, theme: str = "light") -> "Figure":
+        """Draw probabilities and segments under the waveform.
+
+        A notebook displays the returned figure if it is the last value of its cell.
 
         Args:
-            path: The file; its suffix chooses the format, such as .png, .svg or .pdf.
+            path: The image file to write, if any; its suffix chooses the format, such as .png,
+                .svg or .pdf.
             theme: "light" or "dark".
 
         Raises:
@@ -157,12 +163,15 @@ class Timeline:
             >>> from emoser import EmotionClassifier
             >>> timeline = EmotionClassifier.from_pretrained().timeline("examples/audio/loud.flac")
             >>> with tempfile.TemporaryDirectory() as place:
-            ...     timeline.plot(f"{place}/picture.svg", theme="dark")
+            ...     figure = timeline.plot(f"{place}/picture.svg", theme="dark")
         """
         # Imported late, because matplotlib is optional and slow to import.
         from emoser.results.plots import plot_timeline, save_figure
 
-        save_figure(plot_timeline(self, theme=theme), path)
+        figure = plot_timeline(self, theme=theme)
+        if path is not None:
+            save_figure(figure, path)
+        return figure
 
     def __str__(self) -> str:
         """One line per segment."""

@@ -5,12 +5,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from emoser.errors import CheckpointError
 from emoser.models.config import ModelConfig, ModelInfo
+
+if TYPE_CHECKING:
+    import torch
 
 BACKENDS = ("auto", "torch", "openvino", "onnx")
 Samples = npt.NDArray[np.float32]
@@ -71,6 +75,33 @@ class FrameAdapter:
         """Probabilities of the frames of each recording."""
         rows = np.stack([self.runtime.infer_frames(samples) for samples in recordings])
         return InferenceOutput(rows, np.zeros((len(rows), 0), np.float32))
+
+
+def check_finite(values: npt.NDArray[np.float32], subject: str) -> None:
+    """Refuse outputs of an engine that are no numbers, which no label may be made of.
+
+    Raises:
+        CheckpointError: If one is NaN or infinite; `subject` is what they were computed from.
+    """
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"the model gives NaN or infinity for {subject}: it is damaged, or its numbers are too "
+            "large for the precision; use dtype='float32' or another checkpoint"
+        )
+
+
+class EngineSettings(NamedTuple):
+    """How an engine runs a model.
+
+    Attributes:
+        device: The device, or "auto".
+        dtype: The precision, or "auto".
+        num_streams: How many recordings run at the same time, in threads of the caller.
+    """
+
+    device: "str | torch.device" = "auto"
+    dtype: str = "auto"
+    num_streams: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The user's cache of converted graphs: one folder per content, complete or absent.
 
 An entry is built in a temporary folder and renamed into place, so that several processes may
-fill the cache at once and a killed process leaves no partial entry. Damaged entries are built
-again; if the cache cannot be written, a graph is built for this process alone. Imports neither
-torch nor transformers.
+fill the cache at once and a killed process leaves no partial entry. Its seal holds the hashes of
+its files, which are compared whenever it is opened: damaged entries are built again; if the
+cache cannot be written, a graph is built for this process alone. Imports neither torch nor
+transformers.
 """
 
 import hashlib
@@ -18,8 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser._version import __version__
-from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.atomic import clear_leftovers, new_file, new_folder
 from emoser.checkpoints.files import CheckpointFiles, as_files
+from emoser.errors import writes_to
+from emoser.json_text import read_json
+from emoser.runtimes.manifest import hash_file
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
@@ -73,7 +77,7 @@ def hash_weights(files: CheckpointFiles) -> str:
     name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
     known = _read_json(memory)
-    if isinstance(known, dict) and known.get("stamp") == stamp and "hash" in known:
+    if known is not None and known.get("stamp") == stamp and isinstance(known.get("hash"), str):
         return str(known["hash"])
     found = files.content_hash
     newest = max(changed for _, changed in files.stamps.values())
@@ -89,12 +93,15 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
     If it is absent or damaged, `build` writes its files into an empty folder.
     """
     folder = cache_folder() / "graphs" / key
+    with suppress(OSError):  # of killed processes
+        clear_leftovers(folder.parent)
     problem = None if _is_whole(folder) else _fill(folder, build)
     if problem is None:
         yield Entry(folder)
         return
     with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
-        build(Path(place))
+        with writes_to(place):
+            build(Path(place))
         note = (
             f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
             f"converted each time; set {VARIABLE} to a folder that can be written"
@@ -107,7 +114,8 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
     try:
         with new_folder(folder, overwrite=True) as target:
             build(target)
-            (target / SEAL).write_text(json.dumps(_stamp(as_files(target))), encoding="utf-8")
+            text = json.dumps(_seal(target, name=folder.name))
+            (target / SEAL).write_text(text, encoding="utf-8")
     except OSError as error:
         if not _is_whole(folder):  # else another process was first
             return error
@@ -116,28 +124,33 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether every file of an entry is unchanged since the entry was sealed."""
+    known = _read_json(folder / SEAL)
     try:
-        return bool(_read_json(folder / SEAL) == _stamp(as_files(folder)))
+        return known is not None and known == _seal(folder, name=folder.name)
     except OSError:
         return False
 
 
+def _seal(folder: Path, *, name: str) -> dict[str, Any]:
+    """The name of an entry, and the hashes of its files."""
+    names = [file for file in as_files(folder).stamps if file != SEAL]
+    return {"entry": name, "files": {file: hash_file(folder / file) for file in names}}
+
+
 def _stamp(files: CheckpointFiles) -> list[list[str | int]]:
-    """Names, sizes and times of last change of the files in a folder, but its seal."""
-    return [[name, *stamp] for name, stamp in files.stamps.items() if name != SEAL]
+    """Names, sizes and times of last change of the files in a folder."""
+    return [[name, *stamp] for name, stamp in files.stamps.items()]
 
 
-def _read_json(file: Path) -> Any:
-    """The contents of a file; None if it cannot be read."""
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file; None if it cannot be read."""
     with suppress(OSError, ValueError):
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file, dict)
     return None
 
 
 def _write_json(file: Path, value: object) -> None:
     """Write a file atomically; a file that cannot be written is skipped."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as opened:
-            json.dump(value, opened)
-        os.replace(opened.name, file)
+    with suppress(OSError), new_file(file) as written:
+        clear_leftovers(file.parent)
+        written.write_text(json.dumps(value), encoding="utf-8")

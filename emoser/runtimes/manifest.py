@@ -1,26 +1,33 @@
 """The manifest of an exported graph: all that is needed to predict without the checkpoint.
 
 `emoser_runtime.json` states the file and the precision of the graph, the configuration of the
-model, the weights that it was made from, and the measured parity with torch. Imports neither
-torch nor transformers.
+model, the weights that it was made from, and the measured parity with torch. Its seal is a hash
+of the contents of the graph's files and of everything that it states, so that a changed byte or
+label is refused. Imports neither torch nor transformers.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles
+from emoser.checkpoints.boundary import reading
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, refuse_stand_in
 from emoser.errors import CheckpointError
+from emoser.json_text import format_json, parse_json
 from emoser.models.config import ModelConfig, ModelInfo
 
 if TYPE_CHECKING:
     from emoser.checkpoints.layouts.registry import LoadedModel
 
 SCHEMA = 1
+SEAL = "seal"
 FILES = {"onnx": "model.onnx", "openvino": "openvino_model.xml"}
 DTYPES = ("float32", "bfloat16", "int8")
+PARTS = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
+"""The files that hold a graph."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Manifest:
         weights: `CheckpointFiles.content_hash` of that checkpoint.
         versions: Versions of the packages that wrote it.
         parity: Measured differences to torch, and the clips that they were measured on.
+        hashes: SHA-256 of the files of the graph, as stated by the file that was read.
     """
 
     format: str
@@ -65,6 +73,7 @@ class Manifest:
     weights: str
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse formats and precisions that emoser does not write."""
@@ -80,14 +89,16 @@ class Manifest:
         return FILES[self.format]
 
     def write(self, folder: Path) -> None:
-        """Write `emoser_runtime.json` into a folder."""
+        """Write `emoser_runtime.json`, sealed, into the folder of the graph."""
         values = {
             "schema": SCHEMA,
             **asdict(self),
             "file": self.file,
             "config": self.config.to_block(),
+            "hashes": {name: hash_file(folder / name) for name in PARTS[self.format]},
         }
-        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        values = parse_json(format_json(values), dict)
+        text = format_json({**values, SEAL: _seal(values)}, indent=2, ensure_ascii=False) + "\n"
         (folder / GRAPH_MANIFEST).write_text(text, encoding="utf-8")
 
 
@@ -139,26 +150,53 @@ def read_manifest(files: CheckpointFiles) -> Manifest | None:
     """The manifest of the graph in a folder; None if there is none.
 
     Raises:
-        CheckpointError: If it is damaged, written by a newer emoser, or its graph is missing.
+        CheckpointError: If it is damaged or changed, written by a newer emoser, or a file of its
+            graph is missing.
     """
     if GRAPH_MANIFEST not in files.stamps:
         return None
-    try:
-        manifest = _parse(json.loads(files.read_text(GRAPH_MANIFEST)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{files.folder / GRAPH_MANIFEST} is damaged ({error}); export the model again"
-        ) from error
-    if manifest.file not in files.stamps:
-        raise CheckpointError(f"{files.folder} has no {manifest.file}; export the model again")
+    file = files.folder / GRAPH_MANIFEST
+    with reading(file):
+        manifest = _parse(files.read_json(GRAPH_MANIFEST), file)
+    for name in PARTS[manifest.format]:
+        if name not in files.stamps:
+            raise CheckpointError(f"{files.folder} has no {name}; export the model again")
     return manifest
 
 
-def _parse(values: Mapping[str, Any]) -> Manifest:
+def check_graph(folder: Path, manifest: Manifest) -> None:
+    """Compare the files of a graph with the hashes in its manifest.
+
+    Raises:
+        CheckpointError: If a file has changed since it was written.
+    """
+    for name in PARTS[manifest.format]:
+        if hash_file(folder / name) != manifest.hashes.get(name):
+            refuse_stand_in(folder / name)
+            raise CheckpointError(
+                f"{folder / name} has changed since it was exported; export the model again"
+            )
+
+
+def hash_file(file: Path) -> str:
+    """The SHA-256 of the content of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """A hash of all values of a manifest but its seal."""
+    stated = {name: value for name, value in values.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(values: Mapping[str, Any], file: Path) -> Manifest:
     if values["schema"] != SCHEMA:
-        raise ValueError(
-            f"its schema is {values['schema']!r} and this version of emoser reads {SCHEMA}"
+        raise CheckpointError(
+            f"{file}: its schema is {values['schema']!r} and this version of emoser reads {SCHEMA}"
         )
+    if values.get(SEAL) != _seal(values):
+        raise CheckpointError(f"{file} has changed since it was exported; export the model again")
     source = dict(values["source"])
     source["notes"] = tuple(source["notes"])
     known = {item.name for item in fields(Manifest)} - {"config", "source"}

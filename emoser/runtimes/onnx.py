@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import CheckpointError, DependencyError, DeviceError
-from emoser.runtimes import InferenceOutput, OpenedGraph, Samples
+from emoser.runtimes import EngineSettings, InferenceOutput, OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ FORMATS = ("onnx",)
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
+PROBE_SAMPLES = 16_000
 FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented",
     "RuntimeException",
@@ -38,19 +39,67 @@ class GraphRuntime(ABC):
 
     batch_seconds: float | None = None
     group_size = 1
-    by_frame: bool
+
+    def __init__(self, num_outputs: int, *, by_frame: bool) -> None:
+        """Remember what the graph must give.
+
+        Args:
+            num_outputs: Logits of a recording: its labels and dimensions.
+            by_frame: Whether there are probabilities of single frames.
+        """
+        self.num_outputs = num_outputs
+        self.by_frame = by_frame
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of recordings, one after another."""
-        logits, embeddings, *_ = zip(*map(self.run, recordings), strict=True)
+        """Logits and embeddings of recordings, one after another.
+
+        Raises:
+            CheckpointError: If the graph fails, or gives other outputs than its labels need.
+        """
+        logits, embeddings, *_ = zip(*map(self._run_checked, recordings), strict=True)
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them."""
         if not self.by_frame:
             raise ValueError("this model pools its frames and has no outputs for single frames")
-        frames: npt.NDArray[np.float32] = self.run(samples)[2][0]
+        frames: npt.NDArray[np.float32] = self._run_checked(samples)[2][0]
         return frames
+
+    def check(self, shapes: Sequence[Sequence[object]], file: Path) -> None:
+        """Compare the outputs that a graph declares with those that its labels need.
+
+        Args:
+            shapes: Of every output; what is not a number is open, and found by running a second
+                of silence.
+            file: The file that error messages name.
+
+        Raises:
+            CheckpointError: If they differ.
+        """
+        if any(not isinstance(size, int) for shape in shapes for size in list(shape)[-1:]):
+            shapes = [value.shape for value in self.run(np.zeros(PROBE_SAMPLES, np.float32))]
+        fault = self._find_fault(shapes)
+        if fault is not None:
+            raise CheckpointError(f"{file} {fault}; export the model again")
+
+    def _run_checked(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
+        outputs = self.run(samples)
+        fault = self._find_fault([value.shape for value in outputs])
+        if fault is not None:
+            raise CheckpointError(f"the graph {fault}; export the model again")
+        return outputs
+
+    def _find_fault(self, shapes: Sequence[Sequence[object]]) -> str | None:
+        """How the outputs differ from logits (1, C), embedding (1, D) and frames (1, L, C)."""
+        ranks = (2, 2, 3) if self.by_frame else (2, 2)
+        if tuple(map(len, shapes)) != ranks:
+            return f"gives outputs of {list(map(len, shapes))} axes, and {list(ranks)} are needed"
+        widths = {shape[-1] for shape in (shapes[0], *shapes[2:])}
+        if widths != {self.num_outputs}:
+            found = ", ".join(map(str, widths))
+            return f"gives {found} logits, and its manifest names {self.num_outputs} labels"
+        return None
 
     @abstractmethod
     def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
@@ -60,14 +109,19 @@ class GraphRuntime(ABC):
 class OnnxRuntime(GraphRuntime):
     """A graph in a session of ONNX Runtime."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, num_outputs: int, *, by_frame: bool = False) -> None:
+        super().__init__(num_outputs, by_frame=by_frame)
         self.session = session
-        self.by_frame = len(session.get_outputs()) > 2
 
     def run(self, samples: Samples) -> list[npt.NDArray[np.float32]]:
         """All outputs for one recording."""
         row = np.ascontiguousarray(samples, np.float32)[None]
-        values: list[npt.NDArray[np.float32]] = self.session.run(None, {"samples": row})
+        try:
+            values: list[npt.NDArray[np.float32]] = self.session.run(None, {"samples": row})
+        except _faults() as error:
+            raise CheckpointError(
+                f"ONNX Runtime cannot run the graph ({first_line(error)}); export the model again"
+            ) from error
         return values
 
 
@@ -86,16 +140,18 @@ def cache_parts() -> dict[str, str]:
     return {"format": "onnx", "dtype": "float32"}
 
 
-def open_graph(
-    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
-) -> OpenedGraph:
+def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> OpenedGraph:
     """Load a graph file on a device, both as checked before, in the precision of the graph."""
-    session = open_session(file, choose_providers(device))
+    providers = choose_providers(settings.device)
+    session = open_session(file, providers, num_streams=settings.num_streams)
     kind = "cuda" if CUDA in session.get_providers() else "cpu"
-    return OpenedGraph(OnnxRuntime(session), kind, manifest.dtype)
+    config = manifest.config
+    runtime = OnnxRuntime(session, len(config.outputs), by_frame=config.frame_seconds is not None)
+    runtime.check([output.shape for output in session.get_outputs()], file)
+    return OpenedGraph(runtime, kind, manifest.dtype)
 
 
-def open_session(file: Path, providers: Sequence[Any]) -> Any:
+def open_session(file: Path, providers: Sequence[Any], *, num_streams: int = 1) -> Any:
     """A session of a graph file.
 
     Raises:
@@ -105,7 +161,7 @@ def open_session(file: Path, providers: Sequence[Any]) -> Any:
     onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = count_threads()
+    options.intra_op_num_threads = divide_threads(num_streams)
     options.enable_mem_pattern = False  # it keeps one plan for each length of recordings
     try:
         session = onnxruntime.InferenceSession(file, options, providers=providers)
@@ -153,6 +209,13 @@ def count_threads() -> int:
     return allowed if allowed < (os.cpu_count() or 1) else 0
 
 
+def divide_threads(num_streams: int) -> int:
+    """Threads for each of so many recordings at a time; 0 lets the engine choose."""
+    if num_streams == 1:
+        return count_threads()
+    return max(1, (count_threads() or os.cpu_count() or 1) // num_streams)
+
+
 def import_engine() -> Any:
     """The package `onnxruntime`."""
     return import_package("onnxruntime", extra="onnx")
@@ -176,7 +239,7 @@ def import_package(name: str, *, extra: str) -> Any:
 def _faults() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(getattr(state, name) for name in FAULTS)
+    return (ValueError, *(getattr(state, name) for name in FAULTS))
 
 
 def first_line(error: Exception) -> str:

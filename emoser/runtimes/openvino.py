@@ -4,10 +4,7 @@ Recordings run one by one and are never padded, so that no output depends on the
 threads may share one runtime. Imports neither torch nor transformers.
 """
 
-import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.errors import CheckpointError
-from emoser.runtimes import OpenedGraph, Samples
+from emoser.runtimes import EngineSettings, OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
 from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
+from emoser.telemetry import without_openvino_telemetry
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +24,6 @@ NAME = "OpenVINO"
 FORMATS = ("onnx", "openvino")
 """Formats of graphs that this engine reads."""
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-TELEMETRY = "openvino_telemetry"
 SLOW_BFLOAT16 = (
     "this processor has no bfloat16 arithmetic, and emulating it is many times slower than "
     "float32; the model runs in float32"
@@ -38,17 +35,21 @@ ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames f
 class OpenVinoRuntime(GraphRuntime):
     """A graph that OpenVINO has compiled for this processor."""
 
-    def __init__(self, compiled: Any, *, warm: bool = True) -> None:
+    def __init__(
+        self, compiled: Any, num_outputs: int, *, by_frame: bool = False, warm: bool = True
+    ) -> None:
         """Take over a compiled graph.
 
         Args:
             compiled: The result of `compile_graph`.
+            num_outputs: As in `GraphRuntime`.
+            by_frame: Likewise.
             warm: Run a second of silence first. OpenVINO (2026.4) chooses how to compute
                 attention at its first call, and if the first recording has a single frame,
                 every longer one gets wrong numbers.
         """
+        super().__init__(num_outputs, by_frame=by_frame)
         self.compiled = compiled
-        self.by_frame = len(compiled.outputs) > 2
         self._idle: deque[Any] = deque()  # requests that no thread is using
         if warm:
             self.run(np.zeros(WARM_SAMPLES, np.float32))
@@ -61,10 +62,18 @@ class OpenVinoRuntime(GraphRuntime):
         except IndexError:
             request = self.compiled.create_infer_request()
         try:
-            request.infer({0: row}, share_inputs=True)
+            self._infer(request, row)
             return [np.array(output.data, np.float32) for output in request.output_tensors]
         finally:
             self._idle.append(request)
+
+    def _infer(self, request: Any, row: npt.NDArray[np.float32]) -> None:
+        try:
+            request.infer({0: row}, share_inputs=True)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"OpenVINO cannot run the graph ({last_line(error)}); export the model again"
+            ) from error
 
 
 def check_options(device: "str | torch.device", dtype: str) -> None:
@@ -81,18 +90,18 @@ def cache_parts() -> dict[str, str]:
     return {"format": "openvino", "dtype": "float32", "engine": import_engine().__version__}
 
 
-def open_graph(
-    file: Path, manifest: Manifest, *, device: "str | torch.device", dtype: str
-) -> OpenedGraph:
+def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> OpenedGraph:
     """Load a graph file of OpenVINO or ONNX; "auto" is the precision of the graph."""
-    precision = choose_precision(dtype, manifest.dtype)
+    precision = choose_precision(settings.dtype, manifest.dtype)
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
-    compiled = compile_graph(file, precision)
+    compiled = compile_graph(file, precision, num_streams=settings.num_streams)
     config = manifest.config
     warm = config.encoder not in ONE_LENGTH or config.padding == "none"
-    runtime = OpenVinoRuntime(compiled, warm=warm)
+    by_frame = config.frame_seconds is not None
+    runtime = OpenVinoRuntime(compiled, len(config.outputs), by_frame=by_frame, warm=warm)
+    runtime.check([_shape(output) for output in compiled.outputs], file)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
 
@@ -119,7 +128,7 @@ def has_bfloat16() -> bool:
     return "BF16" in capabilities
 
 
-def compile_graph(file: Path, precision: str) -> Any:
+def compile_graph(file: Path, precision: str, *, num_streams: int = 1) -> Any:
     """A graph file, compiled for this processor.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
@@ -128,18 +137,31 @@ def compile_graph(file: Path, precision: str) -> Any:
     core = openvino.Core()
     if precision == "int8" and has_bfloat16():
         precision = "bfloat16"
-    settings = {
+    settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
-        "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": count_threads(),
     }
+    if num_streams == 1:
+        settings["PERFORMANCE_HINT"] = "LATENCY"
+    else:
+        settings["NUM_STREAMS"] = num_streams
     try:
         return core.compile_model(core.read_model(file), "CPU", settings)
     except RuntimeError as error:
-        line = str(error).strip().split("\n")[-1]
         raise CheckpointError(
-            f"OpenVINO {openvino.__version__} cannot read {file} ({line}); export the model again"
+            f"OpenVINO {openvino.__version__} cannot read {file} ({last_line(error)}); export the "
+            "model again"
         ) from error
+
+
+def _shape(output: Any) -> list[int | None]:
+    """The sizes of an output; None for those that depend on the recording."""
+    return [size.get_length() if size.is_static else None for size in output.partial_shape]
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, which is the reason in OpenVINO."""
+    return str(error).strip().split("\n")[-1]
 
 
 def import_engine() -> Any:
@@ -148,18 +170,5 @@ def import_engine() -> Any:
     By default its import sends an event unless the user has opted out; without the package that
     sends it, OpenVINO works and sends nothing.
     """
-    with without_telemetry():
+    with without_openvino_telemetry():
         return import_package("openvino", extra="openvino")
-
-
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Hide the package that sends usage statistics from imports in the block."""
-    if TELEMETRY in sys.modules:  # imported by the caller, whose choice it is
-        yield
-        return
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[TELEMETRY]

@@ -38,7 +38,7 @@ from emoser import EmotionClassifier
 from emoser.finetune import Utterance
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.metrics import expected_calibration_error, unweighted_average_recall
 from emoser.models.model import EmotionModel

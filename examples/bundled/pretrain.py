@@ -191,7 +191,7 @@ def cluster(rows: list[NDArray[np.float32]], count: int) -> list[NDArray[np.int6
 
 def prepare(utterances: list[Utterance]) -> list[Clip]:
     """Every clip at every speed, with the clusters of its frames."""
-    recordings = Recordings(utterances, progress=True)
+    recordings = Recordings(utterances)
     clips, sounds, voices = [], [], []
     for index in tqdm(range(len(recordings)), "clusters"):
         for speed in SPEEDS:

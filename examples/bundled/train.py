@@ -34,7 +34,7 @@ from emoser.checkpoints.save import build_model, load_model, save_model, write_j
 from emoser.finetune import Utterance
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.models.model import EmotionModel
 

@@ -171,7 +171,7 @@ def test_an_abandoned_reader_leaves_the_callers_file_open(tmp_path):
         assert len(load_audio(file)) == 32_000
 
 
-def test_a_disk_error_is_raised_as_it_is(tmp_path):
+def test_a_disk_error_is_an_error_of_both_kinds(tmp_path):
     class FailingDisk(io.FileIO):
         def readinto(self, buffer):
             if self.tell() > 100_000:
@@ -180,8 +180,11 @@ def test_a_disk_error_is_raised_as_it_is(tmp_path):
 
     path = tmp_path / "call.wav"
     path.write_bytes(encode(babble(16_000, 10.0), 16_000))
-    with io.BufferedReader(FailingDisk(path)) as file, pytest.raises(OSError, match="Input/output"):
-        load_audio(file)
+    with io.BufferedReader(FailingDisk(path)) as file:
+        with pytest.raises(OSError, match=r"call.wav cannot be read .*input/output") as caught:
+            load_audio(file)
+    assert isinstance(caught.value, AudioError)
+    assert caught.value.errno == 5
 
 
 def write_silence(path, minutes):

@@ -55,7 +55,7 @@ GARBAGE = {
     "fmt": (WAV[:30], "begins like WAV"),
     "flac": (b"fLaC" + bytes(60), "begins like FLAC"),
     "ogg": (b"OggS\0" + bytes(600), "begins like Ogg"),
-    "avi": (b"RIFF\x24\0\0\0AVI LIST", "an AVI video"),
+    "avi": (b"RIFF\x24\0\0\0AVI LIST", "begins like AVI"),
 }
 PLAYLISTS = {
     "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}/a.ts\n#EXT-X-ENDLIST\n",
@@ -294,12 +294,19 @@ def mutate(num_files, seed):
         *(("WAV", name) for name in ("PCM_16", "FLOAT", "ULAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")),
         ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "IMA_ADPCM"), ("AIFF", "PCM_16"),
         ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("AU", "PCM_16"), ("FLAC", "PCM_16"),
-        ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"),
+        ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("NIST", "PCM_16"),
+        ("VOC", "PCM_16"), ("SVX", "PCM_16"), ("PVF", "PCM_16"), ("PAF", "PCM_24"),
+        ("AVR", "PCM_16"), ("HTK", "PCM_16"), ("WVE", "ALAW"), ("WAV", "G721_32"),
+        ("WAV", "NMS_ADPCM_24"), ("AU", "G723_40"), ("AIFF", "DWVW_16"), ("AIFF", "IMA_ADPCM"),
     ]  # fmt: skip
     files = [encode(samples, 16_000, *kind) for kind in kinds]
     files += [
         encode_media(samples, 16_000, *kind)
-        for kind in (("ipod", "aac"), ("adts", "aac"), ("matroska", "flac"), ("mov", "pcm_s16le"))
+        for kind in (
+            *(("ipod", "aac"), ("adts", "aac"), ("matroska", "flac"), ("mov", "pcm_s16le")),
+            *(("avi", "libmp3lame"), ("mpegts", "mp2"), ("flv", "aac"), ("wv", "wavpack")),
+            *(("ogg", "flac"), ("mpeg", "mp2"), ("tta", "tta"), ("wav", "adpcm_yamaha")),
+        )
     ]
     return subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", MUTATE, str(num_files), str(seed)],

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import socket
 import stat
 import subprocess
@@ -92,11 +93,21 @@ def test_a_stream_is_copied_up_to_the_limit_only():
     assert pipe.num_read < 3_000_000
 
 
-def test_missing_files_keep_pythons_own_errors(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        load_audio(tmp_path / "nowhere.wav")
-    with pytest.raises(IsADirectoryError):
-        load_audio(tmp_path)
+def test_what_the_system_cannot_read_is_an_error_of_both_kinds(tmp_path):
+    (tmp_path / "file").touch()
+    cases = [
+        (tmp_path / "nowhere.wav", FileNotFoundError, "does not exist; check the path"),
+        (tmp_path / "file" / "a.wav", OSError, "does not exist; check the path"),
+        (tmp_path, IsADirectoryError, "is a folder"),
+        ("a" * 5_000, OSError, r"a\.\.\. cannot be read \(.*name too long"),
+        ("a\0.wav", ValueError, "is no path"),
+    ]
+    for path, builtin, match in cases:
+        with pytest.raises(builtin, match=match) as caught:
+            load_audio(path)
+        assert isinstance(caught.value, AudioError)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (type(copy), str(copy)) == (type(caught.value), str(caught.value))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
@@ -227,6 +238,7 @@ def test_an_array_must_state_its_rate():
         (">i2", 0, 2**15),
         ("int32", 0, 2**31),
         ("u1", 128, 128),
+        ("i1", 0, 128),
     ],
 )
 def test_integers_are_scaled_by_their_full_scale(dtype, zero, scale):
@@ -240,9 +252,26 @@ def test_floats_are_taken_as_they_are(dtype):
     assert np.array_equal(load_audio(values, sampling_rate=16_000), values.astype("float32"))
 
 
-@pytest.mark.parametrize("dtype", ["bool", "object", "complex64", "int64", "int8", "U5"])
+def test_64_bit_integers_are_16_bit_samples_or_refused():
+    values = (babble(16_000) * 32_767).astype(np.int16)
+    expected = load_audio(values, sampling_rate=16_000)
+    assert np.array_equal(load_audio(values.astype(np.int64), sampling_rate=16_000), expected)
+    with pytest.raises(ValueError, match="int64 numbers beyond 16 bits"):
+        load_audio(values.astype(np.int64) * 8, sampling_rate=16_000)
+
+
+def test_masked_samples_are_refused():
+    values = np.ma.masked_array(babble(16_000), mask=np.zeros(16_000, bool))
+    assert np.array_equal(load_audio(values, sampling_rate=16_000), babble(16_000))
+    values[100:110] = np.ma.masked
+    with pytest.raises(ValueError, match="10 masked values"):
+        load_audio(values, sampling_rate=16_000)
+    assert len(load_audio(values.filled(0), sampling_rate=16_000)) == 16_000
+
+
+@pytest.mark.parametrize("dtype", ["bool", "object", "complex64", "uint16", "uint64", "U5"])
 def test_other_numbers_are_refused(dtype):
-    with pytest.raises(TypeError, match="float32, float64, int16"):
+    with pytest.raises(TypeError, match="float32, float64, int8, int16"):
         load_audio(np.zeros(1000).astype(dtype), sampling_rate=16_000)
 
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import soundfile
 from support.fakes import LABELS, formula_classifier, voice_and_pauses
@@ -77,6 +78,32 @@ def test_a_second_run_does_nothing(folder, tmp_path):
     summary = predict_folder(BulkJob(str(folder), str(output)))
     assert (summary.num_before, summary.num_errors) == (60, 2)
     assert output.read_bytes() == before
+
+
+NAMES = [b"a\rb.wav", b"c\nd.wav", b"\xff.wav", b"\\udcff.wav", b"=1;=2.wav", b"'=1.wav", b"e.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_file_name_has_one_row_of_its_own_after_each_resume(tmp_path, suffix, folder):
+    place, output = tmp_path / "place", tmp_path / f"out{suffix}"
+    place.mkdir()
+    sound = Path(find_recordings(folder)[0]).read_bytes()
+    for name in NAMES:
+        (place / os.fsdecode(name)).write_bytes(sound)
+    for num_before in (0, 7, 7):
+        summary = predict_folder(BulkJob(str(place), str(output)))
+        assert (summary.num_files, summary.num_before, summary.num_errors) == (7, num_before, 0)
+    if suffix == ".parquet":
+        sources = pytest.importorskip("pyarrow.parquet").read_table(output)["source"].to_pylist()
+    elif suffix == ".jsonl":
+        sources = [row["source"] for row in read_rows(output)]
+        assert [os.fsencode(source) for source in sources] == [
+            os.fsencode(name) for name in find_recordings(place)
+        ]
+    else:
+        sources = pandas.read_csv(output, keep_default_na=False)["source"].tolist()
+    assert len(sources) == len(set(sources)) == 7
+    assert str(place / "a\rb.wav") in sources
 
 
 def kill_again_and_again(folder, output, *, num_kills, pause, seed):
@@ -175,6 +202,37 @@ def test_new_files_follow_at_the_end(tmp_path):
     soundfile.write(folder / "a first one.wav", voice_and_pauses([(0.1, 0.2)]), RATE)
     assert predict_folder(BulkJob(str(folder), str(output))).num_before == 10
     assert Path(read_rows(output)[-1]["source"]).name == "a first one.wav"
+
+
+KILLED_AT_THE_TABLE = """
+import os, signal, sys
+import pyarrow.parquet
+import emoser.bulk
+from emoser.bulk import BulkJob, predict_folder
+from support.fakes import formula_classifier
+emoser.bulk.open_job_classifier = lambda job: formula_classifier()
+write = pyarrow.parquet.ParquetWriter.write_table
+def die(*words):
+    write(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
+pyarrow.parquet.ParquetWriter.write_table = die
+predict_folder(BulkJob(sys.argv[1], sys.argv[2]))
+"""
+
+
+def test_a_kill_while_the_table_is_written_loses_no_row_and_leaves_no_file(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder, output = write_folder(tmp_path / "voices", 10), tmp_path / "out" / "rows.parquet"
+    output.parent.mkdir()
+    predict_folder(BulkJob(str(folder), str(output)))
+    whole = sorted(item.name for item in output.parent.iterdir())
+    soundfile.write(folder / "new.wav", voice_and_pauses([(0.1, 0.2)]), RATE)
+    command = [sys.executable, "-c", KILLED_AT_THE_TABLE, str(folder), str(output)]
+    assert subprocess.run(command, env=ENVIRONMENT).returncode == -signal.SIGKILL
+    assert len(pq.read_table(output)) == 10
+    predict_folder(BulkJob(str(folder), str(output)))
+    assert str(folder / "new.wav") in pq.read_table(output)["source"].to_pylist()
+    assert sorted(item.name for item in output.parent.iterdir()) == whole
 
 
 def test_parquet_holds_the_rows_with_a_column_per_label(folder, tmp_path):

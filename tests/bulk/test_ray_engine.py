@@ -1,5 +1,6 @@
 """A cluster of two nodes gives the same rows, even if an actor is killed."""
 
+import json
 import os
 import signal
 import threading
@@ -17,10 +18,20 @@ from emoser.errors import DependencyError
 
 pytestmark = pytest.mark.slow
 TREE = Path(__file__).parents[2]
+DEADLY = "ends its reader.wav"
+SITE = f"""
+import os, sys
+def watch(event, details):
+    if event == "open" and str(details[0]).endswith({DEADLY!r}):
+        os.kill(os.getpid(), 9)
+if any("default_worker" in word for word in sys.orig_argv):
+    sys.addaudithook(watch)
+"""
+"""Run by every Python of the cluster: the system ends a worker that opens a certain recording."""
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -28,7 +39,9 @@ def cluster():
         initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 10**8}
     )
     cluster.add_node(num_cpus=2, object_store_memory=10**8)
-    environment = {"PYTHONPATH": str(TREE), "OMP_NUM_THREADS": "1"}
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(SITE)
+    environment = {"PYTHONPATH": f"{TREE}{os.pathsep}{site}", "OMP_NUM_THREADS": "1"}
     ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": environment})
     yield cluster
     ray.shutdown()
@@ -87,6 +100,21 @@ def test_two_nodes_and_a_killed_actor_give_the_rows_of_one_machine(cluster, job,
     assert (summary.num_files, summary.num_errors) == (200, 1)
     assert output.read_bytes() == Path(job.output).read_bytes()
     assert predict_folder(spread).num_before == 200
+
+
+def test_a_recording_that_ends_its_worker_has_a_row_and_the_others_theirs(cluster, job, tmp_path):
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    for number in range(20):
+        name = DEADLY if number == 5 else f"{number:03d}.wav"
+        (folder / name).write_bytes(Path(job.folder, "000.wav").read_bytes())
+    values = {**vars(job), "folder": str(folder), "output": str(tmp_path / "out.jsonl")}
+    summary = predict_folder(BulkJob(**{**values, "engine": "ray", "num_actors": 1}))
+    assert (summary.num_files, summary.num_errors) == (20, 1)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == sorted(str(file) for file in folder.iterdir())
+    (error,) = [row["error"] for row in rows if "error" in row]
+    assert error.startswith(f"{folder / DEADLY} ended the process that predicted it")
 
 
 def test_without_ray_one_sentence_says_what_to_install(job, tmp_path, monkeypatch):

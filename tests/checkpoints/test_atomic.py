@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 from support.models import loud_model, small_config
 
-from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.atomic import new_file, new_folder
 from emoser.checkpoints.save import load_model, save_model
+from emoser.runtimes.cache import open_entry
 
 WRITER = """
 import itertools, sys
@@ -79,6 +82,57 @@ def texts(place):
     return {item.name: (item / "text").read_text() for item in place.iterdir()}
 
 
+def leave(place, name, process, *, machine="", days=0):
+    """What a killed process leaves beside a folder or file."""
+    machine = machine or re.sub(r"\W", "", platform.node())
+    item = place / f".{name}.saving-{machine}-{process}-abcd1234"
+    item.mkdir(parents=True)
+    (item / "model.onnx").write_text("half")
+    for part in (item / "model.onnx", item):
+        os.utime(part, (time.time() - 86_400 * days,) * 2)
+    return item
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    gone = [
+        leave(tmp_path, "model", dead.stdout.strip()),
+        leave(tmp_path, "model", 1, machine="container", days=2),
+    ]
+    kept = [
+        leave(tmp_path, "model", os.getpid()),
+        leave(tmp_path, "model", 2, machine="container"),
+        leave(tmp_path, "other", dead.stdout.strip()),
+    ]
+    with new_folder(tmp_path / "model") as folder:
+        write(folder, "new")
+    assert [item.exists() for item in gone] == [False, False]
+    assert [item.exists() for item in kept] == [True, True, True]
+
+
+def test_the_cache_is_rid_of_killed_builds_of_any_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    left = leave(tmp_path / "graphs", "0123", dead.stdout.strip())
+    with open_entry("4567", lambda folder: write(folder, "graph")) as entry:
+        assert (entry.folder / "text").read_text() == "graph"
+    assert not left.exists()
+
+
+def test_a_file_replaces_a_link_and_not_what_it_points_to(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with new_file(tmp_path / "link") as file:
+        file.write_text("new")
+    assert [(tmp_path / name).read_text() for name in ("link", "target")] == ["new", "mine"]
+    with suppress(KeyError), new_file(tmp_path / "link") as file:
+        file.write_text("half")
+        raise KeyError
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["link", "target"]
+
+
 @pytest.mark.parametrize("system", ["Linux", "Darwin"])
 def test_of_two_writers_at_once_the_last_to_finish_stays(system, tmp_path, monkeypatch):
     monkeypatch.setattr("platform.system", lambda: system)
@@ -97,7 +151,7 @@ def test_of_two_writers_at_once_the_last_to_finish_stays(system, tmp_path, monke
 
 def test_a_version_that_a_killed_writer_moved_aside_is_restored(tmp_path, monkeypatch):
     monkeypatch.setattr("platform.system", lambda: "Darwin")
-    monkeypatch.setattr("emoser.checkpoints.atomic._is_alive", lambda process: False)
+    monkeypatch.setattr("emoser.checkpoints.atomic.is_alive", lambda process: False)
     with new_folder(tmp_path / "model") as folder:
         write(folder, "old")
         left = folder.name
@@ -134,7 +188,7 @@ def test_a_full_disk_leaves_the_old_version(tmp_path):
         env=environment,
         check=True,
     )
-    assert done.stdout.strip() == "OSError"
+    assert done.stdout.strip() == "DiskError"
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(tensor, before[name]), name

@@ -30,7 +30,7 @@ from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
-from emoser.export import export
+from emoser.export import LICENCE, export
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 KINDS = ("bundled", "transformers", "SpeechBrain", "exported")
@@ -95,6 +95,9 @@ def folders(tmp_path_factory):
     return write
 
 
+SEALED = ("model.onnx", "openvino_model.xml", "openvino_model.bin", GRAPH_MANIFEST)
+
+
 @pytest.mark.parametrize(("kind", "backend"), CHOICES, ids=[" by ".join(row) for row in CHOICES])
 def test_opening_and_predicting_open_no_file_twice(
     kind, backend, folders, watch, tmp_path, monkeypatch
@@ -124,7 +127,9 @@ def test_opening_and_predicting_open_no_file_twice(
         fresh_graph = kind in ("bundled", "exported")
         converted = backend != "torch" and not fresh_graph and number == 0
         needs_hash = converted or (backend != "torch" and kind == "bundled")
-        assert hashed == dict.fromkeys(weights if needs_hash else (), 1)
+        others = {name: count for name, count in hashed.items() if name not in SEALED}
+        assert others == dict.fromkeys(weights if needs_hash else (), 1)
+        assert fresh_graph <= ("model.onnx" in hashed or backend == "torch")
         assert GOLDEN not in opened
         allowed = Counter(dict.fromkeys(opened, 1))
         if converted:  # pickles: once for the hash, once for the tensors; safetensors opens itself
@@ -142,7 +147,10 @@ EmotionClassifier.from_pretrained(sys.argv[1], backend=sys.argv[2], device="cpu"
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize(("kind", "backend"), [("transformers", "torch"), ("bundled", "onnx")])
 def test_the_system_sees_no_file_opened_twice(kind, backend, folders, tmp_path):
-    """Also by libraries in C++ and Rust; safetensors opens a file twice for each reader."""
+    """Also by libraries in C++ and Rust; safetensors opens a file twice for each reader.
+
+    A graph is read for its seal, and by the engine.
+    """
     pytest.importorskip(ENGINES[backend])
     folder, log = folders(kind), tmp_path / "opened.txt"
     command = [
@@ -162,7 +170,7 @@ def test_the_system_sees_no_file_opened_twice(kind, backend, folders, tmp_path):
     assert done.returncode == 0, done.stderr
     paths = re.findall(r'open(?:at)?\((?:\w+, )?"([^"]+)", (?!.*O_DIRECTORY)', log.read_text())
     opened = Counter(path for path in paths if path.startswith(f"{folder}{os.sep}"))
-    readers = {str(folder / WEIGHTS): 2} if backend == "torch" else {}
+    readers = {str(folder / (WEIGHTS if backend == "torch" else "model.onnx")): 2}
     assert opened
     assert opened == {path: readers.get(path, 1) for path in opened}
 
@@ -223,3 +231,35 @@ def test_a_folder_that_is_not_there_has_no_files(tmp_path):
     assert not files.has_weights
     with pytest.raises(CheckpointError, match="has no weights that emoser reads"):
         _ = files.weights
+
+
+def test_documents_that_are_links_out_of_the_folder_are_not_copied(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("---\nlicense: mine\n---\nmy key")
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED / "emoser-tiny", folder)
+    for name in (CARD, LICENCE):
+        (folder / name).unlink()
+        (folder / name).symlink_to(secret)
+    files = as_files(folder)
+    assert (files.card, files.licence) == ("", None)
+    with pytest.raises(CheckpointError, match="LICENSE is a link that leaves the checkpoint"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / LICENCE).unlink()
+    (folder / "licence.txt").write_text("of the model")
+    (folder / LICENCE).symlink_to("licence.txt")
+    assert files.is_inside(LICENCE)
+
+
+def test_links_to_the_blobs_of_the_hub_are_inside(tmp_path):
+    snapshot = tmp_path / "snapshots" / "0123"
+    for place in (snapshot, tmp_path / "blobs"):
+        place.mkdir(parents=True)
+    (tmp_path / "blobs" / "abc").write_text("a card")
+    (tmp_path / "secret").write_text("my key")
+    (snapshot / CARD).symlink_to("../../blobs/abc")
+    (snapshot / LICENCE).symlink_to("../../secret")
+    files = as_files(snapshot)
+    assert files.card == "a card"
+    assert not files.is_inside(LICENCE)

@@ -67,6 +67,23 @@ def test_a_checkpoint_comes_with_its_commit_and_without_code(hub, tmp_path):
     assert all(COMMIT in path for _, path in hub.requests if "/resolve/" in path)
 
 
+def test_the_address_of_a_page_is_a_name(hub, tmp_path):
+    for address in (f"https://huggingface.co/{NAME}", f"hf.co/{NAME}/tree/{COMMIT}", f"{NAME}@v1"):
+        assert find(tmp_path, address).folder == find(tmp_path).folder
+
+
+def test_an_adapter_of_peft_is_refused(hub, tmp_path):
+    hub.repositories[NAME]["adapter_config.json"] = b"{}"
+    with pytest.raises(HubError, match="holds an adapter of PEFT") as caught:
+        find(tmp_path)
+    assert caught.value.reason == "no-weights"
+
+
+def test_a_path_that_looks_like_an_id_is_not_hidden(hub, tmp_path):
+    with pytest.raises(HubError, match="there is no folder runs/first here either"):
+        find(tmp_path, "runs/first")
+
+
 @pytest.mark.parametrize("way", ["local_files_only", "HF_HUB_OFFLINE"])
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
 def test_offline_takes_the_cache_without_a_request(way, revision, hub, tmp_path, monkeypatch):

@@ -179,12 +179,12 @@ def change_tensors(folder, change):
 FAULTS = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "bad JSON": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "not an object"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "holds a list"),
     "unknown model_type": (lambda f: change_config(f, model_type="bert"), "model_type is 'bert'"),
-    "wrong type": (lambda f: change_config(f, hidden_size="many"), "does not describe a hubert"),
+    "wrong type": (lambda f: change_config(f, hidden_size="many"), "hidden_size is 'many'"),
     "huge": (
         lambda f: change_config(f, hidden_size=2**20, num_attention_heads=4),
-        "hidden_size is 1048576; emoser loads up to",
+        "hidden_size is 1048576, allowed are whole numbers from 1 to 65,536",
     ),
     "no labels": (lambda f: change_config(f, id2label={}), "names no labels"),
     "gap": (
@@ -225,7 +225,7 @@ FAULTS = {
     ),
     "HTML": (
         lambda f: (f / "model.safetensors").write_text("<html>not found</html>"),
-        "not a whole safetensors file",
+        "is a web page, not the file itself",
     ),
     "missing tensor": (
         lambda f: change_tensors(f, lambda t: t.pop("hubert.encoder.layer_norm.weight")),

@@ -134,14 +134,26 @@ FAULTS = {
     ),
     "unknown model type": (GENERIC, configure(model_type="bert"), "model_type is 'bert'"),
     "no model type": (GENERIC, configure(model_type=None), "model_type is None"),
-    "a billion wide": (GENERIC, configure(hidden_size=10**9), "loads up to 65,536"),
-    "a million deep": (GENERIC, configure(num_hidden_layers=10**6), "loads up to 1,000"),
+    "a billion wide": (
+        GENERIC,
+        configure(hidden_size=10**9),
+        "hidden_size is 1000000000, allowed are whole numbers from 1 to 65,536",
+    ),
+    "a million deep": (
+        GENERIC,
+        configure(num_hidden_layers=10**6),
+        "num_hidden_layers is 1000000, allowed are whole numbers from 1 to 256",
+    ),
     "wide and deep": (
         GENERIC,
         configure(hidden_size=65_536, num_hidden_layers=12),
         "weights; emoser loads up to 4,000,000,000",
     ),
-    "width a word": (GENERIC, configure(hidden_size="wide"), "does not describe a hubert encoder"),
+    "width a word": (
+        GENERIC,
+        configure(hidden_size="wide"),
+        "hidden_size is 'wide', allowed are whole",
+    ),
     "heads that do not divide": (
         GENERIC,
         configure(num_attention_heads=5),
@@ -153,6 +165,13 @@ FAULTS = {
     "label index a word": (GENERIC, label(one="a"), "is not a number"),
     "label gap": (GENERIC, label(_0="a", _1="b", _2="c", _4="d"), "are not 0 to 3"),
     "label twice": (GENERIC, label(_0="sad", _1="Sad ", _2="c", _3="d"), "appear twice"),
+    "label with C1": (GENERIC, label(_0="a\x9b31m", _1="b", _2="c", _3="d"), "control or path"),
+    "label from the right": (GENERIC, label(_0="a\u202eb", _1="b", _2="c", _3="d"), "control or"),
+    "emoser with a label of control": (
+        OWN,
+        change_block(labels=["a\x1b[2J", *"bcdefgh"]),
+        "control or path",
+    ),
     "label empty": (GENERIC, label(_0=" ", _1="b", _2="c", _3="d"), "are not names"),
     "label a number": (GENERIC, label(_0=0, _1="b", _2="c", _3="d"), "are not names"),
     "label steers the terminal": (GENERIC, label(_0="\x1b[31m", _1="b", _2="c", _3="d"), "control"),
@@ -195,11 +214,15 @@ FAULTS = {
         write(WEIGHTS, struct.pack("<Q", 2**63)),
         "not a whole safetensors",
     ),
-    "a web page": (GENERIC, write(WEIGHTS, "<!doctype html>"), "not a whole safetensors file"),
+    "a web page": (
+        GENERIC,
+        write(WEIGHTS, "<!doctype html>"),
+        "is a web page, not the file itself",
+    ),
     "a pointer of git": (
         GENERIC,
         write(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        "not a whole safetensors file",
+        "is a pointer of Git LFS, not the file itself",
     ),
     "no weights": (GENERIC, only("notes.txt", ""), "no weights that emoser reads"),
     "index points outside": (GENERIC, outside, "points outside its folder"),
@@ -208,8 +231,16 @@ FAULTS = {
         only(INDEX, '{"weight_map": {"x": "model-00001-of-00001.safetensors"}}'),
         "is missing",
     ),
-    "index cut off": (GENERIC, only(INDEX, '{"weight_map": {'), "not a weight index"),
-    "index without names": (GENERIC, only(INDEX, "{}"), "not a weight index"),
+    "index cut off": (
+        GENERIC,
+        only(INDEX, '{"weight_map": {'),
+        "index.json is not a weight index|is damaged",
+    ),
+    "index without names": (
+        GENERIC,
+        only(INDEX, "{}"),
+        "index.json is not a weight index|is damaged",
+    ),
     "a pickle that runs code": (
         GENERIC,
         only(PICKLE, pickle.dumps({BIAS: Touch()})),
@@ -270,7 +301,7 @@ FAULTS = {
     ),
     "emoser of a newer schema": (OWN, change_block(schema=99), "upgrade emoser"),
     "emoser with an unknown field": (OWN, change_block(magic=1), "unknown fields"),
-    "emoser with other labels": (OWN, change_block(raw_labels=["a"] * 8), "has the labels"),
+    "emoser with other labels": (OWN, change_block(raw_labels=[*"abcdefgh"]), "has the labels"),
     "emoser without its encoder": (OWN, configure(backbone_config=None), "lacks backbone_config"),
 }
 

@@ -177,3 +177,38 @@ def test_version_and_models(capsys):
     rows = [json.loads(line) for line in out.splitlines()]
     bundled = tuple(row["name"] for row in rows if row["kind"] == "bundled")
     assert bundled == bundled_names()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]], ids=["text", "csv", "json"])
+def test_a_name_that_the_encoding_lacks_is_escaped_and_stops_nothing(
+    monkeypatch, model, tmp_path, encoding, form
+):
+    names = ["grüße \N{GRINNING FACE} 日本.wav", "z.wav"]
+    for name in names:
+        soundfile.write(tmp_path / name, np.random.default_rng(0).standard_normal(RATE) * 0.1, RATE)
+    (tmp_path / "x \N{GRINNING FACE}.wav").write_bytes(b"no sound")
+    files = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", files[0])
+    monkeypatch.setattr(sys, "stderr", files[1])
+    command = ["predict", "--model", model, *form, *sorted(map(str, tmp_path.iterdir()))]
+    assert main(command) == 3
+    for file in files:
+        file.flush()
+    written = files[0].buffer.getvalue().decode(encoding)
+    assert len(written.splitlines()) == 3 + ("--csv" in form)
+    if encoding == "cp1252" and form == ["--csv"]:
+        assert r"grüße \U0001f600 \u65e5\u672c.wav" in written
+    if encoding == "utf-8" and form == ["--csv"]:
+        assert names[0] in written
+
+
+@pytest.mark.parametrize("command", ["predict", "timeline", "listen", "evaluate", "doctor"])
+def test_a_usage_error_shows_the_usage_of_its_command(capsys, command):
+    words = {"evaluate": ["model", "table.csv"], "listen": [], "doctor": []}.get(command, ["a.wav"])
+    with pytest.raises(SystemExit) as exit:
+        main([command, *words, "--bogus"])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: emoser {command} ")
+    assert error.endswith(f"emoser {command}: error: unrecognized arguments: --bogus\n")

@@ -84,8 +84,57 @@ def test_quality_flags_are_explained_on_the_page(sessions, model, tmp_path):
     soundfile.write(path, np.zeros(RATE // 4), RATE)
     page = sessions.analyse("visitor", path, model, ignore)
     assert QUALITY["silence"] in page
+    assert headlines(page) == ["No speech"]
     assert QUALITY["short"] in page
     assert list(downloads(page)) == ["silent.json"]  # silence has no subtitles
+
+
+def headlines(page):
+    """The headlines of a page, as text."""
+    found = re.findall(r'<p class="emoser-label"[^>]*>(.*?)</p>', page)
+    return [re.sub("<[^>]+>", "", html.unescape(line)) for line in found]
+
+
+def stereo_call(path, seconds):
+    """A recording in which nobody speaks on the second channel, and a pause on the first."""
+    voice, rate = soundfile.read(CLIPS / "plain.wav", always_2d=True)
+    samples = np.zeros((seconds * rate, 2))
+    spoken = np.resize(voice[:, 0], seconds * rate // 2)
+    samples[: len(spoken), 0] = spoken
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def test_a_long_recording_is_headlined_by_its_timeline(sessions, model, classifier, tmp_path):
+    path = stereo_call(tmp_path / "call.wav", 40)
+    page = sessions.analyse("visitor", path, model, ignore)
+    shares = dict(classifier.timeline(path).shares())
+    silence = shares.pop("silence")
+    label, share = max(shares.items(), key=lambda item: item[1])
+    assert 0.3 < silence < 0.6
+    assert headlines(page) == [f"{label} in {100 * share / (1 - silence):.0f} % of the speech"]
+    assert f"{100 * silence:.0f} % of the recording is silence" in page
+
+
+def test_channels_of_a_call_are_shown_separately_on_request(sessions, model, classifier, tmp_path):
+    path = stereo_call(tmp_path / "call.wav", 8)
+    assert len(headlines(sessions.analyse("visitor", path, model, ignore))) == 1
+    page = sessions.analyse_again("visitor", model, ignore, separate=True)
+    first, second = headlines(page)
+    assert re.fullmatch(r"Channel 0 \(left\): [a-z]+ in \d+ % of the speech", first)
+    assert second == "Channel 1 (right): No speech"
+    expected = classifier.timeline(path, channel="each")
+    shown = json.loads(downloads(page)["call.json"])["timeline"]
+    assert shown == {**expected.to_dict(), "source": "call.wav"}
+    assert page.count(">channel 1 (right)</text>") == 2  # in the wide and in the narrow picture
+
+
+def test_the_channel_of_a_mono_recording_is_the_recording(sessions, model, tmp_path):
+    voice, rate = soundfile.read(CLIPS / "plain.wav", always_2d=True)
+    path = tmp_path / "mono.wav"
+    soundfile.write(path, voice[:, 0], rate)
+    mixed = headlines(sessions.analyse("visitor", path, model, ignore))
+    assert headlines(sessions.analyse_again("visitor", model, ignore, separate=True)) == mixed
 
 
 def test_an_invalid_file_gives_the_message_of_emoser_without_its_folder(sessions, model, tmp_path):
@@ -166,6 +215,8 @@ def test_visitors_choose_among_the_models_of_the_options_only(model, clip):
     assert "superb-hubert-base" in free.models.names
     assert free.models.open(model).labels == EmotionClassifier.from_pretrained(model).labels
     assert "nor a Hub id" in html.unescape(free.analyse("visitor", clip, "no such model", ignore))
+    for wrong in (["emoser-tiny"], None, {"a": 1}):
+        assert "the model has no name" in free.analyse_again("visitor", wrong, ignore)
 
 
 def message(samples, **changes):
@@ -213,6 +264,12 @@ def test_an_idle_live_session_is_dropped(sessions, model, monkeypatch):
         ({"model": "other"}, "is not available here"),
         ({"samplingRate": None}, "the page sent an invalid message"),
         ({"samples": "AA=="}, "the page sent an invalid message"),
+        ({"samples": 1}, "a name or the samples are no text"),
+        ({"samples": "AQA=" * 2_000_000}, "it is too long"),
+        ({"model": ["emoser-tiny"]}, "a name or the samples are no text"),
+        ({"session": "a" * 1000}, "it is too long"),
+        ({"samplingRate": float("inf")}, "the page sent an invalid message"),
+        ({"lost": float("inf")}, "the page sent an invalid message"),
     ],
 )
 def test_an_invalid_message_gives_an_error_message(sessions, model, changes, sentence):

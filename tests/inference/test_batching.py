@@ -1,14 +1,17 @@
 """Groups of recordings are heard side by side: in order, in bounded memory, and soon."""
 
+import io
 import threading
 import time
+import zlib
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
 from support.fakes import FormulaRuntime, formula_classifier
 from support.models import random_clips
 
-from emoser.errors import AudioError
+from emoser.errors import AudioError, EmoserError
 
 RATE = 16_000
 
@@ -21,12 +24,10 @@ class GroupRuntime(FormulaRuntime):
     def __init__(self, *, seconds: float = 0.0) -> None:
         super().__init__()
         self.calls = []
-        self.threads = set()
         self.seconds = seconds
 
     def infer(self, recordings):
         self.calls.append(len(recordings))
-        self.threads.add(threading.get_ident())
         time.sleep(self.seconds)
         return super().infer(recordings)
 
@@ -79,7 +80,6 @@ def test_a_long_recording_runs_in_groups_of_its_chunks():
     assert answer == alone.predict(long, sampling_rate=RATE)
     assert answer.num_windows == 20
     assert max(runtime.calls) == GroupRuntime.group_size
-    assert threading.get_ident() not in runtime.threads
 
 
 def test_timelines_run_in_groups_too():
@@ -132,3 +132,88 @@ def test_walking_away_leaves_no_thread_behind(clips):
 def test_nothing_in_gives_nothing_out():
     assert predict(GroupRuntime(), []) == []
     assert np.asarray(formula_classifier(GroupRuntime()).embed([])).shape == (0, 0)
+
+
+class Visitors:
+    """Clips that come one by one: the next only when the answer to the last was seen."""
+
+    def __init__(self, clips):
+        self.clips = clips
+        self.seen = threading.Semaphore(1)
+
+    def __iter__(self):
+        for clip in self.clips:
+            assert self.seen.acquire(timeout=20)
+            yield clip
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_seconds": 60.0}], ids=["single", "batches"])
+@pytest.mark.parametrize("runtime", [FormulaRuntime, GroupRuntime], ids=["single", "groups"])
+def test_an_answer_is_given_before_the_next_recording_exists(clips, runtime, options):
+    visitors = Visitors(clips[:5])
+    answers = formula_classifier(runtime()).iter_predictions(
+        iter(visitors), sampling_rate=RATE, **options
+    )
+    given = []
+    for answer in answers:
+        given.append(answer)
+        visitors.seen.release()
+    assert given == predict(None, clips[:5])
+
+
+def test_the_thread_of_the_sources_has_the_context_of_the_caller(clips):
+    request = ContextVar("request", default=None)
+
+    def sources():
+        assert request.get() == "this one"
+        yield clips[0]
+
+    request.set("this one")
+    assert len(predict(None, sources())) == 1
+
+
+class Stubborn(io.BytesIO):
+    """A file of the caller that fails in its own way."""
+
+    def read(self, *_):
+        raise zlib.error("the archive is damaged")
+
+
+WRONG = {
+    "nothing": None,
+    "number": 3,
+    "object": object(),
+    "three-dimensional": np.zeros((2, 3, 4), np.float32),
+    "complex": np.zeros(RATE, np.complex128),
+    "not-a-number": np.full(RATE, np.nan, np.float32),
+    "no-samples": np.zeros(0, np.float32),
+    "missing": "missing.wav",
+    "own-error": Stubborn(b"RIFF"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("runtime", [FormulaRuntime, GroupRuntime], ids=["single", "groups"])
+def test_a_wrong_source_is_an_error_in_its_place_in_a_batch_as_alone(clips, wrong, runtime):
+    (alone,) = predict(runtime(), [wrong], on_error="return")
+    among = predict(runtime(), [clips[0], wrong, clips[1]], on_error="return")
+    assert isinstance(alone, EmoserError)
+    assert [str(among[1]), type(among[1])] == [str(alone), type(alone)]
+    assert [among[0], among[2]] == predict(None, clips[:2])
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_was_ready_comes_before_the_error_that_is_raised(clips, wrong):
+    answers = formula_classifier(GroupRuntime()).iter_predictions(
+        [*clips[:3], wrong, clips[3]], sampling_rate=RATE
+    )
+    assert [next(answers) for _ in range(3)] == predict(None, clips[:3])
+    with pytest.raises((EmoserError, OSError, TypeError, ValueError, zlib.error)):
+        next(answers)
+
+
+def test_an_unknown_channel_is_misuse_and_not_an_error_of_every_recording(clips):
+    with pytest.raises(ValueError, match="channel is 'centre'"):
+        formula_classifier().predict_batch(
+            clips, sampling_rate=RATE, channel="centre", on_error="return"
+        )

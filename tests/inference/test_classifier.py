@@ -10,12 +10,13 @@ import soundfile
 import torch
 import transformers
 from packaging.version import Version
+from support.fakes import FormulaRuntime, formula_classifier
 from support.models import LABELS, loud_model, random_clips, small_config
 from transformers import Wav2Vec2Config, pipeline
 
 from emoser import EmotionClassifier, Prediction
 from emoser.checkpoints.save import save_model
-from emoser.errors import AudioError, DeviceError
+from emoser.errors import AudioError, AudioNotFoundError, DeviceError, EmoserError
 
 RATE = 16_000
 
@@ -89,8 +90,8 @@ def test_padded_batches_equal_each_alone(folder, files):
     """The path of a GPU, on the CPU: one padded batch in one forward."""
     classifier = EmotionClassifier.from_pretrained(folder, device="cpu", backend="torch")
     alone = classifier.predict_batch(files)
-    runtime = classifier._runtime
-    classifier._runtime = type(
+    runtime = classifier._predictor.runtime
+    classifier._predictor.runtime = type(
         "Padded", (), {"batch_seconds": 60.0, "infer": runtime.infer_padded}
     )()
     for answer, expected in zip(classifier.predict_batch(files), alone, strict=True):
@@ -117,9 +118,9 @@ def test_errors_are_raised_or_returned_in_their_place(classifier, files, tmp_pat
     sources = [files[0], tmp_path / "text.wav", tmp_path / "missing.wav", files[1]]
     answers = classifier.predict_batch(sources, on_error="return")
     kinds = [type(answer) for answer in answers]
-    assert kinds == [Prediction, AudioError, AudioError, Prediction]
+    assert kinds == [Prediction, AudioError, AudioNotFoundError, Prediction]
     assert "missing.wav" in str(answers[2])
-    assert isinstance(answers[2].__cause__, FileNotFoundError)
+    assert isinstance(answers[2], FileNotFoundError)
     assert_equal(answers[3], classifier.predict(files[1]))
     with pytest.raises(AudioError, match=r"text\.wav"):
         classifier.predict_batch(sources)
@@ -193,16 +194,20 @@ def test_bfloat16_agrees_roughly(folder, classifier, clips):
         assert half.predict(clip, sampling_rate=RATE).scores == pytest.approx(expected, abs=0.05)
 
 
-def test_labels_are_mapped_and_the_lost_mass_is_stated(folder, classifier, clips):
+def test_what_a_map_leaves_out_is_an_answer_of_its_own(folder, classifier, clips):
     mapped = EmotionClassifier.from_pretrained(
         folder, device="cpu", labels={"happy": "good", "sad": "bad", "angry": "bad"}
     )
     plain = classifier.predict(clips[0], sampling_rate=RATE).scores
     answer = mapped.predict(clips[0], sampling_rate=RATE)
-    kept = 1.0 - plain["neutral"]
-    assert mapped.labels == ("good", "bad")
+    assert mapped.labels == ("good", "bad", "other")
     assert answer.unmapped == pytest.approx(plain["neutral"])
-    assert answer.scores["bad"] == pytest.approx((plain["sad"] + plain["angry"]) / kept)
+    assert answer.scores == pytest.approx(
+        {"good": plain["happy"], "bad": plain["sad"] + plain["angry"], "other": plain["neutral"]}
+    )
+    assert answer.label == max(answer.scores, key=answer.scores.get)
+    window = mapped.timeline(clips[0], sampling_rate=RATE, vad=None).windows[0]
+    assert tuple(window.scores) == mapped.labels
 
 
 def test_info_says_what_was_loaded(classifier, folder):
@@ -247,3 +252,61 @@ def test_predicting_in_a_caller_with_gradients_leaves_them_on(classifier, clips)
     classifier.predict(clips[0], sampling_rate=RATE)
     (weight * 2).sum().backward()
     assert weight.grad is not None
+
+
+def test_one_source_is_not_taken_for_several(classifier, tmp_path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    samples = np.zeros(16_000, np.float32)
+    row = {"array": samples, "sampling_rate": 16_000}
+    with path.open("rb") as file:
+        for one in (file, row, (16_000, samples), bytearray(9), str(path), samples):
+            with pytest.raises(TypeError, match=r"sources is one .*; pass a list of them"):
+                classifier.predict_batch(one)
+            with pytest.raises(TypeError, match="sources is one"):
+                classifier.embed(one)
+
+
+def test_a_column_of_a_table_is_predicted(classifier, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    column = pandas.Series([str(path)] * 2, index=[7, 3])
+    assert classifier.predict_batch(column) == [classifier.predict(path)] * 2
+
+
+def test_a_missing_file_is_the_same_error_everywhere(classifier, tmp_path):
+    missing = tmp_path / "nowhere.wav"
+    errors = []
+    for predict in (
+        classifier.predict,
+        classifier.timeline,
+        lambda path: classifier.predict_batch([path]),
+    ):
+        with pytest.raises(FileNotFoundError, match="does not exist") as caught:
+            predict(missing)
+        errors.append(caught.value)
+    errors += classifier.predict_batch([missing], on_error="return")
+    assert len({(type(error), str(error)) for error in errors}) == 1
+    assert all(isinstance(error, AudioError) for error in errors)
+
+
+def test_embeddings_take_a_channel_and_return_errors_in_their_place(tmp_path):
+    classifier = formula_classifier()
+    left, right = random_clips([RATE, RATE])
+    stereo = np.stack([left, right])
+    (row,) = classifier.embed([stereo], sampling_rate=RATE, channel="right")
+    assert np.array_equal(row, FormulaRuntime.logits_of(right))
+    rows = classifier.embed(
+        [left, tmp_path / "none.wav", right, None], sampling_rate=RATE, on_error="return"
+    )
+    assert [isinstance(row, EmoserError) for row in rows] == [False, True, False, True]
+    assert np.array_equal(rows[0], FormulaRuntime.logits_of(left))
+    assert np.array_equal(
+        np.stack(rows[::2]),
+        classifier.embed([left, right], sampling_rate=RATE, batch_seconds=30.0, progress=True),
+    )
+    with pytest.raises(EmoserError):
+        classifier.embed([left, b"no sound"], sampling_rate=RATE)
+    with pytest.raises(ValueError, match="on_error"):
+        classifier.embed([left], sampling_rate=RATE, on_error="ignore")

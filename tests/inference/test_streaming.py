@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.audio_files import babble
 from support.fakes import formula_classifier, voice_and_pauses
 from support.models import loud_model, small_config
 
@@ -208,3 +209,43 @@ def test_raw_sound_survives_any_cutting_of_the_pipe(name, dtype):
     np.testing.assert_array_equal(np.concatenate(blocks), values)
     with pytest.raises(ValueError, match="s24"):
         next(read_pcm(Pipe(), sampling_rate=RATE, sample_format="s24"))
+
+
+def test_blocks_that_could_mean_two_things_are_refused():
+    for shape in ((2, 50), (10, 2), (1, 2), (64, 64), (100, 100)):
+        stream = EmotionStream(formula_classifier(), sampling_rate=RATE)
+        with pytest.raises(ValueError, match="ambiguous"):
+            stream.push(np.zeros(shape, np.float32))
+    masked = np.ma.masked_array(np.zeros(800, np.float32), mask=np.arange(800) < 5)
+    with pytest.raises(ValueError, match="5 masked values"):
+        stream.push(masked)
+    with pytest.raises(TypeError, match=r"block of bytes .* numpy\.frombuffer"):
+        stream.push(bytes(1_600))
+    for block in ("text", (16_000, np.zeros(800)), None, {"array": np.zeros(800)}):
+        with pytest.raises(TypeError, match="pass a NumPy array of samples"):
+            stream.push(block)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_first_long_block_shows_where_the_channels_are(axis):
+    stereo = babble(16_000, 2.0, channels=2)
+    results = []
+    for samples in (stereo.mean(axis=1), stereo if axis else stereo.T):
+        stream = EmotionStream(formula_classifier(), sampling_rate=RATE)
+        for start, stop in ((0, 800), (800, 802), (802, 803), (803, 32_000)):
+            block = samples[start:stop] if samples.ndim == 1 or axis else samples[:, start:stop]
+            stream.push(block)
+        results.append((stream.seconds, stream.flush()))
+    assert results[0] == results[1]
+    other = EmotionStream(formula_classifier(), sampling_rate=RATE)
+    other.push(np.zeros((800, 2), np.float32))
+    with pytest.raises(ValueError, match=r"follows blocks of shape \(n, 2\)"):
+        other.push(np.zeros((800, 3), np.float32))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_refused_with_the_call_that_reads_them(kind):
+    stream = EmotionStream(formula_classifier(), sampling_rate=16_000)
+    with pytest.raises(TypeError, match=r"numpy\.frombuffer\(block, numpy\.int16\)"):
+        stream.push(kind(b"\0\0" * 1600))
+    assert stream.seconds == 0

@@ -82,7 +82,7 @@ def test_steady_noise_is_learnt_as_the_floor():
 def test_speech_runs_swallow_clicks():
     flags = np.zeros(100, bool)
     flags[50:52] = True
-    smoother = SpeechSmoother()
+    smoother = SpeechSmoother(512)
     runs = [*smoother.push(flags), *smoother.flush(100 * 512)]
     assert {run.speaking for run in runs} == {False}
     assert runs[0].start == 0
@@ -220,13 +220,13 @@ def test_silero_finds_speech_in_speech_and_none_in_noise(speech_data):
     file = speech_data / "ravdess/Actor_01/03-01-05-02-01-01-01.flac"
     samples, _ = soundfile.read(file, dtype="float32")
     frames = samples[: len(samples) // 512 * 512].reshape(-1, 512)
-    whole = SileroDetector().probabilities(frames)
-    detector = SileroDetector()
+    whole = SileroDetector(RATE).probabilities(frames)
+    detector = SileroDetector(RATE)
     parts = np.concatenate([detector.probabilities(frames[i : i + 7]) for i in range(0, 128, 7)])
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     assert 0.3 < (whole > 0.5).mean() < 0.7
     noise = voice_and_pauses([(2.048, 0.05)]).reshape(-1, 512)
-    assert SileroDetector().detect(noise).mean() < 0.05
+    assert SileroDetector(RATE).detect(noise).mean() < 0.05
 
 
 @pytest.mark.data

@@ -30,7 +30,10 @@ def logits_alone(model, clips):
         return torch.cat([model(torch.from_numpy(clip)[None]).logits for clip in clips])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("large")) for name in CONFIGS],
+)
 def test_a_batch_gives_each_recording_the_numbers_it_gets_alone(name):
     model = loud_model(CONFIGS[name]())
     clips = random_clips(MIXED_LENGTHS)

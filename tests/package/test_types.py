@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import emoser
+import emoser.finetune
 
 SCRIPT = """\
 from collections.abc import Iterator
 from typing import assert_type
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emoser import EmoserError, EmotionClassifier, EmotionStream, Prediction, Segment, Timeline
 
@@ -30,6 +32,10 @@ assert_type(classifier.iter_predictions(files), Iterator[Prediction])
 assert_type(
     classifier.iter_predictions(files, on_error="return"), Iterator[Prediction | EmoserError]
 )
+assert_type(classifier.embed(files), NDArray[np.float32])
+assert_type(
+    classifier.embed(files, on_error="return"), list[NDArray[np.float32] | EmoserError]
+)
 choice: str = input()
 assert_type(classifier.predict_batch(files, on_error=choice), list[Prediction | EmoserError])
 labels: list[str | None] = [answer.label for answer in classifier.predict_batch(files)]
@@ -37,7 +43,12 @@ assert_type(classifier.timeline("a.wav"), Timeline)
 stream = EmotionStream(classifier, sampling_rate=16000)
 assert_type(stream.push(np.zeros(160, np.float32)), list[Segment])
 """
-MISSPELT = "from emoser import EmotionClasifier\n"
+MISSPELT = {
+    "EmotionClasifier": "from emoser import EmotionClasifier\n",
+    "cross_valdate": "from emoser.finetune import cross_valdate\n",
+    "BulkJobb": "from emoser.bulk import BulkJobb\n",
+    "serv": "from emoser.demo import serv\n",
+}
 PACKAGE = Path(emoser.__file__).parent
 ROOT = Path(__file__).parents[2]
 
@@ -89,10 +100,11 @@ def test_a_users_script_has_the_types_it_expects(tmp_path, installed, check):
     script.write_text(SCRIPT)
     run = check(script, installed)
     assert run.returncode == 0, run.stdout
-    script.write_text(MISSPELT)
+    script.write_text("".join(MISSPELT.values()))
     run = check(script, installed)
     assert run.returncode == 1
-    assert "EmotionClasifier" in run.stdout
+    for place, name in enumerate(MISSPELT, start=1):
+        assert any(f":{place}:" in line and name in line for line in run.stdout.splitlines())
 
 
 def test_the_package_says_that_it_is_typed_and_lists_its_public_names():
@@ -101,3 +113,6 @@ def test_the_package_says_that_it_is_typed_and_lists_its_public_names():
     assert find_spec("emoser").origin == emoser.__file__
     with pytest.raises(AttributeError, match="EmotionClasifier"):
         emoser.EmotionClasifier  # noqa: B018
+    assert dir(emoser.finetune) == sorted(emoser.finetune.__all__)
+    with pytest.raises(AttributeError, match="cross_valdate"):
+        emoser.finetune.cross_valdate  # noqa: B018

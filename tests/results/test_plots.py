@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from support.fakes import formula_classifier, voice_and_pauses
 from emoser import Prediction
 from emoser.errors import DependencyError
 from emoser.labels import CANONICAL_LABELS
-from emoser.results.segments import Segment
+from emoser.results.plots import plot_confusion, plot_timeline
+from emoser.results.segments import Segment, TimelineWindow
 from emoser.results.svg import COLOURS, colours_of
 from emoser.results.timeline import Timeline
 
@@ -117,3 +119,70 @@ def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match=r"emoser\[plot\]"):
         timeline.plot(tmp_path / "a.png")
+
+
+def test_independent_scores_are_lines_and_not_stacked():
+    patches = pytest.importorskip("matplotlib.patches")
+    windows = [TimelineWindow(0, 3, {"a": 0.9, "b": 0.8}), TimelineWindow(3, 6, {})]
+    drawn = plot_timeline(Timeline(tuple(windows), (), duration=6.0, labels=("a", "b")))
+    steps = [patch for patch in drawn.axes[2].patches if isinstance(patch, patches.StepPatch)]
+    assert [patch.get_data().values.tolist() for patch in steps] == [[0.9, 0.0], [0.8, 0.0]]
+    assert all(patch.get_data().baseline is None for patch in steps)
+
+
+def test_the_channels_have_the_names_of_the_option(timeline):
+    figure = plot_timeline(timeline)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert titles == ["channel 0 (left)", "channel 1 (right)"]
+    texts = [text.text for text in parse(timeline._repr_html_()).iter(f"{SVG}text")]
+    assert [text for text in texts if text.startswith("channel")] == titles
+
+
+def test_a_long_call_is_wider_and_its_steps_are_means_of_windows():
+    windows = tuple(
+        TimelineWindow(float(start), start + 1.0, {"sad": start % 2, "happy": 1 - start % 2})
+        for start in range(600)
+    )
+    segments = (Segment(0.0, 600.0, "emotion", "sad", 0.5, {"sad": 0.5}),)
+    timeline = Timeline(windows, segments, duration=600.0, labels=("sad", "happy"))
+    figure = plot_timeline(timeline)
+    assert figure.get_figwidth() > plot_timeline(replace(timeline, duration=20.0)).get_figwidth()
+    (sad, _) = (patch for patch in figure.axes[2].patches if hasattr(patch, "get_data"))
+    values, edges, _ = sad.get_data()
+    assert np.allclose(values, 0.5)
+    assert (len(values), edges[-1]) == (300, 600.0)
+
+
+def test_the_figure_is_returned_with_and_without_a_file(timeline, tmp_path):
+    figure = timeline.plot()
+    assert timeline.plot(tmp_path / "picture.png").axes
+    data, size = figure._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    assert size["width"] == pytest.approx(8 * 96, rel=0.2)
+
+
+def test_the_axes_of_a_confusion_picture_are_true_and_predicted():
+    axes = plot_confusion([[1, 0], [0, 1]], ["sad", "happy"]).axes[0]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+
+
+CELL = """
+from emoser.results.segments import Segment, TimelineWindow
+from emoser.results.timeline import Timeline
+window = TimelineWindow(0.0, 2.0, {"sad": 1.0})
+segment = Segment(0.0, 2.0, "emotion", "sad", 1.0, {"sad": 1.0})
+Timeline((window,), (segment,), duration=2.0, labels=("sad",)).plot()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["", "import matplotlib.pyplot\n%matplotlib inline\n"])
+def test_a_notebook_shows_the_picture_exactly_once(before):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(before + CELL)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    pictures = [
+        output for output in notebook.cells[0].outputs if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 1

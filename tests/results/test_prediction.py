@@ -1,5 +1,6 @@
 """Labels, label maps and predictions."""
 
+import copy
 import dataclasses
 import json
 
@@ -8,6 +9,8 @@ import pytest
 from emoser.labels import ALIASES, CANONICAL_LABELS, LABEL_SETS, canonical_labels, map_labels
 from emoser.models.config import ModelConfig
 from emoser.results.prediction import Prediction
+from emoser.results.segments import Segment, TimelineWindow
+from emoser.results.timeline import Timeline
 
 PUBLISHED = {
     "superb": ("neu", "hap", "ang", "sad"),
@@ -39,13 +42,49 @@ def test_two_labels_never_become_one():
     assert canonical_labels(["anger", "angry", "sad"]) == ("anger", "angry", "sad")
 
 
-def test_mapping_keeps_the_sum_and_states_what_was_lost():
+def test_what_a_map_leaves_out_becomes_other():
     mapped = map_labels(("neutral", "happy", "fear", "sad"), "iemocap4")
     values, unmapped = mapped.apply([0.1, 0.2, 0.4, 0.3])
-    assert mapped.labels == ("neutral", "happy", "sad")
-    assert sum(values) == pytest.approx(1.0)
+    assert mapped.labels == ("neutral", "happy", "sad", "other")
+    assert values == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert unmapped == pytest.approx(0.4)
-    assert values[1] == pytest.approx(0.2 / 0.6)
+    whole = map_labels(("neutral", "happy"), "ekman")
+    assert whole.labels == ("neutral", "happy")
+    assert whole.apply([0.25, 0.75]) == ([0.25, 0.75], 0.0)
+
+
+def test_other_joins_a_label_of_that_name():
+    mapped = map_labels(("angry", "fear", "sad"), {"fear": "other", "angry": "bad"})
+    assert mapped.labels == ("bad", "other")
+    assert mapped.apply([0.5, 0.2, 0.3]) == ([0.5, 0.5], 0.3)
+
+
+def test_independent_scores_are_mapped_to_the_highest():
+    mapped = map_labels(("angry", "fear", "happy"), {"angry": "bad", "fear": "bad"})
+    assert mapped.apply([0.9, 0.8, 0.7], multi_label=True) == ([0.9, 0.7], 0.7)
+
+
+@pytest.mark.parametrize("key", ["angry", "ANG", "anger", "Angry "])
+def test_keys_of_a_map_may_be_spelled_in_any_known_way(key):
+    mapped = map_labels(("angry", "sad"), {key: "bad"}, raw=("ANG", "sad"))
+    assert mapped.labels == ("bad", "other")
+
+
+def test_names_are_given_to_outputs_without_names():
+    outputs = ("LABEL_0", "LABEL_1")
+    assert map_labels(outputs, ["calm", "angry"]).labels == ("calm", "angry")
+    partial = map_labels(outputs, {"LABEL_1": "angry"})
+    assert partial.labels == ("angry", "other")
+    assert partial.apply([0.3, 0.7]) == ([0.7, 0.3], 0.3)
+    with pytest.raises(ValueError, match=r"3 names \(a, b, c\) and the checkpoint has 2 outputs"):
+        map_labels(outputs, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="all different"):
+        map_labels(outputs, ["a", "a"])
+    with pytest.raises(ValueError, match=r"names its outputs itself \(angry, sad\)"):
+        map_labels(("angry", "sad"), ["sad", "angry"])
+    assert map_labels(("angry", "sad"), ["anger", "sad"]).labels == ("anger", "sad")
+    with pytest.raises(ValueError, match="maps angry to a and to b"):
+        map_labels(("angry", "sad"), {"angry": "a", "anger": "b"})
 
 
 def test_mapping_refuses_labels_that_are_not_there():
@@ -87,3 +126,30 @@ def test_a_configuration_survives_its_block_and_refuses_nonsense():
         ModelConfig.from_block({"schema": 99, "labels": ["a"]})
     with pytest.raises(ValueError, match="unknown fields"):
         ModelConfig.from_block({**config.to_block(), "colour": "red"})
+
+
+def test_predictions_and_segments_and_timelines_hash_as_they_compare():
+    answers = [Prediction.from_scores({"sad": 1.0}, duration=2.0) for _ in range(2)]
+    assert len({*answers, Prediction.from_scores({"sad": 0.9}, duration=2.0)}) == 2
+    segment = Segment(0.0, 1.0, "emotion", "sad", 0.5, {"sad": 0.5}, dimensions={"valence": 0.1})
+    window = TimelineWindow(0.0, 1.0, {"sad": 0.5})
+    timeline = Timeline((window,), (segment,), duration=1.0, labels=("sad",))
+    assert len({segment, window, timeline, copy.deepcopy(timeline)}) == 3
+
+
+def test_a_flat_row_is_one_row_of_a_frame():
+    pandas = pytest.importorskip("pandas")
+    answers = [
+        Prediction.from_scores(
+            {"sad": 0.75, "happy": 0.25},
+            duration=2.0,
+            quality=("clipped", "short"),
+            dimensions={"valence": 0.5},
+        ),
+        Prediction.from_scores({"sad": 0.25, "happy": 0.75}, duration=1.0),
+    ]
+    frame = pandas.DataFrame(answer.to_dict(flat=True) for answer in answers)
+    assert frame["score_happy"].tolist() == [0.25, 0.75]
+    assert frame["dimension_valence"].isna().tolist() == [False, True]
+    assert frame["quality"].tolist() == ["clipped short", ""]
+    assert frame.map(pandas.api.types.is_scalar).all(axis=None)

@@ -106,6 +106,7 @@ def real_clips(speech_data, tmp_path_factory):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["openvino", "onnx"])
 def test_the_bundled_checkpoint_keeps_its_labels_in_int8(to, real_clips, tmp_path, capsys):
     if to == "onnx":
@@ -127,6 +128,7 @@ def test_the_bundled_checkpoint_keeps_its_labels_in_int8(to, real_clips, tmp_pat
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_a_refused_int8_export_leaves_no_folder(real_clips, tmp_path, monkeypatch):
     from emoser.runtimes.conversion import quantization
 

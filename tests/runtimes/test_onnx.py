@@ -241,6 +241,10 @@ def test_what_the_engine_cannot_do_is_refused(options, fault):
 def test_a_damaged_graph_is_refused(exported, tmp_path):
     for name in (GRAPH_MANIFEST, "model.onnx"):
         (tmp_path / name).write_bytes((exported / name).read_bytes()[: 10**6])
+    with pytest.raises(CheckpointError, match=r"model\.onnx has changed since it was exported"):
+        open_runtime(CheckpointFiles("x", tmp_path), backend="onnx")
+    manifest = read_manifest(as_files(tmp_path))
+    manifest.write(tmp_path)  # sealed as it is
     with pytest.raises(CheckpointError, match=r"ONNX Runtime \S+ cannot read .*model\.onnx"):
         open_runtime(CheckpointFiles("x", tmp_path), backend="onnx")
 

@@ -16,15 +16,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "emoser"
 ROOMS = (
-    ("_version", "errors"),
-    ("labels", "metrics", "text"),
+    ("_version", "errors", "text"),
+    ("json_text", "labels", "metrics", "telemetry"),
     ("audio", "models", "results"),
     ("checkpoints",),
     ("runtimes",),
     ("inference",),
     ("classifier",),
     ("streaming", "bulk", "bench"),
-    ("serve", "demo"),
+    ("serve",),
+    ("demo",),
     ("cli",),
 )
 """From the bottom up. A room may import from itself and from the rows above it in this list."""
@@ -40,7 +41,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("settings", "config", "recipes", "protocols", "corpora", "data"),
+        ("progress", "settings", "config", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),

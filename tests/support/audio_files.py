@@ -2,6 +2,7 @@
 
 import io
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,3 +83,49 @@ def read_recording(source: Any, **options: Any) -> Recording:
     with AudioBlocks(source, **options) as blocks:
         samples = np.concatenate(list(blocks))
         return Recording(samples, blocks.duration, blocks.quality, blocks.name, blocks.source_rate)
+
+
+AWKWARD_FORMS = (
+    *(("WAV", kind) for kind in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")),
+    *(("WAV", kind) for kind in ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM")),
+    *(("FLAC", kind) for kind in ("PCM_S8", "PCM_16", "PCM_24")),
+    *(("OGG", kind) for kind in ("VORBIS", "OPUS")),
+    *(
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("CAF", "FLOAT"),
+        ("W64", "PCM_16"),
+        ("RF64", "PCM_24"),
+    ),
+    ("MP3", "MPEG_LAYER_III"),
+)
+AWKWARD_RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000)
+AWKWARD_SECONDS = (0.01, 0.024, 0.2, 0.5, 1.0, 1.7, 2.6)
+OPUS_RATES = (8_000, 16_000, 24_000, 48_000)
+AWKWARD_SOUNDS = {
+    "plain": lambda samples: samples,
+    "loud": lambda samples: 6.0 * samples,  # above 1.0 where the file can hold it
+    "faint": lambda samples: 1e-3 * samples,
+    "offset": lambda samples: 0.4 * samples + 0.5,
+    "zeros": lambda samples: 0.0 * samples,
+    "hiss": lambda samples: 1e-3 * np.sign(samples) * np.abs(samples) ** 0.01,
+    "gap": lambda samples: samples * (np.arange(len(samples)) > len(samples) / 2).reshape(
+        -1, *(1,) * (samples.ndim - 1)
+    ),
+}  # fmt: skip
+
+
+def write_awkward(folder: Path, count: int, *, seed: int = 0) -> list[Path]:
+    """Files of all these forms, rates, lengths and sounds, mono and stereo, in turn."""
+    rng = np.random.default_rng(seed)
+    files = []
+    for number in range(count):
+        fmt, subtype = AWKWARD_FORMS[number % len(AWKWARD_FORMS)]
+        rate = int(rng.choice(OPUS_RATES if subtype == "OPUS" else AWKWARD_RATES))
+        seconds, channels = float(rng.choice(AWKWARD_SECONDS)), int(rng.integers(1, 3))
+        sound = AWKWARD_SOUNDS[str(rng.choice(list(AWKWARD_SOUNDS)))]
+        samples = sound(babble(rate, seconds, seed=number, channels=channels))
+        file = folder / f"{number}.{fmt.lower()}"
+        file.write_bytes(encode(samples, rate, fmt, subtype))
+        files.append(file)
+    return files

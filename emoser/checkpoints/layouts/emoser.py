@@ -44,7 +44,5 @@ def to_own(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors]:
         **label_fields(model.config),
         "emoser": model.config.to_block(),
     }
-    if model.config.dimensions and not model.config.labels:
-        config["problem_type"] = "regression"
     tensors = {PREFIX + name: plain_tensor(tensor) for name, tensor in model.state_dict().items()}
     return model.config, config, tensors

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.strict import Plan, fit_model, place_names
 from emoser.checkpoints.tensors import Shapes, open_tensors
@@ -30,6 +31,9 @@ MODULES = (
     "ctc",
 )
 """The modules of this package that are layouts, in the order in which they are tried."""
+
+
+PEFT = ".lora_A."  # in the names of tensors of adapters that are not merged
 
 
 class Layout(Protocol):
@@ -76,7 +80,7 @@ def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
         CheckpointError: If the layout is unknown or any part does not fit.
     """
     files = as_files(source)
-    with open_tensors(files) as stored:
+    with reading(files.folder), open_tensors(files) as stored:
         layout = identify(set(stored.shapes), files.folder)
         plan = layout.plan(files, stored.shapes)
         model = fit_model(plan, stored, layout.NAME)
@@ -89,6 +93,11 @@ def identify(keys: Set[str], folder: Path) -> Layout:
     Raises:
         CheckpointError: If there is none; the message names the nearest.
     """
+    if any(PEFT in name for name in keys):
+        raise CheckpointError(
+            f"{folder} holds adapters of PEFT beside the weights that they change; merge them "
+            "with peft's merge_and_unload() and save the model again"
+        )
     lacks = [
         [part for part in layout.SIGNATURE if not any(name.startswith(part) for name in keys)]
         for layout in LAYOUTS

@@ -38,8 +38,8 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     prefix = nested if any(name.startswith(nested) for name in shapes) else ENCODER
     encoder = infer_encoder_config(shapes, prefix)
     frames = re.search(r"Pooling1d|window_length\s*:", text) is not None
-    hub = re.search(r"^wav2vec2_hub\s*:\s*\S*?([\w.-]+)\s*$", text, re.MULTILINE)
-    unnormalised = hub is not None and hub.group(1) in RAW_INPUT
+    hub = re.search(r"^wav2vec2_hub[ \t]*:[ \t]*(\S+)", text, re.MULTILINE)
+    unnormalised = hub is not None and hub.group(1).rpartition("/")[2] in RAW_INPUT
     config = ModelConfig(
         labels=canonical_labels(raw),
         raw_labels=raw,

@@ -11,38 +11,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emoser.checkpoints.backbones import FAMILIES, family_of
+from emoser.checkpoints.backbones import FAMILIES, RAW_EXTRACTOR, family_of
 from emoser.checkpoints.configs import read_labels
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
+from emoser.checkpoints.preprocessing import (
+    read_normalize,
+    read_preprocessing,
+    read_sampling_rate,
+)
 from emoser.checkpoints.strict import Plan, Tensors, place_name
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
 from emoser.labels import canonical_labels, split_outputs
 from emoser.models.config import DEFAULT_MAX_SECONDS, ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.models.spectral import whisper_seconds
 
 NAME = "transformers"
 SIGNATURE = ("projector.weight", "projector.bias", "classifier.weight", "classifier.bias")
-WHISPER_SECONDS = 30.0
+MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
+PROBLEMS = (None, "single_label_classification", MULTI_LABEL, REGRESSION)
 HEAD_PLACES = {"projector.": "head.projector.", "classifier.": "head.classifier."}
 NATIVE_HEAD = {"head.dense.": "projector.", "head.": ""}
-NATIVE_NORMALIZATIONS = ("none", "clip")
 
 
 def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
     """How the files of a checkpoint of this layout become a model."""
-    model_config = read_model_config(files)
+    model_config = read_model_config(files, shapes)
+    notes = () if "emoser" in files.config else read_preprocessing(files).notes
     places = {**family_of(files).places, **HEAD_PLACES}
     complete = _drop_identity if model_config.head == "linear" else dict
-    return Plan(model_config, files.config, places, complete)
+    return Plan(model_config, files.config, places, complete, notes)
 
 
-def read_model_config(files: CheckpointFiles) -> ModelConfig:
+def read_model_config(files: CheckpointFiles, shapes: Shapes) -> ModelConfig:
     """The configuration around the encoder: the emoser block, or implied by transformers' files."""
     if files.config.get("emoser") is not None:
         return read_block(files)
     return imply_model_config(
         files,
+        num_outputs=shapes.get("classifier.bias", (None,))[0],
         head="projector",
         projection_size=int(files.config.get("classifier_proj_size", 256)),
         layer_mix=bool(files.config.get("use_weighted_layer_sum", False)),
@@ -61,24 +69,67 @@ def read_block(files: CheckpointFiles) -> ModelConfig:
             f"{files.folder / CONFIG}: the emoser block has the labels {list(stated.raw_labels)}, "
             f"id2label has {list(raw)}"
         )
+    _check_block(files, stated)
     return stated
 
 
-def imply_model_config(files: CheckpointFiles, **changes: Any) -> ModelConfig:
-    """The configuration that transformers' files imply; `changes` are what the layout states."""
-    raw = read_labels(files)
+def _check_block(files: CheckpointFiles, stated: ModelConfig) -> None:
+    """Refuse a block that contradicts the other files of its folder."""
+    family = FAMILIES.get(str(files.config.get("model_type")))
+    raw = family is not None and family.extractor == RAW_EXTRACTOR
+    normalize = read_normalize(files) if "do_normalize" in files.preprocessor else None
+    pairs = (
+        ("sampling_rate", read_sampling_rate(files), stated.sampling_rate),
+        ("problem_type", read_problem(files), find_problem(stated)),
+        ("do_normalize", normalize, raw and stated.normalization == "clip"),
+    )
+    for name, theirs, ours in pairs:
+        if theirs is not None and theirs != ours:
+            raise CheckpointError(
+                f"{files.folder}: {name} is {theirs!r} and the emoser block says {ours!r}; correct "
+                "the wrong one"
+            )
+
+
+def read_problem(files: CheckpointFiles) -> str | None:
+    """The `problem_type` of `config.json`; None for the usual one, a single label.
+
+    Raises:
+        CheckpointError: If transformers does not know it.
+    """
+    problem = files.config.get("problem_type")
+    if problem not in PROBLEMS:
+        raise CheckpointError(
+            f"{files.folder / CONFIG}: problem_type is {problem!r}; allowed are "
+            f"{', '.join(filter(None, PROBLEMS))}"
+        )
+    return None if problem == PROBLEMS[1] else problem
+
+
+def imply_model_config(
+    files: CheckpointFiles, *, num_outputs: int | None = None, **changes: Any
+) -> ModelConfig:
+    """The configuration that transformers' files imply.
+
+    Args:
+        files: The checkpoint.
+        num_outputs: As for `read_labels`.
+        changes: What the layout states.
+    """
+    raw, problem = read_labels(files, num_outputs), read_problem(files)
     kind = str(files.config.get("model_type"))
-    spectral = kind in FAMILIES and FAMILIES[kind].extractor != "Wav2Vec2FeatureExtractor"
-    normalize = files.preprocessor.get("do_normalize", not spectral)
+    preprocessing = read_preprocessing(files)
+    longest = files.config.get("max_source_positions", 1500)
     values: dict[str, Any] = {
         "encoder": kind,
-        "normalization": "clip" if normalize else "none",
-        "max_seconds": WHISPER_SECONDS if kind == "whisper" else DEFAULT_MAX_SECONDS,
-        "sampling_rate": int(files.preprocessor.get("sampling_rate", 16_000)),
+        "normalization": "clip" if preprocessing.normalize else "none",
+        "max_seconds": whisper_seconds(longest) if kind == "whisper" else DEFAULT_MAX_SECONDS,
+        "sampling_rate": preprocessing.sampling_rate,
+        "multi_label": problem == MULTI_LABEL,
     }
     try:
         labels, dimensions = split_outputs(raw)
-        if files.config.get("problem_type") == "regression":
+        if problem == REGRESSION:
             labels, dimensions = (), canonical_labels(raw)
         values.update(labels=labels, raw_labels=raw, dimensions=dimensions)
         return ModelConfig(**{**values, **changes})
@@ -94,13 +145,30 @@ def is_native(model: EmotionModel) -> bool:
     )
     return (
         config.encoder in FAMILIES
-        and config.normalization in NATIVE_NORMALIZATIONS
+        and config.normalization in native_normalizations(config.encoder)
         and config.padding == "usual"
         and config.pooling == "mean"
         and heads
         and not config.output_norm
         and not (config.labels and config.dimensions)
     )
+
+
+def native_normalizations(encoder: str) -> tuple[str, ...]:
+    """Normalisations that the feature extractor of an encoder in `FAMILIES` can compute.
+
+    Example:
+        >>> native_normalizations("hubert"), native_normalizations("whisper")
+        (('none', 'clip'), ('none',))
+    """
+    return ("none", "clip") if FAMILIES[encoder].extractor == RAW_EXTRACTOR else ("none",)
+
+
+def find_problem(config: ModelConfig) -> str | None:
+    """What transformers calls the problem that a model solves; None for a single label."""
+    if config.multi_label:
+        return MULTI_LABEL
+    return REGRESSION if config.dimensions and not config.labels else None
 
 
 def to_native(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors]:
@@ -120,14 +188,13 @@ def to_native(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors
         **label_fields(stated),
         emoser=stated.to_block(),
     )
-    if stated.dimensions:
-        config["problem_type"] = "regression"
     return stated, config, _native_tensors(model)
 
 
 def label_fields(config: ModelConfig) -> dict[str, Any]:
-    """The fields of `config.json` that hold the labels."""
+    """The fields of `config.json` that hold the labels, and what the outputs mean."""
     return {
+        "problem_type": find_problem(config),
         "id2label": {str(index): name for index, name in enumerate(config.raw_labels)},
         "label2id": {name: index for index, name in enumerate(config.raw_labels)},
     }

@@ -15,18 +15,22 @@ READERS = (
 """Names of the corpora; the module of each has its name, with an underscore for a hyphen."""
 
 
-def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
+def read_corpus(
+    corpus: str | Path, *, root: str | Path | None = None, check_files: bool = True
+) -> list[Utterance]:
     r"""Utterances of a named corpus, or of a table of one's own.
 
     Args:
         corpus: A name ("iemocap", "ravdess", "cremad", "emodb", "savee", "tess", "nemo", "esd",
-            "meld", "msp-podcast", "jl"), a CSV or JSONL file, or a folder with
+            "meld", "msp-podcast", "jl"), a table (CSV, JSON lines or Parquet), or a folder with
             `metadata.csv` or `metadata.jsonl` like the audio folders of `datasets`.
         root: Folder of the named corpus; for a table, the folder of relative paths.
+        check_files: Whether to refuse a table with recordings that do not exist.
 
     Raises:
         FileNotFoundError: If recordings are missing, all in one message.
         ValueError: If a named corpus is given without its root, or a table is broken.
+        DependencyError: If a package that reads the table is not installed.
 
     Example:
         >>> import tempfile
@@ -37,10 +41,12 @@ def read_corpus(corpus: str | Path, *, root: str | Path | None = None) -> list[U
         ...     [item.label for item in read_corpus(table)]
         ['sad']
     """
-    named = str(corpus) in READERS
-    if named and root is None:
+    if str(corpus) not in READERS:
+        from emoser.finetune.corpora import table  # needs NumPy, which `--help` does not wait for
+
+        return table.read(corpus, root=root, check_files=check_files)
+    if root is None:
         raise ValueError(f"the corpus {corpus} needs root=, the folder that it is in")
-    name = str(corpus).replace("-", "_") if named else "table"
-    reader = import_module(f"emoser.finetune.corpora.{name}")
-    utterances: list[Utterance] = reader.read(root) if named else reader.read(corpus, root=root)
+    reader = import_module(f"emoser.finetune.corpora.{str(corpus).replace('-', '_')}")
+    utterances: list[Utterance] = reader.read(root)
     return utterances

@@ -1,19 +1,19 @@
-"""Read a folder that `datasets` saved (`save_to_disk`) as rows of a table.
+"""Recordings inside tables: folders that `datasets` saved (`save_to_disk`), and Parquet.
 
-Each row has a path: that of its audio, or of a file that bytes in the table are written to. Class
-numbers become names. No audio is decoded; needs the package `datasets` (extra `datasets`).
+Class numbers become names, and audio that is stored as bytes becomes files. No audio is decoded;
+folders need the package `datasets` (extra `datasets`).
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emoser.errors import missing_extra
+from emoser.errors import missing_extra, writes_to
+from emoser.finetune.corpora.rows import Row, Table
 
 MARKERS = ("dataset_info.json", "dataset_dict.json")
-AUDIO = "audio"
 PATH = "path"
 CACHE = Path("emoser", "recordings")
 
@@ -23,13 +23,8 @@ def is_dataset(folder: Path) -> bool:
     return any((folder / name).is_file() for name in MARKERS)
 
 
-def read_rows(folder: Path, *, root: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and values of every row; a row of one of several splits has it in the column split.
-
-    Args:
-        folder: Written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`.
-        root: Folder that audio stored as bytes is written to; the cache of the user
-            (`$XDG_CACHE_HOME/emoser/recordings`) unless given.
+def read_dataset(folder: Path) -> Table:
+    """The rows of a folder; a row of one of several splits has it in the column split.
 
     Raises:
         DependencyError: If `datasets` is not installed.
@@ -40,16 +35,35 @@ def read_rows(folder: Path, *, root: Path | None = None) -> Iterator[tuple[int, 
         raise missing_extra("reading a folder of datasets", "datasets") from error
     loaded = load_from_disk(str(folder))
     parts = {None: loaded} if isinstance(loaded, Dataset) else dict(loaded)
-    rows = ((split, part, row) for split, part in parts.items() for row in _without_decoding(part))
-    for number, (split, part, row) in enumerate(rows, start=1):
-        values = _name_classes(row, part.features)
-        if isinstance(values.get(AUDIO), Mapping):
-            values[PATH] = _place(values.pop(AUDIO), root or _cache())
-        elif isinstance(values.get(AUDIO), str):
-            values[PATH] = values.pop(AUDIO)
-        if split is not None and not values.get("split"):
-            values["split"] = split
-        yield number, values
+    rows: list[Row] = []
+    for split, part in parts.items():
+        for row in _without_decoding(part):
+            values = _name_classes(row, part.features)
+            if split is not None and not values.get("split"):
+                values["split"] = split
+            rows.append((f"row {len(rows) + 1}", values))
+    return Table(list(dict.fromkeys(name for _, row in rows for name in row)), rows)
+
+
+def place_audio(table: Table, folder: Path | None) -> Table:
+    """A table whose recordings, stored as bytes and path, are files in the column path.
+
+    Args:
+        table: The table; returned as it is if it stores no recordings.
+        folder: Where bytes are written, to files named after their content; the cache of the user
+            (`$XDG_CACHE_HOME/emoser/recordings`) unless given.
+    """
+    stored = next((name for _, row in table.rows for name in row if _is_audio(row[name])), None)
+    if stored is None:
+        return table
+    rows = [
+        (place, {**row, PATH: _place(row[stored], folder or _cache())}) for place, row in table.rows
+    ]
+    return Table([*(name for name in table.columns if name not in (PATH, stored)), PATH], rows)
+
+
+def _is_audio(value: object) -> bool:
+    return isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
 
 
 def _without_decoding(part: Any) -> Any:
@@ -58,7 +72,6 @@ def _without_decoding(part: Any) -> Any:
     for name, feature in part.features.items():
         if isinstance(feature, Audio):
             part = part.cast_column(name, Audio(decode=False))
-            part = part if name == AUDIO else part.rename_column(name, AUDIO)
     return part
 
 
@@ -73,8 +86,10 @@ def _name_classes(row: Mapping[str, Any], features: Mapping[str, Any]) -> dict[s
     return named
 
 
-def _place(audio: Mapping[str, Any], folder: Path) -> str | None:
+def _place(audio: Mapping[str, Any] | None, folder: Path) -> str | None:
     """The path of a recording; bytes go into a file named after their content."""
+    if audio is None:
+        return None
     content, path = audio.get("bytes"), audio.get("path")
     if content is None:
         return path
@@ -83,8 +98,12 @@ def _place(audio: Mapping[str, Any], folder: Path) -> str | None:
     file = folder / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
     if not file.is_file() or file.stat().st_size != len(content):
         temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-        temporary.write_bytes(content)
-        temporary.replace(file)
+        try:
+            with writes_to(file):
+                temporary.write_bytes(content)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
     return str(file.absolute())
 
 

@@ -8,7 +8,7 @@ its speakers.
 
 from pathlib import Path
 
-from emoser.finetune.corpora.tree import find_audio, read_table, report_tree
+from emoser.finetune.corpora.tree import find_audio, list_files, read_table, report_tree
 from emoser.finetune.data.utterance import Utterance
 from emoser.labels import canonical_label
 
@@ -28,11 +28,12 @@ def read(root: str | Path) -> list[Utterance]:
         FileNotFoundError: If there is no table, or no clip of one.
         ValueError: If a table lacks a column.
     """
-    folder = Path(root)
+    files = list_files(root)
+    folders = sorted({parent for file in files for parent in file.parents})
     utterances, missing = [], []
     for name, places, split in PARTS:
-        table = next(iter(sorted(folder.rglob(name))), None)
-        found = [item for place in places for item in sorted(folder.rglob(place)) if item.is_dir()]
+        table = next((file for file in files if file.name == name), None)
+        found = [item for place in places for item in folders if item.name == place]
         if table is None or not found:
             missing.append(name if table is None else places[0])
             continue

@@ -6,7 +6,7 @@ are left out.
 
 from pathlib import Path
 
-from emoser.finetune.corpora.tree import find_audio, read_table, report_tree
+from emoser.finetune.corpora.tree import find_audio, list_files, read_table, report_tree
 from emoser.finetune.data.utterance import Utterance
 
 TABLE = "labels_consensus.csv"
@@ -34,7 +34,7 @@ def read(root: str | Path) -> list[Utterance]:
         ValueError: If the table lacks a column.
     """
     folder = Path(root)
-    table = next(iter(sorted(folder.rglob(TABLE))), None)
+    table = next((file for file in list_files(folder) if file.name == TABLE), None)
     if table is None:
         raise FileNotFoundError(f"{folder} holds no {TABLE}; name the folder of the corpus")
     recordings = find_audio(folder)

@@ -1,67 +1,72 @@
-"""Read a table of recordings (CSV, JSON lines, or a folder of `datasets`) into utterances.
+"""Read a table of recordings into utterances.
 
-The columns are path and label (or emotion), and optionally speaker, corpus, sex, split, start,
-end, session, style and sentence. Relative paths count from the folder of the table. A folder is
-read through its `metadata.csv` or `metadata.jsonl` files, like the audio folders of `datasets`,
-with the column file_name. No audio is decoded.
+A file (see `rows`), or a folder that is read through its `metadata` files like the audio folders of
+`datasets`, or that `datasets` saved. The columns (see `columns`) are path and label, and optionally
+speaker, corpus, sex, split, start, end, duration, session, style and sentence. Relative paths count
+from the folder of the table. No audio is decoded.
 """
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emoser.finetune.corpora.arrow import is_dataset, read_rows
+from emoser.audio import AudioBlocks
+from emoser.errors import AudioError
+from emoser.finetune.corpora.arrow import is_dataset, place_audio, read_dataset
+from emoser.finetune.corpora.columns import Columns
+from emoser.finetune.corpora.rows import Table, read_table
+from emoser.finetune.corpora.tree import list_files
 from emoser.finetune.data.utterance import Utterance
-from emoser.labels import canonical_label
-from emoser.text import shorten
+from emoser.labels import ALIASES, canonical_label
+from emoser.text import counted, printable, shorten
 
-PATHS = ("path", "file_name", "audio_filepath")
-METADATA = ("metadata.csv", "metadata.jsonl")
-TEXTS = ("speaker", "corpus", "sex", "split", "session", "style", "sentence")
-SECONDS = ("start", "end")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TEXTS = ("speaker", "corpus", "split", "session", "style", "sentence")
+NOBODY = ("unknown", "unk")
+SEXES = {"male": "m", "man": "m", "female": "f", "woman": "f"}
+ROUNDING = 0.05  # seconds by which the stated length of a file may differ from its own
+
+logger = logging.getLogger(__name__)
 
 
-def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance]:
-    """Utterances of a CSV or JSONL file, or of a folder with metadata files.
+def read(
+    table: str | Path, *, root: str | Path | None = None, check_files: bool = True
+) -> list[Utterance]:
+    """Utterances of a table, or of a folder with metadata files.
 
-    Rows without a label are left out.
+    Rows without a label are left out, with a warning.
 
     Args:
-        table: The file; `.jsonl` and `.ndjson` hold one object per line, all else is CSV. A
-            folder is searched for metadata files; one below `train` or `test` has that split. A
-            folder that `datasets` saved is read as such, with its splits.
+        table: A file of CSV, JSON, JSON lines or Parquet. A folder is searched for metadata
+            files; one below `train` or `test` has that split. A folder that `datasets` saved is
+            read as such, with its splits.
         root: Folder that relative paths count from, the table's own unless given; audio that a
-            folder of `datasets` holds as bytes is written there.
+            folder of `datasets` or a Parquet file holds as bytes is written there.
+        check_files: Whether to refuse a table with recordings that do not exist.
 
     Raises:
         FileNotFoundError: If the table is missing, or recordings that it names are; these
             all in one message.
-        DependencyError: If `datasets` is needed and not installed.
-        ValueError: If a column is missing or a row is broken; all rows in one message.
+        DependencyError: If `datasets` or pyarrow is needed and not installed.
+        ValueError: If the table is damaged, a column is missing or a row is broken; all rows in
+            one message.
     """
-    table = Path(table)
+    table, place = Path(table), None if root is None else Path(root)
     if table.is_dir() and not is_dataset(table):
-        return _read_folder(table)
-    place = None if root is None else Path(root)
+        return _read_folder(table, check_files=check_files)
     folder = place or (table if table.is_dir() else table.parent)
-    utterances, faults = [], []
-    for number, row in _rows(table, place):
-        try:
-            utterance = _read_row(row, folder)
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-            continue
-        if utterance is not None:
-            utterances.append(utterance)
-    if faults:
-        raise ValueError(f"{table}: {shorten(faults, separator='; ')}")
-    if not utterances:
-        raise ValueError(f"{table} has no row with a label; fill the column label or emotion")
-    missing = [item.path for item in utterances if not Path(item.path).is_file()]
-    if missing:
+    if table.is_dir():
+        content = place_audio(read_dataset(table), place)
+    else:
+        content = read_table(table, is_header=_is_header)
+        content = place_audio(content, place) if isinstance(content.rows, list) else content
+    utterances = _read_rows(content, table, folder)
+    missing = [item.path for item in utterances if not os.path.isfile(item.path)]
+    if check_files and missing:
         raise FileNotFoundError(
             f"{table}: {len(missing)} of {len(utterances)} recordings are missing under "
             f"{folder}: {shorten(missing, separator='; ')}"
@@ -69,8 +74,8 @@ def read(table: str | Path, *, root: str | Path | None = None) -> list[Utterance
     return utterances
 
 
-def _read_folder(folder: Path) -> list[Utterance]:
-    files = sorted(item for name in METADATA for item in folder.rglob(name))
+def _read_folder(folder: Path, *, check_files: bool) -> list[Utterance]:
+    files = [file for file in list_files(folder) if file.name in METADATA]
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no {' or '.join(METADATA)}; name a table, or a corpus with its root"
@@ -78,68 +83,100 @@ def _read_folder(folder: Path) -> list[Utterance]:
     return [
         item if item.split or file.parent == folder else replace(item, split=file.parent.name)
         for file in files
-        for item in read(file)
+        for item in read(file, check_files=check_files)
     ]
 
 
-def _rows(table: Path, root: Path | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if table.is_dir():
-        for number, row in read_rows(table, root=root):
-            _check_columns(table, set(row))
-            yield number, row
-        return
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        if table.suffix not in (".jsonl", ".ndjson"):
-            reader = csv.DictReader(file)
-            _check_columns(table, set(reader.fieldnames or ()))
-            yield from enumerate(reader, start=2)
-            return
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, _parse_line(table, number, line)
-
-
-def _parse_line(table: Path, number: int, line: str) -> Mapping[str, Any]:
+def _is_header(names: Sequence[str]) -> bool:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{table}, line {number}: no JSON object ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{table}, line {number}: no JSON object")
-    _check_columns(table, set(row))
-    return row
+        return Columns(names).has("path", "label")
+    except ValueError:  # of columns that are refused, and so are the right ones
+        return True
 
 
-def _check_columns(table: Path, columns: set[str]) -> None:
-    if not columns & set(PATHS) or not columns & {"label", "emotion"}:
-        raise ValueError(
-            f"{table} has the columns {', '.join(sorted(columns)) or 'none'}; "
-            "it needs path (or file_name) and label (or emotion)"
+def _read_rows(content: Table, table: Path, folder: Path) -> list[Utterance]:
+    columns = _find_columns(content, table)
+    utterances, faults, num_rows = [], [], 0
+    for place, row in content.rows:
+        num_rows += 1
+        try:
+            utterance = _read_row(row, columns, folder)
+        except ValueError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if utterance is not None:
+            utterances.append(utterance)
+    if faults:
+        raise ValueError(f"{table}: {shorten(faults, separator='; ')}")
+    if not utterances:
+        raise ValueError(f"{table} has no row with a label; fill the column label or emotion")
+    unlabelled = num_rows - len(utterances)
+    if unlabelled:
+        logger.warning(
+            "%s: %s of %d left out, without a label", table, counted(unlabelled, "row"), num_rows
         )
+    return list(_name_labels(utterances))
 
 
-def _read_row(row: Mapping[str, Any], folder: Path) -> Utterance | None:
-    label = _text(row.get("label")) or _text(row.get("emotion"))
+def _find_columns(content: Table, table: Path) -> Columns:
+    try:
+        columns = Columns(content.columns, decimal=content.decimal)
+    except ValueError as error:
+        raise ValueError(f"{table}: {error}") from error
+    if not columns.has("path", "label"):
+        names = shorten([printable(name) for name in content.columns]) or "none"
+        raise ValueError(
+            f"{table} has the columns {names}; it needs path (or file_name) and label (or emotion)"
+        )
+    return columns
+
+
+def _read_row(row: Mapping[str, Any], columns: Columns, folder: Path) -> Utterance | None:
+    """The utterance of a row with the label of the table, or None without one."""
+    label = columns.text(row, "label")
     if label is None:
         return None
-    path = next((text for name in PATHS if (text := _text(row.get(name)))), None)
+    path = columns.text(row, "path")
     if path is None:
         raise ValueError("no path")
-    fields: dict[str, Any] = {name: _text(row.get(name)) for name in TEXTS}
-    fields |= {name: _number(name, row.get(name)) for name in SECONDS}
-    return Utterance(str(folder / path), canonical_label(label), **fields)
+    file = _find_file(folder, path)
+    start, end = columns.piece(row)
+    if end is not None and columns.is_length(row) and _has_length(file, end):
+        end = None
+    sex = columns.text(row, "sex")
+    fields: dict[str, Any] = {name: columns.text(row, name) for name in TEXTS}
+    if (fields["speaker"] or "").casefold() in NOBODY:
+        fields["speaker"] = None
+    fields["sex"] = sex and SEXES.get(sex.casefold(), sex.casefold())
+    return Utterance(file, label, start=start, end=end, **fields)
 
 
-def _text(value: object) -> str | None:
-    text = "" if value is None else str(value).strip()
-    return text or None
+def _find_file(folder: Path, path: str) -> str:
+    """The file of a path with either kind of slash, in either Unicode form of accents."""
+    path = os.path.expanduser(path)
+    named = str(folder / path)
+    for text in (path, path.replace("\\", "/")):
+        for form in (text, *(unicodedata.normalize(kind, text) for kind in ("NFC", "NFD"))):
+            if os.path.isfile(folder / form):
+                return str(folder / form)
+    return named
 
 
-def _number(name: str, value: object) -> float | None:
-    text = _text(value)
-    if text is None:
-        return None
+def _has_length(file: str, seconds: float) -> bool:
+    """Whether a file is as long as stated, up to rounding; its header is read."""
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"{name} is {text!r}, not a number of seconds") from error
+        with AudioBlocks(file) as blocks:
+            length = blocks.declared_seconds
+    except (AudioError, OSError):
+        return False
+    return length is not None and abs(length - seconds) <= ROUNDING
+
+
+def _name_labels(utterances: list[Utterance]) -> Iterator[Utterance]:
+    """Canonical labels; letters only if all of them are known, for they differ between corpora."""
+    letters = {item.label.casefold() for item in utterances if len(item.label) == 1}
+    foreign = bool(letters - ALIASES.keys())
+    for item in utterances:
+        kept = foreign and len(item.label) == 1
+        label = item.label.casefold() if kept else canonical_label(item.label)
+        yield replace(item, label=label)

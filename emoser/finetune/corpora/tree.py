@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from emoser.audio.folders import AUDIO_SUFFIXES
+from emoser.audio.folders import explain_unreadable, is_recording, walk_files
 from emoser.finetune.data.utterance import Utterance
 from emoser.text import shorten
 
@@ -24,15 +24,27 @@ def list_audio(root: str | Path) -> list[Path]:
 
     Raises:
         NotADirectoryError: If the root is not a folder.
+        OSError: If it or a folder in it cannot be read.
+    """
+    return sorted(filter(is_recording, list_files(root)))
+
+
+def list_files(root: str | Path) -> list[Path]:
+    """All files below a folder, sorted.
+
+    Raises:
+        NotADirectoryError: If the root is not a folder.
+        OSError: If it or a folder in it cannot be read.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; name the folder of the corpus")
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    ]
+    found = []
+    for path, error in walk_files(str(folder)):
+        if error is not None:
+            raise explain_unreadable(error, path)
+        found.append(Path(path))
+    return sorted(found)
 
 
 def find_audio(root: str | Path) -> dict[str, Path]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from emoser.audio import SAMPLING_RATE
+from emoser.errors import writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
 from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.finetune.progress import Progress
+from emoser.json_text import read_json
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import mean_pool
@@ -73,6 +75,12 @@ class Inputs(ABC):
     def __init__(self, recordings: Recordings, window: int | None = None) -> None:
         self.num_samples = recordings.num_samples
         self.windows = Windows(recordings, window)
+        self._recordings = recordings
+
+    @cached_property
+    def silent(self) -> NDArray[np.bool_]:
+        """Whether nobody speaks in each clip, by the rule of `predict`, (N,)."""
+        return self._recordings.find_silent()
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
         """One window of each clip for training; the first without a generator."""
@@ -140,8 +148,9 @@ class StoredFeatures(Inputs):
         size = int(self._offsets[-1])
         complete = file.is_file() and file.stat().st_size == size * dtype.itemsize
         if not complete or not _has_key(index, key):
-            _write_features(encoder, self.windows, file, dtype)
-            index.write_text(json.dumps({"key": key}), encoding="utf-8")
+            with writes_to(file):
+                _write_features(encoder, self.windows, file, dtype)
+                index.write_text(json.dumps({"key": key}), encoding="utf-8")
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
@@ -175,9 +184,8 @@ class PooledLayers(Inputs):
     ) -> None:
         super().__init__(recordings, window)
         copies = 0 if config is None else config.data.frozen_copies
-        given = config or FinetuneConfig()
         self._values = torch.stack(
-            [pool_windows(model, self.windows, given, copy=copy) for copy in range(1 + copies)]
+            [pool_windows(model, self.windows, config, copy=copy) for copy in range(1 + copies)]
         )
 
     def load(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> Batch:
@@ -194,30 +202,31 @@ class PooledLayers(Inputs):
 
 
 def pool_windows(
-    model: EmotionModel, windows: Windows, config: FinetuneConfig, *, copy: int = 0
+    model: EmotionModel, windows: Windows, config: FinetuneConfig | None, *, copy: int = 0
 ) -> Tensor:
     """Pooled outputs of a frozen encoder for every window, (N, S, D).
 
     Args:
         model: In eval mode, on the device to compute on.
         windows: The N windows.
-        config: How copies are varied; seed, copy and window determine each variation.
+        config: How copies are varied; seed, copy and window determine each variation. None if
+            there are no copies.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
-    longest = limit_clips(windows, config)
+    longest = limit_clips(windows, config) if config is not None and copy else 0
 
     def read(index: int) -> NDArray[np.float32]:
-        if not copy:
+        if config is None or not copy:
             return windows[index]
         generator = np.random.default_rng([config.run.seed, copy, index])
         return vary_clip(windows[index], config, generator, longest=longest)
 
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
-    title = f"encoding copy {copy}" if copy else "encoding"
+    title = f"encoding copy {copy}, batches" if copy else "encoding, batches"
     batches = length_batches(windows.num_samples)
     with torch.inference_mode():
-        for batch in tqdm(batches, title, disable=None, leave=False):
+        for batch in Progress(batches, title):
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
@@ -228,7 +237,7 @@ def limit_clips(windows: Windows, config: FinetuneConfig) -> int:
     longest = windows.window or max(windows.num_samples, default=1)
     if config.data.crop_seconds is None:
         return longest
-    return min(longest, int(config.data.crop_seconds * SAMPLING_RATE))
+    return min(longest, int(config.data.crop_seconds * windows.sampling_rate))
 
 
 def vary_clip(
@@ -340,16 +349,19 @@ def _write_features(
 ) -> None:
     device = next(encoder.parameters()).device
     temporary = file.with_suffix(".part")
-    numbers = tqdm(range(len(windows)), "convolutions", disable=None, leave=False)
-    with temporary.open("wb") as opened, torch.inference_mode():
-        for index in numbers:
-            samples = torch.from_numpy(windows[index])[None]
-            shortage = max(encoder.min_samples - samples.shape[1], 0)
-            samples = functional.pad(samples, (0, shortage)).to(device)
-            features = encoder.extract_features(encoder.normalize(samples, None), None)
-            values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
-            opened.write(values.numpy().tobytes())
-    temporary.replace(file)
+    numbers = Progress(range(len(windows)), "convolutions, windows")
+    try:
+        with temporary.open("wb") as opened, torch.inference_mode():
+            for index in numbers:
+                samples = torch.from_numpy(windows[index])[None]
+                shortage = max(encoder.min_samples - samples.shape[1], 0)
+                samples = functional.pad(samples, (0, shortage)).to(device)
+                features = encoder.extract_features(encoder.normalize(samples, None), None)
+                values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
+                opened.write(values.numpy().tobytes())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> str:
@@ -362,6 +374,6 @@ def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> st
 
 def _has_key(index: Path, key: str) -> bool:
     try:
-        return bool(json.loads(index.read_text(encoding="utf-8"))["key"] == key)
+        return bool(read_json(index, dict)["key"] == key)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -9,8 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emoser.models.encoder import SpeechEncoder
 from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.models.pooling import frame_mask, mean_pool
+
+
+def check_padding(model: EmotionModel, padding: str) -> None:
+    """Check that an encoder can be computed with a treatment of padding.
+
+    Raises:
+        ValueError: If it has no convolutions over samples, as in the authors' code.
+    """
+    if padding != "exact" and type(model.encoder) is not SpeechEncoder:
+        raise ValueError(
+            f"padding {padding!r} is that of wav2vec 2.0 and its kind, and this encoder is "
+            f"{model.config.encoder!r}; use padding='exact' (--wrapper exact)"
+        )
 
 
 def forward_batch(

@@ -1,25 +1,27 @@
-"""The audio of utterances: float32 samples at 16 kHz, equal to those in `predict`.
+"""The audio of utterances: float32 samples at the model's rate, equal to those in `predict`.
 
-`Recordings` keeps decoded clips in memory for training; `read_clips` yields them one by one.
-Both read a file once for all of its pieces.
+`Recordings` keeps decoded clips in memory for training; a file is read once for all of its pieces.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks
-from emoser.errors import AudioError
+from emoser.audio import SAMPLING_RATE
+from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.progress import Progress
+from emoser.inference.pieces import PieceMeter, Seconds, read_pieces
 from emoser.inference.windows import WindowCutter, window_weights
+from emoser.results.segments import SILENCE
+from emoser.text import counted, shorten
 
 SCALE = 32768.0  # of 16-bit integers
 
@@ -43,6 +45,12 @@ class Clip:
             return self.stored.astype(np.float32) / np.float32(SCALE)
         return self.stored.astype(np.float32, copy=False)
 
+    def is_silent(self, rate: int) -> bool:
+        """Whether nobody speaks, by the rule of `predict`."""
+        meter = PieceMeter(rate)
+        meter.update(self.samples)
+        return SILENCE in meter.flags()
+
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
         """Acoustic statistics, see `describe_clip`."""
@@ -56,25 +64,31 @@ class Recordings:
 
     Args:
         utterances: The utterances to decode.
-        progress: Whether to show a progress bar.
+        sampling_rate: Rate of the samples in Hz.
 
     Raises:
-        AudioError: If a file cannot be decoded, or has no samples in a piece.
+        AudioError: Naming all utterances that cannot be read.
     """
 
-    def __init__(self, utterances: Sequence[Utterance] = (), *, progress: bool = False) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance] = (),
+        *,
+        sampling_rate: int = SAMPLING_RATE,
+    ) -> None:
+        self.sampling_rate = sampling_rate
         self._held: dict[Key, Clip] = {}
-        self._clips = self._decode(utterances, progress)
+        self._clips = self._decode(utterances)
 
-    def select(self, utterances: Sequence[Utterance], *, progress: bool = False) -> "Recordings":
+    def select(self, utterances: Sequence[Utterance]) -> "Recordings":
         """The recordings of other utterances; those already decoded are reused.
 
         Raises:
             AudioError: If a file cannot be decoded, or has no samples in a piece.
         """
-        selected = Recordings()
+        selected = Recordings(sampling_rate=self.sampling_rate)
         selected._held = self._held
-        selected._clips = selected._decode(utterances, progress)
+        selected._clips = selected._decode(utterances)
         return selected
 
     def __len__(self) -> int:
@@ -85,6 +99,10 @@ class Recordings:
 
     def __iter__(self) -> Iterator[Samples]:
         return (clip.samples for clip in self._clips)
+
+    def find_silent(self) -> NDArray[np.bool_]:
+        """Whether nobody speaks in each clip, by the rule of `predict`, (N,)."""
+        return np.array([clip.is_silent(self.sampling_rate) for clip in self._clips], dtype=bool)
 
     def describe(self) -> NDArray[np.float64]:
         """Acoustic statistics of every clip, (N, D)."""
@@ -99,31 +117,50 @@ class Recordings:
             digest.update(clip.stored.tobytes())
         return digest.hexdigest()
 
-    def is_exact(self, window: int) -> bool:
-        """Whether all clips are stored as 16-bit integers and fit into a window."""
-        return all(
-            clip.stored.dtype == np.int16 and len(clip.stored) <= window for clip in self._clips
-        )
-
     @property
     def num_samples(self) -> list[int]:
         """Length of every clip."""
         return [len(clip.stored) for clip in self._clips]
 
-    def _decode(self, utterances: Sequence[Utterance], progress: bool) -> list[Clip]:
+    def read(
+        self, utterances: Sequence[Utterance], *, skip_unreadable: bool = False
+    ) -> tuple[list[Utterance], list[str]]:
+        """Decode utterances; the readable ones, and a remark on those that are not.
+
+        Args:
+            utterances: The utterances, of files that may be missing.
+            skip_unreadable: Whether to leave out those that cannot be read.
+
+        Raises:
+            AudioError: Naming all that cannot be read, unless they are left out.
+        """
+        faults = self._load(utterances)
+        if not skip_unreadable:
+            refuse_unreadable(list(faults.values()), len(utterances))
+        readable = [item for item in utterances if _key(item) not in faults]
+        return readable, note_unreadable(list(faults.values()))
+
+    def _decode(self, utterances: Sequence[Utterance]) -> list[Clip]:
+        refuse_unreadable(list(self._load(utterances).values()), len(utterances))
+        return [self._held[_key(item)] for item in utterances]
+
+    def _load(self, utterances: Sequence[Utterance]) -> dict[Key, EmoserError]:
+        """Decode what is not held yet; the errors of what cannot be read."""
         absent: dict[str, list[Utterance]] = defaultdict(list)
-        for item in utterances:
+        for item in dict.fromkeys(utterances):
             if _key(item) not in self._held:
                 absent[item.path].append(item)
 
-        def decode(items: list[Utterance]) -> dict[Key, Clip]:
-            return {_key(items[place]): Clip(samples) for place, samples in _read_pieces(items)}
-
+        faults: dict[Key, EmoserError] = {}
         with ThreadPoolExecutor(max_workers=2) as pool:
-            decoded = pool.map(decode, absent.values())
-            for clips in tqdm(decoded, "decoding", len(absent), disable=not progress, leave=False):
-                self._held.update(clips)
-        return [self._held[_key(item)] for item in utterances]
+            decoded = pool.map(partial(_read_clips, self.sampling_rate), absent.values())
+            for clips in Progress(decoded, "decoded files", total=len(absent)):
+                for key, found in clips.items():
+                    if isinstance(found, EmoserError):
+                        faults[key] = found
+                    else:
+                        self._held[key] = found
+        return faults
 
 
 class Windows:
@@ -137,6 +174,7 @@ class Windows:
 
     Attributes:
         window: Longest window in samples; None for whole clips.
+        sampling_rate: Rate of the samples in Hz.
         pieces: Indices of the windows of each clip.
         weights: The share of its clip that each window stands for, (M,).
     """
@@ -144,6 +182,7 @@ class Windows:
     def __init__(self, recordings: Recordings, window: int | None) -> None:
         self._recordings = recordings
         self.window = window
+        self.sampling_rate = recordings.sampling_rate
         self._places: list[tuple[int, slice]] = []
         self.pieces: list[range] = []
         weights: list[float] = []
@@ -184,59 +223,64 @@ class Windows:
         return hashlib.sha256(f"{whole} {self._places}".encode()).hexdigest()
 
 
-def read_clips(utterances: Sequence[Utterance]) -> Iterator[tuple[int, str | Samples]]:
-    """Index and audio of every utterance, file by file; each file is read once.
+def find_unreadable(utterances: Sequence[Utterance]) -> list[EmoserError]:
+    """The errors of all utterances that cannot be read; each file is decoded once."""
+    return [
+        part.error
+        for members in group_by_file(utterances).values()
+        for part in read_pieces(utterances[members[0]].path, _pieces(utterances, members))
+        if part.error is not None
+    ]
 
-    The audio is the path of a whole file, or the samples of a piece, float32 at 16 kHz.
 
-    Raises:
-        AudioError: If a file cannot be decoded, or has no samples in a piece.
-    """
+def group_by_file(utterances: Sequence[Utterance]) -> dict[str, list[int]]:
+    """Indices of the utterances of each file, in their order."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, item in enumerate(utterances):
         places[item.path].append(place)
-    for path, members in places.items():
-        whole = {place for place in members if _key(utterances[place]) == (path, None, None)}
-        yield from ((place, path) for place in members if place in whole)
-        cut = [place for place in members if place not in whole]
-        for place, samples in _read_pieces([utterances[place] for place in cut]):
-            yield cut[place], samples
+    return places
+
+
+def refuse_unreadable(faults: Sequence[EmoserError], total: int) -> None:
+    """Raise an `AudioError` that names all recordings that cannot be read, if there are any."""
+    if faults:
+        raise AudioError(
+            f"{len(faults)} of {counted(total, 'recording')} cannot be read: "
+            f"{describe_faults(faults)}; repair them, or leave them out with "
+            "skip_unreadable=True (--skip-unreadable)"
+        )
+
+
+def note_unreadable(faults: Sequence[EmoserError]) -> list[str]:
+    """A remark for the report on recordings that were left out, or nothing."""
+    left_out = f"{counted(len(faults), 'recording')} left out, which cannot be read"
+    return [f"{left_out}: {describe_faults(faults)}"] if faults else []
+
+
+def describe_faults(faults: Sequence[EmoserError]) -> str:
+    """What is wrong with some recordings, without the advice in each message."""
+    return shorten([str(fault).rpartition("; ")[0] or str(fault) for fault in faults])
 
 
 def _key(utterance: Utterance) -> Key:
     return utterance.path, utterance.start, utterance.end
 
 
-def _read_pieces(utterances: Sequence[Utterance]) -> Iterator[tuple[int, Samples]]:
-    """Index and samples of every utterance of one file, which is read once, up to the last end."""
-    bounds = {place: _bounds(item) for place, item in enumerate(utterances)}
-    if not bounds:
-        return
-    held: list[tuple[int, Samples]] = []  # blocks with their positions in the file
-    stop = 0  # of the last block
-    with AudioBlocks(utterances[0].path) as blocks:
-        for place in sorted(bounds, key=bounds.__getitem__):
-            start, end = bounds[place]
-            held = [(at, block) for at, block in held if at + len(block) > start]
-            while stop < end and (block := next(blocks, None)) is not None:
-                held += [(stop, block)] if stop + len(block) > start else []
-                stop += len(block)
-            last = int(min(end, stop))
-            parts = [block[max(start - at, 0) : max(last - at, 0)] for at, block in held]
-            if not any(map(len, parts)):
-                item = utterances[place]
-                raise AudioError(
-                    f"{item.path} is {stop / SAMPLING_RATE:.2f} s long and has no samples between "
-                    f"start={item.start} and end={item.end} seconds; correct start and end"
-                )
-            yield place, np.concatenate(parts)
+def _read_clips(rate: int, utterances: Sequence[Utterance]) -> dict[Key, Clip | EmoserError]:
+    """The clips of one file, which is decoded once, or why there is none."""
+    clips: dict[Key, Clip | EmoserError] = {}
+    parts: dict[int, list[Samples]] = defaultdict(list)
+    pieces = _pieces(utterances, range(len(utterances)))
+    for piece, samples, last, error in read_pieces(utterances[0].path, pieces, rate=rate):
+        parts[piece].append(samples)
+        if last:
+            joined = parts.pop(piece)
+            clips[_key(utterances[piece])] = error or Clip(np.concatenate(joined))
+    return clips
 
 
-def _bounds(utterance: Utterance) -> tuple[int, float]:
-    """First sample of a piece, and the one after its last or infinity."""
-    start = round((utterance.start or 0.0) * SAMPLING_RATE)
-    end = np.inf if utterance.end is None else float(np.rint(utterance.end * SAMPLING_RATE))
-    return start, end
+def _pieces(utterances: Sequence[Utterance], places: Iterable[int]) -> list[Seconds]:
+    return [(utterances[place].start, utterances[place].end) for place in places]
 
 
 def _cut(size: int, window: int) -> list[slice]:

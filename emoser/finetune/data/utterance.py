@@ -1,6 +1,9 @@
 """`Utterance`: a labelled recording, or a piece of one."""
 
+import math
 from dataclasses import dataclass
+
+from emoser.labels import find_label_faults
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Utterance:
         sex: "f" or "m".
         split: Part of the official split of the corpus, such as "train".
         start: Start of the piece in seconds; None for the start of the file.
-        end: End of the piece in seconds; None for the end of the file.
+        end: End of the piece in seconds; None or infinity for the end of the file.
         session: Recording session; a speaker takes part in only one.
         style: "improvised" or "scripted".
         sentence: Identifier of the text, the same for equal texts.
@@ -43,16 +46,26 @@ class Utterance:
         """Check the values.
 
         Raises:
-            ValueError: If path or label is empty, `start` negative, or `end` not after `start`.
+            ValueError: If path or label is empty, the label holds control or path characters,
+                `start` is not a number from 0 on, or `end` is not after `start`.
         """
-        start = self.start or 0.0
         if not self.path or not self.label:
             raise ValueError(f"an utterance needs a path and a label, got {self}")
-        if start < 0.0 or (self.end is not None and not self.end > start):
+        if faults := find_label_faults([self.label]):
+            raise ValueError(f"{self.path}: {'; '.join(faults)}; correct the label")
+        if self.end == math.inf:
+            object.__setattr__(self, "end", None)
+        start = self.start or 0.0
+        if not 0.0 <= start < math.inf or (self.end is not None and not self.end > start):
             raise ValueError(
                 f"{self.path}: the piece from {self.start} to {self.end} seconds is empty; "
                 "start must be at least 0 and end after start"
             )
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether this is a piece of a file."""
+        return self.start is not None or self.end is not None
 
     @property
     def voice(self) -> tuple[str | None, str] | None:

@@ -6,28 +6,32 @@ interrupted and resumed at any time.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.errors import CheckpointError
+from emoser.errors import CheckpointError, writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.experiments.split_run import SplitSetup, order_labels, run_split
-from emoser.finetune.experiments.start import find_base
-from emoser.finetune.protocols import Split, build_splits
+from emoser.finetune.experiments.split_run import SplitSetup, find_classes, run_split
+from emoser.finetune.experiments.start import find_base, fit_settings, open_recordings
+from emoser.finetune.protocols import Split, build_splits, drop_duplicates
 from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import Evaluation, assess, write_report
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.resume import STATES
-from emoser.text import markdown_table
+from emoser.json_text import format_json, read_json
+from emoser.text import counted, markdown_table
 
 RESULT = "result.json"
+MAX_RESULT_BYTES = 2**30  # the logits of a million recordings
 SUMMARY, TABLE = "summary.json", "summary.md"
 FIGURES = ("accuracy", "uar", "macro_f1")
 
@@ -89,7 +93,7 @@ class ExperimentResult:
         return {**asdict(self), "mean_and_deviation": summed}
 
 
-def cross_validate(
+def cross_validate(  # noqa: PLR0913  # the public signature of the project
     utterances: Sequence[Utterance],
     *,
     config: FinetuneConfig,
@@ -98,11 +102,12 @@ def cross_validate(
     num_seeds: int = 5,
     num_folds: int = 5,
     device: str | ProcessGroup = "auto",
+    skip_unreadable: bool = False,
 ) -> ExperimentResult:
     """Train and test a recipe on every split of a protocol, or resume doing so.
 
     Args:
-        utterances: The whole corpus, without duplicates.
+        utterances: The whole corpus; of duplicates one is kept.
         config: The recipe; `config.base` is the encoder that every fold starts with.
         setting: "si", "sd", "sessions", "superb", "speakers" or "groups"; see
             `protocols.build_splits`.
@@ -111,9 +116,12 @@ def cross_validate(
         num_seeds: Number of seeds of "sd".
         num_folds: Number of folds of "groups".
         device: "auto", "cpu" or "cuda"; or the processes that the caller has started.
+        skip_unreadable: Whether to leave out recordings that are missing or cannot be decoded;
+            the report names them.
 
     Raises:
-        ValueError: If the corpus does not fit the protocol, or a split leaks.
+        ValueError: If the corpus does not fit the protocol, has one class only, or a split leaks.
+        AudioError: Naming all recordings that cannot be read, unless they are left out.
         CheckpointError: If the folder holds another experiment.
 
     Example:
@@ -129,14 +137,19 @@ def cross_validate(
         >>> [fold.name for fold in result.folds]
         ['speaker 0', 'speaker 1', 'speaker 2']
     """
-    folder = Path(output)
+    folder, base = Path(output), find_base(config)
+    config, recordings = fit_settings(config, base), open_recordings(base)
+    readable, left_out = recordings.read(utterances, skip_unreadable=skip_unreadable)
+    kept, dropped = drop_duplicates(readable)
+    labels = find_classes(kept)
     splits = build_splits(
-        utterances, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
+        kept, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
-    setup = SplitSetup(config, find_base(config), order_labels(utterances), join_processes(device))
+    setup = SplitSetup(config, base, labels, join_processes(device), recordings)
     done = [_run_fold(split, setup, folder) for split in splits]
     tested = [item for split in splits for item in split.test]
-    notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}"]
+    notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}", *left_out]
+    notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
     if setting != "sd":
         notes += describe_leakage(config.base, tested, files=setup.base)
     pooled = assess(
@@ -145,6 +158,7 @@ def cross_validate(
         setup.labels,
         protocol=splits[0].protocol,
         notes=notes,
+        silent=recordings.select(tested).find_silent(),
     )
     result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
     setup.processes.write(lambda: _write_summary(result, folder))
@@ -205,7 +219,7 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
     if not file.is_file():
         return None
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file, dict, max_bytes=MAX_RESULT_BYTES)
         fold = FoldResult(**values["fold"])
         logits = np.array(values["logits"], dtype=np.float32)
         owner = values["fingerprint"]
@@ -218,17 +232,30 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
 
 def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) -> str:
     sides = [
-        [[item.path, item.label, item.start, item.end] for item in side]
+        [[item.path, _hash_file(item.path), item.label, item.start, item.end] for item in side]
         for side in (split.training, split.validation, split.test)
     ]
     text = json.dumps([sides, split.protocol, config.identity(), labels], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _hash_file(path: str) -> str:
+    """The size and the hash of a recording, read once while it does not change."""
+    stated = os.stat(path)
+    return _hash_content(path, stated.st_size, stated.st_mtime_ns)
+
+
+@cache
+def _hash_content(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as opened:
+        return f"{size} {hashlib.file_digest(opened, 'sha256').hexdigest()}"
+
+
 def _write_result(values: Mapping[str, Any], folder: Path) -> None:
     """Write the result of a split, and remove what only its training needs."""
     temporary = folder / f"{RESULT}.part"
-    temporary.write_text(json.dumps(values), encoding="utf-8")
+    with writes_to(folder / RESULT):
+        temporary.write_text(json.dumps(values), encoding="utf-8")
     temporary.replace(folder / RESULT)
     shutil.rmtree(folder / STATES, ignore_errors=True)
     for file in folder.glob("*.features"):
@@ -237,6 +264,7 @@ def _write_result(values: Mapping[str, Any], folder: Path) -> None:
 
 def _write_summary(result: ExperimentResult, folder: Path) -> None:
     write_report(result.pooled, folder, title="All splits together")
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
-    (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")
+    text = format_json(result.to_dict(), indent=2) + "\n"
+    with writes_to(folder):
+        (folder / SUMMARY).write_text(text, encoding="utf-8")
+        (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")

@@ -4,36 +4,46 @@ Chooses a split, refuses data whose figures would be misleading, trains, fits th
 tests once, and writes report and card.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from emoser.errors import writes_to
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import (
     FinetuneResult,
     SplitSetup,
+    find_classes,
     order_labels,
     run_split,
 )
-from emoser.finetune.experiments.start import build_initial_model, find_base
+from emoser.finetune.experiments.start import (
+    build_initial_model,
+    find_base,
+    fit_settings,
+    open_recordings,
+)
 from emoser.finetune.protocols import (
     Split,
     check_split,
     drop_duplicates,
+    split_by_class,
     split_groups,
-    split_randomly,
 )
 from emoser.finetune.scoring.leakage import describe_leakage
+from emoser.finetune.scoring.record import TrainingRecord
 from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.run import train
+from emoser.json_text import format_json
+from emoser.text import counted, shorten
 
 SPLITS = ("auto", "speakers", "column", "random")
 NUM_FOLDS = 5  # one for testing, one for validation, three for training
 FEWEST_CLIPS = 5  # of a class in training
+FEWEST_SPEAKERS = 3
 SIDES = {"train": 0, "training": 0, "validation": 1, "valid": 1, "dev": 1, "test": 2}
 PROBE_CLIPS, PROBE_EPOCHS, PROBE_LEARNED = 32, 40, 0.9
 
@@ -45,6 +55,7 @@ def finetune(
     output: str | Path,
     split: str = "auto",
     device: str = "auto",
+    skip_unreadable: bool = False,
 ) -> FinetuneResult:
     """Fine-tune `config.base` on the user's own recordings, or resume an interrupted run.
 
@@ -54,14 +65,17 @@ def finetune(
         output: Folder of the run: `best/` (the checkpoint with its card), `report.md`,
             `report.json`, `result.json`, `confusion.png`, `log.jsonl`.
         split: "column" (the split of the utterances' own column), "speakers" (by whole speakers,
-            three fifths for training), "random" (speakers on all sides), or "auto": the first of
-            these that the utterances allow, but "random" only if no speaker is known.
+            three fifths for training), "random" (a part of every class, speakers on all sides),
+            or "auto": the first of these that the utterances allow, but "random" only if no
+            speaker is known.
         device: "auto", "cpu" or "cuda".
+        skip_unreadable: Whether to leave out recordings that are missing or cannot be decoded;
+            the report names them.
 
     Raises:
-        ValueError: If the utterances do not allow the split, a class has too few clips, or the
-            same audio has two labels or speakers.
-        AudioError: If a recording cannot be decoded.
+        ValueError: If the utterances do not allow the split, there is one class only, a class has
+            too few clips, or the same audio has two labels or speakers.
+        AudioError: Naming all recordings that cannot be read, unless they are left out.
         CheckpointError: If the folder holds another run.
 
     Example:
@@ -77,17 +91,20 @@ def finetune(
         >>> print(result.evaluation.protocol)
         speaker-independent: tested on speakers that were neither trained nor validated on
     """
-    kept, dropped = drop_duplicates(utterances)
-    divided = choose_split(kept, split, seed=config.run.seed)
-    labels = order_labels(kept)
-    check_classes(divided, labels)
     folder, base = Path(output), find_base(config)
-    notes = [f"{len(dropped)} duplicate recordings were left out"] if dropped else []
+    config, recordings = fit_settings(config, base), open_recordings(base)
+    readable, notes = recordings.read(utterances, skip_unreadable=skip_unreadable)
+    kept, dropped = drop_duplicates(readable)
+    labels = find_classes(kept)
+    divided = choose_split(kept, split, seed=config.run.seed)
+    check_classes(divided, labels)
+    notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
     if divided.speaker_independent:
         notes += describe_leakage(config.base, divided.test, files=base)
-    setup = SplitSetup(config, base, labels, ProcessGroup(device))
+    setup = SplitSetup(config, base, labels, ProcessGroup(device), recordings)
     result, _ = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
-    setup.processes.write(lambda: _write(result, folder))
+    record = TrainingRecord(config, divided, result.epochs)
+    setup.processes.write(lambda: _write(result, record, folder))
     return result
 
 
@@ -112,7 +129,7 @@ def choose_split(utterances: Sequence[Utterance], split: str, *, seed: int = 0) 
             "validated on",
         )
     else:
-        divided = split_randomly(utterances, seed=seed)
+        divided = split_by_class(utterances, seed=seed)
     check_split(divided, speakers=split != "random")
     return divided
 
@@ -124,7 +141,7 @@ def check_classes(split: Split, labels: Sequence[str]) -> None:
         ValueError: Naming every class with too few clips, and the side.
     """
     faults = [
-        f"{label} has {count} clips in {name}, at least {fewest} are needed"
+        f"{label} has {counted(count, 'clip')} in {name} and needs {fewest}"
         for name, fewest in (("training", FEWEST_CLIPS), ("validation", 1), ("test", 1))
         for label in labels
         if (count := sum(item.label == label for item in getattr(split, name))) < fewest
@@ -139,15 +156,18 @@ def probe(
     config: FinetuneConfig,
     output: str | Path,
     device: str = "auto",
+    skip_unreadable: bool = False,
 ) -> tuple[bool, float]:
     """Whether the model can overfit 32 clips, and its accuracy on them.
 
     A sanity check of labels, recordings and learning rates; no estimate for other clips. The
     clips are spread over the classes; the check has its own epochs and no augmentation.
     """
-    labels = order_labels(utterances)
+    labels = find_classes(utterances)
     by_label = [[item for item in utterances if item.label == label] for label in labels]
     chosen = [item for turn in zip_longest(*by_label) for item in turn if item][:PROBE_CLIPS]
+    recordings = open_recordings(find_base(config))
+    chosen, _ = recordings.read(chosen, skip_unreadable=skip_unreadable)
     config = config.replace(
         epochs=PROBE_EPOCHS,
         batch_size=min(config.data.batch_size, 8),
@@ -165,14 +185,16 @@ def probe(
         output=output,
         device=device,
         share_speakers=True,
+        recordings=recordings,
     ).report.accuracy
     return accuracy >= PROBE_LEARNED, accuracy
 
 
-def _write(result: FinetuneResult, folder: Path) -> None:
-    write_report(result.evaluation, folder, title=folder.name)
-    text = json.dumps(result.to_dict(), indent=2) + "\n"
-    (folder / "result.json").write_text(text, encoding="utf-8")
+def _write(result: FinetuneResult, record: TrainingRecord, folder: Path) -> None:
+    write_report(result.evaluation, folder, title=folder.name, training=record)
+    text = format_json(result.to_dict(), indent=2) + "\n"
+    with writes_to(folder / "result.json"):
+        (folder / "result.json").write_text(text, encoding="utf-8")
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:
@@ -181,11 +203,18 @@ def _first_possible(utterances: Sequence[Utterance]) -> str:
     known = {item.voice for item in utterances} - {None}
     if not known:
         return "random"
-    if len(known) < 3 or any(item.voice is None for item in utterances):
+    unnamed = [item.path for item in utterances if item.voice is None]
+    if unnamed:
         raise ValueError(
-            f"{len(known)} speakers are known; a split by speakers needs at least three, and the "
-            "speaker of every recording: complete the column speaker, or pass split='random', "
-            "which the report will state"
+            f"the speaker of {len(unnamed)} of {counted(len(utterances), 'recording')} is missing "
+            f"({shorten(unnamed, 3)}); complete the column speaker, or divide every class with "
+            "split='random' (--split random)"
+        )
+    if len(known) < FEWEST_SPEAKERS:
+        raise ValueError(
+            f"there {'is' if len(known) == 1 else 'are'} {counted(len(known), 'speaker')}, and a "
+            "split by speakers needs three, to train, validate and test on; add recordings of "
+            "others, or divide every class with split='random' (--split random)"
         )
     return "speakers"
 

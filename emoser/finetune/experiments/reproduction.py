@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emoser.errors import writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
 from emoser.finetune.data.utterance import Utterance
@@ -13,7 +14,6 @@ from emoser.finetune.experiments.cross_validation import (
     cross_validate,
     describe_folds,
 )
-from emoser.finetune.protocols import drop_duplicates
 from emoser.finetune.recipes import PAPER_RESULTS, RECIPES
 from emoser.finetune.training.distributed import ProcessGroup
 
@@ -32,6 +32,7 @@ class Experiment:
         improvised: Whether scripted dialogues are left out.
         num_seeds: Number of seeds of "sd".
         num_folds: Number of folds of "groups".
+        skip_unreadable: Whether recordings that cannot be read are left out.
     """
 
     recipe: str
@@ -43,6 +44,7 @@ class Experiment:
     improvised: bool = False
     num_seeds: int = 5
     num_folds: int = 5
+    skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
         """Check recipe and corpora.
@@ -69,26 +71,28 @@ def reproduce(
         FileNotFoundError: If recordings are missing.
         ValueError: If a corpus is not the one of the literature, or does not fit the setting.
     """
-    kept, dropped = drop_duplicates(read_utterances(experiment))
+    found = read_utterances(experiment)
     processes = ProcessGroup(device)
     result = cross_validate(
-        kept,
+        found,
         config=config,
         setting=experiment.setting,
         output=output,
         num_seeds=experiment.num_seeds,
         num_folds=experiment.num_folds,
         device=processes,
+        skip_unreadable=experiment.skip_unreadable,
     )
     title = f"{experiment.recipe} on {' + '.join(experiment.corpora)}, {experiment.setting}"
     beside = [
-        *_describe_data(experiment, kept, len(dropped)),
+        *_describe_data(experiment, found),
         *_describe_changes(experiment, config),
         *(f"- {note[0].upper()}{note[1:]}." for note in result.pooled.notes[1:]),
         _describe_paper(experiment, config),
     ]
     table = describe_folds(result, title=title, beside=beside)
-    processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    with writes_to(output / TABLE):
+        processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
     return result, table
 
 
@@ -114,13 +118,10 @@ def read_utterances(experiment: Experiment) -> list[Utterance]:
     return found
 
 
-def _describe_data(
-    experiment: Experiment, utterances: Sequence[Utterance], num_dropped: int
-) -> list[str]:
+def _describe_data(experiment: Experiment, utterances: Sequence[Utterance]) -> list[str]:
     part = "improvised only" if experiment.improvised else "all recordings"
     speakers = len({item.voice for item in utterances})
     lines = [f"- {len(utterances)} utterances of {speakers} speakers, {part}."]
-    lines += [f"- {num_dropped} duplicates left out."] if num_dropped else []
     if experiment.speakers == "upstream":
         lines.append("- Speakers as the authors' code assigns them, which is wrong for 65 turns.")
     return lines

@@ -16,7 +16,7 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import Split
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.evaluation import predict_logits
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.provenance import describe_training
 from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.finetune.training.distributed import ProcessGroup
@@ -55,12 +55,14 @@ class FinetuneResult:
         temperature: Fitted on the validation set and stored in the checkpoint; 1 without
             calibration.
         evaluation: The test figures with their protocol.
+        epochs: One record per epoch, see `TrainingResult`.
     """
 
     folder: Path
     best_epoch: int
     temperature: float
     evaluation: Evaluation
+    epochs: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -110,12 +112,18 @@ def run_split(
         temperature = fit_temperature(_predict(model, split.validation, setup), truth)
         model.config = replace(model.config, temperature=temperature)
     logits = _predict(model, split.test, setup)
-    evaluation = assess(logits, split.test, labels, protocol=split.protocol, notes=notes)
+    silent = setup.recordings.select(split.test).find_silent()
+    evaluation = assess(
+        logits, split.test, labels, protocol=split.protocol, notes=notes, silent=silent
+    )
     training = describe_training(config, split, evaluation, base=setup.base)
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
     temperature = model.config.temperature
-    return FinetuneResult(folder / BEST, trained.best_epoch, temperature, evaluation), logits
+    result = FinetuneResult(
+        folder / BEST, trained.best_epoch, temperature, evaluation, trained.epochs
+    )
+    return result, logits
 
 
 def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
@@ -128,6 +136,22 @@ def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
     found = {item.label for item in utterances}
     known = [label for label in CANONICAL_LABELS if label in found]
     return (*known, *sorted(found - set(known)))
+
+
+def find_classes(utterances: Iterable[Utterance]) -> tuple[str, ...]:
+    """The labels of utterances as in `order_labels`.
+
+    Raises:
+        ValueError: If there are not at least two.
+    """
+    labels = order_labels(utterances)
+    if len(labels) < 2:
+        raise ValueError(
+            f"all recordings have the label {labels[0]}; training needs at least two labels"
+            if labels
+            else "there are no recordings; training needs some with at least two labels"
+        )
+    return labels
 
 
 def _predict(

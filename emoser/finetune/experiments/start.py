@@ -3,44 +3,33 @@
 from collections.abc import Sequence
 
 from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.finetune.config import Augmentation, FinetuneConfig
+from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.settings import SMALL_WIDTH
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.models.short_whisper import ShortWhisperEncoder
 
 SUPERB_WIDTH = 256  # between the two linear layers of the SUPERB head
-SMALL_WIDTH = 512  # encoders below it are trained with higher learning rates
-OWN = FinetuneConfig(keep_head=True, head_learning_rate=1e-3)
-OWN_SMALL = OWN.replace(epochs=15, encoder_learning_rate=1e-4)
+WIDTHS = ("hidden_size", "d_model")
+NESTED = ("backbone_config", "encoder_config", "encoder")
 
 
-def suggest_settings(base: str, *, mode: str = "partial") -> FinetuneConfig:
-    """Settings for the user's own recordings, by the size of the base.
-
-    Small encoders (fewer than 512 features) get a higher learning rate and more epochs than those
-    of the paper's size. A head on a frozen encoder is trained for more epochs and on clips without
-    variations, so that the encoder computes each of them only once.
-
-    Args:
-        base: Bundled name, folder or Hub id.
-        mode: What of the encoder is trained; see `ModelSettings`.
-
-    Raises:
-        CheckpointError: If the base is not a checkpoint.
-        HubError: If it cannot be downloaded.
+def fit_settings(config: FinetuneConfig, base: CheckpointFiles) -> FinetuneConfig:
+    """The settings with the values that "auto" has for a base.
 
     Example:
-        >>> suggest_settings("emoser-tiny").optimisation.encoder_learning_rate
-        0.0001
+        >>> from emoser.checkpoints.resolve import find_checkpoint
+        >>> fit_settings(FinetuneConfig(), find_checkpoint("emoser-tiny")).schedule.epochs
+        15
     """
-    width = find_checkpoint(base).config.get("hidden_size")
-    small = isinstance(width, int) and width < SMALL_WIDTH
-    config = (OWN_SMALL if small else OWN).replace(base=base, mode=mode)
-    if mode != "frozen":
-        return config
-    return config.replace(epochs=100, crop_seconds=None, augmentation=Augmentation.off())
+    places = [base.config, *(base.config.get(name) for name in NESTED)]
+    found = [place.get(name) for place in places if isinstance(place, dict) for name in WIDTHS]
+    widths = [value for value in found if isinstance(value, int)]
+    return config.for_width(widths[0] if widths else SMALL_WIDTH)
 
 
 def find_base(config: FinetuneConfig) -> CheckpointFiles:
@@ -56,6 +45,11 @@ def find_base(config: FinetuneConfig) -> CheckpointFiles:
     return find_checkpoint(config.base)
 
 
+def open_recordings(base: CheckpointFiles) -> Recordings:
+    """Recordings at the sampling rate of a base, none decoded yet."""
+    return Recordings(sampling_rate=read_preprocessing(base).sampling_rate)
+
+
 def build_initial_model(
     config: FinetuneConfig, labels: Sequence[str], *, files: CheckpointFiles | None = None
 ) -> EmotionModel:
@@ -69,6 +63,7 @@ def build_initial_model(
         HubError: If it cannot be downloaded.
     """
     files = files or find_base(config)
+    config = fit_settings(config, files)
     model = start_model(
         files,
         describe_model(config, labels),

@@ -5,21 +5,25 @@ including the calibration temperature. The metrics are those of `emoser.metrics`
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emoser.audio import SAMPLING_RATE, Source
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.batches import collate, length_batches
+from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
-from emoser.finetune.data.recordings import Recordings, read_clips
 from emoser.finetune.data.utterance import Utterance
-from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
+from emoser.finetune.progress import Progress
+from emoser.finetune.scoring.logits import (
+    add_silence,
+    as_runtime,
+    infer_readable,
+    join_windows,
+)
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
@@ -28,9 +32,8 @@ from emoser.metrics import (
     macro_f1,
     unweighted_average_recall,
 )
-from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
-from emoser.runtimes import InferenceOutput, Runtime
+from emoser.results.segments import SILENCE
 from emoser.text import aligned_table, counted
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Report:
         per_corpus: UAR of each corpus.
         per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
+        num_unreadable: Number of recordings that were left out, because they cannot be read.
     """
 
     labels: tuple[str, ...]
@@ -68,12 +72,14 @@ class Report:
     per_corpus: Mapping[str, float]
     per_sex: Mapping[str, float]
     per_speaker: Mapping[str, float]
+    num_unreadable: int = 0
 
     @property
     def size(self) -> str:
         """The number of recordings and of known speakers, as text."""
         recordings = counted(self.num_utterances, "recording")
-        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}"
+        left_out = f" ({self.num_unreadable:,} unreadable left out)" * bool(self.num_unreadable)
+        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}{left_out}"
 
     @property
     def mean_corpus_uar(self) -> float:
@@ -98,7 +104,11 @@ class Report:
 
 
 def evaluate(
-    model: EmotionModel, utterances: Sequence[Utterance], *, labels: Sequence[str] = ()
+    model: EmotionModel,
+    utterances: Sequence[Utterance],
+    *,
+    labels: Sequence[str] = (),
+    skip_unreadable: bool = False,
 ) -> Report:
     """Score a model on recordings that it was not trained on.
 
@@ -106,10 +116,13 @@ def evaluate(
         model: Evaluated in eval mode; its mode is restored afterwards.
         utterances: Recordings whose labels are all among `labels`.
         labels: The labels to choose from; by default all labels of the model.
+        skip_unreadable: Whether to leave out recordings that cannot be read; the report counts
+            them.
 
     Raises:
         ValueError: If there are no utterances, or one has another label.
-        AudioError: If a recording cannot be decoded.
+        AudioError: Naming all recordings that cannot be read, unless they are left out; or if
+            none is left.
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
@@ -121,79 +134,38 @@ def evaluate(
     """
     names = tuple(labels) or model.config.labels
     check_labels(utterances, names)
-    logits = predict_logits(model, utterances)
-    return score_logits(logits, utterances, model.config.labels, labels=names)
+    with as_runtime(model) as runtime:
+        inferred = infer_readable(
+            runtime, model.config, utterances, skip_unreadable=skip_unreadable
+        )
+    logits, columns = add_silence(
+        inferred.logits, model.config.labels, inferred.silent, inferred.utterances
+    )
+    names = tuple(dict.fromkeys((*names, *columns[len(model.config.labels) :])))
+    report = score_logits(logits, inferred.utterances, columns, labels=names)
+    return replace(report, num_unreadable=len(inferred.faults))
 
 
-def check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None:
-    """Check that there are utterances, and that all have one of the labels.
+def check_labels(
+    utterances: Sequence[Utterance], labels: Sequence[str], *, advice: str = "leave these out"
+) -> None:
+    """Check that there are utterances, and that all have one of the labels, or are silence.
+
+    `advice` is what the message suggests.
 
     Raises:
         ValueError: If there are none, or one has another label.
     """
     if not utterances:
         raise ValueError(f"no utterances to score; pass some with the labels {', '.join(labels)}")
-    unknown = [item.label for item in utterances if item.label not in labels]
+    unknown = [item.label for item in utterances if item.label not in (*labels, SILENCE)]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(utterances)} utterances have the labels "
-            f"{', '.join(sorted(set(unknown)))}, allowed are {', '.join(labels)}; leave them out"
+            f"{len(unknown)} of {counted(len(utterances), 'recording')} "
+            f"{'has' if len(unknown) == 1 else 'have'} labels that the model lacks "
+            f"({', '.join(sorted(set(unknown)))}); it knows {', '.join(labels)}; "
+            f"{advice}"
         )
-
-
-def predict_logits(
-    model: EmotionModel,
-    clips: Recordings | Sequence[Utterance],
-    *,
-    device: torch.device | None = None,
-) -> NDArray[np.float32]:
-    """Log-probabilities of all clips, (N, C); see `infer_logits`.
-
-    Args:
-        model: Evaluated in eval mode on `device`; both are restored afterwards.
-        clips: Decoded recordings, or utterances to decode.
-        device: Where to compute; by default where the model is.
-    """
-    training, home = model.training, next(model.parameters()).device
-    device = device or home
-    model.to(device).eval()
-    try:
-        return infer_logits(_ModelRuntime(model, device), model.config, clips)
-    finally:
-        model.to(home).train(training)
-
-
-def infer_logits(
-    runtime: Runtime, config: ModelConfig, clips: Recordings | Sequence[Utterance]
-) -> NDArray[np.float32]:
-    """Logarithms of the scores of `predict` for all clips, (N, C), without dimensions.
-
-    The softmax of a row gives these scores. Utterances are decoded on the way.
-
-    Raises:
-        AudioError: If a recording cannot be decoded.
-    """
-    order: list[int] = []
-
-    def read() -> Iterator[Source]:
-        numbered: Iterable[tuple[int, Source]] = (
-            enumerate(clips) if isinstance(clips, Recordings) else read_clips(clips)
-        )
-        for place, source in numbered:
-            order.append(place)
-            yield source
-
-    seconds = runtime.batch_seconds
-    options = InferenceOptions(
-        window=round(config.max_seconds * config.sampling_rate),
-        sampling_rate=SAMPLING_RATE,
-        batch_samples=None if seconds is None else round(seconds * config.sampling_rate),
-    )
-    logits = np.zeros((len(clips), len(config.labels)), dtype=np.float32)
-    for number, output in enumerate(infer_recordings(read(), runtime, options)):
-        if isinstance(output, RecordingOutput):
-            logits[order[number]] = _join_windows(output.logits, output.weights, config)
-    return logits
 
 
 def score_epoch(
@@ -215,7 +187,7 @@ def score_epoch(
     own = batches[processes.rank :: processes.count]
     rows: list[tuple[list[int], list[list[float]]]] = []
     with torch.inference_mode():
-        for batch in own:
+        for batch in Progress(own, "validation, batches", show=processes.first):
             loaded = inputs.load_windows(batch).to(processes.device)
             output = run_model(model, loaded, padded=len(batch) > 1)
             rows.append((batch, output.logits.float().cpu().tolist()))
@@ -224,9 +196,11 @@ def score_epoch(
         by_window[indices] = values
     logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
     for place, pieces in enumerate(windows.pieces):
-        logits[place] = _join_windows(by_window[pieces], windows.weights[pieces], model.config)
+        logits[place] = join_windows(by_window[pieces], windows.weights[pieces], model.config)
     labels = config.data.evaluation_labels or model.config.labels
-    return score_logits(logits, utterances, model.config.labels, labels=labels)
+    known = model.config.labels
+    logits, columns = add_silence(logits, known, inputs.silent, utterances)
+    return score_logits(logits, utterances, columns, labels=(*labels, *columns[len(known) :]))
 
 
 def score_logits(
@@ -267,37 +241,6 @@ def select_labels(
     """True classes (N,) and logits (N, len(labels)), both in the order of `labels`."""
     chosen = logits[:, [list(columns).index(label) for label in labels]].astype(np.float64)
     return np.array([list(labels).index(item.label) for item in utterances]), chosen
-
-
-class _ModelRuntime:
-    """A runtime around a model in training, which stays unchanged."""
-
-    group_size = 1
-
-    def __init__(self, model: EmotionModel, device: torch.device) -> None:
-        self.model = model
-        self.device = device
-        self.batch_seconds = None if device.type == "cpu" else BATCH_SECONDS
-
-    def infer(self, recordings: Sequence[NDArray[np.float32]]) -> InferenceOutput:
-        """Logits and embeddings of recordings of any length."""
-        samples, lengths = collate(recordings)
-        valid = None if len(recordings) == 1 else lengths.to(self.device)
-        with torch.inference_mode():
-            output = self.model(samples.to(self.device), valid)
-        return InferenceOutput(
-            output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
-        )
-
-
-def _join_windows(
-    logits: NDArray[np.float32], weights: NDArray[np.float64], config: ModelConfig
-) -> NDArray[np.float64]:
-    """Log of the weighted mean over windows of softmax(logits / temperature), (N, C) -> (C,)."""
-    scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
-    scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-    joined: NDArray[np.float64] = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
-    return joined
 
 
 def _recall_by(

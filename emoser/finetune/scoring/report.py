@@ -3,11 +3,10 @@
 Every report states its protocol.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.errors import writes_to
+from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import (
     Report,
     check_labels,
-    infer_logits,
     score_logits,
     select_labels,
 )
+from emoser.finetune.scoring.logits import add_silence, infer_readable
+from emoser.finetune.scoring.record import TrainingRecord, describe_training
+from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
     bootstrap_interval,
     confusion_table,
     draw_groups,
-    drawn_units,
+    name_interval,
     unweighted_average_recall,
 )
-from emoser.results.plots import plot_confusion, save_figure
+from emoser.results.plots import plain_text, plot_confusion, save_figure
+from emoser.results.segments import SILENCE
 from emoser.runtimes.opening import open_runtime
-from emoser.text import counted, markdown_table
+from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
+ONLY_KNOWN = "leave these out with only_known=True (--only-known)"
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 
@@ -46,8 +51,8 @@ class Evaluation:
     Attributes:
         protocol: The protocol of the evaluation, in a sentence.
         report: The metrics.
-        accuracy_interval: 95 % interval of the accuracy over `drawn`.
-        uar_interval: 95 % interval of the UAR over `drawn`.
+        accuracy_interval: 95 % interval of the accuracy over speakers, see `interval_name`.
+        uar_interval: 95 % interval of the UAR over speakers, see `interval_name`.
         notes: Remarks, such as on recordings that were left out.
     """
 
@@ -58,9 +63,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     @property
-    def drawn(self) -> str:
-        """Unit of the intervals: "speakers", or "recordings" if there is one speaker."""
-        return drawn_units(self.report.num_speakers)
+    def interval_name(self) -> str:
+        """What the intervals are, such as "95 % interval over 12 speakers"."""
+        return name_interval(self.report.num_speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -77,6 +82,7 @@ class Comparison:
         difference: UAR of the first minus that of the second.
         interval: 95 % interval of the difference.
         drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
+        num_speakers: Number of known speakers.
         only_first: Number of recordings that only the first one recognised.
         only_second: Number of recordings that only the second one recognised.
         p_value: Exact McNemar test of these two numbers.
@@ -87,6 +93,7 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     drawn: str
+    num_speakers: int
     only_first: int
     only_second: int
     p_value: float
@@ -101,7 +108,8 @@ class Comparison:
         low, high = self.interval
         return (
             f"UAR {100 * self.uars[0]:.1f} % ({first}) against {100 * self.uars[1]:.1f} % "
-            f"({second}): {100 * self.difference:+.1f} points, 95 % interval over {self.drawn} "
+            f"({second}): {100 * self.difference:+.1f} points, "
+            f"{name_interval(self.num_speakers)} "
             f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
             f"{first} recognised, {self.only_second} only {second} "
             f"(McNemar p = {self.p_value:.3g})"
@@ -114,6 +122,7 @@ def score_models(
     *,
     protocol: str,
     only_known: bool = False,
+    skip_unreadable: bool = False,
 ) -> tuple[Evaluation, Comparison | None]:
     """The evaluation of the first model, and its comparison with the second if there is one.
 
@@ -122,32 +131,66 @@ def score_models(
         utterances: The recordings.
         protocol: The protocol of the evaluation, in a sentence.
         only_known: Whether to leave out recordings with labels that a model lacks.
+        skip_unreadable: Whether to leave out recordings that cannot be read.
 
     Raises:
         ValueError: If no recording is left, or one has a label that a model lacks.
         CheckpointError: If a model cannot be loaded.
-        AudioError: If a recording cannot be decoded.
+        AudioError: Naming all recordings that cannot be read, unless they are left out.
     """
     if not 1 <= len(names) <= 2:
         raise ValueError(f"{len(names)} models given; pass one, or two to compare")
     opened = [open_runtime(find_checkpoint(name)) for name in names]
     columns = [model.config.labels for model in opened]
     labels = [label for label in columns[0] if all(label in others for others in columns)]
-    notes = []
+    notes: list[str] = []
     if only_known:
-        unknown = Counter(item.label for item in utterances if item.label not in labels)
-        utterances = [item for item in utterances if item.label in labels]
-        if unknown:
-            left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
-            notes.append(f"left out, because a model lacks the label: {left}")
-    check_labels(utterances, labels)
-    logits = [infer_logits(model.runtime, model.config, utterances) for model in opened]
+        utterances, notes = _keep_known(utterances, labels)
+    check_labels(utterances, labels, advice=ONLY_KNOWN)
+    logits, num_unreadable = [], 0
+    for model in opened:
+        found = infer_readable(
+            model.runtime, model.config, utterances, skip_unreadable=skip_unreadable
+        )
+        notes += note_unreadable(found.faults)
+        num_unreadable += len(found.faults)
+        utterances, silent = found.utterances, found.silent
+        logits.append(found.logits)
     evaluation = assess(
-        logits[0], utterances, columns[0], protocol=protocol, labels=labels, notes=notes
+        logits[0],
+        utterances,
+        columns[0],
+        protocol=protocol,
+        labels=labels,
+        notes=notes,
+        silent=silent,
     )
+    report = replace(evaluation.report, num_unreadable=num_unreadable)
+    evaluation = replace(evaluation, report=report)
     if len(opened) == 1:
         return evaluation, None
+    wider = [
+        add_silence(rows, own, silent, utterances)
+        for rows, own in zip(logits, columns, strict=True)
+    ]
+    labels = list(dict.fromkeys((*labels, *wider[0][1][len(columns[0]) :])))
+    logits, columns = [rows for rows, _ in wider], [own for _, own in wider]
     return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
+
+
+def _keep_known(
+    utterances: Sequence[Utterance], labels: Sequence[str]
+) -> tuple[list[Utterance], list[str]]:
+    """The recordings with one of the labels, and a remark on the others."""
+    unknown = Counter(item.label for item in utterances if item.label not in (*labels, SILENCE))
+    kept = [item for item in utterances if item.label in (*labels, SILENCE)]
+    left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
+    if unknown and not kept:
+        raise ValueError(
+            f"none of the {counted(len(utterances), 'recording')} has a label that the model "
+            f"knows ({', '.join(labels)}); the labels are {left}"
+        )
+    return kept, [f"left out, because the model lacks the label: {left}"] if unknown else []
 
 
 def assess(
@@ -158,6 +201,7 @@ def assess(
     protocol: str,
     labels: Sequence[str] = (),
     notes: Sequence[str] = (),
+    silent: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
     """Metrics and confidence intervals of logits.
 
@@ -168,8 +212,13 @@ def assess(
         protocol: The protocol of the evaluation, in a sentence.
         labels: The labels to choose from; by default `columns`.
         notes: Remarks.
+        silent: Whether nobody speaks in each, (N,), which makes "silence" the answer.
     """
     names = tuple(labels) or tuple(columns)
+    if silent is not None:
+        known = len(columns)
+        logits, columns = add_silence(logits, columns, silent, utterances)
+        names = (*names, *columns[known:])
     truth, chosen = select_labels(logits, utterances, columns, names)
     report = score_logits(logits, utterances, columns, labels=names)
     groups, predicted = _groups(utterances), chosen.argmax(axis=1)
@@ -199,6 +248,7 @@ def compare(
         for rows in draw_groups(_groups(utterances), NUM_DRAWS, 0)
     ]
     low, high = np.quantile(differences, [0.025, 0.975])
+    num_speakers = len({item.voice for item in utterances} - {None})
     only_first = int(((first == truth) & (second != truth)).sum())
     only_second = int(((first != truth) & (second == truth)).sum())
     return Comparison(
@@ -206,7 +256,8 @@ def compare(
         uars,
         uars[0] - uars[1],
         (float(low), float(high)),
-        drawn_units(len({item.voice for item in utterances} - {None})),
+        "speakers" if num_speakers > 1 else "recordings",
+        num_speakers,
         only_first,
         only_second,
         mcnemar(only_first, only_second),
@@ -225,11 +276,13 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**total))
 
 
-def to_markdown(evaluation: Evaluation, *, title: str) -> str:
-    """An evaluation as Markdown."""
+def to_markdown(
+    evaluation: Evaluation, *, title: str, training: TrainingRecord | None = None
+) -> str:
+    """An evaluation as Markdown, with the training that led to it if it is given."""
     report = evaluation.report
     figures = [
-        ["figure", "value", f"95 % interval over {evaluation.drawn}"],
+        ["figure", "value", evaluation.interval_name],
         ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
         ["recall averaged over classes (UA, UAR)", _percent(report.uar),
          _range(evaluation.uar_interval)],
@@ -251,25 +304,31 @@ def to_markdown(evaluation: Evaluation, *, title: str) -> str:
         if len([key for key in recalls_by if key]) > 1
     ]
     paragraphs = [
-        f"# {title}",
-        f"Protocol: {evaluation.protocol}.",
-        "\n".join(f"- {note}" for note in evaluation.notes),
+        f"# {markdown_text(title)}",
+        f"Protocol: {markdown_text(evaluation.protocol)}.",
+        "\n".join(f"- {markdown_text(note)}" for note in evaluation.notes),
         f"{report.size}.",
         *map(markdown_table, (figures, confusion, *by_group)),
+        *([] if training is None else describe_training(training)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def write_report(evaluation: Evaluation, folder: Path, *, title: str) -> None:
+def write_report(
+    evaluation: Evaluation, folder: Path, *, title: str, training: TrainingRecord | None = None
+) -> None:
     """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKDOWN).write_text(to_markdown(evaluation, title=title), encoding="utf-8")
-    text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
-    (folder / JSON).write_text(text, encoding="utf-8")
+    values = evaluation.to_dict()
+    values |= {} if training is None else {"training": training.to_dict()}
+    text = to_markdown(evaluation, title=title, training=training)
+    with writes_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKDOWN).write_text(text, encoding="utf-8")
+        (folder / JSON).write_text(format_json(values, indent=2) + "\n", encoding="utf-8")
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
-        figure.axes[0].set_title(f"{title}\nUAR {_percent(report.uar)}", fontsize=9)
+        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {_percent(report.uar)}", fontsize=9)
         save_figure(figure, folder / PICTURE)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)

@@ -19,9 +19,10 @@ import torch
 
 from emoser._version import __version__
 from emoser.checkpoints.atomic import new_folder
-from emoser.errors import CheckpointError
+from emoser.errors import CheckpointError, writes_to
 from emoser.finetune.config import WITH_TEACHERS, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
+from emoser.json_text import format_json, read_json
 from emoser.models.config import ModelConfig
 
 STATES = "states"
@@ -40,14 +41,13 @@ def fingerprint(
     model: ModelConfig,
     config: FinetuneConfig,
     *,
+    sound: Sequence[str],
     teachers: str = "",
-    exact: bool = True,
 ) -> str:
-    """A hash that identifies a run; recordings count by their order, file names and labels.
+    """A hash that identifies a run; recordings count by order, file names, labels and sound.
 
-    `teachers` is a hash of the teachers. `exact` is whether all clips are 16-bit and fit into a
-    window: states of other clips that were written before these were kept exactly belong to
-    another run.
+    `sound` holds hashes of the decoded recordings of both sides, and `teachers` is one of the
+    teachers.
     """
     plain = [
         [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
@@ -58,7 +58,7 @@ def fingerprint(
     if teachers:
         flat = config.flat()
         settings.append({"teachers": teachers, **{name: flat[name] for name in WITH_TEACHERS}})
-    settings += [] if exact else ["float32 clips in windows"]
+    settings.append({"sound": list(sound)})
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -114,15 +114,17 @@ def clear_leftovers(folder: Path) -> None:
 
 def write_settings(folder: Path, config: FinetuneConfig) -> None:
     """Write the settings beside the weights."""
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    (folder / SETTINGS).write_text(text, encoding="utf-8")
+    text = format_json(config.to_dict(), indent=2) + "\n"
+    with writes_to(folder / SETTINGS):
+        (folder / SETTINGS).write_text(text, encoding="utf-8")
 
 
 def write_log(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the log of the epochs so far, one JSON object per line."""
-    lines = "".join(json.dumps(record) + "\n" for record in records)
+    lines = "".join(format_json(record) + "\n" for record in records)
     temporary = folder / f"{LOG}.part"
-    temporary.write_text(lines, encoding="utf-8")
+    with writes_to(folder / LOG):
+        temporary.write_text(lines, encoding="utf-8")
     temporary.replace(folder / LOG)
 
 
@@ -134,9 +136,9 @@ def _states(folder: Path) -> list[Path]:
 def _find_fault(place: Path, name: str, num_processes: int) -> str | None:
     """Why a state cannot be used, or None; one of another run is refused."""
     try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"].items()
-        stated = {file: (entry["size"], entry["sha256"]) for file, entry in files}
+        manifest = read_json(place / MANIFEST, dict)
+        entry = manifest["files"][STATE]
+        stated = {STATE: (entry["size"], entry["sha256"])}
         owner, processes = manifest["fingerprint"], manifest["processes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{place} is damaged: its {MANIFEST} cannot be read ({error})"

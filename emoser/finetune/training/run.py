@@ -5,7 +5,6 @@ killed and started again ends with the same weights.
 """
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,25 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoser.audio import SAMPLING_RATE
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
-from emoser.finetune.data.acoustics import standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.protocols import check_sides
-from emoser.finetune.scoring.evaluation import Report, check_labels, score_epoch
+from emoser.finetune.progress import Progress
+from emoser.finetune.scoring.evaluation import Report, score_epoch
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.freezing import freeze, merge_lora
-from emoser.finetune.training.loss import Targets, Teachers, build_loss, build_targets
+from emoser.finetune.training.loss import Teachers, build_loss
 from emoser.finetune.training.optimization import (
     WeightAverage,
     anneal,
     build_optimizer,
     find_overwritten,
 )
+from emoser.finetune.training.preparation import TrainingData, check_start, decode_sides
 from emoser.finetune.training.resume import (
     clear_leftovers,
     fingerprint,
@@ -44,7 +42,7 @@ from emoser.finetune.training.resume import (
     write_settings,
 )
 from emoser.finetune.training.steps import Stepper, set_recompute
-from emoser.finetune.training.tensorboard import require_tensorboard, write_events
+from emoser.finetune.training.tensorboard import write_events
 from emoser.models.model import EmotionModel
 
 BEST = "best"
@@ -127,32 +125,19 @@ def train(  # noqa: PLR0913  # the public signature of the project
         ...     train(calls, others, model=model, config=config, output=place).best_epoch
         1
     """
-    if config.run.tensorboard:
-        require_tensorboard()
-    places = {parameter.device.type for parameter in model.parameters()}
-    if places != {"cpu"}:
-        raise ValueError(f"the model is on {', '.join(places)}; move it to the CPU")
-    check_sides(utterances, validation, share_speakers=share_speakers)
-    check_labels(validation, config.data.evaluation_labels or model.config.labels)
-    restricted = config.data.restricted_labels
-    targets = build_targets(utterances, model.config.labels, restricted=restricted)
-    followed = None
-    if teachers:
-        temperature = config.optimisation.distillation_temperature
-        followed = Teachers(teachers, model.config.labels, temperature=temperature)
-    processes = join_processes(device)
-    folder = Path(output)
+    config = config.for_width(model.encoder.hidden_size)
+    check_start(utterances, validation, model, config, share_speakers=share_speakers)
+    followed = _follow(teachers, model.config.labels, config)
+    processes, folder = join_processes(device), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    held = Recordings() if recordings is None else recordings
-    data = _decode(utterances, validation, targets, config, held)
-    window = round(model.config.max_seconds * SAMPLING_RATE)
+    data = decode_sides(utterances, validation, model.config, config, recordings)
     name = fingerprint(
         utterances,
         validation,
         model.config,
         config,
         teachers="" if followed is None else followed.digest(),
-        exact=data.recordings.is_exact(window) and data.validation_recordings.is_exact(window),
+        sound=(data.recordings.fingerprint, data.validation_recordings.fingerprint),
     )
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
@@ -173,32 +158,11 @@ def train(  # noqa: PLR0913  # the public signature of the project
     return run.finish()
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Both sides of a run, decoded."""
-
-    utterances: Sequence[Utterance]
-    validation: Sequence[Utterance]
-    recordings: Recordings
-    validation_recordings: Recordings
-    targets: Targets
-
-
-def _decode(
-    utterances: Sequence[Utterance],
-    validation: Sequence[Utterance],
-    targets: Targets,
-    config: FinetuneConfig,
-    held: Recordings,
-) -> _Data:
-    terminal = sys.stderr.isatty()
-    recordings = held.select(utterances, progress=terminal)
-    if config.optimisation.statistics_weight > 0.0:
-        voices = [item.voice or item.corpus for item in utterances]
-        statistics = torch.from_numpy(standardize_statistics(recordings.describe(), voices))
-        targets = targets._replace(statistics=statistics)
-    held_out = held.select(validation, progress=terminal)
-    return _Data(utterances, validation, recordings, held_out, targets)
+def _follow(
+    teachers: Sequence[EmotionModel], labels: Sequence[str], config: FinetuneConfig
+) -> Teachers | None:
+    temperature = config.optimisation.distillation_temperature
+    return Teachers(teachers, labels, temperature=temperature) if teachers else None
 
 
 @dataclass(kw_only=True)
@@ -206,7 +170,7 @@ class _Run:
     """A run in progress: everything that changes from epoch to epoch."""
 
     model: EmotionModel
-    data: _Data
+    data: TrainingData
     config: FinetuneConfig
     folder: Path
     name: str
@@ -261,12 +225,12 @@ class _Run:
         batches = plan_epoch(self.data.utterances, durations, self.config, epoch=epoch)
         todo = batches[self.step - epoch * self.epoch_steps :]
         title = f"epoch {epoch + 1} of {self.config.schedule.epochs}"
-        with self.stepper.progress(todo, title) as bar:
-            for batch in bar:
-                self.train_step(batch)
-                self.stepper.show(bar, self.losses, self.hits, self.config.data.batch_size)
-                if self.step % self.config.run.save_every_steps == 0:
-                    self.save()
+        progress = Progress(todo, f"{title}, updates", show=self.processes.first)
+        progress.note = self._describe_epoch
+        for batch in progress:
+            self.train_step(batch)
+            if self.step % self.config.run.save_every_steps == 0:
+                self.save()
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
         self.epoch, self.losses, self.hits = epoch + 1, [], 0
@@ -357,6 +321,11 @@ class _Run:
         if report is None:
             raise RuntimeError("a run without an epoch has no result")
         return TrainingResult(self.folder / BEST, best_epoch, report, tuple(self.records))
+
+    def _describe_epoch(self) -> str:
+        if not self.losses:
+            return ""
+        return f"loss {np.mean(self.losses):.3f}, WA {self.hits / self._num_seen():.3f}"
 
     def _learning(self) -> list[nn.Parameter]:
         return [item for item in self.model.parameters() if item.requires_grad]

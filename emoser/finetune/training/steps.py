@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from emoser.errors import DeviceError
 from emoser.finetune.config import FinetuneConfig
@@ -151,17 +150,6 @@ class Stepper:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.parts = state["parts"]
-
-    def progress(self, batches: Sequence[Sequence[int]], title: str) -> Any:
-        """A bar over the batches of an epoch, only on a terminal and in the first process."""
-        hidden = not (self.processes.first and sys.stderr.isatty())
-        return tqdm(batches, title, leave=False, disable=hidden)
-
-    def show(self, bar: Any, losses: Sequence[float], hits: int, batch_size: int) -> None:
-        """Show loss and accuracy of the epoch so far beside the bar."""
-        if not bar.disable:
-            accuracy = hits / (len(losses) * batch_size)
-            bar.set_postfix(loss=f"{np.mean(losses):.3f}", WA=f"{accuracy:.3f}")
 
     def _accumulate(
         self, batch: Batch, targets: Targets, share: float, step: int

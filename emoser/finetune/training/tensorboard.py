@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emoser.errors import missing_extra
+from emoser.errors import missing_extra, writes_to
 
 EVENTS = "tensorboard"
 FIGURES = ("loss", "training_accuracy", "accuracy", "uar", "seconds", "peak_bytes")
@@ -35,7 +35,7 @@ def write_events(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     fresh = [record for record in records if record["step"] > known]
     if not fresh:
         return
-    with SummaryWriter(str(folder / EVENTS)) as writer:
+    with writes_to(folder / EVENTS), SummaryWriter(str(folder / EVENTS)) as writer:
         for record in fresh:
             for name, value in _scalars(record):
                 writer.add_scalar(name, value, record["step"])

@@ -72,6 +72,10 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     fold_weight_norms(copied)
+    for module in copied.modules():
+        # Tracing reads every attribute, and transformers prints a warning for a loss of no name.
+        if getattr(module, "loss_type", "") is None:
+            module.loss_type = "ForSequenceClassification"  # type: ignore[assignment]
     replace_convolutions(copied.encoder)
     return InferenceGraph(copied)
 

@@ -63,7 +63,10 @@ def prove_parity(
     Raises:
         CheckpointError: If the numbers differ by more than rounding explains.
     """
-    rows = [_compare(runtime, model, clip) for clip in (*proof_clips(), *clips)]
+    rows = [
+        _compare(runtime, model, clip)
+        for clip in (*proof_clips(model.config.sampling_rate), *clips)
+    ]
     measured = {name: np.max([row[name] for row in rows], axis=0).tolist() for name in rows[0]}
     for name, (difference, largest) in measured.items():
         allowed = TOLERANCE * max(largest, 1.0)

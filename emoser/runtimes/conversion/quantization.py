@@ -16,7 +16,8 @@ import numpy as np
 
 from emoser.errors import AudioError, CheckpointError, missing_extra
 from emoser.runtimes import Runtime, Samples
-from emoser.runtimes.openvino import import_engine, without_telemetry
+from emoser.runtimes.openvino import import_engine
+from emoser.telemetry import without_openvino_telemetry
 
 MIN_AGREEMENT = 0.98
 MIN_CLIPS = 100  # half for calibration, half for the test
@@ -106,7 +107,7 @@ def _is_grouped(node: Any) -> bool:
 
 def _quantize(model: Any, rows: list[Any], kept: list[str]) -> Any:
     import_engine()  # first, so that it sends no statistics
-    with without_telemetry():
+    with without_openvino_telemetry():
         try:
             import nncf
         except ImportError as error:

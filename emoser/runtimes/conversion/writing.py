@@ -10,7 +10,7 @@ import torch
 from emoser._version import __version__
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
-from emoser.runtimes import Samples
+from emoser.runtimes import EngineSettings, Samples
 from emoser.runtimes.conversion.graph import build_graph
 from emoser.runtimes.conversion.parity import prove_parity
 from emoser.runtimes.manifest import FILES, Manifest, describe_source
@@ -53,7 +53,7 @@ def write_graph(
         weights=files.content_hash,
         versions={"emoser": __version__, "torch": str(torch.__version__), **versions},
     )
-    opened = writer.engine.open_graph(file, manifest, device="cpu", dtype="float32")
+    opened = writer.engine.open_graph(file, manifest, EngineSettings("cpu", "float32"))
     parity = prove_parity(opened.runtime, loaded.model, writer.engine.NAME, clips=clips)
     manifest = replace(manifest, parity=parity)
     manifest.write(folder)

@@ -15,7 +15,7 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.errors import DeviceError
 from emoser.models.model import EmotionModel
-from emoser.runtimes import InferenceOutput, OpenedModel, Samples
+from emoser.runtimes import EngineSettings, InferenceOutput, OpenedModel, Samples
 from emoser.runtimes.manifest import build_info, describe_source
 from emoser.runtimes.torch.convolutions import (
     FastConvolutions,
@@ -35,9 +35,17 @@ LONG_SAMPLES = 12 * 16_000  # from here on all threads work on one recording of 
 class TorchRuntime:
     """A model of torch on one device, which takes ownership: it cannot be trained or saved."""
 
-    def __init__(self, model: EmotionModel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: EmotionModel,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        num_streams: int = 1,
+    ) -> None:
         # Counted before the weights are packed and are no longer parameters.
         self.small = sum(item.numel() for item in model.parameters()) < SMALL_MODEL
+        self.split = self.small or num_streams > 1  # recordings among threads, never one recording
         fold_weight_norms(model)
         if device.type == "cpu":
             optimize_convolutions(model.encoder)
@@ -66,10 +74,10 @@ class TorchRuntime:
         """
         if self.device.type != "cpu":
             return self.infer_padded(recordings)
-        if self.workers is None or (len(recordings) == 1 and not self.small):
+        if self.workers is None or (len(recordings) == 1 and not self.split):
             return _join([self._infer_batch([samples]) for samples in recordings])
         order = sorted(range(len(recordings)), key=lambda place: -len(recordings[place]))
-        num_long = 0 if self.small else sum(len(item) >= LONG_SAMPLES for item in recordings)
+        num_long = 0 if self.split else sum(len(item) >= LONG_SAMPLES for item in recordings)
         parts = [[recordings[place]] for place in order]
         outputs = [self._infer_batch(part) for part in parts[:num_long]]
         outputs += self.workers.map(self._infer_batch, parts[num_long:])
@@ -113,9 +121,7 @@ class TorchRuntime:
             )
 
 
-def open_torch(
-    files: CheckpointFiles, *, device: str | torch.device = "auto", dtype: str = "auto"
-) -> OpenedModel:
+def open_torch(files: CheckpointFiles, settings: EngineSettings) -> OpenedModel:
     """Load a checkpoint into torch.
 
     Raises:
@@ -123,8 +129,8 @@ def open_torch(
         CheckpointError: If the checkpoint does not load.
         DeviceError: If the device is not available.
     """
-    chosen = choose_device(device)
-    precision = choose_dtype(dtype, chosen, files.stored_dtype)
+    chosen = choose_device(settings.device)
+    precision = choose_dtype(settings.dtype, chosen, files.stored_dtype)
     loaded = load_checkpoint(files)
     info = build_info(
         files,
@@ -134,7 +140,8 @@ def open_torch(
         device=str(chosen),
         dtype=str(precision).removeprefix("torch."),
     )
-    return OpenedModel(TorchRuntime(loaded.model, chosen, precision), loaded.model.config, info)
+    runtime = TorchRuntime(loaded.model, chosen, precision, num_streams=settings.num_streams)
+    return OpenedModel(runtime, loaded.model.config, info)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -12,10 +12,10 @@ from emoser.errors import AudioError, DependencyError
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
 from emoser.finetune.data import augment as augmentation
-from emoser.finetune.data import recordings
 from emoser.finetune.data.acoustics import describe_clip, standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
-from emoser.finetune.data.recordings import Recordings, Windows, read_clips
+from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.inference import pieces
 
 RATE = 16_000
 
@@ -61,7 +61,7 @@ def test_all_missing_recordings_are_in_one_message(table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.wav,sad\n", r"needs path \(or file_name\) and label"),
+        ("place,label\na.wav,sad\n", r"needs path \(or file_name\) and label"),
         ("path,label,end\na.wav,sad,soon\n,sad,\n", r"row 2: end is 'soon'.*row 3: no path"),
         ("path,label,start,end\na.wav,sad,2,1\n", r"row 2: .*from 2\.0 to 1\.0"),
         ("path,label\na.wav,\n", "no row with a label"),
@@ -91,7 +91,7 @@ def opened(monkeypatch):
     """Paths of the files that are opened for decoding."""
     paths = []
     monkeypatch.setattr(
-        recordings, "AudioBlocks", lambda path: paths.append(path) or AudioBlocks(path)
+        pieces, "AudioBlocks", lambda path, **more: paths.append(path) or AudioBlocks(path, **more)
     )
     return paths
 
@@ -119,34 +119,6 @@ def test_samples_equal_those_of_load_audio(tmp_path, subtype):
     call = Utterance(str(tmp_path / "a.wav"), "sad")
     kept, expected = Recordings([call]), load_audio(call.path)
     assert np.array_equal(kept[0], expected)
-    assert kept.is_exact(RATE) is (subtype in ("PCM_16", "PCM_U8"))
-    assert not kept.is_exact(RATE - 1)
-
-
-def test_pieces_of_a_long_file_are_read_in_one_pass_up_to_the_last_end(tmp_path, monkeypatch):
-    seconds = []
-
-    class Counted(AudioBlocks):
-        def __next__(self):
-            block = super().__next__()
-            seconds.append(len(block) / RATE)
-            return block
-
-    monkeypatch.setattr(recordings, "AudioBlocks", Counted)
-    file = tmp_path / "long.flac"
-    soundfile.write(file, random_clips([600 * RATE])[0], RATE)
-    rows = [
-        Utterance(str(file), "sad", start=2.0 * n % 400, end=2.0 * n % 400 + 3.5)
-        for n in range(100, 0, -1)
-    ]
-    rows.append(Utterance(str(file), "sad", start=10.0, end=250.0))
-    found = dict(read_clips(rows))
-    assert sum(seconds) <= 270.0
-    whole = load_audio(file)
-    for place, row in enumerate(rows):
-        start, end = round(row.start * RATE), round(row.end * RATE)
-        assert np.array_equal(found[place], whole[start:end])
-    assert np.array_equal(Recordings(rows[:1])[0], found[0])
 
 
 def test_a_piece_after_the_end_of_the_file_is_refused(tmp_path):

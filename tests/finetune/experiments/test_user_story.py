@@ -22,7 +22,7 @@ from emoser.finetune.config import Augmentation
 from emoser.finetune.experiments import split_run
 from emoser.finetune.experiments.cross_validation import describe_folds
 from emoser.finetune.experiments.finetuning import check_classes, choose_split
-from emoser.finetune.experiments.start import build_initial_model, suggest_settings
+from emoser.finetune.experiments.start import build_initial_model, fit_settings
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.report import assess, compare, to_markdown
@@ -85,12 +85,12 @@ def test_the_run_leaves_report_card_and_picture_with_the_protocol(run):
     folder, _ = run
     report = json.loads((folder / "report.json").read_text())
     assert report["protocol"].startswith("speaker-independent")
-    assert report["notes"] == ["1 duplicate recordings were left out"]
+    assert report["notes"] == ["1 duplicate left out"]
     assert report["report"]["uar"] > 0.9
     assert set(report["report"]["per_sex"]) <= {"f", "m"}
     text = (folder / "report.md").read_text()
     assert "Protocol: speaker-independent" in text
-    assert "95 % interval over speakers" in text
+    assert "range over 2 speakers, too few for an interval" in text
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
     card = (folder / "best" / "README.md").read_text()
     assert "Protocol: speaker-independent" in card
@@ -161,14 +161,49 @@ def test_a_kept_head_begins_with_what_the_base_knows(base):
     assert torch.equal(plain.head.classifier.weight, same.head.classifier.weight)
 
 
-def test_suggested_settings_fit_the_size_of_the_base_and_the_mode(base):
-    small = suggest_settings(str(base))
-    assert (small.model.mode, small.model.keep_head) == ("partial", True)
-    assert (
-        small.optimisation.encoder_learning_rate
-        > FinetuneConfig().optimisation.encoder_learning_rate
-    )
-    assert not suggest_settings(str(base), mode="frozen").varies  # so that layers are kept
+def test_the_base_and_the_mode_choose_what_is_left_to_them(base):
+    small = fit_settings(FinetuneConfig(), find_checkpoint(str(base)))
+    large = FinetuneConfig().for_width(768)
+    assert small.model.keep_head is large.model.keep_head is True
+    assert (small.schedule.epochs, large.schedule.epochs) == (15, 10)
+    rates = [config.optimisation.encoder_learning_rate for config in (small, large)]
+    assert rates == [1e-4, 1e-5]
+    assert small.data.crop_seconds == large.data.crop_seconds == 8.0
+    frozen = FinetuneConfig(mode="frozen").for_width(768)
+    assert not frozen.varies  # so that layers are kept
+    assert frozen.schedule.epochs == 100
+    stated = FinetuneConfig(epochs=3, keep_head=False, mode="frozen", crop_seconds=2.0)
+    assert stated.for_width(64).replace(augmentation="auto", encoder_learning_rate="auto") == stated
+    assert FinetuneConfig(head="attention").for_width(64).model.keep_head is False
+    assert build_initial_model(FinetuneConfig(str(base), head="projector"), ("sad", "happy"))
+    with pytest.raises(ValueError, match="epochs is 'most', must be above 0, or 'auto'"):
+        FinetuneConfig(epochs="most")
+
+
+def test_python_and_the_command_train_with_the_same_settings(table, base, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(split_run, "train", lambda *_, config, **__: seen.append(config) or 1 / 0)
+    for mode in ("partial", "frozen"):
+        with pytest.raises(ZeroDivisionError):
+            main(["finetune", str(table), "--base", str(base), "--mode", mode, "--output",
+                  str(tmp_path)])  # fmt: skip
+        with pytest.raises(ZeroDivisionError):
+            finetune(
+                read_corpus(table), config=FinetuneConfig(str(base), mode=mode), output=tmp_path
+            )
+        assert seen[-1] == seen[-2]
+
+
+def test_the_help_states_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    small, large = FinetuneConfig().for_width(64), FinetuneConfig().for_width(768)
+    assert f"(default: {small.schedule.epochs} for small encoders" in text
+    assert f"else {large.schedule.epochs}; 100 with --mode frozen)" in text
+    assert f"(default: {small.optimisation.encoder_learning_rate} for small encoders" in text
+    assert f"(default: {small.optimisation.head_learning_rate})" in text
+    assert f"(default: {small.data.batch_size})" in text
 
 
 def test_an_encoder_that_was_trained_on_the_tested_speakers_is_named():
@@ -259,7 +294,7 @@ def test_the_column_split_is_taken_and_its_leaks_refused():
 def test_classes_with_too_few_clips_are_named():
     items = [*people(6), Utterance("x.wav", "bored", speaker="0")]
     split = choose_split(items, "speakers")
-    with pytest.raises(ValueError, match=r"bored has \d clips in training, at least 5"):
+    with pytest.raises(ValueError, match=r"bored has \d clips? in training and needs 5"):
         check_classes(split, ("happy", "sad", "bored"))
 
 

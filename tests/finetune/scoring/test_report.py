@@ -9,7 +9,7 @@ from emoser.finetune.scoring.report import assess, compare, to_markdown
 LABELS = ("happy", "sad")
 
 
-@pytest.mark.parametrize(("num_speakers", "unit"), [(1, "recordings"), (4, "speakers")])
+@pytest.mark.parametrize(("num_speakers", "unit"), [(1, "recordings"), (4, "4 speakers")])
 def test_an_interval_states_its_unit(num_speakers, unit):
     utterances = [
         Utterance(f"{number}.wav", LABELS[number // 4 % 2], speaker=f"s{number % num_speakers}")

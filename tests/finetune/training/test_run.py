@@ -492,6 +492,33 @@ def test_a_damaged_state_is_passed_over_and_the_run_ends_the_same(
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"\xff", b'{"files": [1]}'])
+def test_a_manifest_of_another_form_is_damage(content, finished, sides, caplog):
+    config, folder, model = finished
+    (states(folder)[-1] / "manifest.json").write_bytes(content)
+    again = small_model()
+    train(*sides, model=again, config=config, output=folder)
+    assert equal_weights(again, model)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["training", "validation"])
+def test_other_sound_under_the_same_names_is_another_run(side, sides, tmp_path):
+    """Also where size and time of the file stay."""
+    config = replace(CONFIG, save_every_steps=3)
+    copies = [
+        [replace(item, path=shutil.copy2(item.path, tmp_path)) for item in part] for part in sides
+    ]
+    train(*copies, model=small_model(), config=config, output=tmp_path / "run")
+    file = Path(copies[side][3].path)
+    stated, content = file.stat(), bytearray(file.read_bytes())
+    content[-200] ^= 0x40
+    file.write_bytes(content)
+    os.utime(file, ns=(stated.st_atime_ns, stated.st_mtime_ns))
+    with pytest.raises(CheckpointError, match="other settings or recordings"):
+        train(*copies, model=small_model(), config=config, output=tmp_path / "run")
+
+
 def test_damage_to_all_states_is_refused_with_every_reason(finished, sides):
     config, folder, _ = finished
     for state in states(folder):

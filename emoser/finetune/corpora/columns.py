@@ -1,0 +1,154 @@
+"""What the columns of a table mean: names in any case, with spaces or underscores, and times.
+
+Times are given in seconds whatever their unit, and as start and end whichever two of start, end
+and duration a table has.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NAMES: Mapping[str, Sequence[str]] = {
+    "path": (
+        *("path", "audiofilepath", "filepath", "filename", "file"),
+        *("audiopath", "audiofile", "audio", "wavpath", "wav"),
+    ),
+    "label": ("label", "emotion"),
+    "speaker": ("speaker", "speakerid", "speakername", "spk", "spkid"),
+    "corpus": ("corpus",),
+    "sex": ("sex", "gender"),
+    "split": ("split", "partition", "subset"),
+    "session": ("session", "sessionid"),
+    "style": ("style",),
+    "sentence": ("sentence", "sentenceid"),
+}
+"""Fields, and the columns that hold them: small letters and digits, the first found counts."""
+
+TIMES: Mapping[str, str] = {
+    **dict.fromkeys(("start", "begin", "onset", "offset"), "start"),
+    **dict.fromkeys(("end", "stop"), "end"),
+    **dict.fromkeys(("duration", "dur"), "duration"),
+}
+TIME = re.compile(
+    rf"(?:segment|seg|utterance|utt|clip|turn|t)?(?P<name>{'|'.join(TIMES)})(?:time)?(?:in)?"
+    r"(?:(?P<milli>ms|msecs?|millis|milliseconds?)|(?P<other>samples?|frames?)|"
+    r"s|secs?|seconds?)?"
+)
+WHOLE = re.compile(r"^(-?\d+)\.0$")
+MISSING = frozenset(
+    (
+        *("", "na", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "1.#ind", "-1.#ind"),
+        *(
+            "1.#qnan",
+            "-1.#qnan",
+            "null",
+            "(null)",
+            "#null!",
+            "none",
+            "nil",
+            "nat",
+            "-",
+            "--",
+            "---",
+            "–",
+            "—",
+            "?",
+            ".",
+        ),
+    )
+)
+"""Spellings of a missing value in small letters; those of pandas, R, SQL and spreadsheets."""
+TOLERANCE = 0.01  # seconds by which an end may differ from start and duration, which are rounded
+
+
+class Columns:
+    """Finds the fields of an utterance in the rows of a table.
+
+    Args:
+        names: Names of the columns as they stand in the table.
+        decimal: "," if numbers may have a decimal comma.
+
+    Raises:
+        ValueError: If two columns have the same name, or a time is counted in samples.
+
+    Example:
+        >>> columns = Columns(["File Name", "offset", "Duration (ms)"])
+        >>> row = {"File Name": "a.wav", "offset": "1.5", "Duration (ms)": "500"}
+        >>> columns.text(row, "path"), columns.piece(row)
+        ('a.wav', (1.5, 2.0))
+    """
+
+    def __init__(self, names: Iterable[str], *, decimal: str = ".") -> None:
+        self._decimal = decimal
+        keys: dict[str, str] = {}  # names as in NAMES, and those of the table
+        self._times: dict[str, list[tuple[str, float]]] = {"start": [], "end": [], "duration": []}
+        for name in names:
+            key = re.sub(r"[\W_]", "", name.casefold())
+            time = TIME.fullmatch(key)
+            if key in keys and (time or any(key in known for known in NAMES.values())):
+                raise ValueError(f"the columns {keys[key]!r} and {name!r} are the same; remove one")
+            keys[key] = name
+            if time and time["other"]:
+                raise ValueError(f"the column {name!r} is not in seconds; convert it to seconds")
+            if time:
+                factor = 0.001 if time["milli"] else 1.0
+                self._times[TIMES[time["name"]]].append((name, factor))
+        self._fields = {
+            field: [keys[key] for key in known if key in keys] for field, known in NAMES.items()
+        }
+
+    def has(self, *fields: str) -> bool:
+        """Whether there are columns of all these fields."""
+        return all(self._fields[field] for field in fields)
+
+    def text(self, row: Mapping[str, Any], field: str) -> str | None:
+        """The value of a field, from the first of its columns that has one; None if missing.
+
+        Raises:
+            ValueError: If the value is a list or an object.
+        """
+        values = (_text(name, row.get(name)) for name in self._fields[field])
+        return next(filter(None, values), None)
+
+    def piece(self, row: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        """Start and end in seconds; None for the start or the end of the file.
+
+        Raises:
+            ValueError: If a time is not a number, or end and duration contradict each other.
+        """
+        start, end, duration = (self._seconds(row, field) for field in self._times)
+        if duration is None:
+            return start, end
+        if not duration > 0.0:
+            raise ValueError(f"duration is {duration:g} seconds; it must be above 0")
+        stop = round((start or 0.0) + duration, 6)
+        if end is not None and abs(end - stop) > TOLERANCE:
+            raise ValueError(
+                f"end is {end:g}, but start and duration give {stop:g} seconds; correct one of them"
+            )
+        return start, stop
+
+    def is_length(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has a duration and neither start nor end."""
+        values = [self._seconds(row, field) for field in self._times]
+        return values[:2] == [None, None] and values[2] is not None
+
+    def _seconds(self, row: Mapping[str, Any], field: str) -> float | None:
+        for name, factor in self._times[field]:
+            text = _text(name, row.get(name))
+            if text is None:
+                continue
+            try:
+                return round(float(text.replace(self._decimal, ".")) * factor, 6)
+            except ValueError as error:
+                raise ValueError(f"{name} is {text!r}, not a number of seconds") from error
+        return None
+
+
+def _text(name: str, value: object) -> str | None:
+    if isinstance(value, dict | list | bytes):
+        raise ValueError(f"{name} holds {type(value).__name__}, not a single value")
+    text = "" if value is None else str(value).strip()
+    if text.casefold() in MISSING:
+        return None
+    return WHOLE.sub(r"\1", text)  # many programs write whole numbers so where others are missing

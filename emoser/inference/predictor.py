@@ -1,0 +1,174 @@
+"""From recordings to predictions and embeddings: an opened model with its labels and limits."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from emoser.audio import AudioLimits, Channel, Source
+from emoser.audio.limits import DEFAULT_LIMITS
+from emoser.audio.wrappers import is_source
+from emoser.errors import EmoserError
+from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
+from emoser.inference.scoring import Scorer, score_labels
+from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
+from emoser.results.prediction import Prediction
+from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
+
+Answer = TypeVar("Answer")
+
+ON_ERROR = ("raise", "return")
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How many recordings are read, as for `EmotionClassifier.predict_batch`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    sampling_rate: int | None = None
+    channel: Channel = "mix"
+    batch_seconds: float | None = None
+    on_error: str = "raise"
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise ValueError(f"on_error is {self.on_error!r}; use one of {', '.join(ON_ERROR)}")
+        if self.batch_seconds is not None and not self.batch_seconds > 0:
+            raise ValueError(f"batch_seconds is {self.batch_seconds}; it must be above 0")
+
+
+class Predictor:
+    """Predicts recordings with an opened model.
+
+    Args:
+        opened: The model.
+        labels: As for `EmotionClassifier.from_pretrained`.
+        limits: Recordings beyond these are refused.
+
+    Attributes:
+        labels: The labels of predictions; the checkpoint's in logit order unless mapped.
+        dimensions: The dimensions of predictions, mostly none.
+    """
+
+    def __init__(
+        self,
+        opened: OpenedModel,
+        *,
+        labels: Labels | None = None,
+        limits: AudioLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self.runtime = opened.runtime
+        self.config = opened.config
+        self.limits = limits
+        self._name = opened.info.name
+        self._map = None
+        if labels is not None:
+            raw = self.config.raw_labels[: len(self.config.labels)]
+            self._map = map_labels(self.config.labels, labels, raw=raw)
+        self.labels = self.config.labels if self._map is None else self._map.labels
+        self.dimensions = tuple(order_dimensions(dict.fromkeys(self.config.dimensions, 0.0)))
+
+    @property
+    def scorer(self) -> Scorer:
+        """The runtime, and how its logits become scores."""
+        runtime, frame_seconds = self.runtime, self.config.frame_seconds
+        by_frame = None
+        if frame_seconds is not None and isinstance(runtime, FrameRuntime):
+            by_frame = FrameAdapter(runtime)
+        return Scorer(
+            runtime=by_frame or runtime,
+            to_scores=lambda logits: self._average(logits[np.newaxis], np.ones(1))[0],
+            to_dimensions=self._name_dimensions,
+            labels=self.labels,
+            dimensions=self.dimensions,
+            sampling_rate=self.config.sampling_rate,
+            model=self._name,
+            frame_seconds=None if by_frame is None else frame_seconds,
+        )
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The names that the user gave to outputs without names; empty for any other map."""
+        outputs, given = self.config.labels, self._map
+        if given is None or given.targets != tuple(range(len(outputs))):
+            return ()
+        return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
+
+    def predict(
+        self, sources: Iterable[Source], options: BatchOptions
+    ) -> Iterator[Prediction | EmoserError]:
+        """The prediction of each recording in order, or its error where errors are returned."""
+        outputs = self._infer(sources, options)
+        return (item if isinstance(item, EmoserError) else self._predict(item) for item in outputs)
+
+    def embed(
+        self, sources: Iterable[Source], options: BatchOptions
+    ) -> Iterator[npt.NDArray[np.float32] | EmoserError]:
+        """The embedding of each recording, (D,), or its error."""
+        outputs = self._infer(sources, options)
+        return (item if isinstance(item, EmoserError) else item.embedding for item in outputs)
+
+    def _infer(
+        self, sources: Iterable[Source], options: BatchOptions
+    ) -> Iterator[RecordingOutput | EmoserError]:
+        if is_source(sources):
+            raise TypeError(
+                f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
+            )
+        rate, seconds = self.config.sampling_rate, options.batch_seconds
+        seconds = self.runtime.batch_seconds if seconds is None else seconds
+        reading = InferenceOptions(
+            window=round(self.config.max_seconds * rate),
+            model_rate=rate,
+            sampling_rate=options.sampling_rate,
+            channel=options.channel,
+            batch_samples=None if seconds is None else round(seconds * rate),
+            keep_errors=options.on_error == "return",
+            limits=self.limits,
+        )
+        return infer_recordings(sources, self.runtime, reading)
+
+    def _average(
+        self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
+    ) -> tuple[list[float], float]:
+        """Mean scores of chunks, (N, C) -> one per label, and that of labels without a place."""
+        if not self.config.labels:
+            return [], 0.0
+        values = [float(value) for value in weights @ score_labels(logits, self.config)]
+        if self._map is None:
+            return values, 0.0
+        return self._map.apply(values, multi_label=self.config.multi_label)
+
+    def _predict(self, output: RecordingOutput) -> Prediction:
+        values, unmapped = self._average(output.logits, output.weights)
+        return Prediction.from_scores(
+            dict(zip(self.labels, values, strict=True)),
+            duration=output.duration,
+            quality=output.quality,
+            dimensions=self._name_dimensions(output.weights @ output.logits),
+            model=self._name,
+            source=output.source,
+            num_windows=len(output.windows),
+            unmapped=unmapped,
+        )
+
+    def _name_dimensions(self, logits: npt.NDArray[Any]) -> dict[str, float] | None:
+        """Values by name, (C,) -> in the order arousal, dominance, valence; None without any."""
+        if not self.config.dimensions:
+            return None
+        values = map(float, logits[len(self.config.labels) :])
+        return order_dimensions(dict(zip(self.config.dimensions, values, strict=True)))
+
+
+def collect_answers(
+    answers: Iterator[Answer], sources: Iterable[Source], *, progress: bool
+) -> list[Answer]:
+    """All answers, with a progress bar if it is wanted and standard error is a terminal."""
+    total = len(sources) if isinstance(sources, Sequence) else None
+    return list(tqdm(answers, total=total, unit="file", disable=None if progress else True))

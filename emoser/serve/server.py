@@ -1,0 +1,165 @@
+"""Run the service with uvicorn until a signal stops it."""
+
+import asyncio
+import math
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import uvicorn
+
+from emoser.errors import DeviceError
+from emoser.serve.app import build_app
+from emoser.serve.metrics import SHARED_FOLDER
+from emoser.serve.model import load_classifier
+from emoser.serve.options import PREFIX, ServeOptions
+from emoser.serve.service import Service
+
+FACTORY = "emoser.serve:create_app"
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 65  # longer than that of usual proxies, which then close first
+MESSAGE_BYTES = 2**20  # of a WebSocket
+SESSION_END_SECONDS = 10.0  # for live sessions to send what they found
+
+Announce = Callable[[str], None]
+
+
+def run_server(
+    options: ServeOptions,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    announce: Announce | None = None,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    It then accepts nothing new, ends live sessions with what they found, and finishes the accepted
+    requests; those that last longer than `options.timeout_seconds` are answered with 503.
+
+    Args:
+        options: Settings of the service.
+        host: Address to listen on; only this machine can reach the default.
+        port: Port to listen on; 0 for a free one.
+        workers: Number of processes, each with a model of its own.
+        announce: Called with the address once requests are accepted.
+
+    Raises:
+        CheckpointError: If the model cannot be loaded.
+        DeviceError: If the address or the port is not available.
+        OSError: If the token file cannot be read.
+        ValueError: If a setting is out of range.
+    """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    with _listen(host, port) as listener, _quiet_signals():
+        address = _address_of(host, listener)
+        classifier = load_classifier(options)  # with several workers only to report its errors
+        app = build_app(options, classifier)
+        if workers == 1:
+            server = _Server(uvicorn.Config(app, **_settings(options)), app.state.service)
+            server.announce = lambda: announce(address) if announce is not None else None
+            server.run(sockets=[listener])
+            return
+        del app, classifier
+        with _shared_settings(options):
+            if announce is not None:
+                announce(address)
+            number = listener.fileno()
+            uvicorn.run(FACTORY, factory=True, workers=workers, fd=number, **_settings(options))
+
+
+class _Server(uvicorn.Server):
+    """Ends live sessions before it closes connections, and reports requests that were cut off."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.announce: Callable[[], None] = lambda: None
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.stop()
+        for server in self.servers:
+            server.close()  # accepts nothing new
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SESSION_END_SECONDS
+        while self._service.num_sessions and loop.time() < deadline and not self.force_exit:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+        if cut := self._service.jobs.num_accepted:
+            print(f"emoser: {cut} requests were not finished", file=sys.stderr)  # noqa: T201
+
+
+def _settings(options: ServeOptions) -> dict[str, Any]:
+    return {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": math.ceil(options.timeout_seconds),
+        "ws_max_size": MESSAGE_BYTES,
+        "ws_per_message_deflate": False,
+        "backlog": BACKLOG,
+    }
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Open the port before the model is loaded, which can take minutes."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(socket.socket(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DeviceError(
+                f"port {port} of {host} cannot be opened ({reason}); choose another port or host"
+            ) from error
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _address_of(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """Let a graceful stop end normally: uvicorn raises the signal again when it has stopped."""
+    former = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shared_settings(options: ServeOptions) -> Iterator[None]:
+    """Pass settings to worker processes, and a folder in which they share their metrics."""
+    former = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="emoser-serve-") as folder:
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            del os.environ[name]
+        os.environ.update(options.to_environment())
+        os.environ.setdefault(SHARED_FOLDER, folder)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(former)
