@@ -216,7 +216,7 @@ def main() -> None:
         print(f"mean UAR of both corpora in folds: {recipe:.3f}; plain frozen probe: {probe:.3f}")
         return
     minutes = estimate_minutes(build_network(arguments.base), speech, NUM_COPIES)
-    print(f"{len(speech)} clips and {NUM_COPIES} copies of each: about {minutes:.0f} minutes")
+    print(f"{len(speech)} clips, varied copies of each: {NUM_COPIES}; about {minutes:.0f} minutes")
     model, evaluations = train_small(
         arguments.base, speech, arguments.output, num_copies=NUM_COPIES
     )
