@@ -84,12 +84,18 @@ def save_model(
 
 def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFacts:
     """The facts for the card of a model that emoser saves."""
+    count = model.config.adapted_recordings
+    note = (
+        f"Adapted to one speaker by {count} recordings, and for no other. All figures below are "
+        "those of the model before."
+    )
     return CardFacts(
         name=name,
         config=model.config,
         layout="transformers" if is_native(model) else MODEL_TYPE,
         num_weights=sum(parameter.numel() for parameter in model.parameters()),
         before=card,
+        note=note if count and note not in card else "",
     )
 
 

@@ -21,9 +21,9 @@ from emoser.results.segments import SILENCE
 from emoser.runtimes import InferenceOutput, OpenedModel, Runtime, Samples
 from emoser.text import counted
 
-MIN_RECORDINGS = 8  # with fewer, more than a third of the actors of RAVDESS lose
+# Measured by examples/bundled/measure_adaptation.py.
+MIN_RECORDINGS = 8  # the fewest with a clear gain on all of its corpora
 SHRINKAGE = 8  # recordings that the training speakers count for
-# Both were measured by examples/bundled/measure_adaptation.py.
 
 
 class ShiftedRuntime:

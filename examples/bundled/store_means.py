@@ -24,24 +24,29 @@ from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.protocols import drop_duplicates
 from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.models.config import ModelConfig
-from emoser.runtimes.manifest import read_manifest
+from emoser.models.model import EmotionModel
+from emoser.runtimes.opening import find_graph
 
 CORPORA = ("ravdess", "nemo")  # CREMA-D has clips of two labels only
 DECIMALS = 4
 
 
+def measure_means(model: EmotionModel, speech: list[Utterance]) -> tuple[float, ...]:
+    """The mean logits of the training speakers among some recordings."""
+    chosen = [item for item in speech if item.corpus in CORPORA]
+    measured = measure_mean_logits(model, Recordings(), chosen)
+    return tuple(round(value, DECIMALS) for value in measured)
+
+
 def store_means(folder: Path, speech: list[Utterance]) -> tuple[float, ...]:
     """Measure the mean logits by the recordings of the training speakers and store them."""
-    model = load_model(folder)
-    measured = measure_mean_logits(model, Recordings(), speech)
-    means = tuple(round(value, DECIMALS) for value in measured)
+    means = measure_means(load_model(folder), speech)
     files = CheckpointFiles(folder.name, folder)
-    manifest = read_manifest(files)
-    stale = manifest is None or manifest.weights != files.content_hash
+    manifest = find_graph(files)  # None if it is of other weights
     config: dict[str, Any] = files.config
     stated = replace(ModelConfig.from_block(config["emoser"]), mean_logits=means)
     write_json(folder / CONFIG, {**config, "emoser": stated.to_block()})
-    if manifest is not None and not stale:
+    if manifest is not None:
         weights = CheckpointFiles(folder.name, folder).content_hash
         described = replace(manifest.config, mean_logits=means)
         replace(manifest, config=described, weights=weights).write(folder)
@@ -54,8 +59,8 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
     given = parser.parse_args()
     torch.set_num_threads(1)  # the same numbers on every machine
-    found = drop_duplicates(read_corpus(given.data / "manifest.csv"))[0]
-    speech = [item for item in found if item.corpus in CORPORA]
+    found = read_corpus(given.data / "manifest.csv")
+    speech = drop_duplicates([item for item in found if item.corpus in CORPORA])[0]
     for folder in given.folders or [find_checkpoint(name).folder for name in bundled_names()]:
         print(f"{folder}: {store_means(folder, speech)}", flush=True)
 

@@ -12,7 +12,7 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.logits import predict_logits
 from emoser.models.model import EmotionModel
 
-CLIPS_PER_LABEL = 4  # of each speaker
+CLIPS_PER_LABEL = 8  # of each speaker
 MAX_CLIPS = 1_000
 
 
@@ -25,7 +25,7 @@ def measure_mean_logits(
 ) -> tuple[float, ...]:
     """The field `mean_logits` of a model's configuration; empty if its head is not linear.
 
-    Up to four clips for each label of each speaker are scored, at most 1,000 in all.
+    Up to eight clips for each label of each speaker are scored, at most 1,000 in all.
 
     Args:
         model: The model; its temperature does not count.
@@ -44,27 +44,28 @@ def measure_mean_logits(
 
 
 def choose_clips(utterances: Sequence[Utterance], labels: Sequence[str]) -> list[Utterance]:
-    """The first clips of each label of each speaker; if they are too many, evenly spaced ones.
+    """Evenly spaced clips of each label of each speaker, and of all these if they are too many.
 
     All clips of unknown speakers are taken.
 
     Example:
-        >>> rows = [Utterance(f"{place}.wav", "sad", speaker="A") for place in range(9)]
-        >>> [item.path for item in choose_clips(rows, ["sad", "happy"])]
-        ['0.wav', '1.wav', '2.wav', '3.wav']
+        >>> rows = [Utterance(f"{place}.wav", "sad", speaker="A") for place in range(15)]
+        >>> [item.path[:-4] for item in choose_clips(rows, ["sad", "happy"])]
+        ['0', '2', '4', '6', '8', '10', '12', '14']
     """
-    counts: dict[object, int] = defaultdict(int)
-    chosen = []
+    cells: dict[object, list[Utterance]] = defaultdict(list)
     for item in utterances:
-        cell = item.voice, item.label
-        counts[cell] += 1
-        few = item.voice is None or counts[cell] <= CLIPS_PER_LABEL
-        if few and item.label in labels:
-            chosen.append(item)
-    if len(chosen) <= MAX_CLIPS:
-        return chosen
-    places = np.linspace(0, len(chosen) - 1, MAX_CLIPS).round().astype(int)
-    return [chosen[place] for place in places]
+        if item.label in labels:
+            cells[item.voice or item.path, item.label].append(item)
+    chosen = [item for cell in cells.values() for item in _thin(cell, CLIPS_PER_LABEL)]
+    return _thin(chosen, MAX_CLIPS)
+
+
+def _thin(items: list[Utterance], count: int) -> list[Utterance]:
+    """At most so many of the items, evenly spaced: files of one kind often follow one another."""
+    if len(items) <= count:
+        return items
+    return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def average_logits(
