@@ -143,6 +143,11 @@ class EmotionClassifier:
         """The source of the checkpoint, its properties, and how it runs."""
         return self._info
 
+    @property
+    def predictor(self) -> Predictor:
+        """The opened model with its labels, for `emoser.finetune`."""
+        return self._predictor
+
     def predict(
         self, source: Source, *, sampling_rate: int | None = None, channel: Channel = "mix"
     ) -> Prediction:

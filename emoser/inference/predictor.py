@@ -14,7 +14,7 @@ from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.scoring import Scorer, score_labels
-from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
+from emoser.labels import PLACEHOLDER, LabelMap, Labels, map_labels, order_dimensions
 from emoser.results.prediction import Prediction
 from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
 
@@ -52,6 +52,9 @@ class Predictor:
         limits: Recordings beyond these are refused.
 
     Attributes:
+        runtime: The engine.
+        config: The configuration of the model.
+        label_map: From the checkpoint's labels to those of predictions; None if they are equal.
         labels: The labels of predictions; the checkpoint's in logit order unless mapped.
         dimensions: The dimensions of predictions, mostly none.
     """
@@ -67,11 +70,11 @@ class Predictor:
         self.config = opened.config
         self.limits = limits
         self._name = opened.info.name
-        self._map = None
+        self.label_map: LabelMap | None = None
         if labels is not None:
             raw = self.config.raw_labels[: len(self.config.labels)]
-            self._map = map_labels(self.config.labels, labels, raw=raw)
-        self.labels = self.config.labels if self._map is None else self._map.labels
+            self.label_map = map_labels(self.config.labels, labels, raw=raw)
+        self.labels = self.config.labels if self.label_map is None else self.label_map.labels
         self.dimensions = tuple(order_dimensions(dict.fromkeys(self.config.dimensions, 0.0)))
 
     @property
@@ -95,7 +98,7 @@ class Predictor:
     @property
     def given_names(self) -> tuple[str, ...]:
         """The names that the user gave to outputs without names; empty for any other map."""
-        outputs, given = self.config.labels, self._map
+        outputs, given = self.config.labels, self.label_map
         if given is None or given.targets != tuple(range(len(outputs))):
             return ()
         return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
@@ -141,9 +144,9 @@ class Predictor:
         if not self.config.labels:
             return [], 0.0
         values = [float(value) for value in weights @ score_labels(logits, self.config)]
-        if self._map is None:
+        if self.label_map is None:
             return values, 0.0
-        return self._map.apply(values, multi_label=self.config.multi_label)
+        return self.label_map.apply(values, multi_label=self.config.multi_label)
 
     def _predict(self, output: RecordingOutput) -> Prediction:
         values, unmapped = self._average(output.logits, output.weights)

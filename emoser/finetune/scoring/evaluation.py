@@ -17,13 +17,10 @@ from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.models import Model
 from emoser.finetune.progress import Progress
-from emoser.finetune.scoring.logits import (
-    add_silence,
-    as_runtime,
-    infer_readable,
-    join_windows,
-)
+from emoser.finetune.scoring.logits import add_silence, join_windows
+from emoser.finetune.scoring.scored_model import opened
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
@@ -104,7 +101,7 @@ class Report:
 
 
 def evaluate(
-    model: EmotionModel,
+    model: Model,
     utterances: Sequence[Utterance],
     *,
     labels: Sequence[str] = (),
@@ -113,8 +110,10 @@ def evaluate(
     """Score a model on recordings that it was not trained on.
 
     Args:
-        model: Evaluated in eval mode; its mode is restored afterwards.
-        utterances: Recordings whose labels are all among `labels`.
+        model: A bundled name, a folder, a Hub id, an `EmotionClassifier`, which is scored with its
+            own engine and labels, or a model of torch; the mode of that is restored afterwards.
+        utterances: Recordings whose labels are all among `labels`. Where a classifier gives the
+            labels of its checkpoint other names, so they are given here.
         labels: The labels to choose from; by default all labels of the model.
         skip_unreadable: Whether to leave out recordings that cannot be read; the report counts
             them.
@@ -123,25 +122,20 @@ def evaluate(
         ValueError: If there are no utterances, or one has another label.
         AudioError: Naming all recordings that cannot be read, unless they are left out; or if
             none is left.
+        CheckpointError: If the model cannot be loaded.
 
     Example:
-        >>> from emoser.checkpoints.resolve import find_checkpoint
-        >>> from emoser.checkpoints.save import load_model
-        >>> model = load_model(find_checkpoint("emoser-tiny").folder)
-        >>> report = evaluate(model, [Utterance("examples/audio/plain.wav", "neutral")])
+        >>> report = evaluate("emoser-tiny", [Utterance("examples/audio/plain.wav", "neutral")])
         >>> report.num_utterances, 0.0 <= report.uar <= 1.0
         (1, True)
     """
-    names = tuple(labels) or model.config.labels
-    check_labels(utterances, names)
-    with as_runtime(model) as runtime:
-        inferred = infer_readable(
-            runtime, model.config, utterances, skip_unreadable=skip_unreadable
-        )
-    logits, columns = add_silence(
-        inferred.logits, model.config.labels, inferred.silent, inferred.utterances
-    )
-    names = tuple(dict.fromkeys((*names, *columns[len(model.config.labels) :])))
+    with opened(model) as scored:
+        utterances, known = scored.rename(utterances), scored.labels
+        names = tuple(labels) or known
+        check_labels(utterances, names)
+        inferred = scored.infer(utterances, skip_unreadable=skip_unreadable)
+    logits, columns = add_silence(inferred.logits, known, inferred.silent, inferred.utterances)
+    names = tuple(dict.fromkeys((*names, *columns[len(known) :])))
     report = score_logits(logits, inferred.utterances, columns, labels=names)
     return replace(report, num_unreadable=len(inferred.faults))
 

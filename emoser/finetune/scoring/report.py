@@ -4,26 +4,18 @@ Every report states its protocol.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.checkpoints.resolve import find_checkpoint
 from emoser.errors import writes_to
-from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.evaluation import (
-    Report,
-    check_labels,
-    score_logits,
-    select_labels,
-)
-from emoser.finetune.scoring.logits import add_silence, infer_readable
+from emoser.finetune.scoring.evaluation import Report, score_logits, select_labels
+from emoser.finetune.scoring.logits import add_silence
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
 from emoser.json_text import format_json
 from emoser.metrics import (
@@ -35,12 +27,9 @@ from emoser.metrics import (
     unweighted_average_recall,
 )
 from emoser.results.plots import plain_text, plot_confusion, save_figure
-from emoser.results.segments import SILENCE
-from emoser.runtimes.opening import open_runtime
 from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
-ONLY_KNOWN = "leave these out with only_known=True (--only-known)"
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 
@@ -114,83 +103,6 @@ class Comparison:
             f"{first} recognised, {self.only_second} only {second} "
             f"(McNemar p = {self.p_value:.3g})"
         )
-
-
-def score_models(
-    names: Sequence[str],
-    utterances: Sequence[Utterance],
-    *,
-    protocol: str,
-    only_known: bool = False,
-    skip_unreadable: bool = False,
-) -> tuple[Evaluation, Comparison | None]:
-    """The evaluation of the first model, and its comparison with the second if there is one.
-
-    Args:
-        names: One or two bundled names, folders or Hub ids.
-        utterances: The recordings.
-        protocol: The protocol of the evaluation, in a sentence.
-        only_known: Whether to leave out recordings with labels that a model lacks.
-        skip_unreadable: Whether to leave out recordings that cannot be read.
-
-    Raises:
-        ValueError: If no recording is left, or one has a label that a model lacks.
-        CheckpointError: If a model cannot be loaded.
-        AudioError: Naming all recordings that cannot be read, unless they are left out.
-    """
-    if not 1 <= len(names) <= 2:
-        raise ValueError(f"{len(names)} models given; pass one, or two to compare")
-    opened = [open_runtime(find_checkpoint(name)) for name in names]
-    columns = [model.config.labels for model in opened]
-    labels = [label for label in columns[0] if all(label in others for others in columns)]
-    notes: list[str] = []
-    if only_known:
-        utterances, notes = _keep_known(utterances, labels)
-    check_labels(utterances, labels, advice=ONLY_KNOWN)
-    logits, num_unreadable = [], 0
-    for model in opened:
-        found = infer_readable(
-            model.runtime, model.config, utterances, skip_unreadable=skip_unreadable
-        )
-        notes += note_unreadable(found.faults)
-        num_unreadable += len(found.faults)
-        utterances, silent = found.utterances, found.silent
-        logits.append(found.logits)
-    evaluation = assess(
-        logits[0],
-        utterances,
-        columns[0],
-        protocol=protocol,
-        labels=labels,
-        notes=notes,
-        silent=silent,
-    )
-    report = replace(evaluation.report, num_unreadable=num_unreadable)
-    evaluation = replace(evaluation, report=report)
-    if len(opened) == 1:
-        return evaluation, None
-    wider = [
-        add_silence(rows, own, silent, utterances)
-        for rows, own in zip(logits, columns, strict=True)
-    ]
-    labels = list(dict.fromkeys((*labels, *wider[0][1][len(columns[0]) :])))
-    logits, columns = [rows for rows, _ in wider], [own for _, own in wider]
-    return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
-
-
-def _keep_known(
-    utterances: Sequence[Utterance], labels: Sequence[str]
-) -> tuple[list[Utterance], list[str]]:
-    """The recordings with one of the labels, and a remark on the others."""
-    unknown = Counter(item.label for item in utterances if item.label not in (*labels, SILENCE))
-    kept = [item for item in utterances if item.label in (*labels, SILENCE)]
-    left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
-    if unknown and not kept:
-        raise ValueError(
-            f"none of the {counted(len(utterances), 'recording')} has a label that the model "
-            f"knows ({', '.join(labels)}); the labels are {left}"
-        )
-    return kept, [f"left out, because the model lacks the label: {left}"] if unknown else []
 
 
 def assess(
