@@ -58,6 +58,12 @@ class AudioPermissionError(PermissionError, AudioReadError):
     """A recording that may not be read."""
 
 
+class LeakageError(EmoserError, ValueError):
+    """Figures that were asked for on recordings or speakers that a model was trained on."""
+
+    exit_code = 3
+
+
 class CheckpointError(EmoserError, ValueError):
     """A checkpoint that is damaged, does not fit its configuration, or has an unknown layout."""
 

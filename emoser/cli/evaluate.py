@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.cli.finetune import CORPUS, UNREADABLE, read_corpus, show_warnings
+from emoser.cli.finetune import CORPUS, TRAINED_ON, UNREADABLE, read_corpus, show_warnings
 from emoser.cli.options import RUNTIME, flag, open_classifier, select, shared, show, value
 from emoser.json_text import format_json
 
@@ -22,12 +22,13 @@ OPTIONS = {
     **CORPUS,
     **shared(*RUNTIME, "--labels"),
     **UNREADABLE,
+    **TRAINED_ON,
     "--against": value("second model, for comparison", metavar="MODEL"),
     "--split": value("score only this part of the official split of the corpus, such as test"),
-    "--protocol": {
-        "default": "not stated: whether the model was trained on these speakers is not known",
-        "help": "how the model and the recordings were chosen, in a sentence for the report",
-    },
+    "--protocol": value(
+        "how the model and the recordings were chosen, in a sentence for the report (default: what "
+        "the model states about its training)"
+    ),
     "--only-known": flag("leave out recordings with labels that the model lacks"),
     "--output": value("folder for report.md, report.json and confusion.png", type=Path),
     **shared("--json"),
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         utterances = _select_split(utterances, options.split)
     names = [options.model, *([options.against] if options.against else [])]
     models = [open_classifier(options, name) for name in names]
-    scoring = ScoringOptions(**select(options, "protocol", "only_known", "skip_unreadable"))
+    chosen = select(options, "only_known", "skip_unreadable", "allow_trained_on")
+    scoring = ScoringOptions(options.protocol or "", **chosen)
     scores = score_models(models, utterances, scoring)
     evaluation, comparison = scores.evaluation, scores.comparison
     if options.output is not None:

@@ -13,6 +13,7 @@ from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
 from emoser.finetune.scoring.evaluation import check_labels
+from emoser.finetune.scoring.leakage import refuse_overlap
 from emoser.finetune.scoring.logits import Inferred, add_silence
 from emoser.finetune.scoring.report import Comparison, Evaluation, assess, compare
 from emoser.finetune.scoring.scored_model import ScoredModel, opened
@@ -27,14 +28,18 @@ class ScoringOptions:
     """How models are scored.
 
     Attributes:
-        protocol: The protocol of the evaluation, in a sentence.
+        protocol: The protocol of the evaluation, in a sentence; by default what the models state
+            about their training.
         only_known: Whether to leave out recordings with labels that a model lacks.
         skip_unreadable: Whether to leave out recordings that cannot be read.
+        allow_trained_on: Whether a model may have been trained on recordings or speakers among
+            these.
     """
 
-    protocol: str
+    protocol: str = ""
     only_known: bool = False
     skip_unreadable: bool = False
+    allow_trained_on: bool = False
 
 
 class Scores(NamedTuple):
@@ -69,6 +74,8 @@ def score_models(
         ValueError: If no recording is left, or one has a label that a model lacks.
         CheckpointError: If a model cannot be loaded.
         AudioError: Naming all recordings that cannot be read, unless they are left out.
+        LeakageError: If a model was trained on some of the recordings or speakers, and that is
+            not allowed.
     """
     if not 1 <= len(models) <= 2:
         raise ValueError(f"{len(models)} models given; pass one, or two to compare")
@@ -81,21 +88,33 @@ def score_models(
         if options.only_known:
             utterances, notes = _keep_known(utterances, labels)
         check_labels(utterances, labels, advice=ONLY_KNOWN)
+        overlaps = [model.compare(utterances) for model in scored]
+        trained_on = refuse_overlap(overlaps, allowed=options.allow_trained_on)
+        protocol = options.protocol or "; ".join(dict.fromkeys(o.describe() for o in overlaps))
+        if trained_on and options.protocol:
+            protocol = f"{protocol}; {trained_on}"
         found: list[Inferred] = []
         for model in scored:
             found.append(model.infer(utterances, skip_unreadable=options.skip_unreadable))
             notes += note_unreadable(found[-1].faults)
             utterances = found[-1].utterances
-    return _summarise(scored, found, labels, notes, options)
+    scores = _summarise(scored, found, labels, (protocol, *notes))
+    report = replace(scores.evaluation.report, trained_on=trained_on)
+    comparison = scores.comparison
+    if comparison is not None:
+        comparison = replace(comparison, trained_on=trained_on)
+    evaluation = replace(scores.evaluation, report=report)
+    return scores._replace(evaluation=evaluation, comparison=comparison)
 
 
 def _summarise(
     scored: Sequence[ScoredModel],
     found: Sequence[Inferred],
     labels: Sequence[str],
-    notes: Sequence[str],
-    options: ScoringOptions,
+    remarks: Sequence[str],
 ) -> Scores:
+    """The figures of the models; the first of the remarks is the protocol."""
+    protocol, *notes = remarks
     utterances, silent = found[-1].utterances, found[-1].silent
     wider = [
         add_silence(one.logits, model.labels, silent, utterances)
@@ -103,7 +122,7 @@ def _summarise(
     ]
     known = tuple(dict.fromkeys((*labels, *wider[0][1][len(scored[0].labels) :])))
     evaluation = assess(
-        wider[0][0], utterances, wider[0][1], protocol=options.protocol, labels=known, notes=notes
+        wider[0][0], utterances, wider[0][1], protocol=protocol, labels=known, notes=notes
     )
     left_out = sum(len(one.faults) for one in found)
     report = replace(evaluation.report, num_unreadable=left_out)

@@ -5,7 +5,7 @@ Every report states its protocol.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from emoser.results.plots import plain_text, plot_confusion, save_figure
 from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
+TRAINED_ON = " (trained on)"  # beside each figure of an evaluation that is not independent
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
 
 
@@ -75,6 +76,7 @@ class Comparison:
         only_first: Number of recordings that only the first one recognised.
         only_second: Number of recordings that only the second one recognised.
         p_value: Exact McNemar test of these two numbers.
+        trained_on: What the models were trained on of these recordings; empty if nothing is known.
     """
 
     names: tuple[str, str]
@@ -86,6 +88,7 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+    trained_on: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -101,7 +104,7 @@ class Comparison:
             f"{name_interval(self.num_speakers)} "
             f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
             f"{first} recognised, {self.only_second} only {second} "
-            f"(McNemar p = {self.p_value:.3g})"
+            f"(McNemar p = {self.p_value:.3g})" + f"; {self.trained_on}" * bool(self.trained_on)
         )
 
 
@@ -188,18 +191,27 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**total))
 
 
+def mark_trained_on(evaluation: Evaluation, trained_on: str) -> Evaluation:
+    """An evaluation whose protocol and figures say what the model was trained on, if anything."""
+    if not trained_on:
+        return evaluation
+    report = replace(evaluation.report, trained_on=trained_on)
+    return replace(evaluation, protocol=f"{evaluation.protocol}; but {trained_on}", report=report)
+
+
 def to_markdown(
     evaluation: Evaluation, *, title: str, training: TrainingRecord | None = None
 ) -> str:
     """An evaluation as Markdown, with the training that led to it if it is given."""
     report = evaluation.report
+    mark = TRAINED_ON * bool(report.trained_on)
     figures = [
         ["figure", "value", evaluation.interval_name],
-        ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
-        ["recall averaged over classes (UA, UAR)", _percent(report.uar),
+        ["accuracy (WA)", _percent(report.accuracy) + mark, _range(evaluation.accuracy_interval)],
+        ["recall averaged over classes (UA, UAR)", _percent(report.uar) + mark,
          _range(evaluation.uar_interval)],
-        ["macro F1", _percent(report.macro_f1), ""],
-        ["calibration error", f"{report.calibration_error:.3f}", ""],
+        ["macro F1", _percent(report.macro_f1) + mark, ""],
+        ["calibration error", f"{report.calibration_error:.3f}{mark}", ""],
     ]  # fmt: skip
     recalls = [
         _percent(row[place] / sum(row)) if sum(row) else "-"
@@ -211,7 +223,7 @@ def to_markdown(
         "corpus": report.per_corpus, "sex": report.per_sex, "speaker": report.per_speaker,
     }  # fmt: skip
     by_group = [
-        [[name, "UAR"], *([key, _percent(value)] for key, value in recalls_by.items())]
+        [[name, "UAR"], *([key, _percent(value) + mark] for key, value in recalls_by.items())]
         for name, recalls_by in groups.items()
         if len([key for key in recalls_by if key]) > 1
     ]
@@ -240,7 +252,8 @@ def write_report(
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
-        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {_percent(report.uar)}", fontsize=9)
+        value = _percent(report.uar) + TRAINED_ON * bool(report.trained_on)
+        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {value}", fontsize=9)
         save_figure(figure, folder / PICTURE)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)

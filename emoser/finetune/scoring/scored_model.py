@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emoser.checkpoints.trained_on import read_stages
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Classifier, Model, find_files
+from emoser.finetune.scoring.leakage import Overlap, find_overlap
 from emoser.finetune.scoring.logits import Inferred, as_runtime, infer_readable
 from emoser.labels import LabelMap
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+from emoser.models.training_stage import TrainingStage
 from emoser.runtimes import Runtime
 from emoser.runtimes.opening import open_runtime
 
@@ -25,12 +28,14 @@ class ScoredModel:
         name: Its name in reports.
         runtime: The engine.
         config: Its configuration.
+        trained_on: What it was trained on, as far as it is stated.
         label_map: From the labels of the checkpoint to those of its answers; None if equal.
     """
 
     name: str
     runtime: Runtime
     config: ModelConfig
+    trained_on: tuple[TrainingStage, ...] = ()
     label_map: LabelMap | None = None
 
     @property
@@ -46,6 +51,10 @@ class ScoredModel:
         answers = [known.labels[target] for target in known.targets]
         names = dict(zip(self.config.labels, answers, strict=True))
         return [replace(item, label=names.get(item.label, item.label)) for item in utterances]
+
+    def compare(self, utterances: Sequence[Utterance]) -> Overlap:
+        """What it was trained on of these recordings and their speakers."""
+        return find_overlap(self.name, self.trained_on, utterances)
 
     def infer(self, utterances: Sequence[Utterance], *, skip_unreadable: bool = False) -> Inferred:
         """Logarithms of the scores of its answers for all recordings that can be read.
@@ -81,10 +90,12 @@ def opened(model: Model) -> Iterator[ScoredModel]:
     """
     if isinstance(model, EmotionModel):
         with as_runtime(model) as runtime:
-            yield ScoredModel("the model", runtime, model.config)
+            yield ScoredModel("the model", runtime, model.config, model.trained_on)
     elif isinstance(model, Classifier):
         own = model.predictor
-        yield ScoredModel(model.info.name, own.runtime, own.config, own.label_map)
+        stages = read_stages(find_files(model))
+        yield ScoredModel(model.info.name, own.runtime, own.config, stages, own.label_map)
     else:
-        found = open_runtime(find_files(model))
-        yield ScoredModel(str(model), found.runtime, found.config)
+        files = find_files(model)
+        found = open_runtime(files)
+        yield ScoredModel(str(model), found.runtime, found.config, read_stages(files))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.batches import plan_epoch
+from emoser.finetune.data.content import hash_recordings
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
@@ -45,6 +46,7 @@ from emoser.finetune.training.resume import (
 from emoser.finetune.training.steps import Stepper, set_recompute
 from emoser.finetune.training.tensorboard import write_events
 from emoser.models.model import EmotionModel
+from emoser.models.training_stage import TrainingStage
 
 BEST = "best"
 PLAIN = ("epoch", "step", "losses", "hits", "records", "last_error")  # saved as they are
@@ -129,7 +131,8 @@ def train(  # noqa: PLR0913  # the public signature of the project
     model = load_weights(model)
     config = config.for_width(model.encoder.hidden_size)
     check_start(utterances, validation, model, config, share_speakers=share_speakers)
-    followed = _follow([load_weights(one) for one in teachers], model.config.labels, config)
+    loaded = [load_weights(teacher) for teacher in teachers]
+    followed = _follow(loaded, model.config.labels, config)
     processes, folder = join_processes(device), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     data = decode_sides(utterances, validation, model.config, config, recordings)
@@ -141,6 +144,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         teachers="" if followed is None else followed.digest(),
         sound=(data.recordings.fingerprint, data.validation_recordings.fingerprint),
     )
+    model.trained_on = _list_stages(model, loaded, (*utterances, *validation))
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
     processes.write(lambda: write_settings(folder, config))
@@ -165,6 +169,17 @@ def _follow(
 ) -> Teachers | None:
     temperature = config.optimisation.distillation_temperature
     return Teachers(teachers, labels, temperature=temperature) if teachers else None
+
+
+def _list_stages(
+    model: EmotionModel, teachers: Sequence[EmotionModel], utterances: Sequence[Utterance]
+) -> tuple[TrainingStage, ...]:
+    """This training, and those of the model and its teachers before."""
+    contents = hash_recordings(item.path for item in utterances)
+    voices = [item.voice for item in utterances if item.voice]
+    stages = [TrainingStage.of(contents.values(), voices), *model.trained_on]
+    stages += [stage for teacher in teachers for stage in teacher.trained_on]
+    return tuple(dict.fromkeys(stages))
 
 
 @dataclass(kw_only=True)
