@@ -105,9 +105,7 @@ def read_pieces(
 class _Reader:
     """The pieces of a recording that have not ended."""
 
-    def __init__(
-        self, source: Source, pieces: Sequence[Piece], options: InferenceOptions
-    ) -> None:
+    def __init__(self, source: Source, pieces: Sequence[Piece], options: InferenceOptions) -> None:
         self.waiting = set(range(len(pieces)))
         self._source, self._pieces, self._options = source, pieces, options
         self._name = describe_source(source)
@@ -174,7 +172,9 @@ def cut_pieces(blocks: Iterable[Samples], bounds: Sequence[tuple[int, float]]) -
             active.append(waiting.popleft())
         for piece in active:
             start, end = bounds[piece]
-            yield Cut(piece, block[max(start - first, 0) : int(min(end, stop)) - first], end <= stop)
+            yield Cut(
+                piece, block[max(start - first, 0) : int(min(end, stop)) - first], end <= stop
+            )
         active = [piece for piece in active if bounds[piece][1] > stop]
         if not waiting and not active:
             return
