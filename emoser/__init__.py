@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emoser.audio import load_audio
     from emoser.classifier import EmotionClassifier
     from emoser.errors import EmoserError
+    from emoser.results.frames import to_frame
     from emoser.results.prediction import Prediction
     from emoser.results.segments import Segment
     from emoser.results.timeline import Timeline
@@ -36,6 +37,7 @@ __all__ = [
     "Segment",
     "Timeline",
     "load_audio",
+    "to_frame",
 ]
 
 _MODULES = {
@@ -46,6 +48,7 @@ _MODULES = {
     "Segment": "emoser.results.segments",
     "Timeline": "emoser.results.timeline",
     "load_audio": "emoser.audio",
+    "to_frame": "emoser.results.frames",
 }
 
 

@@ -25,6 +25,7 @@ from emoser.inference.turns import predict_turns
 from emoser.labels import Labels
 from emoser.models.config import ModelInfo
 from emoser.results.conversation import Conversation
+from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
 from emoser.results.transcripts.reading import Turns
@@ -313,10 +314,19 @@ class EmotionClassifier:
             >>> turns = [(0.0, 1.0, "anna", "well"), (1.0, 2.0, "ben")]
             >>> call = classifier.predict_turns("examples/audio/plain.wav", turns)
             >>> [(turn.speaker, turn.label) for turn in call]
-            [('anna', 'neutral'), ('ben', 'neutral')]
+            [('anna', 'angry'), ('ben', 'happy')]
         """
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return predict_turns(self._predictor, source, turns, options, progress=progress)
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.
+
+        The recordings are in the column "audio", "path" or "file". The columns are "emotion",
+        "emotion_score", "emotion_<label>" for every label and dimension, and "emotion_error".
+        """
+        answers = self.predict_batch(find_sources(rows), on_error="return")
+        return as_columns(answers, (*self.labels, *self.dimensions))
 
     def timeline(  # noqa: PLR0913  # the public signature of the project
         self,
@@ -420,6 +430,8 @@ class EmotionClassifier:
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
+        Names that were given to the outputs of a checkpoint without names are written too.
+
         The write is atomic: after an error or a kill the old folder is unchanged.
 
         Raises:
@@ -428,7 +440,7 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._info.path, folder, overwrite=overwrite)
+        copy_model(self._folder, folder, overwrite=overwrite, labels=self._predictor.given_names)
 
     def push_to_hub(
         self,
@@ -455,7 +467,10 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        return publish(self._info, repo_id, private=private, dry_run=dry_run, token=token)
+        names = self._predictor.given_names
+        return publish(
+            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
+        )
 
 
 def _reopen(place: tuple[str, str, str | None], options: Mapping[str, Any]) -> EmotionClassifier:

@@ -1,10 +1,11 @@
 """A bulk job: its settings, its classifier, and the predictions for some of its recordings."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
+from emoser.labels import Labels
 
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
@@ -50,7 +51,7 @@ class BulkJob:
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
-    labels: str | Mapping[str, str] | None = None
+    labels: Labels | None = None
     channel: str | int = "mix"
     batch_seconds: float | None = None
     shard: tuple[int, int] = (1, 1)

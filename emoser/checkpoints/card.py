@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import GOLDEN, CheckpointFiles
+from emoser.checkpoints.licences import UNSTATED, licence_fields
 from emoser.errors import CheckpointError
 from emoser.json_text import format_json
 from emoser.metrics import confusion_table, name_interval
@@ -136,7 +137,7 @@ def _build_card(facts: CardFacts, *, fresh: bool) -> "ModelCard":
         evaluations=[_describe(found) for found in stated_evaluations(facts.config.training)],
         origin=_describe_origin(training, facts.max_difference),
         normalization=NORMALIZATIONS.get(config.normalization),
-        licence="" if licence in ("not-stated", "unknown") else licence,
+        licence="" if licence in UNSTATED else licence,
         quoted="" if ours else re.sub(r"^(#{1,4}) ", r"##\1 ", body, flags=re.MULTILINE),
     )
     return card
@@ -215,9 +216,9 @@ def _metadata(facts: CardFacts, stated: Mapping[str, Any]) -> "ModelCardData":
     training = facts.config.training
     results = _results(facts)
     values: dict[str, Any] = {key: training.get(key) for key in ("language", "datasets")}
-    values |= {"license": training.get("licence"), "base_model": _base(training)}
+    values |= {"base_model": _base(training), **licence_fields(training.get("licence"))}
     values |= {key: stated[key] for key in KEPT if stated.get(key)}
-    if not values["license"]:
+    if not values.get("license"):
         values |= {"license": "other", "license_name": "not-stated"}
     return ModelCardData(
         **{key: value for key, value in values.items() if value},

@@ -6,6 +6,7 @@ appears; the logits that were compared are stored in `golden.json`.
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.inspection import answer_alone, golden_record
 from emoser.checkpoints.layouts.registry import LoadedModel, load_checkpoint
-from emoser.checkpoints.save import describe_model, save_model, write_json
+from emoser.checkpoints.save import describe_model, name_labels, save_model, write_json
 from emoser.errors import CheckpointError
 from emoser.models.config import ACTIVATIONS, ModelInfo
 from emoser.models.heads import ACTIVATIONS as MODULES
@@ -49,6 +50,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     activation: str | None = None,
     name: str = "",
+    labels: Sequence[str] = (),
 ) -> Conversion:
     """Convert a checkpoint of any layout to a folder of safetensors.
 
@@ -59,6 +61,7 @@ def convert_checkpoint(
         activation: "none", "tanh" or "relu", for layouts that do not state the activation
             inside the head (ehcalabres).
         name: Name of the model in the card; the name of the folder if empty.
+        labels: Names for the labels of a checkpoint that names none.
 
     Raises:
         CheckpointError: If the source does not load, or its numbers change.
@@ -67,6 +70,7 @@ def convert_checkpoint(
     """
     loaded = load_checkpoint(checkpoint)
     model = loaded.model if activation is None else _activate(loaded, activation)
+    name_labels(model, labels)
     model.config = replace(model.config, training=_provenance(checkpoint, loaded))
     expected = answer_alone(model)
     name = name or Path(folder).absolute().name
@@ -102,10 +106,12 @@ def publish(
     private: bool = False,
     dry_run: bool = False,
     token: str | bool | None = None,
+    labels: Sequence[str] = (),
 ) -> str:
     """Convert a loaded checkpoint, write its card, and upload both; the URL of the commit.
 
-    A `dry_run` does everything but upload, and gives the URL of the repository.
+    A `dry_run` does everything but upload, and gives the URL of the repository. `labels` are as
+    for `convert_checkpoint`.
 
     Raises:
         CheckpointError: If the card has a fault; see `check_card`.
@@ -115,7 +121,7 @@ def publish(
     source = CheckpointFiles(info.name, Path(info.path), info.revision)
     with tempfile.TemporaryDirectory(prefix="emoser-") as place:
         folder = Path(place) / "model"
-        convert_checkpoint(source, folder, name=repo_id)
+        convert_checkpoint(source, folder, name=repo_id, labels=labels)
         faults = check_card(as_files(folder).card)
         if faults:
             raise CheckpointError(f"the card of {info.name} cannot be published: {faults[0]}")

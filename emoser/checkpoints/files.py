@@ -116,12 +116,18 @@ class CheckpointFiles:
 
     @property
     def licence(self) -> str | None:
-        """The licence in the front matter of the card, its name if it is "other"; or None."""
-        front = re.match(r"---\n(.*?)\n---", self.card, re.DOTALL)
+        """The licence that the card or the training in `config.json` states, or None.
+
+        The card states it in its front matter; of a licence "other" the name counts.
+        """
+        front = re.match(r"\ufeff?---\s*\n(.*?)\n---", self.card, re.DOTALL)
         if front is None:
-            return None
+            block = self.config.get("emoser") if CONFIG in self.stamps else None
+            training = block.get("training") if isinstance(block, dict) else None
+            stated = training.get("licence") if isinstance(training, dict) else None
+            return None if stated is None else str(stated)
         stated = {
-            key: value.strip()
+            key: value.strip(" -[]\r")
             for key, value in re.findall(
                 r"^(license|license_name):\s*['\"]?([^'\"\n#]+)", front[1], re.MULTILINE
             )

@@ -19,11 +19,10 @@ STEP = re.compile(r"checkpoint-(\d+)")  # of transformers' Trainer
 MAIN = "main"
 
 
-def locate(name: str, folder: Path, revision: str | None = None) -> CheckpointFiles:
+def locate(folder: Path, revision: str | None = None) -> CheckpointFiles:
     """The files of the checkpoint that a folder stands for.
 
     Args:
-        name: The name that the user gave.
         folder: A checkpoint, an exported graph, a run of emoser, or a repository in the cache of
             the Hub.
         revision: Branch, tag or commit in such a repository; "main" if None.
@@ -32,6 +31,7 @@ def locate(name: str, folder: Path, revision: str | None = None) -> CheckpointFi
         CheckpointError: If the folder holds several checkpoints or an adapter, or the revision is
             not there.
     """
+    name = folder.resolve().name
     files = CheckpointFiles(name, folder)
     if ADAPTER in files.stamps:
         raise CheckpointError(f"{folder} {describe_adapter(files)}")
@@ -40,12 +40,12 @@ def locate(name: str, folder: Path, revision: str | None = None) -> CheckpointFi
     if _holds_checkpoint(folder / BEST):
         return CheckpointFiles(name, folder / BEST)
     if (folder / SNAPSHOTS).is_dir():
-        return _find_snapshot(name, folder, revision or MAIN)
+        return _find_snapshot(_read_id(name), folder, revision or MAIN)
     inside = sorted(item for item in folder.iterdir() if item.is_dir())
     _refuse_steps(folder, [item for item in inside if STEP.fullmatch(item.name)])
     repositories = [item for item in inside if item.name.startswith(REPOSITORY)]
     if repositories:
-        ids = [item.name.removeprefix(REPOSITORY).replace("--", "/") for item in repositories]
+        ids = [_read_id(item.name) for item in repositories]
         raise CheckpointError(
             f"{folder} is a cache of the Hub; name a model by its Hub id ({shorten(ids)}) and pass "
             "this folder as cache_dir"
@@ -67,6 +67,11 @@ def describe_adapter(files: CheckpointFiles) -> str:
         f"holds an adapter of PEFT for {base}, and emoser loads merged weights; merge them with "
         "peft: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(...)"
     )
+
+
+def _read_id(name: str) -> str:
+    """The Hub id of a repository in the cache."""
+    return name.removeprefix(REPOSITORY).replace("--", "/")
 
 
 def _holds_checkpoint(folder: Path) -> bool:

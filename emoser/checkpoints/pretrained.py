@@ -16,6 +16,7 @@ from emoser.checkpoints.backbones import build_encoder, family_of
 from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
 from emoser.checkpoints.layouts.registry import load_checkpoint
+from emoser.checkpoints.licences import inherit_licence
 from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors, place_name
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
@@ -50,8 +51,9 @@ def start_model(  # what a run chooses of its base
         config: The configuration around the encoder; its `encoder` is filled in. Its
             `normalization` becomes that of an emotion model, or "none" if the checkpoint's
             preprocessor says so, unless it is "level"; its `sampling_rate` becomes that of the
-            checkpoint. Whisper takes recordings at their own
-            length (`padding` "none"), but for emotion models that do not.
+            checkpoint, and its `training` states a licence that binds the new model. Whisper
+            takes recordings at their own length (`padding` "none"), but for emotion models that
+            do not.
         seed: Seed of the head; torch's global generator is left as it was.
         keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
             it has; the others are initialised at random.
@@ -95,6 +97,9 @@ def start_model(  # what a run chooses of its base
             raise ValueError(f"final_norm cannot be left out of the encoder {config.encoder!r}")
         encoder.drop_final_norm()
         config = replace(config, final_norm=False)
+    licence = inherit_licence(files)
+    if licence is not None:
+        config = replace(config, training={**config.training, "licence": licence})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmotionModel(config, encoder).train()

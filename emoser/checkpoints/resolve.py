@@ -57,7 +57,7 @@ def find_checkpoint(
         return CheckpointFiles(name, BUNDLED / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return locate(name, folder, revision)
+        return locate(folder, revision)
     entry = find_entry(name)
     found = HubName(entry.id, None) if entry is not None else parse_hub_name(name)
     if found is not None:

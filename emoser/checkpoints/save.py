@@ -7,7 +7,7 @@ folder has `model_type: "emoser"`.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,27 @@ def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFac
 
 
 def copy_model(
-    source: str | Path, folder: str | os.PathLike[str], *, overwrite: bool = False
+    source: str | Path,
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    labels: Sequence[str] = (),
 ) -> Path:
-    """Load a checkpoint folder of any layout and save it with its card as `save_model` does."""
+    """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
+
+    `labels` replace those of a checkpoint that names none.
+    """
     files = as_files(source)
-    return save_model(load_checkpoint(files).model, folder, overwrite=overwrite, card=files.card)
+    model = load_checkpoint(files).model
+    name_labels(model, labels)
+    return save_model(model, folder, overwrite=overwrite, card=files.card)
+
+
+def name_labels(model: EmotionModel, labels: Sequence[str]) -> None:
+    """Give the labels of a model names, in the order of the logits; without any, keep its own."""
+    if labels:
+        raw = (*labels, *model.config.raw_labels[len(labels) :])
+        model.config = replace(model.config, labels=tuple(labels), raw_labels=raw)
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:

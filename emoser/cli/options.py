@@ -29,6 +29,20 @@ class Group(NamedTuple):
     description: str | None = None
 
 
+def parse_labels(text: str) -> str | dict[str, str] | list[str]:
+    """A named set, a map, or names, as `EmotionClassifier.from_pretrained` takes them.
+
+    Example:
+        >>> parse_labels("ekman"), parse_labels("angry=bad, sad=bad"), parse_labels("calm,angry")
+        ('ekman', {'angry': 'bad', 'sad': 'bad'}, ['calm', 'angry'])
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if all("=" in part for part in parts):
+        pairs = (part.split("=", 1) for part in parts)
+        return {key.strip(): name.strip() for key, name in pairs}
+    return text if len(parts) == 1 else parts
+
+
 def parse_channel(text: str) -> "Channel":
     """The value of --channel, an int if it is a channel index."""
     return int(text) if text.lstrip("-").isdigit() else text
@@ -62,7 +76,11 @@ SHARED: Options = {
     "--device": value("auto, cpu, cuda, cuda:1 or mps", "auto"),
     "--dtype": value("auto, float32, bfloat16 or float16", "auto"),
     "--backend": value("auto, torch, openvino or onnx", "auto"),
-    "--labels": value("map to another label set: ekman, iemocap4 or valence3"),
+    "--labels": value(
+        "ekman, iemocap4 or valence3; a map such as angry=bad,sad=bad; or a name for each output "
+        "of a checkpoint that names none, such as calm,angry",
+        type=parse_labels,
+    ),
     "--channel": value("mix, left, right or a channel index", "mix", type=parse_channel),
     "--window": value("window length in seconds", TimelineOptions.window_seconds),
     "--hop": value("seconds from one window to the next", TimelineOptions.hop_seconds),

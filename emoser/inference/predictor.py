@@ -16,7 +16,7 @@ from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.pieces import Piece, infer_pieces
 from emoser.inference.scoring import Scorer, score_labels
-from emoser.labels import Labels, map_labels, order_dimensions
+from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
 from emoser.results.prediction import Prediction
 from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
 
@@ -93,6 +93,14 @@ class Predictor:
             model=self._name,
             frame_seconds=None if by_frame is None else frame_seconds,
         )
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The names that the user gave to outputs without names; empty for any other map."""
+        outputs, given = self.config.labels, self._map
+        if given is None or given.targets != tuple(range(len(outputs))):
+            return ()
+        return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
 
     def predict(
         self, sources: Iterable[Source], options: BatchOptions

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, overload
 
-from emoser.errors import EmoserError, missing_extra
+from emoser.errors import EmoserError
 from emoser.results.formats import NO_NAME
 from emoser.results.segments import SILENCE, TIME_DIGITS
 from emoser.results.turn_formats import (
@@ -23,7 +23,7 @@ from emoser.results.turns import Turn
 from emoser.text import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
     from matplotlib.figure import Figure
 
 UNKNOWN = "unknown"
@@ -179,21 +179,15 @@ class Conversation:
         """A Praat TextGrid with two tiers per speaker: the text and the emotion."""
         return write_turn_textgrid(self.turns, duration=self.duration, unknown=UNKNOWN)
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A pandas DataFrame with one row per turn; scores are in columns `score_LABEL`.
+    def to_frame(self) -> "pandas.DataFrame":
+        """A pandas DataFrame with one row per turn, as by `emoser.to_frame`.
 
         Raises:
             DependencyError: If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise missing_extra("a DataFrame", "pandas") from error
-        columns = ["start", "end", "speaker", "text", "channel", "label", "score"]
-        scores = [f"score_{name}" for name in self.labels]
-        values = [f"dimension_{name}" for name in self.dimensions]
-        rows = [_flat(turn) for turn in self.turns]
-        return pd.DataFrame(rows, columns=[*columns, *scores, *values, "quality", "error"])
+        from emoser.results.frames import to_frame
+
+        return to_frame(self)
 
     def plot(self, path: str | os.PathLike[str] | None = None, *, theme: str = "light") -> "Figure":
         """Draw a lane per speaker with the emotions of the turns.
@@ -223,16 +217,3 @@ class Conversation:
 
     def _repr_html_(self) -> str:
         return draw_conversation(self)
-
-
-def _flat(turn: Turn) -> dict[str, Any]:
-    """The values of a turn under the names of columns."""
-    row = turn.to_dict()
-    return {
-        **{name: row[name] for name in ("start", "end", "speaker", "text", "channel")},
-        **{name: row[name] for name in ("label", "score")},
-        **{f"score_{name}": value for name, value in turn.scores.items()},
-        **{f"dimension_{name}": value for name, value in turn.dimensions.items()},
-        "quality": " ".join(turn.quality),
-        "error": row.get("error"),
-    }

@@ -33,6 +33,7 @@ LANE_HEIGHT = 0.7  # of the distance between two speakers
 LETTER_INCHES = 0.09  # of a name in a segment
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
+ROUNDING = 1e-3  # of a sum of probabilities
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
 
 
@@ -224,16 +225,24 @@ def _draw_segments(
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:
-    """A step per window, from mid-overlap to mid-overlap, or the mean of several windows."""
+    """A step per window, from mid-overlap to mid-overlap, or the mean of several windows.
+
+    Probabilities are stacked; independent scores, which do not sum to 1, are a line per label.
+    """
     edges = _edges(part.windows, part.duration)
     rows = np.array([[item.scores.get(label, 0.0) for label in part.labels]
                      for item in part.windows])  # fmt: skip
+    sums = rows.sum(axis=1)
+    independent = np.abs(sums[sums > 0] - 1).max(initial=0) > ROUNDING
     num_joined = -(-len(rows) // MAX_STEPS) or 1
     starts = range(0, len(rows), num_joined)
     rows = np.array([rows[start : start + num_joined].mean(axis=0) for start in starts])
     edges = np.append(edges[:-1:num_joined], edges[-1])
     floor = np.zeros(len(rows))
     for place, label in enumerate(part.labels):
+        if independent:
+            axes.stairs(rows[:, place], edges, baseline=None, color=colours[label], linewidth=1.6)
+            continue
         top = floor + rows[:, place]
         axes.stairs(top, edges, baseline=floor, fill=True, color=colours[label], linewidth=0)
         floor = top

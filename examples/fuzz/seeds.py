@@ -23,7 +23,6 @@ MEDIA = (
     ("amr", "libopencore_amrnb", "amr"), ("avi", "mp3", "avi"),
 )  # fmt: skip
 """Container, codec and ending of what PyAV writes, where it can."""
-SLOW_TO_BUILD = ("SpeechBrain IEMOCAP", "SpeechBrain diarization")
 
 
 def voice(seconds: float = 0.8, *, seed: int = 0, channels: int = 1) -> np.ndarray:

@@ -12,10 +12,13 @@ from support.reference_checkpoints import CASES, require
 
 from emoser import EmotionClassifier
 from emoser.checkpoints.card import build_card, check_card, read_metadata
+from emoser.checkpoints.files import as_files
+from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import BUNDLED
 from emoser.checkpoints.save import describe_model, save_model
 from emoser.cli import main
 from emoser.errors import CheckpointError, HubError
+from emoser.models.config import ModelConfig
 
 PARTS = (
     "Use it",
@@ -174,6 +177,30 @@ def test_a_broken_front_matter_does_not_stop_a_save(model, tmp_path):
         assert read_metadata(text) == {}
         save_model(model, tmp_path / str(number), card=text)
         assert check_card((tmp_path / str(number) / "README.md").read_text()) == []
+
+
+LICENCES = {
+    "cc-by-nc-sa-4.0": ("cc-by-nc-sa-4.0", None),
+    "openrail": ("openrail", None),
+    "other\nlicense_name: research-only": ("other", "research-only"),
+    "apache-2.0": ("other", "not-stated"),
+    "mit": ("other", "not-stated"),
+}
+
+
+@pytest.mark.parametrize("stated", LICENCES)
+def test_a_tuned_model_inherits_a_licence_that_binds_it(stated, model, tmp_path):
+    save_model(model, tmp_path / "base")
+    (tmp_path / "base" / "README.md").write_text(f"---\nlicense: {stated}\n---\n# Base\n")
+    tuned = start_model(tmp_path / "base", ModelConfig(labels=("calm", "bored")), seed=0)
+    save_model(tuned, tmp_path / "tuned")
+    data = ModelCard.load(tmp_path / "tuned" / "README.md").data
+    assert (data.license, data.get("license_name")) == LICENCES[stated]
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    (tmp_path / "tuned" / "README.md").unlink()
+    licence = as_files(tmp_path / "tuned").licence
+    assert licence == config["emoser"]["training"].get("licence")
+    assert licence == (None if "not-stated" in LICENCES[stated] else stated.split(": ")[-1])
 
 
 def test_the_bundled_card_is_fit_for_the_hub():

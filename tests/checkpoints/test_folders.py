@@ -85,7 +85,7 @@ def test_a_run_stands_for_its_best_checkpoint(source, tmp_path):
     (tmp_path / "run" / "config.json").write_text('{"epochs": 3}')
     files = find_checkpoint(tmp_path / "run")
     assert files.folder == tmp_path / "run" / "best"
-    assert files.name == str(tmp_path / "run")
+    assert files.name == "run"
 
 
 def test_a_folder_of_runs_is_refused_with_their_names(source, tmp_path):
@@ -113,6 +113,7 @@ def test_a_repository_in_the_cache_of_the_hub_stands_for_a_commit(source, tmp_pa
     root = tmp_path / "models--org--name"
     copy(source, root / "snapshots" / "aaa")
     assert find_checkpoint(root).revision == "aaa"
+    assert find_checkpoint(root).name == "org/name"
     copy(source, root / "snapshots" / "bbb")
     with pytest.raises(CheckpointError, match="holds no 'main'; pass revision= with one of aaa, b"):
         find_checkpoint(root)

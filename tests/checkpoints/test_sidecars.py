@@ -100,6 +100,12 @@ def test_a_checkpoint_without_names_gets_them_at_loading(tmp_path, clip):
         answer = load(folder, labels=labels).predict(clip, sampling_rate=16_000)
         assert list(answer.scores) == names
         assert list(answer.scores.values()) == list(plain.values())
+        load(folder, labels=labels).save_pretrained(tmp_path / "named", overwrite=True)
+        assert ask_transformers(tmp_path / "named", clip) == pytest.approx(
+            list(plain.values()), abs=1e-5
+        )
+        assert load(tmp_path / "named").labels == tuple(names)
+        load(folder, labels=labels).push_to_hub("someone/named", dry_run=True)
     with pytest.raises(ValueError, match="has 3 names"):
         load(folder, labels=names[:3])
 

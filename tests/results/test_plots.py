@@ -121,6 +121,15 @@ def test_nonsense_is_refused(timeline, tmp_path, monkeypatch):
         timeline.plot(tmp_path / "a.png")
 
 
+def test_independent_scores_are_lines_and_not_stacked():
+    patches = pytest.importorskip("matplotlib.patches")
+    windows = [TimelineWindow(0, 3, {"a": 0.9, "b": 0.8}), TimelineWindow(3, 6, {})]
+    drawn = plot_timeline(Timeline(tuple(windows), (), duration=6.0, labels=("a", "b")))
+    steps = [patch for patch in drawn.axes[2].patches if isinstance(patch, patches.StepPatch)]
+    assert [patch.get_data().values.tolist() for patch in steps] == [[0.9, 0.0], [0.8, 0.0]]
+    assert all(patch.get_data().baseline is None for patch in steps)
+
+
 def test_the_channels_have_the_names_of_the_option(timeline):
     figure = plot_timeline(timeline)
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]

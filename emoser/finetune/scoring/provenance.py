@@ -8,6 +8,7 @@ from typing import Any
 
 from emoser._version import __version__
 from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.licences import inherit_licence
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
@@ -21,7 +22,7 @@ def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
     """The data, settings, versions and results of a training run, ready for JSON."""
-    labels = evaluation.report.labels
+    labels, licence = evaluation.report.labels, inherit_licence(base)
     counts = Counter(item.label for item in split.training)
     speakers: dict[str, set[str]] = defaultdict(set)
     for item in (*split.training, *split.validation):
@@ -31,6 +32,7 @@ def describe_training(
         "protocol": evaluation.protocol,
         "base": config.base,
         "base_licence": base.licence,
+        **({} if licence is None else {"licence": licence}),
         "mode": config.model.mode,
         "uar": evaluation.report.uar,
         "accuracy": evaluation.report.accuracy,
