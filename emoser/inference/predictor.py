@@ -1,5 +1,6 @@
 """From recordings to predictions and embeddings: an opened model with its labels and limits."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
+from emoser.inference.pieces import Piece, infer_pieces
 from emoser.inference.scoring import Scorer, score_labels
 from emoser.labels import PLACEHOLDER, LabelMap, Labels, map_labels, order_dimensions
 from emoser.results.prediction import Prediction
@@ -110,6 +112,37 @@ class Predictor:
         outputs = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in outputs)
 
+    def predict_pieces(
+        self, source: Source, pieces: Sequence[Piece], options: BatchOptions
+    ) -> Iterator[tuple[int, Prediction | EmoserError]]:
+        """Index and prediction of each piece of a recording, in the order of their ends."""
+        for _, place, output in infer_pieces(
+            [(source, pieces)], self.runtime, self._inference(options)
+        ):
+            if not isinstance(output, EmoserError):
+                yield place, self._predict(output)
+            elif options.on_error == "raise":
+                raise output
+            else:
+                yield place, output
+
+    def predict_piece(
+        self, source: Source, piece: Piece, options: BatchOptions
+    ) -> Iterator[Prediction | EmoserError]:
+        """The prediction of one piece, the only item.
+
+        Raises:
+            ValueError: If the piece is empty.
+        """
+        start, end = piece.start or 0.0, math.inf if piece.end is None else piece.end
+        if not 0 <= start < math.inf or not start < end:
+            raise ValueError(
+                f"the piece from {piece.start} to {piece.end} s is empty; start must be at least "
+                "0 and end after it"
+            )
+        whole = piece._replace(end=None if end == math.inf else end)
+        return (answer for _, answer in self.predict_pieces(source, [whole], options))
+
     def embed(
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[npt.NDArray[np.float32] | EmoserError]:
@@ -124,9 +157,12 @@ class Predictor:
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )
+        return infer_recordings(sources, self.runtime, self._inference(options))
+
+    def _inference(self, options: BatchOptions) -> InferenceOptions:
         rate, seconds = self.config.sampling_rate, options.batch_seconds
         seconds = self.runtime.batch_seconds if seconds is None else seconds
-        reading = InferenceOptions(
+        return InferenceOptions(
             window=round(self.config.max_seconds * rate),
             model_rate=rate,
             sampling_rate=options.sampling_rate,
@@ -135,7 +171,6 @@ class Predictor:
             keep_errors=options.on_error == "return",
             limits=self.limits,
         )
-        return infer_recordings(sources, self.runtime, reading)
 
     def _average(
         self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from support.models import random_clips
 from support.voices import write_voices
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
@@ -54,23 +55,23 @@ def base(tmp_path_factory):
 
 
 def name_voices(rows):
-    """Five actors of RAVDESS and two speakers of nEMO."""
+    """Five actors of RAVDESS, two speakers of nEMO and two of CREMA-D."""
     return [
         Utterance(
             str(path),
             label,
             speaker=f"{who + 1:02d}" if who < 5 else f"N{who}",
-            corpus="ravdess" if who < 5 else "nemo",
+            corpus=("ravdess", "nemo", "cremad")[(who > 4) + (who > 6)],
             sex="f" if who % 2 else "m",
         )
-        for path, label, who in rows
+        for path, label, who in sorted(rows, key=lambda row: row[2])
     ]
 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory):
     folder = tmp_path_factory.mktemp("voices")
-    return name_voices(write_voices(folder, 56, num_voices=7, noise=0.01, suffix=".wav"))
+    return name_voices(write_voices(folder, 72, num_voices=9, noise=0.01, suffix=".wav"))
 
 
 @pytest.fixture(scope="module")
@@ -90,32 +91,34 @@ def checkpoint(script, trained, speech):
     return folder
 
 
-def test_weights_of_corpora_and_of_their_labels_are_equal(small, speech):
+def test_a_corpus_weighs_its_share_and_its_labels_the_same(small, speech):
     weights = small.weigh_clips(speech)
-    for corpus in ("ravdess", "nemo"):
+    for corpus, share in small.SHARES.items():
         for label in ("happy", "sad"):
             rows = [item.corpus == corpus and item.label == label for item in speech]
-            assert float(weights[torch.tensor(rows)].sum()) == pytest.approx(0.25, abs=1e-5)
+            expected = share / sum(small.SHARES.values()) / 2
+            assert float(weights[torch.tensor(rows)].sum()) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_head_is_the_optimum_of_its_penalised_loss(small, speech):
-    """At the optimum, weight and gradient of the loss cancel: no step in any direction helps."""
+def test_the_head_is_scikit_learns_with_a_column_per_speaker(small, speech):
+    """With two labels, it has one vector of weights, and the head two opposite ones."""
     features = torch.randn(2, len(speech), 6, generator=torch.Generator().manual_seed(0))
-    head = small.fit_head(features, speech)
+    config = small.HeadConfig()
+    head = small.fit_head(features, speech, config)
     rows, weights = features.flatten(0, 1), small.weigh_clips(speech).repeat(2) / 2
     mean = weights @ rows
     deviation = (weights @ (rows - mean).square()).sqrt() + 1e-4
-    scale = torch.tensor([1.0] * 3 + [small.DEVIATION_SCALE] * 3)
-    weight = (head.weight * deviation / scale).requires_grad_()
-    bias = (head.bias + head.weight @ mean).requires_grad_()
-    logits = (rows - mean) / deviation * scale @ weight.T + bias
-    logits = logits + small.hide_labels(speech).repeat(2, 1)
-    labels = torch.tensor([small.ALL_LABELS.index(item.label) for item in speech]).repeat(2)
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    loss = weights @ losses + small.RIDGE / 2 * weight.square().sum()
-    loss.backward()
-    assert float(weight.grad.abs().max()) < 1e-3
-    assert float(bias.grad.abs().max()) < 1e-3
+    scale = torch.tensor([1.0] * 3 + [config.deviation_scale] * 3)
+    voices = sorted({item.voice for item in speech})
+    speakers = torch.tensor([voices.index(item.voice) for item in speech]).repeat(2)
+    columns = config.speaker_scale * torch.nn.functional.one_hot(speakers, len(voices))
+    table = torch.cat([(rows - mean) / deviation * scale, columns], dim=1).double()
+    labels = [item.label == "sad" for item in speech] * 2
+    peer = LogisticRegression(C=2 / config.ridge, tol=1e-8, max_iter=1000)
+    peer.fit(table.numpy(), labels, sample_weight=weights.numpy())
+    happy, sad = (small.ALL_LABELS.index(label) for label in ("happy", "sad"))
+    ours = (head.weight[sad] - head.weight[happy]) * deviation / scale
+    assert ours.numpy() == pytest.approx(peer.coef_[0, :6], abs=2e-3)
 
 
 def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script, speech):
@@ -133,7 +136,9 @@ def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script
 def test_an_interrupted_run_reads_the_features_that_it_has(script, trained, base, speech):
     output, model, _ = trained
     files = sorted((output / "features").iterdir())
-    assert [file.name for file in files] == ["copy0.npy", "copy1.npy"]
+    assert [file.name for file in files] == [
+        f"{corpus}-copy{copy}.npy" for corpus in ("cremad", "nemo", "ravdess") for copy in (0, 1)
+    ]
     stamps = [file.stat().st_mtime_ns for file in files]
     again, _ = script.train_small(str(base), speech, output, num_copies=1)
     assert [file.stat().st_mtime_ns for file in files] == stamps
