@@ -7,7 +7,7 @@ torch nor transformers; the runtime that it opens may.
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,18 @@ from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.adaptation import adapt_model
 from emoser.inference.options import TimelineOptions
+from emoser.inference.pieces import Piece
 from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
+from emoser.inference.turns import predict_turns
 from emoser.labels import Labels
 from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelInfo
+from emoser.results.conversation import Conversation
 from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
+from emoser.results.transcripts.reading import Turns
 from emoser.runtimes import OpenedModel
 from emoser.runtimes.opening import open_runtime
 
@@ -160,24 +164,43 @@ class EmotionClassifier:
         """The source of the checkpoint, its properties, and how it runs."""
         return self._info
 
+    @property
+    def predictor(self) -> Predictor:
+        """The opened model with its labels, for `emoser.finetune`."""
+        return self._predictor
+
     def predict(
-        self, source: Source, *, sampling_rate: int | None = None, channel: Channel = "mix"
+        self,
+        source: Source,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        start: float | None = None,
+        end: float | None = None,
     ) -> Prediction:
-        """The emotion of one recording.
+        """The emotion of one recording, or of a piece of it.
 
         Args:
             source: A path, bytes, a binary file object, a NumPy array, a torch tensor, or what
                 holds one, as for `load_audio`.
             sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
             channel: "mix" (the mean), "left", "right" or the index of a channel.
+            start: Where the piece begins, in seconds; None for the start of the recording. The
+                answer is that for a file which holds the piece alone.
+            end: Where it ends, in seconds; None, or a time after it, for the recording's end.
 
         Raises:
-            AudioError: If the recording cannot be decoded, is empty, or is not finite.
+            AudioError: If the recording cannot be decoded, is empty, or is not finite, or has
+                no samples between `start` and `end`.
             OSError: If a file is missing or may not be read.
-            ValueError: If an array has no rate or an ambiguous shape.
+            ValueError: If an array has no rate or an ambiguous shape, or the piece is empty.
         """
-        (answer,) = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
-        return answer
+        options = BatchOptions(sampling_rate, channel)
+        if start is None and end is None:
+            answers = self._predictor.predict([source], options)
+        else:
+            answers = self._predictor.predict_piece(source, Piece(start, end), options)
+        return cast(Prediction, next(answers))
 
     @overload
     def predict_batch(
@@ -271,6 +294,52 @@ class EmotionClassifier:
         """
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return self._predictor.predict(sources, options)
+
+    def predict_turns(  # the public signature of the project
+        self,
+        source: Source,
+        turns: Turns | None = None,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str = "raise",
+    ) -> Conversation:
+        """Who speaks, and how: the emotion of every turn of a conversation.
+
+        The answer for a turn equals `predict` on a file that holds the turn alone. The recording
+        is decoded once, in order and in constant memory, whatever the order of the turns.
+
+        Args:
+            source: As for `predict`.
+            turns: The path of an RTTM, SubRip, WebVTT, TextGrid, ELAN (EAF), CSV or JSON file; a
+                pyannote `Annotation`; the result of WhisperX; segments of faster-whisper; or
+                tuples (start, end, speaker, text), of which the last two may be absent. None
+                finds them: each channel is a speaker, and the speakers of a recording with one
+                channel are found by pyannote.audio (extra `diarize`).
+            sampling_rate: As for `predict`.
+            channel: As for `predict`, or "each" to take every turn from its own channel.
+            batch_seconds: As for `predict_batch`.
+            progress: Show a progress bar when the standard error is a terminal.
+            on_error: "raise" at the first turn without an answer, or "return" its error in
+                `Turn.error`.
+
+        Raises:
+            AudioError: If the recording cannot be read, or ends before a turn begins.
+            DependencyError: If finding the turns needs a package that is not installed.
+            TurnsError: If the turns cannot be read, or a turn is empty.
+            ValueError: As for `predict`.
+
+        Example:
+            >>> classifier = EmotionClassifier.from_pretrained("emoser-tiny")
+            >>> turns = [(0.0, 1.0, "anna", "well"), (1.0, 2.0, "ben")]
+            >>> call = classifier.predict_turns("examples/audio/plain.wav", turns)
+            >>> [(turn.speaker, turn.label) for turn in call]
+            [('anna', 'angry'), ('ben', 'happy')]
+        """
+        options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        return predict_turns(self._predictor, source, turns, options, progress=progress)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.

@@ -24,6 +24,7 @@ from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
+from emoser.checkpoints.trained_on import write_stages
 from emoser.json_text import format_json
 from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelConfig
@@ -77,6 +78,7 @@ def save_model(
         _write_tensors(tensors, target / WEIGHTS)
         write_json(target / CONFIG, config)
         write_json(target / PREPROCESSOR, _preprocessor(model))
+        write_stages(model.trained_on, target)
         facts = describe_model(model, name or Path(folder).absolute().name, card=card)
         (target / CARD).write_text(str(build_card(facts)), encoding="utf-8")
     return Path(folder)

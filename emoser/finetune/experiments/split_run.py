@@ -19,7 +19,7 @@ from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.finetune.scoring.provenance import describe_training
-from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.finetune.scoring.report import Evaluation, assess, mark_trained_on
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import merge_lora
 from emoser.finetune.training.run import BEST, train
@@ -78,6 +78,7 @@ def run_split(
     name: str,
     calibrate: bool = False,
     notes: Sequence[str] = (),
+    trained_on: str = "",
 ) -> tuple[FinetuneResult, NDArray[np.float32]]:
     """Train on a split, or resume it, test once, and save the checkpoint with its card.
 
@@ -91,6 +92,7 @@ def run_split(
         calibrate: Whether to fit the temperature on the validation set, and to measure the mean
             logits of the training speakers, which `EmotionClassifier.adapt` needs.
         notes: Remarks beside the figures.
+        trained_on: What the base was trained on of the test set, in a sentence; empty if nothing.
 
     Raises:
         ValueError: If a side is empty or a label is unknown.
@@ -121,6 +123,7 @@ def run_split(
     evaluation = assess(
         logits, split.test, labels, protocol=split.protocol, notes=notes, silent=silent
     )
+    evaluation = mark_trained_on(evaluation, trained_on)
     training = describe_training(config, split, evaluation, base=setup.base)
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))
