@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.demo.page import build_app, serve
+from emoser.serve.options import is_loopback
 
 __all__ = ["DemoOptions", "build_app", "is_loopback", "serve"]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_PORT = 65_535
 
 
@@ -62,13 +62,3 @@ class DemoOptions:
     def is_local(self) -> bool:
         """Whether only this machine can reach the page."""
         return is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, False)
-    """
-    return host in LOOPBACK

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.demo.rendering import render_live
-from emoser.results.segments import Segment
-from emoser.streaming import EmotionStream
+from emoser.results.segments import Segment, TimelineWindow
+from emoser.serve.live import SAMPLING_RATES, LiveSession, LiveUpdate, check_rate
 
 if TYPE_CHECKING:
     from emoser.classifier import EmotionClassifier
@@ -25,9 +25,7 @@ HOP_SECONDS = 0.5  # two updates a second
 IDLE_SECONDS = 60.0  # after which a session is dropped: its page was closed
 MAX_SESSIONS = 100
 MAX_SECONDS = 15.0  # of audio in one message; the page keeps 10 s for a busy server
-MAX_LOST_SECONDS = 60.0  # that become silence
 MAX_NAME = 200  # letters of the name of a session or a model
-SAMPLING_RATES = (8_000, 192_000)  # lowest and highest, in Hz
 MAX_LETTERS = 4 * -(-2 * round(MAX_SECONDS) * SAMPLING_RATES[1] // 3)  # of samples in base64
 
 
@@ -72,12 +70,7 @@ def read_chunk(message: Any) -> LiveChunk:
         rate, lost = int(message["samplingRate"]), int(message["lost"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the page sent an invalid message ({error}); reload it") from error
-    low, high = SAMPLING_RATES
-    if not low <= rate <= high:
-        raise ValueError(
-            f"the sampling rate of the microphone is {rate} Hz; it must be between {low} and "
-            f"{high} Hz"
-        )
+    check_rate(rate)
     if not session or not model:
         raise ValueError("the session or the model has no name; choose a model")
     if len(samples) > MAX_SECONDS * rate or lost < 0:
@@ -85,25 +78,29 @@ def read_chunk(message: Any) -> LiveChunk:
     return LiveChunk(session, model, rate, samples, lost, last=bool(message.get("last")))
 
 
-class LiveSession:
-    """A microphone that is on: its stream and the finished segments."""
+class ShownSession:
+    """A microphone that is on, and what the page shows of it."""
 
     def __init__(self, classifier: "EmotionClassifier", *, sampling_rate: int) -> None:
         self.last_used = 0.0
-        self._stream = EmotionStream(
+        self._session = LiveSession(
             classifier, sampling_rate=sampling_rate, hop_seconds=HOP_SECONDS
         )
         self._segments: deque[Segment] = deque(maxlen=NUM_SHOWN)
+        self._latest: TimelineWindow | None = None
 
     def push(self, chunk: LiveChunk) -> str:
         """Analyse a chunk, preceded by silence for the audio that was lost."""
         self.last_used = time.monotonic()
-        num_lost = min(chunk.lost, round(MAX_LOST_SECONDS * chunk.sampling_rate))
-        silence = np.zeros(num_lost, np.int16)
-        self._segments.extend(self._stream.push(np.concatenate([silence, chunk.samples])))
+        update = self._keep(self._session.push(chunk.samples, lost=chunk.lost))
         if chunk.last:
-            self._segments.extend(self._stream.flush())
-        return render_live(self._stream.latest, tuple(self._segments), self._stream.seconds)
+            update = self._keep(self._session.finish())
+        return render_live(self._latest, tuple(self._segments), update.seconds)
+
+    def _keep(self, update: LiveUpdate) -> LiveUpdate:
+        self._segments.extend(update.segments)
+        self._latest = update.windows[-1] if update.windows else self._latest
+        return update
 
 
 class LiveSessions:
@@ -115,7 +112,7 @@ class LiveSessions:
 
     def __init__(self, open_classifier: Callable[[str], "EmotionClassifier"]) -> None:
         self._open_classifier = open_classifier
-        self._sessions: OrderedDict[str, LiveSession] = OrderedDict()  # least recently used first
+        self._sessions: OrderedDict[str, ShownSession] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -127,7 +124,7 @@ class LiveSessions:
             session = self._sessions.pop(chunk.session, None)
             if session is None:
                 classifier = self._open_classifier(chunk.model)
-                session = LiveSession(classifier, sampling_rate=chunk.sampling_rate)
+                session = ShownSession(classifier, sampling_rate=chunk.sampling_rate)
             page = session.push(chunk)
             if not chunk.last:
                 self._sessions[chunk.session] = session

@@ -11,7 +11,7 @@ from emoser.serve.errors import HostError, TokenError
 
 ANY = "*"
 LOCAL = "localhost"
-OPEN_PATHS = ("/", "/page.js", "/page.css", "/health", "/ready", "/openapi.json")
+OPEN_PATHS = ("/", "/page.js", "/page.css", "/favicon.ico", "/health", "/ready", "/openapi.json")
 """Paths that need no token: probes, and pages without data."""
 SUBPROTOCOL = "emoser"
 SUBPROTOCOL_TOKEN = "bearer."

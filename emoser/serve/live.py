@@ -63,12 +63,7 @@ class LiveSession:
     def __init__(
         self, classifier: "EmotionClassifier", *, sampling_rate: int, **options: Any
     ) -> None:
-        low, high = SAMPLING_RATES
-        if not low <= sampling_rate <= high:
-            raise ValueError(
-                f"the sampling rate of the microphone is {sampling_rate} Hz; it must be between "
-                f"{low} and {high} Hz"
-            )
+        check_rate(sampling_rate)
         self._rate = sampling_rate
         self.stream = EmotionStream(classifier, sampling_rate=sampling_rate, **options)
 
@@ -90,6 +85,16 @@ class LiveSession:
 
     def _update(self, windows: tuple[TimelineWindow, ...], segments: list[Segment]) -> LiveUpdate:
         return LiveUpdate(windows, tuple(segments), self.stream.current, self.stream.seconds)
+
+
+def check_rate(sampling_rate: int) -> None:
+    """Raise a ValueError for a sampling rate that no microphone has."""
+    low, high = SAMPLING_RATES
+    if not low <= sampling_rate <= high:
+        raise ValueError(
+            f"the sampling rate of the microphone is {sampling_rate} Hz; it must be between {low} "
+            f"and {high} Hz"
+        )
 
 
 Emit: TypeAlias = Callable[[LiveUpdate], None]

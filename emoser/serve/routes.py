@@ -53,6 +53,7 @@ def build_router(service: Service) -> APIRouter:
     router = APIRouter()
     _add_analyses(router, service)
     _add_probes(router, service)
+    router.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     for path, name in PAGES.items():
         router.add_api_route(path, _file(name), include_in_schema=False)
     return router

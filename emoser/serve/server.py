@@ -1,6 +1,7 @@
 """Run the service with uvicorn until a signal stops it."""
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -22,6 +23,7 @@ from emoser.serve.service import Service
 
 FACTORY = "emoser.serve:create_app"
 BACKLOG = 2048
+GC_THRESHOLDS = (2_000, 10, 10)  # about Python's own
 KEEP_ALIVE_SECONDS = 65  # longer than that of usual proxies, which then close first
 MESSAGE_BYTES = 2**20  # of a WebSocket
 SESSION_END_SECONDS = 10.0  # for live sessions to send what they found
@@ -61,6 +63,7 @@ def run_server(
         address = _address_of(host, listener)
         classifier = load_classifier(options)  # with several workers only to report its errors
         app = build_app(options, classifier)
+        _collect_regularly()
         if workers == 1:
             server = _Server(uvicorn.Config(app, **_settings(options)), app.state.service)
             server.announce = lambda: announce(address) if announce is not None else None
@@ -89,8 +92,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.stop()
-        for listener in sockets or []:
-            listener.close()
+        for server in self.servers:
+            server.close()  # accepts nothing new
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SESSION_END_SECONDS
         while self._service.num_sessions and loop.time() < deadline and not self.force_exit:
@@ -111,6 +114,16 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
         "ws_per_message_deflate": False,
         "backlog": BACKLOG,
     }
+
+
+def _collect_regularly() -> None:
+    """Collect the garbage of requests, but never again what the start has left for good.
+
+    The command line has made collections rare, which suits a process of a few seconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class _Connection:
         analysis = self._start(options, pcm)
         receiving = asyncio.ensure_future(self._receive())
         answering = asyncio.gather(analysis, self._send(options))
+        answering.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             await asyncio.wait((answering, receiving), return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles
+from emoser.checkpoints.files import GRAPH_MANIFEST, CheckpointFiles, as_files
 from emoser.checkpoints.resolve import bundled_names, find_checkpoint
 from emoser.export import export
-from emoser.runtimes.manifest import FILES
+from emoser.runtimes.manifest import FILES, read_manifest
 
 
 def export_into(checkpoint: CheckpointFiles) -> dict[str, Any]:
@@ -25,9 +25,13 @@ def export_into(checkpoint: CheckpointFiles) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         clips = Path(__file__).parents[1] / "audio"
         done = export(checkpoint, Path(place) / "graph", calibrate=clips)
+        manifest = read_manifest(as_files(done.folder))
+        if manifest is None:
+            raise FileNotFoundError(f"{done.folder} has no {GRAPH_MANIFEST}")
+        halve_graph(done.folder / FILES["onnx"])
+        manifest.write(done.folder)  # with the hash of the halved graph
         for name in (FILES["onnx"], GRAPH_MANIFEST):
             (checkpoint.folder / name).write_bytes((done.folder / name).read_bytes())
-    halve_graph(checkpoint.folder / FILES["onnx"])
     return dict(done.parity)
 
 

@@ -2,12 +2,13 @@
 
     python examples/bundled/measure_small.py --base openai/whisper-base --data PATH --output DIR
 
-Three sets of splits: RAVDESS actors in five folds, with nEMO and the other actors for training;
-each speaker of nEMO alone, with all others for training; and one corpus for training, the other for
-testing. The features are those of `train_small.py`, kept in DIR. A head is trained in seconds.
-The calibration error of a split has the temperature of the other splits of its rows.
+Four sets of splits: RAVDESS actors in five folds, with nEMO, CREMA-D and the other actors for
+training; each speaker of nEMO alone, with all others for training; RAVDESS or nEMO alone for
+training, the other for testing; and each corpus for testing, with both others for training. The
+features are those of `train_small.py`, kept in DIR. A head is trained in seconds. The calibration
+error of a split has the temperature of the other splits of its rows.
 
-`--probe` evaluates the plain frozen probe instead: no varied copies.
+The options evaluate another recipe of the head on the same features, in a folder of its own.
 """
 
 import argparse
@@ -25,12 +26,20 @@ from measure import (
     index_labels,
     recall,
     score,
-    split_corpora,
     store,
     write_line,
 )
 from network import ALL_LABELS, LABELS
-from small import NUM_COPIES, build_network, fit_head, pool_speech, read_speech
+from small import (
+    NUM_COPIES,
+    ONLY,
+    SHARES,
+    HeadConfig,
+    build_network,
+    fit_head,
+    pool_speech,
+    read_speech,
+)
 from torch import Tensor
 
 from emoser.finetune import Utterance
@@ -38,15 +47,18 @@ from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.report import Evaluation, assess
 
 NUM_FOLDS = 5
-SMALL, PROBE = "emoser-small", "frozen probe"
+SMALL = "emoser-small"
 ROWS = (
     Row("RAVDESS, 4 classes, 5 folds", "actors", EVERY, "ravdess"),
     Row("RAVDESS, 8 classes, 5 folds", "actors", EVERY, "ravdess", ALL_LABELS),
     Row("nEMO, 4 classes, mean of 9 speakers", "speakers", EVERY, "nemo", by_speaker=True),
     Row("RAVDESS to nEMO, 4 classes", "cross", slice(0, 1), "nemo"),
     Row("nEMO to RAVDESS, 4 classes", "cross", slice(1, 2), "ravdess"),
+    Row("RAVDESS and CREMA-D to nEMO, 4 classes", "corpora", slice(1, 2), "nemo"),
+    Row("nEMO and CREMA-D to RAVDESS, 4 classes", "corpora", slice(0, 1), "ravdess"),
+    Row("RAVDESS and nEMO to CREMA-D, 2 classes", "corpora", slice(2, 3), "cremad", ONLY["cremad"]),
 )
-TARGETS = (0.85, 0.77, 0.82, 0.36, 0.52)  # UAR of each row that the recipe was meant to reach
+TARGETS = (0.85, 0.77, 0.82, 0.36, 0.52)  # UAR of the first rows that the recipe was meant to reach
 SERVED = (ROWS[0], ROWS[2])  # unseen speakers, the labels of the checkpoint
 
 
@@ -69,7 +81,38 @@ def split_speakers(speech: list[Utterance]) -> list[Split]:
     return [_hold_out(speech, {("nemo", name)}, f"speaker {name}") for name in names]
 
 
-PLANS = {"actors": split_actors, "speakers": split_speakers, "cross": split_corpora}
+def split_pair(speech: list[Utterance]) -> list[Split]:
+    """RAVDESS alone for training, tested on nEMO, and the other way round."""
+    return [
+        Split(
+            f"{learned} to {tested}",
+            [item for item in speech if item.corpus == learned],
+            [item for item in speech if item.corpus == tested],
+        )
+        for learned, tested in (("ravdess", "nemo"), ("nemo", "ravdess"))
+    ]
+
+
+def split_corpora(speech: list[Utterance]) -> list[Split]:
+    """Each corpus alone, with all others for training."""
+    present = {item.corpus for item in speech}
+    return [
+        Split(
+            f"without {corpus}",
+            [item for item in speech if item.corpus != corpus],
+            [item for item in speech if item.corpus == corpus],
+        )
+        for corpus in SHARES
+        if corpus in present
+    ]
+
+
+PLANS = {
+    "actors": split_actors,
+    "speakers": split_speakers,
+    "cross": split_pair,
+    "corpora": split_corpora,
+}
 
 
 def _hold_out(speech: list[Utterance], voices: Collection[object], name: str) -> Split:
@@ -77,13 +120,16 @@ def _hold_out(speech: list[Utterance], voices: Collection[object], name: str) ->
     return Split(name, training, [item for item in speech if item.voice in voices])
 
 
-def measure(features: Tensor, speech: list[Utterance], folder: Path) -> None:
+def measure(
+    features: Tensor, speech: list[Utterance], folder: Path, config: HeadConfig | None = None
+) -> None:
     """Train and test the missing splits.
 
     Args:
         features: Of all copies of all clips, (copies, N, D); the first copy is tested.
         speech: The N clips.
         folder: Of the results.
+        config: Of the heads; that of the recipe unless given.
     """
     places = {id(item): place for place, item in enumerate(speech)}
     for plan, split in plan_splits(speech):
@@ -91,7 +137,7 @@ def measure(features: Tensor, speech: list[Utterance], folder: Path) -> None:
         if not file.is_file():
             training = torch.tensor([places[id(item)] for item in split.training])
             test = torch.tensor([places[id(item)] for item in split.test])
-            head = fit_head(features[:, training], split.training)
+            head = fit_head(features[:, training], split.training, config)
             store(file, head.predict(features[0, test]), ALL_LABELS)
 
 
@@ -116,7 +162,7 @@ def tabulate_small(folder: Path, speech: list[Utterance], name: str) -> Iterator
 def compare_targets(folder: Path, speech: list[Utterance]) -> str:
     """Two sentences: the targets that are reached, and those that are not."""
     reached, missed = [], []
-    for row, target in zip(ROWS, TARGETS, strict=True):
+    for row, target in zip(ROWS, TARGETS, strict=False):
         found = score(folder / row.plan, row, PLANS[row.plan](speech))
         if found is not None:
             (reached if found.uar >= target else missed).append(f"{row.title} ({target:.2f})")
@@ -167,24 +213,38 @@ def assess_corpora(
 
 
 def main() -> None:
+    usual = HeadConfig()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--probe", action="store_true", help="without varied copies")
-    arguments = parser.parse_args()
+    parser.add_argument("--copies", type=int, default=NUM_COPIES, help="varied copies of a clip")
+    parser.add_argument("--ridge", type=float, default=usual.ridge)
+    parser.add_argument("--deviation-scale", type=float, default=usual.deviation_scale)
+    parser.add_argument("--speaker-scale", type=float, default=usual.speaker_scale)
+    parser.add_argument("--cremad-share", type=float, default=SHARES["cremad"])
+    given = parser.parse_args()
     torch.set_num_threads(1)  # the same numbers on every machine
-    speech = read_speech(arguments.data)
-    copies = 0 if arguments.probe else NUM_COPIES
-    model = build_network(arguments.base)
-    features = pool_speech(model, speech, arguments.output / "features", num_copies=copies)
-    name = PROBE if arguments.probe else SMALL
-    folder = arguments.output / name
-    measure(features, speech, folder)
+    speech = read_speech(given.data)
+    model = build_network(given.base)
+    features = pool_speech(model, speech, given.output / "features", num_copies=given.copies)
+    shares = {**SHARES, "cremad": given.cremad_share}
+    config = HeadConfig(given.ridge, given.deviation_scale, given.speaker_scale, shares)
+    name = SMALL if config == usual and given.copies == NUM_COPIES else describe(given)
+    folder = given.output / name
+    measure(features, speech, folder, config)
     print("\n".join(tabulate_small(folder, speech, name)))
     print(compare_targets(folder, speech))
     temperature, error = calibrate(folder, speech)
     print(f"temperature {temperature:.2f}; calibration error of unseen speakers {error:.3f}")
+
+
+def describe(given: argparse.Namespace) -> str:
+    """Name of a recipe by its settings."""
+    return (
+        f"copies {given.copies}, ridge {given.ridge:g}, deviations {given.deviation_scale:g}, "
+        f"speakers {given.speaker_scale:g}, CREMA-D {given.cremad_share:g}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The head is a ridge-regularised softmax on them: a convex problem, solved to the
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,9 @@ from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import drop_duplicates
 from emoser.models.model import EmotionModel
 
-SHARES: Mapping[str, float] = {"ravdess": 0.5, "nemo": 0.5}
+SHARES: Mapping[str, float] = {"ravdess": 0.5, "nemo": 0.5, "cremad": 0.2}  # of the loss
+ONLY: Mapping[str, tuple[str, ...]] = {"cremad": ("happy", "sad")}  # nearly no others there
 NUM_COPIES = 1  # varied copies of every clip, beside the clip itself
-RIDGE = 0.05
-DEVIATION_SCALE = 0.5  # of the standardised deviations: a ridge four times as strong
 MAX_ITERATIONS = 60
 WINDOW = 480_000  # samples, 30 s
 
@@ -43,11 +42,14 @@ RECIPE = FinetuneConfig(
     augmentation=Augmentation(
         gain_decibels=0.0,
         speed_probability=0.8,
+        speed_change=0.12,
         noise_probability=0.5,
-        tilt_probability=0.4,
+        noise_decibels=(5.0, 35.0),
+        tilt_probability=0.5,
         tilt_decibels=4.0,
         telephone_probability=0.15,
-        reverb_probability=0.25,
+        reverb_probability=0.3,
+        reverb_seconds=(0.1, 0.6),
         trim_probability=0.5,
         trim_seconds=0.15,
     ),
@@ -55,9 +57,14 @@ RECIPE = FinetuneConfig(
 
 
 def read_speech(data: Path) -> list[Utterance]:
-    """The recordings of both corpora, without duplicates."""
-    found = [item for item in read_corpus(data / "manifest.csv") if item.corpus in SHARES]
-    return drop_duplicates(found)[0]
+    """The recordings of all corpora, without duplicates, corpus after corpus."""
+    found = drop_duplicates(read_corpus(data / "manifest.csv"))[0]
+    return [
+        item
+        for corpus in SHARES
+        for item in found
+        if item.corpus == corpus and item.label in ONLY.get(corpus, ALL_LABELS)
+    ]
 
 
 def build_network(base: str) -> EmotionModel:
@@ -76,23 +83,52 @@ def pool_speech(
         ValueError: If a file is of other recordings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recordings = Recordings()
+    corpora = [item.corpus for item in speech]
+    if corpora != [corpus for corpus in SHARES for item in speech if item.corpus == corpus]:
+        raise ValueError(f"the clips must be sorted by corpus: {', '.join(SHARES)}")
     copies = []
     for copy in range(1 + num_copies):
-        file = folder / f"copy{copy}.npy"
-        if not file.is_file():
-            if not len(recordings):
-                recordings = Recordings(speech)
-            temporary = folder / "unfinished.npy"
-            values = pool_windows(model, Windows(recordings, WINDOW), RECIPE, copy=copy)
-            np.save(temporary, values[:, 0].numpy())
-            temporary.replace(file)
-            print(f"encoded copy {copy} of {num_copies}", flush=True)
-        values = np.load(file)
-        if values.shape != (len(speech), model.embedding_size):
-            raise ValueError(f"{file} is of other recordings; delete it")
-        copies.append(torch.from_numpy(values))
+        parts = [
+            _pool_corpus(model, clips, folder / f"{corpus}-copy{copy}.npy", copy)
+            for corpus in dict.fromkeys(corpora)
+            if (clips := [item for item in speech if item.corpus == corpus])
+        ]
+        copies.append(torch.cat(parts))
     return torch.stack(copies)
+
+
+def _pool_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, copy: int) -> Tensor:
+    """Pooled features of one copy of the clips of a corpus, (N, D), from a file if it exists."""
+    if not file.is_file():
+        windows = Windows(Recordings(clips), WINDOW)
+        values = pool_windows(model, windows, RECIPE, copy=copy)[:, 0]
+        temporary = file.with_suffix(".part")
+        with temporary.open("wb") as opened:
+            np.save(opened, values.numpy())
+        temporary.replace(file)
+        print(f"encoded {file.stem}", flush=True)
+    values = torch.from_numpy(np.load(file))
+    if values.shape != (len(clips), model.embedding_size):
+        raise ValueError(f"{file} is of other recordings; delete it")
+    return values
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How a head is fitted.
+
+    Attributes:
+        ridge: Half of it times the squared weights is added to the mean loss.
+        deviation_scale: Of the standardised deviations; at 0.5 their ridge is four times as strong.
+        speaker_scale: Of the intercepts of each speaker; at 5 their ridge is 25 times as weak, at
+            0 there are none.
+        shares: Weight of each corpus in the loss.
+    """
+
+    ridge: float = 0.05
+    deviation_scale: float = 0.5
+    speaker_scale: float = 5.0
+    shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
 
 
 @dataclass(frozen=True)
@@ -107,38 +143,50 @@ class Head:
         return functional.linear(features, self.weight, self.bias).numpy()
 
 
-def fit_head(features: Tensor, speech: Sequence[Utterance], *, ridge: float = RIDGE) -> Head:
+def fit_head(
+    features: Tensor, speech: Sequence[Utterance], config: HeadConfig | None = None
+) -> Head:
     """The ridge-regularised softmax on standardised features, folded into one linear layer.
 
-    Corpora count by their share, the labels of a corpus equally, and all copies of a clip together
-    as one clip. The softmax of a clip runs over the labels of its corpus.
+    Each speaker has intercepts of its own, with a weaker ridge, as in a mixed-effects model; they
+    are dropped afterwards. So the weights explain how a voice changes with the emotion, not how
+    speakers differ. Corpora count by their share, the labels of a corpus equally, and all copies
+    of a clip together as one clip. The softmax of a clip runs over the labels of its corpus.
 
     Args:
         features: Of all copies of all clips, (copies, N, D).
         speech: The N clips.
-        ridge: Half of it times the squared weights is added to the mean loss.
+        config: That of the recipe unless given.
     """
+    config = config or HeadConfig()
     num_copies, _, width = features.shape
     labels = torch.tensor([ALL_LABELS.index(item.label) for item in speech]).repeat(num_copies)
-    weights = weigh_clips(speech).repeat(num_copies) / num_copies
+    weights = weigh_clips(speech, config.shares).repeat(num_copies) / num_copies
     hidden = hide_labels(speech).repeat(num_copies, 1)
+    voices = {voice: place for place, voice in enumerate({item.voice: None for item in speech})}
+    speakers = torch.tensor([voices[item.voice] for item in speech]).repeat(num_copies)
     rows = features.flatten(0, 1)
     mean = weights @ rows
     deviation = (weights @ (rows - mean).square()).sqrt() + 1e-4
     scale = torch.ones(width)
-    scale[width // 2 :] = DEVIATION_SCALE
+    scale[width // 2 :] = config.deviation_scale
     rows = (rows - mean) / deviation * scale
     weight = torch.zeros(len(ALL_LABELS), width, requires_grad=True)
     bias = torch.zeros(len(ALL_LABELS), requires_grad=True)
+    offsets = torch.zeros(len(voices), len(ALL_LABELS), requires_grad=True)
     solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=MAX_ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias, offsets],
+        max_iter=MAX_ITERATIONS,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         solver.zero_grad()
-        logits = functional.linear(rows, weight, bias) + hidden
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        loss = weights @ losses + ridge / 2.0 * weight.square().sum()
+        logits = functional.linear(rows, weight, bias) + config.speaker_scale * offsets[speakers]
+        losses = functional.cross_entropy(logits + hidden, labels, reduction="none")
+        penalty = weight.square().sum() + offsets.square().sum()
+        loss = weights @ losses + config.ridge / 2.0 * penalty
         loss.backward()
         return loss
 
@@ -147,13 +195,13 @@ def fit_head(features: Tensor, speech: Sequence[Utterance], *, ridge: float = RI
     return Head(folded, bias.detach() - folded @ mean)
 
 
-def weigh_clips(speech: Sequence[Utterance]) -> Tensor:
+def weigh_clips(speech: Sequence[Utterance], shares: Mapping[str, float] = SHARES) -> Tensor:
     """Weight of each clip in the loss, (N,); their sum is 1."""
     counts = Counter((item.corpus, item.label) for item in speech)
     labels = Counter(corpus for corpus, _ in counts)
     weights = torch.tensor(
         [
-            SHARES[item.corpus] / labels[item.corpus] / counts[item.corpus, item.label]
+            shares[item.corpus] / labels[item.corpus] / counts[item.corpus, item.label]
             for item in speech
         ]
     )

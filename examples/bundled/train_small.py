@@ -2,10 +2,10 @@
 
     python examples/bundled/train_small.py --base openai/whisper-base --data PATH --output DIR
 
-PATH holds RAVDESS and nEMO with a table `manifest.csv` (columns corpus, path, speaker, sex,
-emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
-encoder's, on each clip and its varied copies; it is estimated first. Every copy is kept in DIR: run
-the same command again to resume an interrupted run.
+PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus, path, speaker,
+sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
+encoder's, on each clip and its varied copies; it is estimated first. Every copy of a corpus is kept
+in DIR: run the same command again to resume an interrupted run.
 
 The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
 the temperature and the figures of the card. The head of the checkpoint is then trained on all of
@@ -20,7 +20,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -39,16 +39,16 @@ from measure_small import (
 from network import ALL_LABELS
 from safetensors.torch import load_file, save_file
 from small import (
-    DEVIATION_SCALE,
     NUM_COPIES,
     RECIPE,
-    RIDGE,
+    HeadConfig,
     build_network,
     fit_head,
     pool_speech,
     put_head,
     read_speech,
 )
+from store_means import measure_means
 from torch import Tensor, nn
 from train import write_tables
 from transformers import WhisperFeatureExtractor
@@ -97,12 +97,14 @@ def train_small(
         "base": "openai/whisper-base",
         "targets": list(ALL_LABELS),
         "num_copies": num_copies,
-        "ridge": RIDGE,
-        "deviation_scale": DEVIATION_SCALE,
+        "head": asdict(HeadConfig()),
         "calibration_error": round(error, 4),
         "configs": [RECIPE.flat()],
     }
-    small.config = replace(small.config, temperature=temperature, training=provenance)
+    means = measure_means(small, speech)
+    small.config = replace(
+        small.config, temperature=temperature, mean_logits=means, training=provenance
+    )
     return small, assess_corpora(folds, speech, temperature)
 
 
@@ -218,7 +220,7 @@ def main() -> None:
         print(f"mean UAR of both corpora in folds: {recipe:.3f}; plain frozen probe: {probe:.3f}")
         return
     minutes = estimate_minutes(build_network(arguments.base), speech, NUM_COPIES)
-    print(f"{len(speech)} clips and {NUM_COPIES} copies of each: about {minutes:.0f} minutes")
+    print(f"{len(speech)} clips, varied copies of each: {NUM_COPIES}; about {minutes:.0f} minutes")
     model, evaluations = train_small(
         arguments.base, speech, arguments.output, num_copies=NUM_COPIES
     )

@@ -24,7 +24,7 @@ from emoser.finetune.data.recordings import (
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.progress import Progress
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
-from emoser.inference.pieces import infer_pieces
+from emoser.inference.pieces import Piece, infer_pieces
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.results.segments import SILENCE
@@ -157,7 +157,7 @@ def _infer_utterances(
     recordings = (
         (
             utterances[members[0]].path,
-            [(utterances[place].start, utterances[place].end) for place in members],
+            [Piece(utterances[place].start, utterances[place].end) for place in members],
         )
         for members in files
     )
