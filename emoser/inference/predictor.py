@@ -13,10 +13,12 @@ from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
+from emoser.inference.adaptation import check_adaptable, estimate_adaptation
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.pieces import Piece, infer_pieces
 from emoser.inference.scoring import Scorer, score_labels
 from emoser.labels import PLACEHOLDER, LabelMap, Labels, map_labels, order_dimensions
+from emoser.models.adaptation import Adaptation
 from emoser.results.prediction import Prediction
 from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
 
@@ -149,6 +151,19 @@ class Predictor:
         """The embedding of each recording, (D,), or its error."""
         outputs = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else item.embedding for item in outputs)
+
+    def adapt(self, sources: Iterable[Source], options: BatchOptions) -> Adaptation:
+        """The adaptation to the speaker of recordings; see `emoser.inference.adaptation`.
+
+        Raises:
+            CheckpointError: If the model cannot be adapted.
+            ValueError: If there are too few recordings.
+        """
+        check_adaptable(self.config, self._name)
+        outputs = self._infer(sources, options)
+        return estimate_adaptation(
+            (output for output in outputs if isinstance(output, RecordingOutput)), self.config
+        )
 
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions

@@ -17,6 +17,7 @@ from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import Split
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
+from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.finetune.scoring.provenance import describe_training
 from emoser.finetune.scoring.report import Evaluation, assess, mark_trained_on
 from emoser.finetune.training.distributed import ProcessGroup
@@ -88,7 +89,8 @@ def run_split(
         setup: What it is trained with.
         folder: Folder of the run.
         name: Name of the checkpoint on its card.
-        calibrate: Whether to fit the temperature on the validation set.
+        calibrate: Whether to fit the temperature on the validation set, and to measure the mean
+            logits of the training speakers, which `EmotionClassifier.adapt` needs.
         notes: Remarks beside the figures.
         trained_on: What the base was trained on of the test set, in a sentence; empty if nothing.
 
@@ -112,7 +114,10 @@ def run_split(
     if calibrate:
         truth = np.array([labels.index(item.label) for item in split.validation])
         temperature = fit_temperature(_predict(model, split.validation, setup), truth)
-        model.config = replace(model.config, temperature=temperature)
+        means = measure_mean_logits(
+            model, setup.recordings, split.training, device=processes.device
+        )
+        model.config = replace(model.config, temperature=temperature, mean_logits=means)
     logits = _predict(model, split.test, setup)
     silent = setup.recordings.select(split.test).find_silent()
     evaluation = assess(

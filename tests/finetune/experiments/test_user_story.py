@@ -104,6 +104,17 @@ def test_the_temperature_of_the_validation_set_is_in_the_weights(run):
     assert stated["protocol"].startswith("speaker-independent")
 
 
+def test_the_tuned_model_adapts_to_a_voice(run, table):
+    folder, _ = run
+    classifier = EmotionClassifier.from_pretrained(folder / "best", device="cpu")
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    files = [table.parent / name for name, _, voice, _ in rows if voice == "2"]
+    adapted = classifier.adapt(files)
+    assert adapted.num_recordings == len(files) == 12
+    right = [label for _, label, voice, _ in rows if voice == "2"]
+    assert [answer.label for answer in adapted.predict_batch(files)] == right
+
+
 def test_the_same_command_again_changes_nothing(run, capsys):
     folder, command = run
     before = (folder / "best" / "model.safetensors").read_bytes()
