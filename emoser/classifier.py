@@ -17,6 +17,7 @@ from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
+from emoser.inference.adaptation import adapt_model
 from emoser.inference.diarization import find_turns
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pieces import Piece
@@ -24,6 +25,7 @@ from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
 from emoser.inference.turns import predict_turns
 from emoser.labels import Labels
+from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelInfo
 from emoser.results.conversation import Conversation
 from emoser.results.frames import as_columns, find_sources
@@ -52,6 +54,8 @@ class EmotionClassifier:
         (2, 'examples/audio/plain.wav')
         >>> classifier.embed(files).shape, classifier.labels
         ((2, 1024), ('neutral', 'angry', 'happy', 'sad'))
+        >>> classifier.adapt(files * 4).num_recordings  # all of one speaker
+        8
         >>> classifier.push_to_hub("someone/emoser-copy", dry_run=True)
         'https://huggingface.co/someone/emoser-copy'
         >>> with tempfile.TemporaryDirectory() as place:
@@ -65,13 +69,17 @@ class EmotionClassifier:
         labels: Labels | None = None,
         request: Mapping[str, Any] | None = None,
         limits: AudioLimits = DEFAULT_LIMITS,
+        adaptation: Adaptation | None = None,
     ) -> None:
         """Wrap an opened model; use `from_pretrained` to load one.
 
         `request` is what it was opened with; the model is opened in the same way where the
-        classifier is unpickled. Recordings beyond `limits` are refused.
+        classifier is unpickled. Recordings beyond `limits` are refused. `adaptation` is to a
+        speaker; see `adapt`.
         """
-        self._predictor = Predictor(opened, labels=labels, limits=limits)
+        self._opened = adapt_model(opened, adaptation)
+        self._adaptation = adaptation
+        self._predictor = Predictor(self._opened, labels=labels, limits=limits)
         self._info = opened.info
         self._folder = os.path.abspath(opened.info.path)  # the working folder may change
         self._labels = labels
@@ -79,8 +87,12 @@ class EmotionClassifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = self._info.name, self._folder, self._info.revision
-        options = {"labels": self._labels, "limits": self._predictor.limits}
-        return _reopen, (place, {"request": self._request, **options})
+        return _reopen, (place, {"adaptation": self._adaptation, **self._options})
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        limits = self._predictor.limits
+        return {"request": self._request, "labels": self._labels, "limits": limits}
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913  # the public signature of the project
@@ -144,9 +156,19 @@ class EmotionClassifier:
         return self._predictor.dimensions
 
     @property
+    def num_recordings(self) -> int:
+        """How many recordings of a speaker `adapt` used; 0 for a classifier of any speaker."""
+        return self._predictor.config.adapted_recordings
+
+    @property
     def info(self) -> ModelInfo:
         """The source of the checkpoint, its properties, and how it runs."""
         return self._info
+
+    @property
+    def predictor(self) -> Predictor:
+        """The opened model with its labels, for `emoser.finetune`."""
+        return self._predictor
 
     def predict(
         self,
@@ -433,6 +455,34 @@ class EmotionClassifier:
             return rows
         return np.array(rows, np.float32) if rows else np.zeros((0, 0), np.float32)
 
+    def adapt(
+        self,
+        recordings: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+    ) -> "EmotionClassifier":
+        """A classifier for one speaker, by recordings of that speaker without labels.
+
+        How the speaker's voice differs from those of the training is subtracted. The recordings
+        must hold all emotions that occur, as evenly as possible: with one emotion
+        only, that emotion is taken for the voice, and the answers get worse. Everything of the
+        new classifier uses it, except that `embed` gives the same embeddings.
+
+        Args:
+            recordings: At least 8 with speech, better 16 or more, all of one speaker.
+            sampling_rate: As for `predict`.
+            channel: As for `predict`.
+
+        Raises:
+            CheckpointError: If the model cannot be adapted: its head is not linear, or it does not
+                state the mean logits of its training speakers.
+            ValueError: If there are too few recordings, or as for `predict`.
+        """
+        options = BatchOptions(sampling_rate, channel)
+        adaptation = self._predictor.adapt(recordings, options)
+        return EmotionClassifier(self._opened, adaptation=adaptation, **self._options)
+
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
@@ -446,7 +496,8 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._folder, folder, overwrite=overwrite, labels=self._predictor.given_names)
+        names, adaptation = self._predictor.given_names, self._adaptation
+        copy_model(self._folder, folder, overwrite=overwrite, labels=names, adaptation=adaptation)
 
     def push_to_hub(
         self,
@@ -473,9 +524,14 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        names = self._predictor.given_names
         return publish(
-            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
+            self._info,
+            repo_id,
+            private=private,
+            dry_run=dry_run,
+            token=token,
+            labels=self._predictor.given_names,
+            adaptation=self._adaptation,
         )
 
 

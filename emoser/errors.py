@@ -58,6 +58,12 @@ class AudioPermissionError(PermissionError, AudioReadError):
     """A recording that may not be read."""
 
 
+class LeakageError(EmoserError, ValueError):
+    """Figures that were asked for on recordings or speakers that a model was trained on."""
+
+    exit_code = 3
+
+
 class TurnsError(EmoserError, ValueError):
     """Turns of a conversation that cannot be read, or a turn that cannot be predicted.
 

@@ -1,4 +1,4 @@
-"""Transcribe a recording with faster-whisper for `emoser predict --turns`: FILE [MODEL] > call.json.
+"""Transcribe with faster-whisper for `emoser predict --turns`: FILE [MODEL] > call.json.
 
 Needs `pip install faster-whisper`, which downloads the model when it is first used.
 """

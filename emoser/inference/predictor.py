@@ -13,10 +13,12 @@ from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
+from emoser.inference.adaptation import check_adaptable, estimate_adaptation
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
 from emoser.inference.pieces import Piece, infer_pieces
 from emoser.inference.scoring import Scorer, score_labels
-from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
+from emoser.labels import PLACEHOLDER, LabelMap, Labels, map_labels, order_dimensions
+from emoser.models.adaptation import Adaptation
 from emoser.results.prediction import Prediction
 from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
 
@@ -54,6 +56,9 @@ class Predictor:
         limits: Recordings beyond these are refused.
 
     Attributes:
+        runtime: The engine.
+        config: The configuration of the model.
+        label_map: From the checkpoint's labels to those of predictions; None if they are equal.
         labels: The labels of predictions; the checkpoint's in logit order unless mapped.
         dimensions: The dimensions of predictions, mostly none.
     """
@@ -69,11 +74,11 @@ class Predictor:
         self.config = opened.config
         self.limits = limits
         self._name = opened.info.name
-        self._map = None
+        self.label_map: LabelMap | None = None
         if labels is not None:
             raw = self.config.raw_labels[: len(self.config.labels)]
-            self._map = map_labels(self.config.labels, labels, raw=raw)
-        self.labels = self.config.labels if self._map is None else self._map.labels
+            self.label_map = map_labels(self.config.labels, labels, raw=raw)
+        self.labels = self.config.labels if self.label_map is None else self.label_map.labels
         self.dimensions = tuple(order_dimensions(dict.fromkeys(self.config.dimensions, 0.0)))
 
     @property
@@ -97,7 +102,7 @@ class Predictor:
     @property
     def given_names(self) -> tuple[str, ...]:
         """The names that the user gave to outputs without names; empty for any other map."""
-        outputs, given = self.config.labels, self._map
+        outputs, given = self.config.labels, self.label_map
         if given is None or given.targets != tuple(range(len(outputs))):
             return ()
         return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
@@ -147,6 +152,19 @@ class Predictor:
         outputs = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else item.embedding for item in outputs)
 
+    def adapt(self, sources: Iterable[Source], options: BatchOptions) -> Adaptation:
+        """The adaptation to the speaker of recordings; see `emoser.inference.adaptation`.
+
+        Raises:
+            CheckpointError: If the model cannot be adapted.
+            ValueError: If there are too few recordings.
+        """
+        check_adaptable(self.config, self._name)
+        outputs = self._infer(sources, options)
+        return estimate_adaptation(
+            (output for output in outputs if isinstance(output, RecordingOutput)), self.config
+        )
+
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[RecordingOutput | EmoserError]:
@@ -176,9 +194,9 @@ class Predictor:
         if not self.config.labels:
             return [], 0.0
         values = [float(value) for value in weights @ score_labels(logits, self.config)]
-        if self._map is None:
+        if self.label_map is None:
             return values, 0.0
-        return self._map.apply(values, multi_label=self.config.multi_label)
+        return self.label_map.apply(values, multi_label=self.config.multi_label)
 
     def _predict(self, output: RecordingOutput) -> Prediction:
         values, unmapped = self._average(output.logits, output.weights)

@@ -67,10 +67,11 @@ def workspace(tmp_path_factory):
     (folder / "call.rttm").write_text(RTTM, encoding="utf-8")
     for name in ("loud.flac", "plain.wav"):
         (folder / "recordings" / name).symlink_to(ROOT / "examples" / "audio" / name)
-    for table in ("calls", "new-calls"):
+    for seed, table in enumerate(("calls", "new-calls")):
         (folder / table).mkdir()
-        rows = write_voices(folder / table, 48, num_voices=6, noise=0.01, suffix=".wav")
-        lines = [f"{path},{label},{voice}" for path, label, voice in rows]
+        place = folder / table
+        rows = write_voices(place, 48, num_voices=6, noise=0.01, suffix=".wav", seed=seed)
+        lines = [f"{path},{label},{6 * seed + voice}" for path, label, voice in rows]
         (folder / f"{table}.csv").write_text("\n".join(["path,label,speaker", *lines]))
     return folder
 

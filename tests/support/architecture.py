@@ -41,7 +41,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("progress", "settings", "config", "recipes", "protocols", "corpora", "data"),
+        ("progress", "settings", "config", "models", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),
