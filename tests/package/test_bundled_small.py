@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from support.models import random_clips
 from support.voices import write_voices
@@ -229,6 +230,22 @@ def test_the_adaptation_is_measured_on_unseen_speakers(trained, speech):
     assert {len(speaker.truth) for found in rows.values() for speaker in found} == {8}
     lines = list(measure.tabulate(rows))
     assert any(line.startswith("| 4 mixed | 8 | ") for line in lines)
+
+
+def test_a_checkpoint_is_scored_on_the_speakers_that_it_holds_out(script, speech):
+    names = {"01": "16", "02": "18", "N5": "KS0"}
+    items = [replace(item, speaker=names.get(item.speaker, item.speaker)) for item in speech]
+    measure = importlib.import_module("measure_adaptation")
+    found = measure.score_speakers("emoser-tiny", items)
+    assert {corpus: len(rows) for corpus, rows in found.items()} == {"ravdess": 2, "nemo": 1}
+    clips = [item for item in items if item.speaker == "18"]
+    classifier = EmotionClassifier.from_pretrained("emoser-tiny", device="cpu", backend="torch")
+    answers = classifier.predict_batch([item.path for item in clips])
+    scores = [[answer.scores[label] for label in measure.LABELS] for answer in answers]
+    assert softmax(found["ravdess"][1].logits, axis=1) == pytest.approx(np.array(scores), abs=1e-5)
+    assert [measure.LABELS[place] for place in found["ravdess"][1].truth] == [
+        item.label for item in clips
+    ]
 
 
 def test_an_offset_of_a_voice_is_found_and_removed(script):
