@@ -7,7 +7,7 @@ torch nor transformers; the runtime that it opens may.
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,21 @@ from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
+from emoser.inference.adaptation import adapt_model
+from emoser.inference.diarization import find_turns
 from emoser.inference.options import TimelineOptions
+from emoser.inference.pieces import Piece
 from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
+from emoser.inference.turns import predict_turns
 from emoser.labels import Labels
+from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelInfo
+from emoser.results.conversation import Conversation
 from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
+from emoser.results.transcripts.reading import Turns
 from emoser.runtimes import OpenedModel
 from emoser.runtimes.opening import open_runtime
 
@@ -47,6 +54,8 @@ class EmotionClassifier:
         (2, 'examples/audio/plain.wav')
         >>> classifier.embed(files).shape, classifier.labels
         ((2, 1024), ('neutral', 'angry', 'happy', 'sad'))
+        >>> classifier.adapt(files * 4).num_recordings  # all of one speaker
+        8
         >>> classifier.push_to_hub("someone/emoser-copy", dry_run=True)
         'https://huggingface.co/someone/emoser-copy'
         >>> with tempfile.TemporaryDirectory() as place:
@@ -60,13 +69,17 @@ class EmotionClassifier:
         labels: Labels | None = None,
         request: Mapping[str, Any] | None = None,
         limits: AudioLimits = DEFAULT_LIMITS,
+        adaptation: Adaptation | None = None,
     ) -> None:
         """Wrap an opened model; use `from_pretrained` to load one.
 
         `request` is what it was opened with; the model is opened in the same way where the
-        classifier is unpickled. Recordings beyond `limits` are refused.
+        classifier is unpickled. Recordings beyond `limits` are refused. `adaptation` is to a
+        speaker; see `adapt`.
         """
-        self._predictor = Predictor(opened, labels=labels, limits=limits)
+        self._opened = adapt_model(opened, adaptation)
+        self._adaptation = adaptation
+        self._predictor = Predictor(self._opened, labels=labels, limits=limits)
         self._info = opened.info
         self._folder = os.path.abspath(opened.info.path)  # the working folder may change
         self._labels = labels
@@ -74,8 +87,12 @@ class EmotionClassifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = self._info.name, self._folder, self._info.revision
-        options = {"labels": self._labels, "limits": self._predictor.limits}
-        return _reopen, (place, {"request": self._request, **options})
+        return _reopen, (place, {"adaptation": self._adaptation, **self._options})
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        limits = self._predictor.limits
+        return {"request": self._request, "labels": self._labels, "limits": limits}
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913  # the public signature of the project
@@ -139,28 +156,52 @@ class EmotionClassifier:
         return self._predictor.dimensions
 
     @property
+    def num_recordings(self) -> int:
+        """How many recordings of a speaker `adapt` used; 0 for a classifier of any speaker."""
+        return self._predictor.config.adapted_recordings
+
+    @property
     def info(self) -> ModelInfo:
         """The source of the checkpoint, its properties, and how it runs."""
         return self._info
 
+    @property
+    def predictor(self) -> Predictor:
+        """The opened model with its labels, for `emoser.finetune`."""
+        return self._predictor
+
     def predict(
-        self, source: Source, *, sampling_rate: int | None = None, channel: Channel = "mix"
+        self,
+        source: Source,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        start: float | None = None,
+        end: float | None = None,
     ) -> Prediction:
-        """The emotion of one recording.
+        """The emotion of one recording, or of a piece of it.
 
         Args:
             source: A path, bytes, a binary file object, a NumPy array, a torch tensor, or what
                 holds one, as for `load_audio`.
             sampling_rate: Rate in Hz of an array or tensor, required there; a file has its own.
             channel: "mix" (the mean), "left", "right" or the index of a channel.
+            start: Where the piece begins, in seconds; None for the start of the recording. The
+                answer is that for a file which holds the piece alone.
+            end: Where it ends, in seconds; None, or a time after it, for the recording's end.
 
         Raises:
-            AudioError: If the recording cannot be decoded, is empty, or is not finite.
+            AudioError: If the recording cannot be decoded, is empty, or is not finite, or has
+                no samples between `start` and `end`.
             OSError: If a file is missing or may not be read.
-            ValueError: If an array has no rate or an ambiguous shape.
+            ValueError: If an array has no rate or an ambiguous shape, or the piece is empty.
         """
-        (answer,) = self.iter_predictions([source], sampling_rate=sampling_rate, channel=channel)
-        return answer
+        options = BatchOptions(sampling_rate, channel)
+        if start is None and end is None:
+            answers = self._predictor.predict([source], options)
+        else:
+            answers = self._predictor.predict_piece(source, Piece(start, end), options)
+        return cast(Prediction, next(answers))
 
     @overload
     def predict_batch(
@@ -254,6 +295,57 @@ class EmotionClassifier:
         """
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return self._predictor.predict(sources, options)
+
+    def predict_turns(  # noqa: PLR0913  # the public signature of the project
+        self,
+        source: Source,
+        turns: Turns | None = None,
+        *,
+        vad: str = "energy",
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        batch_seconds: float | None = None,
+        progress: bool = False,
+        on_error: str = "raise",
+    ) -> Conversation:
+        """Who speaks, and how: the emotion of every turn of a conversation.
+
+        The answer for a turn equals `predict` on a file that holds the turn alone. The recording
+        is decoded once, in order and in constant memory, whatever the order of the turns.
+
+        Args:
+            source: As for `predict`.
+            turns: The path of an RTTM, SubRip, WebVTT, TextGrid, ELAN (EAF), CSV or JSON file; a
+                pyannote `Annotation`; the result of WhisperX; segments of faster-whisper; or
+                tuples (start, end, speaker, text), of which the last two may be absent. None
+                finds them: each channel is a speaker, and the speakers of a recording with one
+                channel are found by pyannote.audio (extra `diarize`).
+            vad: How the speech of a channel is found, if turns is None: "energy", or "silero"
+                (extra `vad`), which ignores other sounds but misses some shouted speech.
+            sampling_rate: As for `predict`.
+            channel: As for `predict`, or "each" to take every turn from its own channel.
+            batch_seconds: As for `predict_batch`.
+            progress: Show a progress bar when the standard error is a terminal.
+            on_error: "raise" at the first turn without an answer, or "return" its error in
+                `Turn.error`.
+
+        Raises:
+            AudioError: If the recording cannot be read, or ends before a turn begins.
+            DependencyError: If finding the turns needs a package that is not installed.
+            TurnsError: If the turns cannot be read, or a turn is empty.
+            ValueError: As for `predict`.
+
+        Example:
+            >>> classifier = EmotionClassifier.from_pretrained("emoser-tiny")
+            >>> turns = [(0.0, 1.0, "anna", "well"), (1.0, 2.0, "ben")]
+            >>> call = classifier.predict_turns("examples/audio/plain.wav", turns)
+            >>> [(turn.speaker, turn.label) for turn in call]
+            [('anna', 'angry'), ('ben', 'happy')]
+        """
+        options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        if turns is None:
+            turns, options = find_turns(source, options, vad=vad, limits=self._predictor.limits)
+        return predict_turns(self._predictor, source, turns, options, progress=progress)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.
@@ -363,6 +455,34 @@ class EmotionClassifier:
             return rows
         return np.array(rows, np.float32) if rows else np.zeros((0, 0), np.float32)
 
+    def adapt(
+        self,
+        recordings: Iterable[Source],
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+    ) -> "EmotionClassifier":
+        """A classifier for one speaker, by recordings of that speaker without labels.
+
+        How the speaker's voice differs from those of the training is subtracted. The recordings
+        must hold all emotions that occur, as evenly as possible: with one emotion
+        only, that emotion is taken for the voice, and the answers get worse. Everything of the
+        new classifier uses it, except that `embed` gives the same embeddings.
+
+        Args:
+            recordings: At least 8 with speech, better 16 or more, all of one speaker.
+            sampling_rate: As for `predict`.
+            channel: As for `predict`.
+
+        Raises:
+            CheckpointError: If the model cannot be adapted: its head is not linear, or it does not
+                state the mean logits of its training speakers.
+            ValueError: If there are too few recordings, or as for `predict`.
+        """
+        options = BatchOptions(sampling_rate, channel)
+        adaptation = self._predictor.adapt(recordings, options)
+        return EmotionClassifier(self._opened, adaptation=adaptation, **self._options)
+
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the checkpoint as a folder that emoser and transformers both load.
 
@@ -376,7 +496,8 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.save import copy_model
 
-        copy_model(self._folder, folder, overwrite=overwrite, labels=self._predictor.given_names)
+        names, adaptation = self._predictor.given_names, self._adaptation
+        copy_model(self._folder, folder, overwrite=overwrite, labels=names, adaptation=adaptation)
 
     def push_to_hub(
         self,
@@ -403,9 +524,14 @@ class EmotionClassifier:
         """
         from emoser.checkpoints.conversion import publish
 
-        names = self._predictor.given_names
         return publish(
-            self._info, repo_id, private=private, dry_run=dry_run, token=token, labels=names
+            self._info,
+            repo_id,
+            private=private,
+            dry_run=dry_run,
+            token=token,
+            labels=self._predictor.given_names,
+            adaptation=self._adaptation,
         )
 
 

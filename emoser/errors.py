@@ -58,6 +58,28 @@ class AudioPermissionError(PermissionError, AudioReadError):
     """A recording that may not be read."""
 
 
+class LeakageError(EmoserError, ValueError):
+    """Figures that were asked for on recordings or speakers that a model was trained on."""
+
+    exit_code = 3
+
+
+class TurnsError(EmoserError, ValueError):
+    """Turns of a conversation that cannot be read, or a turn that cannot be predicted.
+
+    Example:
+        >>> from emoser import EmotionClassifier
+        >>> classifier = EmotionClassifier.from_pretrained("emoser-tiny")
+        >>> try:
+        ...     classifier.predict_turns("examples/audio/plain.wav", [(2.0, 1.0)])
+        ... except TurnsError as error:
+        ...     print(error)
+        turn 1 is empty: it goes from 2 to 1 s; correct its end or leave it out
+    """
+
+    exit_code = 3
+
+
 class CheckpointError(EmoserError, ValueError):
     """A checkpoint that is damaged, does not fit its configuration, or has an unknown layout."""
 

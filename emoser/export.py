@@ -18,6 +18,7 @@ from emoser.checkpoints.atomic import new_folder
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.checkpoints.trained_on import read_stages, write_stages
 from emoser.errors import CheckpointError
 from emoser.runtimes import Samples
 from emoser.runtimes.manifest import FILES, Manifest
@@ -103,6 +104,7 @@ def export(
             manifest = write_graph(checkpoint, target, to=to, clips=recordings)
         card = _write_card(checkpoint, manifest, Path(folder).absolute().name)
         (target / CARD).write_text(card, encoding="utf-8")
+        write_stages(read_stages(checkpoint), target)
         if LICENCE in checkpoint.stamps:
             shutil.copyfile(checkpoint.folder / LICENCE, target / LICENCE)
         size = sum(file.stat().st_size for file in target.iterdir())

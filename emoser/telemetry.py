@@ -14,6 +14,7 @@ VARIABLES: Mapping[str, str] = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, datasets
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "PYANNOTE_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """The value of each library's variable with which it sends nothing."""

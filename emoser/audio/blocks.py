@@ -8,6 +8,7 @@ import numpy as np
 
 from emoser.audio.arrays import is_array, mix_frames, open_array
 from emoser.audio.files import open_file
+from emoser.audio.intake import Intake
 from emoser.audio.limits import (
     DEFAULT_LIMITS,
     SAMPLING_RATE,
@@ -15,8 +16,6 @@ from emoser.audio.limits import (
     FloatArray,
     NativeAudio,
 )
-from emoser.audio.quality import QualityMeter
-from emoser.audio.resampling import StreamResampler
 from emoser.audio.sources import Source, describe_source, open_source, source_name
 from emoser.audio.wrappers import unwrap
 from emoser.errors import AudioError
@@ -76,12 +75,10 @@ class AudioBlocks:
             self.source_rate = self._native.sampling_rate
             self.num_channels = self._native.num_channels
             self.declared_seconds = self._native.declared_seconds
-            self._channel = _choose_channel(channel, self.num_channels, self._described)
+            self._channel = choose_channel(channel, self.num_channels, self._described)
             self._resources = opening.pop_all()
         self._num_frames = 0  # at source_rate
-        self._num_resampled = 0  # at target_rate
-        self._target_rate = target_rate
-        self._meter = QualityMeter(self.source_rate)
+        self._intake = Intake(self._described, self.source_rate, target_rate=target_rate)
         block_samples = max(1, round(block_seconds * target_rate))
         self._blocks = _regroup(self._resampled_blocks(), block_samples)
 
@@ -118,63 +115,35 @@ class AudioBlocks:
     def quality(self) -> tuple[str, ...]:
         """The flags of the whole recording; a RuntimeError before the last block was read."""
         self._require_exhausted("quality")
-        return self._meter.flags(truncated=self._native.truncated)
+        return self._intake.flags(truncated=self._native.truncated)
 
     def _require_exhausted(self, wanted: str) -> None:
         if not self._exhausted:
             raise RuntimeError(f"{wanted} is known once every block was read; read on to the end")
 
-    def _resampled_blocks(self) -> Iterator[FloatArray]:
-        resampler = StreamResampler(self.source_rate, target_rate=self._target_rate)
-        # Flags belong to the recording: they are measured at one rate, whatever the model takes.
-        measured = None
-        if self._target_rate != SAMPLING_RATE:
-            measured = StreamResampler(self.source_rate)
-        for samples in self._mono_blocks():
-            self._meter.update(samples)
-            if measured is not None:
-                self._meter.update_resampled(measured.push(samples))
-            yield self._checked(resampler.push(samples))
-        if measured is not None:
-            self._meter.update_resampled(measured.flush())
-        yield self._checked(resampler.flush())
-        if not self._num_resampled:
-            raise AudioError(
-                f"{self._described} holds {self._num_frames or 'no'} samples at "
-                f"{self.source_rate} Hz, too few to process; record or copy it again"
-            )
-        self._exhausted = True
-        self._resources.close()
+    def frames(self) -> Iterator[FloatArray]:
+        """Blocks of the recording at its own rate and with all its channels, (n, channels).
 
-    def _checked(self, samples: FloatArray) -> FloatArray:
-        self._refuse_non_finite(samples, self._target_rate)  # a sum in the filter can overflow
-        if self._target_rate == SAMPLING_RATE:
-            self._meter.update_resampled(samples)
-        self._num_resampled += len(samples)
-        return samples
+        To be used instead of iterating over the object.
 
-    def _mono_blocks(self) -> Iterator[FloatArray]:
+        Raises:
+            AudioError: If the rest is damaged or too long.
+        """
         for frames in self._native.blocks:
-            samples = _mix(frames, self._channel)
-            self._refuse_non_finite(samples, self.source_rate)
             self._num_frames += len(frames)
             if self._num_frames > self._limits.max_seconds * self.source_rate:
                 raise AudioError(
                     f"{self._described} is longer than {self._limits.max_seconds:g} s; "
                     "cut it, or pass AudioLimits with a larger max_seconds"
                 )
-            yield samples
+            yield frames
+        self._exhausted = True
+        self._resources.close()
 
-    def _refuse_non_finite(self, samples: FloatArray, rate: int) -> None:
-        finite = np.isfinite(samples)
-        if finite.all():
-            return
-        first = int(np.argmin(finite))
-        seconds = self._num_frames / self.source_rate + first / rate
-        raise AudioError(
-            f"{self._described} holds {'NaN' if np.isnan(samples[first]) else 'infinity'} "
-            f"at {seconds:.3f} s; repair or export it again"
-        )
+    def _resampled_blocks(self) -> Iterator[FloatArray]:
+        for frames in self.frames():
+            yield self._intake.push(take_channel(frames, self._channel))
+        yield self._intake.flush()
 
 
 def _open_native(
@@ -197,7 +166,7 @@ def check_channel(channel: Channel) -> None:
         raise ValueError(message)
 
 
-def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | None:
+def choose_channel(channel: Channel, num_channels: int, name: str) -> int | None:
     """The index of the channel; None for the mean over all."""
     if channel == "mix":
         return None
@@ -210,7 +179,7 @@ def _choose_channel(channel: Channel, num_channels: int, name: str) -> int | Non
     return index
 
 
-def _mix(frames: FloatArray, channel: int | None) -> FloatArray:
+def take_channel(frames: FloatArray, channel: int | None) -> FloatArray:
     """One channel of (n, channels), or the mean over them; shape (n,)."""
     if channel is not None:
         return np.ascontiguousarray(frames[:, channel])

@@ -284,11 +284,12 @@ def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(found: Mapping[str, Any]) -> str:
     rows = [["figure", "value", name_interval(found.get("num_speakers"))]]
+    mark = " (trained on)" if found.get("trained_on") else ""
     for key, (_, name) in METRICS.items():
         if key in found:
             interval = found.get(f"{key}_interval")
             shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-            rows.append([name, f"{found[key]:.3f}", shown])
+            rows.append([name, f"{found[key]:.3f}{mark}", shown])
     return markdown_table(rows)
 
 

@@ -16,8 +16,15 @@ from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
 from emoser.checkpoints.inspection import answer_alone, golden_record
 from emoser.checkpoints.layouts.registry import LoadedModel, load_checkpoint
-from emoser.checkpoints.save import describe_model, name_labels, save_model, write_json
+from emoser.checkpoints.save import (
+    adapt_biases,
+    describe_model,
+    name_labels,
+    save_model,
+    write_json,
+)
 from emoser.errors import CheckpointError
+from emoser.models.adaptation import Adaptation
 from emoser.models.config import ACTIVATIONS, ModelInfo
 from emoser.models.heads import ACTIVATIONS as MODULES
 from emoser.models.heads import DenseHead
@@ -51,6 +58,7 @@ def convert_checkpoint(
     activation: str | None = None,
     name: str = "",
     labels: Sequence[str] = (),
+    adaptation: Adaptation | None = None,
 ) -> Conversion:
     """Convert a checkpoint of any layout to a folder of safetensors.
 
@@ -62,6 +70,7 @@ def convert_checkpoint(
             inside the head (ehcalabres).
         name: Name of the model in the card; the name of the folder if empty.
         labels: Names for the labels of a checkpoint that names none.
+        adaptation: To a speaker, made part of the biases.
 
     Raises:
         CheckpointError: If the source does not load, or its numbers change.
@@ -71,6 +80,7 @@ def convert_checkpoint(
     loaded = load_checkpoint(checkpoint)
     model = loaded.model if activation is None else _activate(loaded, activation)
     name_labels(model, labels)
+    adapt_biases(model, adaptation)
     model.config = replace(model.config, training=_provenance(checkpoint, loaded))
     expected = answer_alone(model)
     name = name or Path(folder).absolute().name
@@ -107,11 +117,12 @@ def publish(
     dry_run: bool = False,
     token: str | bool | None = None,
     labels: Sequence[str] = (),
+    adaptation: Adaptation | None = None,
 ) -> str:
     """Convert a loaded checkpoint, write its card, and upload both; the URL of the commit.
 
-    A `dry_run` does everything but upload, and gives the URL of the repository. `labels` are as
-    for `convert_checkpoint`.
+    A `dry_run` does everything but upload, and gives the URL of the repository. `labels` and
+    `adaptation` are as for `convert_checkpoint`.
 
     Raises:
         CheckpointError: If the card has a fault; see `check_card`.
@@ -121,7 +132,7 @@ def publish(
     source = CheckpointFiles(info.name, Path(info.path), info.revision)
     with tempfile.TemporaryDirectory(prefix="emoser-") as place:
         folder = Path(place) / "model"
-        convert_checkpoint(source, folder, name=repo_id, labels=labels)
+        convert_checkpoint(source, folder, name=repo_id, labels=labels, adaptation=adaptation)
         faults = check_card(as_files(folder).card)
         if faults:
             raise CheckpointError(f"the card of {info.name} cannot be published: {faults[0]}")

@@ -23,6 +23,7 @@ SMALL_FILES = (
     "processor_config.json",
     "README.md",
     "golden.json",
+    "trained_on.json",
     "label_encoder.txt",
     "hyperparams.yaml",
     "tokens.txt",

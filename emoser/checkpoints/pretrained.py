@@ -20,6 +20,7 @@ from emoser.checkpoints.licences import inherit_licence
 from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.strict import OPTIONAL_TENSORS, assign_tensors, place_name
 from emoser.checkpoints.tensors import open_tensors, rename_weight_norm
+from emoser.checkpoints.trained_on import read_stages
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import SpeechEncoder
 from emoser.models.heads import LinearHead
@@ -103,6 +104,7 @@ def start_model(  # what a run chooses of its base
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmotionModel(config, encoder).train()
+    model.trained_on = read_stages(files)
     if keep_head and base is not None:
         _keep_head(model, base)
     return model

@@ -24,7 +24,9 @@ from emoser.checkpoints.layouts.emoser import MODEL_TYPE, to_own
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.checkpoints.layouts.transformers import is_native, to_native
 from emoser.checkpoints.strict import Tensors
+from emoser.checkpoints.trained_on import write_stages
 from emoser.json_text import format_json
+from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 from emoser.models.spectral import KALDI_STACK, whisper_seconds
@@ -76,6 +78,7 @@ def save_model(
         _write_tensors(tensors, target / WEIGHTS)
         write_json(target / CONFIG, config)
         write_json(target / PREPROCESSOR, _preprocessor(model))
+        write_stages(model.trained_on, target)
         facts = describe_model(model, name or Path(folder).absolute().name, card=card)
         (target / CARD).write_text(str(build_card(facts)), encoding="utf-8")
     return Path(folder)
@@ -83,12 +86,18 @@ def save_model(
 
 def describe_model(model: EmotionModel, name: str, *, card: str = "") -> CardFacts:
     """The facts for the card of a model that emoser saves."""
+    count = model.config.adapted_recordings
+    note = (
+        f"Adapted to one speaker by {count} recordings, and for no other. All figures below are "
+        "those of the model before."
+    )
     return CardFacts(
         name=name,
         config=model.config,
         layout="transformers" if is_native(model) else MODEL_TYPE,
         num_weights=sum(parameter.numel() for parameter in model.parameters()),
         before=card,
+        note=note if count and note not in card else "",
     )
 
 
@@ -98,14 +107,16 @@ def copy_model(
     *,
     overwrite: bool = False,
     labels: Sequence[str] = (),
+    adaptation: Adaptation | None = None,
 ) -> Path:
     """Load a checkpoint folder of any layout and save it with its card as `save_model` does.
 
-    `labels` replace those of a checkpoint that names none.
+    `labels` replace those of a checkpoint that names none; `adaptation` is made part of its biases.
     """
     files = as_files(source)
     model = load_checkpoint(files).model
     name_labels(model, labels)
+    adapt_biases(model, adaptation)
     return save_model(model, folder, overwrite=overwrite, card=files.card)
 
 
@@ -114,6 +125,16 @@ def name_labels(model: EmotionModel, labels: Sequence[str]) -> None:
     if labels:
         raw = (*labels, *model.config.raw_labels[len(labels) :])
         model.config = replace(model.config, labels=tuple(labels), raw_labels=raw)
+
+
+def adapt_biases(model: EmotionModel, adaptation: Adaptation | None) -> None:
+    """Subtract the shift of an adaptation, if there is one, from the biases of the last layer."""
+    if adaptation is None:
+        return
+    model.config = adaptation.mark(model.config)
+    bias = model.head.get_parameter("classifier.bias")
+    with torch.no_grad():
+        bias.sub_(torch.tensor(adaptation.shift, dtype=bias.dtype))
 
 
 def _write_tensors(tensors: Tensors, file: Path) -> None:

@@ -47,6 +47,12 @@ CORPUS: Options = {
 UNREADABLE: Options = {
     "--skip-unreadable": flag("leave out recordings that are missing or cannot be decoded"),
 }
+TRAINED_ON: Options = {
+    "--allow-trained-on": flag(
+        "give figures, which then say so, also where the model, its base or a teacher was trained "
+        "on some of these recordings or speakers"
+    ),
+}
 TRAINING: Options = {
     "--epochs": value("passes over the training set", type=int, metavar="N"),
     "--batch-size": value("clips per update", type=int, metavar="N"),

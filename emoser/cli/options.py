@@ -136,12 +136,12 @@ def timeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def open_classifier(options: argparse.Namespace) -> "EmotionClassifier":
-    """The classifier for the options of `CLASSIFIER`."""
+def open_classifier(options: argparse.Namespace, model: str | None = None) -> "EmotionClassifier":
+    """The classifier for the options of `CLASSIFIER`, or another model with these options."""
     from emoser.classifier import EmotionClassifier
 
     return EmotionClassifier.from_pretrained(
-        options.model, **select(options, "device", "dtype", "backend", "labels")
+        model or options.model, **select(options, "device", "dtype", "backend", "labels")
     )
 
 

@@ -18,6 +18,7 @@ from emoser.cli.options import (
     shared,
     value,
 )
+from emoser.cli.turns import TURN_WRITERS, run_turns
 from emoser.errors import AudioError, EmoserError
 from emoser.json_text import format_json
 from emoser.results.rows import as_csv, as_line, as_row, csv_header
@@ -52,7 +53,26 @@ OPTIONS = {
     "--top-k": value("print the K most probable labels", type=_positive_int),
     "--batch-seconds": value("seconds of audio per batch, including padding", type=float),
 }
-FORMATS = {"--json": JSON_LINES, "--csv": flag("print CSV with a header")}
+FORMATS = {
+    "--json": JSON_LINES,
+    "--csv": flag("print CSV with a header"),
+    "--format": value("format of turns", choices=TURN_WRITERS),
+}
+TURNS = {
+    "--turns": value(
+        "the turns: RTTM, SRT, WebVTT, TextGrid, EAF, CSV, or JSON of WhisperX", metavar="TURNS"
+    ),
+    "--diarize": flag("find them: a speaker per channel, or pyannote.audio for one channel"),
+}
+TURN_OUTPUT = {
+    "--vad": value("how --diarize finds speech", "energy", choices=("energy", "silero")),
+    "--plot": value("draw a .png, .svg or .pdf picture", metavar="IMAGE"),
+    "--theme": value("theme of the picture: light or dark", "light"),
+}
+PIECE = {
+    "--start": value("start of the piece in seconds", type=float),
+    "--end": value("end of the piece in seconds", type=float),
+}
 FOLDER = {
     "--output": value("write rows to a .jsonl, .csv or .parquet file"),
     "--shard": value("process the I-th of N shards", "1/1", metavar="I/N"),
@@ -66,6 +86,14 @@ FOLDER = {
 }
 GROUPS = (
     Group(FORMATS),
+    Group(PIECE, "a piece of a recording", "FILE is one recording."),
+    Group(TURNS),
+    Group(
+        TURN_OUTPUT,
+        "conversations",
+        "With --turns or --diarize, FILE is one recording, and each turn has a row; with --channel "
+        "each, every turn is taken from its own channel.",
+    ),
     Group(
         FOLDER,
         "large folders",
@@ -78,6 +106,12 @@ def run(options: argparse.Namespace) -> int:
     """Predict and print; returns 3 if a recording could not be read."""
     if options.output:
         return _run_folder(options)
+    if options.turns or options.diarize:
+        return run_turns(options)
+    if options.format or options.plot:
+        raise ValueError("--format and --plot are for turns; pass --turns or --diarize")
+    if options.start is not None or options.end is not None:
+        return _run_piece(options)
     names = list(expand_names(options.files))
     classifier = open_classifier(options)
     results = classifier.iter_predictions(
@@ -96,15 +130,27 @@ def run(options: argparse.Namespace) -> int:
     return AudioError.exit_code if failed else 0
 
 
+def _run_piece(options: argparse.Namespace) -> int:
+    """Predict a piece of one recording."""
+    if len(options.files) != 1 or Path(options.files[0]).is_dir():
+        raise ValueError("--start and --end take one recording")
+    name = options.files[0]
+    classifier = open_classifier(options)
+    found = classifier.predict(open_source(name), **select(options, "channel", "start", "end"))
+    _choose_writer(options, (*classifier.labels, *classifier.dimensions), [name])(name, found)
+    return 0
+
+
 def _run_folder(options: argparse.Namespace) -> int:
     """Predict a folder into a file; returns 3 if a recording could not be read."""
     from emoser.audio.folders import parse_shard
     from emoser.bulk import BulkJob, predict_folder
 
-    if len(options.files) != 1 or options.json or options.csv or options.top_k:
+    others = ("json", "csv", "format", "top_k", "turns", "diarize", "plot", "start", "end")
+    if len(options.files) != 1 or any(getattr(options, name) for name in others):
         raise ValueError(
-            "--output takes one folder and cannot be combined with --json, --csv or --top-k; the "
-            "format follows from the suffix of the output file"
+            "--output takes one folder and cannot be combined with --json, --csv, --format, "
+            "--top-k, turns or pieces; the format follows from the suffix of the output file"
         )
     shard = parse_shard(options.shard)
     job = BulkJob(folder=options.files[0], shard=shard, **select(options, *JOB_OPTIONS))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from emoser.cli.finetune import (
     DEVICE,
+    TRAINED_ON,
     TRAINING,
     UNREADABLE,
     is_first_process,
@@ -32,6 +33,7 @@ OPTIONS = {
         "folder of the corpus; one per corpus", action="append", required=True, type=Path
     ),
     **UNREADABLE,
+    **TRAINED_ON,
     "--setting": value(
         "speaker-independent, speaker-dependent, session folds, ...",
         "si",
@@ -69,7 +71,15 @@ def run(options: argparse.Namespace) -> int:
         labels=tuple(options.labels.split(",")) if options.labels else (),
         num_seeds=options.seeds,
         num_folds=options.folds,
-        **select(options, "recipe", "setting", "speakers", "improvised", "skip_unreadable"),
+        **select(
+            options,
+            "recipe",
+            "setting",
+            "speakers",
+            "improvised",
+            "skip_unreadable",
+            "allow_trained_on",
+        ),
     )
     with resumable():
         result, table = reproduce(

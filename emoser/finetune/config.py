@@ -3,11 +3,13 @@
 Saved as JSON beside the weights.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from emoser.checkpoints.resolve import bundled_names
 from emoser.finetune.settings import (
     AUTO,
     Augmentation,
@@ -20,6 +22,9 @@ from emoser.finetune.settings import (
     auto_values,
     refuse,
 )
+
+if TYPE_CHECKING:
+    from emoser.finetune.models import Named
 
 __all__ = ["Augmentation", "FinetuneConfig"]
 
@@ -60,7 +65,8 @@ class FinetuneConfig:
     that are "auto" are chosen by the size of the base and by the mode, see `for_width`.
 
     Attributes:
-        base: Hub id, folder or bundled name of the encoder; empty if `train` is given a model.
+        base: Hub id, folder or bundled name of the encoder; empty if `train` is given a model. Of
+            an `EmotionClassifier` that is passed for it, the bundled name or the folder is kept.
         model: Head, padding, and which parts are trained.
         data: Batches, sampling, crops and augmentation.
         optimisation: Loss, optimizer and learning rates.
@@ -86,7 +92,7 @@ class FinetuneConfig:
     _schedule: ScheduleSettings
     run: RunSettings
 
-    def __init__(self, base: str = "", **settings: Any) -> None:
+    def __init__(self, base: "Named" = "", **settings: Any) -> None:
         values: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         flat = {}
         for name in sorted(settings):  # `_schedule` comes before what replaces it
@@ -107,7 +113,7 @@ class FinetuneConfig:
         for name, value in flat.items():
             group, key = FLAT_NAMES[name]
             values[group][key] = value
-        object.__setattr__(self, "base", base)
+        object.__setattr__(self, "base", _name_base(base))
         faults = []
         for group, kind in GROUPS.items():
             try:
@@ -209,6 +215,14 @@ class FinetuneConfig:
             True
         """
         return cls(**values)
+
+
+def _name_base(base: "Named") -> str:
+    """The name that finds a checkpoint again."""
+    if isinstance(base, str | os.PathLike):
+        return os.fspath(base)
+    info = base.info
+    return info.name if info.name in bundled_names() else info.path
 
 
 def _describe_unknown(name: str) -> str:

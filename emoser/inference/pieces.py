@@ -12,7 +12,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks, Source, StreamResampler, describe_source
+from emoser.audio import AudioBlocks, Channel, Source, StreamResampler, describe_source
+from emoser.audio.blocks import choose_channel, take_channel
+from emoser.audio.intake import Intake
 from emoser.audio.quality import QualityMeter
 from emoser.errors import AudioError, EmoserError
 from emoser.inference.batching import (
@@ -24,89 +26,164 @@ from emoser.inference.batching import (
     collect_output,
     infer_events,
 )
-from emoser.inference.chunking import Chunk, Chunker
+from emoser.inference.chunking import Chunk, Chunker, ChunkEvent
 from emoser.runtimes import Runtime
 
 Samples: TypeAlias = npt.NDArray[np.float32]
-Seconds: TypeAlias = tuple[float | None, float | None]
-"""Start and end of a piece; None for the start or the end of the recording."""
+NOTHING: Samples = np.zeros(0, np.float32)
 
 
-class Part(NamedTuple):
-    """Some samples of a piece.
+class Piece(NamedTuple):
+    """A piece of a recording.
 
     Attributes:
-        piece: Index of the piece.
-        samples: Those that follow the samples before, (n,).
-        last: Whether the piece ends with them.
-        error: Why the piece cannot be read; it has no further parts.
+        start: Where it begins, in seconds; None for the start of the recording.
+        end: Where it ends, in seconds; None for the end of the recording.
+        channel: The channel to take; None for that of the options.
     """
+
+    start: float | None = None
+    end: float | None = None
+    channel: Channel | None = None
+
+    def bounds(self, rate: int) -> tuple[int, float]:
+        """The first sample, and the one after the last or infinity."""
+        first = max(0, round((self.start or 0.0) * rate))
+        return first, math.inf if self.end is None else round(self.end * rate)
+
+
+class Cut(NamedTuple):
+    """Some samples of a piece as they are in the recording; its last have the mark."""
 
     piece: int
     samples: Samples
     last: bool
-    error: EmoserError | None = None
+
+
+class Part(NamedTuple):
+    """Some samples of a piece at the rate of the model.
+
+    Attributes:
+        piece: Index of the piece.
+        samples: Those that follow the samples before, (n,).
+        end: With the last samples: length and flags of the piece, or why it cannot be read.
+    """
+
+    piece: int
+    samples: Samples
+    end: RecordingEnd | None = None
 
 
 def read_pieces(
-    source: Source, pieces: Sequence[Seconds], *, rate: int = SAMPLING_RATE
+    source: Source, pieces: Sequence[Piece], options: InferenceOptions
 ) -> Iterator[Part]:
-    """The samples of every piece at a rate, part by part, in the order of the recording.
+    """The samples of every piece, part by part, in the order of the recording.
 
-    Pieces may overlap and come in any order. What follows the last end is not decoded.
+    Those of a piece are what a file holds that was cut from the recording. Pieces may overlap and
+    come in any order. What follows the last end is not decoded.
     """
-    bounds = [_bounds(piece, rate) for piece in pieces]
-    counts = dict.fromkeys(range(len(pieces)), 0)  # samples of the pieces that have not ended
+    reader = _Reader(source, pieces, options)
     length: float | None = None
     try:
-        with AudioBlocks(source, target_rate=rate) as blocks:
-            for part in cut_pieces(blocks, bounds):
-                counts[part.piece] += len(part.samples)
-                if part.last and counts.pop(part.piece) == 0:
-                    part = part._replace(error=_no_samples(source, pieces[part.piece]))
-                yield part
-            length = blocks.duration if counts else None
+        with AudioBlocks(
+            source,
+            sampling_rate=options.sampling_rate,
+            limits=options.limits,
+            target_rate=options.model_rate,
+        ) as blocks:
+            bounds = [piece.bounds(blocks.source_rate) for piece in pieces]
+            for cut in cut_pieces(blocks.frames(), bounds):
+                yield from reader.take(cut, blocks)
+            length = blocks.duration if reader.waiting else None
     except (AudioError, OSError) as error:
         fault = as_emoser_error(error)
-        yield from (Part(piece, np.zeros(0, np.float32), True, fault) for piece in counts)
-        return
-    for piece in counts:
-        fault = _no_samples(source, pieces[piece], length)
-        yield Part(piece, np.zeros(0, np.float32), True, fault)
+        yield from (reader.fail(piece, fault) for piece in sorted(reader.waiting))
+    for piece in sorted(reader.waiting):
+        yield reader.fail(piece, _no_samples(source, pieces[piece], length))
 
 
-def cut_pieces(blocks: Iterable[Samples], bounds: Sequence[tuple[int, float]]) -> Iterator[Part]:
-    """Pieces of blocks of samples; one that begins after the last block has no part.
+class _Reader:
+    """The pieces of a recording that have not ended."""
+
+    def __init__(self, source: Source, pieces: Sequence[Piece], options: InferenceOptions) -> None:
+        self.waiting = set(range(len(pieces)))
+        self._source, self._pieces, self._options = source, pieces, options
+        self._name = describe_source(source)
+        self._intakes: dict[int, Intake] = {}
+
+    def take(self, cut: Cut, blocks: AudioBlocks) -> Iterator[Part]:
+        """The next samples of a piece, if it has not failed."""
+        if cut.piece not in self.waiting:
+            return
+        piece = self._pieces[cut.piece]
+        channel = self._options.channel if piece.channel is None else piece.channel
+        try:
+            index = choose_channel(channel, blocks.num_channels, self._name)
+            intake = self._intake(cut.piece, blocks.source_rate)
+            samples = intake.push(take_channel(cut.samples, index))
+            if not cut.last:
+                yield Part(cut.piece, samples)
+                return
+            if not intake.num_frames:
+                raise _no_samples(self._source, piece)
+            samples = np.concatenate([samples, intake.flush()])
+        except AudioError as error:
+            yield self.fail(cut.piece, error)
+            return
+        self._forget(cut.piece)
+        end = RecordingEnd(self._name, intake.duration, intake.flags(), None)
+        yield Part(cut.piece, samples, end)
+
+    def fail(self, piece: int, error: EmoserError) -> Part:
+        """The end of a piece that cannot be read."""
+        self._forget(piece)
+        return Part(piece, NOTHING, RecordingEnd(self._name, 0.0, (), error))
+
+    def _forget(self, piece: int) -> None:
+        self.waiting.discard(piece)
+        self._intakes.pop(piece, None)
+
+    def _intake(self, piece: int, rate: int) -> Intake:
+        if piece not in self._intakes:
+            first, _ = self._pieces[piece].bounds(rate)
+            target = self._options.model_rate
+            self._intakes[piece] = Intake(self._name, rate, target_rate=target, first=first)
+        return self._intakes[piece]
+
+
+def cut_pieces(blocks: Iterable[Samples], bounds: Sequence[tuple[int, float]]) -> Iterator[Cut]:
+    """Pieces of blocks of samples; one that begins after the last block has none.
 
     Args:
-        blocks: The samples of a recording.
+        blocks: The samples of a recording, (n,) or (n, channels).
         bounds: The first sample of each piece, and the one after its last or infinity.
 
     Example:
         >>> blocks = [np.arange(4.0), np.arange(4.0, 6.0)]
-        >>> [(part.piece, part.samples.tolist()) for part in cut_pieces(blocks, [(3, 5), (0, 2)])]
+        >>> [(cut.piece, cut.samples.tolist()) for cut in cut_pieces(blocks, [(3, 5), (0, 2)])]
         [(1, [0.0, 1.0]), (0, [3.0]), (0, [4.0])]
     """
     waiting = deque(sorted(range(len(bounds)), key=bounds.__getitem__))
     active: list[int] = []
-    stop = 0  # of the blocks so far
+    block, stop = NOTHING, 0  # the number of samples so far
     for block in blocks:
         first, stop = stop, stop + len(block)
         while waiting and bounds[waiting[0]][0] < stop:
             active.append(waiting.popleft())
         for piece in active:
             start, end = bounds[piece]
-            part = block[max(start - first, 0) : int(min(end, stop)) - first]
-            yield Part(piece, part, end <= stop)
+            yield Cut(
+                piece, block[max(start - first, 0) : int(min(end, stop)) - first], end <= stop
+            )
         active = [piece for piece in active if bounds[piece][1] > stop]
         if not waiting and not active:
             return
     for piece in active:
-        yield Part(piece, np.zeros(0, np.float32), True)
+        yield Cut(piece, block[:0], True)
 
 
 def infer_pieces(
-    recordings: Iterable[tuple[Source, Sequence[Seconds]]],
+    recordings: Iterable[tuple[Source, Sequence[Piece]]],
     runtime: Runtime,
     options: InferenceOptions,
 ) -> Iterator[tuple[int, int, RecordingOutput | EmoserError]]:
@@ -167,44 +244,33 @@ class _At(NamedTuple):
 
 
 def _cut_all(
-    recordings: Iterable[tuple[Source, Sequence[Seconds]]], options: InferenceOptions
+    recordings: Iterable[tuple[Source, Sequence[Piece]]], options: InferenceOptions
 ) -> Iterator[_At | Chunk | RecordingEnd]:
     for number, (source, pieces) in enumerate(recordings):
-        name = describe_source(source)
         chunkers: dict[int, Chunker] = {}
-        meters: dict[int, PieceMeter] = {}
-        counts: dict[int, int] = defaultdict(int)
-        for piece, samples, last, error in read_pieces(source, pieces, rate=options.model_rate):
+        for piece, samples, end in read_pieces(source, pieces, options):
             yield _At(number, piece)
-            chunker = chunkers.setdefault(
-                piece,
-                Chunker(
-                    window=options.window,
-                    hop=options.window,
-                    vad=None,
-                    sampling_rate=options.model_rate,
-                ),
-            )
-            meter = meters.setdefault(piece, PieceMeter(options.model_rate))
-            meter.update(samples)
-            counts[piece] += len(samples)
-            yield from (event for event in chunker.push(samples) if isinstance(event, Chunk))
-            if last:
-                if error is None:
-                    yield from (event for event in chunker.flush() if isinstance(event, Chunk))
+            chunker = chunkers.setdefault(piece, _open_chunker(options))
+            yield from _chunks(chunker.push(samples))
+            if end is not None:
+                if end.error is None:
+                    yield from _chunks(chunker.flush())
                 del chunkers[piece]
-                flags = meters.pop(piece).flags() if error is None else ()
-                yield RecordingEnd(name, counts.pop(piece) / options.model_rate, flags, error)
+                yield end
 
 
-def _bounds(piece: Seconds, rate: int) -> tuple[int, float]:
-    """First sample of a piece, and the one after its last or infinity."""
-    start, end = piece
-    return round((start or 0.0) * rate), math.inf if end is None else round(end * rate)
+def _open_chunker(options: InferenceOptions) -> Chunker:
+    return Chunker(
+        window=options.window, hop=options.window, vad=None, sampling_rate=options.model_rate
+    )
 
 
-def _no_samples(source: Source, piece: Seconds, length: float | None = None) -> AudioError:
-    start, end = piece
+def _chunks(events: Iterable[ChunkEvent]) -> Iterator[Chunk]:
+    return (event for event in events if isinstance(event, Chunk))
+
+
+def _no_samples(source: Source, piece: Piece, length: float | None = None) -> AudioError:
+    start, end = piece.start, piece.end
     known = "" if length is None else f"is {length:.2f} s long and "
     place = f"after {start or 0:g} s" if end is None else f"between {start or 0:g} and {end:g} s"
     return AudioError(

@@ -117,11 +117,7 @@ def build_timeline(
     )
     if channel != EACH_CHANNEL:
         return _build_channel(source, scorer, options, inference, None)
-    if hasattr(source, "read") and not _is_seekable(source):
-        raise ValueError(
-            f"{describe_source(source)} can be read only once, and channel='each' reads it once "
-            "per channel; save it to a file or pass its bytes"
-        )
+    refuse_single_pass(source, "channel='each' reads it once per channel")
     with AudioBlocks(source, sampling_rate=sampling_rate, limits=limits) as blocks:
         num_channels = blocks.num_channels
     parts = [
@@ -129,6 +125,15 @@ def build_timeline(
         for index in range(num_channels)
     ]
     return _join_channels(parts)
+
+
+def refuse_single_pass(source: Source, reason: str) -> None:
+    """Raise a ValueError for a file object that can be read only once."""
+    if hasattr(source, "read") and not _is_seekable(source):
+        raise ValueError(
+            f"{describe_source(source)} can be read only once, and {reason}; save it to a file or "
+            "pass its bytes"
+        )
 
 
 def _build_channel(

@@ -1,5 +1,6 @@
 """From recordings to predictions and embeddings: an opened model with its labels and limits."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,9 +13,12 @@ from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.audio.wrappers import is_source
 from emoser.errors import EmoserError
+from emoser.inference.adaptation import check_adaptable, estimate_adaptation
 from emoser.inference.batching import InferenceOptions, RecordingOutput, infer_recordings
+from emoser.inference.pieces import Piece, infer_pieces
 from emoser.inference.scoring import Scorer, score_labels
-from emoser.labels import PLACEHOLDER, Labels, map_labels, order_dimensions
+from emoser.labels import PLACEHOLDER, LabelMap, Labels, map_labels, order_dimensions
+from emoser.models.adaptation import Adaptation
 from emoser.results.prediction import Prediction
 from emoser.runtimes import FrameAdapter, FrameRuntime, OpenedModel
 
@@ -52,6 +56,9 @@ class Predictor:
         limits: Recordings beyond these are refused.
 
     Attributes:
+        runtime: The engine.
+        config: The configuration of the model.
+        label_map: From the checkpoint's labels to those of predictions; None if they are equal.
         labels: The labels of predictions; the checkpoint's in logit order unless mapped.
         dimensions: The dimensions of predictions, mostly none.
     """
@@ -67,11 +74,11 @@ class Predictor:
         self.config = opened.config
         self.limits = limits
         self._name = opened.info.name
-        self._map = None
+        self.label_map: LabelMap | None = None
         if labels is not None:
             raw = self.config.raw_labels[: len(self.config.labels)]
-            self._map = map_labels(self.config.labels, labels, raw=raw)
-        self.labels = self.config.labels if self._map is None else self._map.labels
+            self.label_map = map_labels(self.config.labels, labels, raw=raw)
+        self.labels = self.config.labels if self.label_map is None else self.label_map.labels
         self.dimensions = tuple(order_dimensions(dict.fromkeys(self.config.dimensions, 0.0)))
 
     @property
@@ -95,7 +102,7 @@ class Predictor:
     @property
     def given_names(self) -> tuple[str, ...]:
         """The names that the user gave to outputs without names; empty for any other map."""
-        outputs, given = self.config.labels, self._map
+        outputs, given = self.config.labels, self.label_map
         if given is None or given.targets != tuple(range(len(outputs))):
             return ()
         return given.labels if all(map(PLACEHOLDER.fullmatch, outputs)) else ()
@@ -107,12 +114,56 @@ class Predictor:
         outputs = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else self._predict(item) for item in outputs)
 
+    def predict_pieces(
+        self, source: Source, pieces: Sequence[Piece], options: BatchOptions
+    ) -> Iterator[tuple[int, Prediction | EmoserError]]:
+        """Index and prediction of each piece of a recording, in the order of their ends."""
+        for _, place, output in infer_pieces(
+            [(source, pieces)], self.runtime, self._inference(options)
+        ):
+            if not isinstance(output, EmoserError):
+                yield place, self._predict(output)
+            elif options.on_error == "raise":
+                raise output
+            else:
+                yield place, output
+
+    def predict_piece(
+        self, source: Source, piece: Piece, options: BatchOptions
+    ) -> Iterator[Prediction | EmoserError]:
+        """The prediction of one piece, the only item.
+
+        Raises:
+            ValueError: If the piece is empty.
+        """
+        start, end = piece.start or 0.0, math.inf if piece.end is None else piece.end
+        if not 0 <= start < math.inf or not start < end:
+            raise ValueError(
+                f"the piece from {piece.start} to {piece.end} s is empty; start must be at least "
+                "0 and end after it"
+            )
+        whole = piece._replace(end=None if end == math.inf else end)
+        return (answer for _, answer in self.predict_pieces(source, [whole], options))
+
     def embed(
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[npt.NDArray[np.float32] | EmoserError]:
         """The embedding of each recording, (D,), or its error."""
         outputs = self._infer(sources, options)
         return (item if isinstance(item, EmoserError) else item.embedding for item in outputs)
+
+    def adapt(self, sources: Iterable[Source], options: BatchOptions) -> Adaptation:
+        """The adaptation to the speaker of recordings; see `emoser.inference.adaptation`.
+
+        Raises:
+            CheckpointError: If the model cannot be adapted.
+            ValueError: If there are too few recordings.
+        """
+        check_adaptable(self.config, self._name)
+        outputs = self._infer(sources, options)
+        return estimate_adaptation(
+            (output for output in outputs if isinstance(output, RecordingOutput)), self.config
+        )
 
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions
@@ -121,9 +172,12 @@ class Predictor:
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )
+        return infer_recordings(sources, self.runtime, self._inference(options))
+
+    def _inference(self, options: BatchOptions) -> InferenceOptions:
         rate, seconds = self.config.sampling_rate, options.batch_seconds
         seconds = self.runtime.batch_seconds if seconds is None else seconds
-        reading = InferenceOptions(
+        return InferenceOptions(
             window=round(self.config.max_seconds * rate),
             model_rate=rate,
             sampling_rate=options.sampling_rate,
@@ -132,7 +186,6 @@ class Predictor:
             keep_errors=options.on_error == "return",
             limits=self.limits,
         )
-        return infer_recordings(sources, self.runtime, reading)
 
     def _average(
         self, logits: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
@@ -141,9 +194,9 @@ class Predictor:
         if not self.config.labels:
             return [], 0.0
         values = [float(value) for value in weights @ score_labels(logits, self.config)]
-        if self._map is None:
+        if self.label_map is None:
             return values, 0.0
-        return self._map.apply(values, multi_label=self.config.multi_label)
+        return self.label_map.apply(values, multi_label=self.config.multi_label)
 
     def _predict(self, output: RecordingOutput) -> Prediction:
         values, unmapped = self._average(output.logits, output.weights)

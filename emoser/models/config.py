@@ -15,10 +15,13 @@ NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
-UNSTATED = ("padding", "final_norm", "multi_label")  # left out of the block at their defaults
+UNSTATED = ("padding", "final_norm", "multi_label", "mean_logits", "adapted_recordings")
+"""Fields that are left out of the block at their defaults."""
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 MAX_OUTPUTS = 1_000
+LINEAR_DENSE = ("dense", "none")  # head and activation
+MEAN_LOGITS = Numbers(-1e4, 1e4, whole=False, listed=True)
 RANGES: Mapping[str, Field] = {
     "encoder": Words(),
     "input_mean": Numbers(-1e5, 1e5, whole=False),
@@ -33,6 +36,7 @@ RANGES: Mapping[str, Field] = {
     "max_seconds": Numbers(0.1, 600, whole=False),
     "temperature": Numbers(0.01, 100, whole=False),
     "sampling_rate": Numbers(4_000, 192_000),
+    "adapted_recordings": Numbers(0, 10**9),
 }
 """What a value of `ModelConfig` may be, beside those with a list of choices."""
 
@@ -83,6 +87,9 @@ class ModelConfig:
         sampling_rate: Sampling rate in Hz of the training.
         multi_label: Whether the labels are independent of one another: each has the sigmoid of
             its logit as its score, instead of all together a softmax.
+        mean_logits: Of the training speakers, one for each label: the mean over speakers of the
+            mean over the labels of a speaker's recordings. Empty if it is not known.
+        adapted_recordings: Recordings of one speaker that the biases were adapted to; 0 for none.
         training: Protocol and provenance of the training, as written by `emoser.finetune`.
     """
 
@@ -107,6 +114,8 @@ class ModelConfig:
     temperature: float = 1.0
     sampling_rate: int = 16_000
     multi_label: bool = False
+    mean_logits: tuple[float, ...] = ()
+    adapted_recordings: int = 0
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,8 +152,27 @@ class ModelConfig:
             faults.append("multi_label needs labels, and another pooling than 'frames'")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
             faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
+        if self.mean_logits and not (
+            len(self.mean_logits) == len(self.labels) and MEAN_LOGITS.allows(self.mean_logits)
+        ):
+            faults.append("mean_logits needs one number for each label")
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a shift of the embedding is a shift of the logits of labels that share a softmax.
+
+        Example:
+            >>> ModelConfig(("happy", "sad")).is_linear
+            True
+            >>> ModelConfig(("happy", "sad"), head="dense", projection_size=8,
+            ...             activation="tanh").is_linear
+            False
+        """
+        head = self.head in ("linear", "projector") or (self.head, self.activation) == LINEAR_DENSE
+        single = bool(self.labels) and not (self.dimensions or self.multi_label)
+        return head and single and self.pooling != "frames"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -193,7 +221,7 @@ class ModelConfig:
         strange = sorted(set(values) - known)
         if strange or "labels" not in values:
             raise ValueError(f"the emoser block has unknown fields {strange} or no labels")
-        for key in ("labels", "raw_labels", "dimensions"):
+        for key in ("labels", "raw_labels", "dimensions", "mean_logits"):
             values[key] = tuple(values.get(key, ()))
         return cls(**values)
 

@@ -22,6 +22,7 @@ from emoser.models.pooling import (
     statistics_pool,
     sum_pool,
 )
+from emoser.models.training_stage import TrainingStage
 
 POOLERS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "mean": mean_pool,
@@ -61,12 +62,18 @@ class EmotionModel(nn.Module):
 
     The output for a recording does not depend on the rest of its batch. Recordings shorter than
     the encoder's receptive field are padded with zeros to it, alone or in a batch.
+
+    Attributes:
+        config: What surrounds the encoder.
+        encoder: The encoder.
+        trained_on: What it, its bases and its teachers were trained on, as far as it is stated.
     """
 
     def __init__(self, config: ModelConfig, encoder: SpeechEncoder) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
+        self.trained_on: tuple[TrainingStage, ...] = ()
         self.layer_weights: nn.Parameter | None = None
         if config.layer_mix:
             num_states = encoder.num_hidden_states

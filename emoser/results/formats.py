@@ -20,7 +20,7 @@ def write_srt(segments: Iterable[Segment]) -> str:
         '1\n00:00:00,500 --> 00:00:02,000\nsad 75 %\n'
     """
     cues = [
-        f"{number}\n{_timestamp(start, ',')} --> {_timestamp(end, ',')}\n{text}\n"
+        f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n"
         for number, (start, end, text) in enumerate(_cues(segments), start=1)
     ]
     return "\n".join(cues)
@@ -34,7 +34,7 @@ def write_webvtt(segments: Iterable[Segment]) -> str:
         'WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nsad 75 %\n'
     """
     cues = [
-        f"\n{_timestamp(start, '.')} --> {_timestamp(end, '.')}\n{html.escape(text, quote=False)}\n"
+        f"\n{timestamp(start, '.')} --> {timestamp(end, '.')}\n{html.escape(text, quote=False)}\n"
         for start, end, text in _cues(segments)
     ]
     return "WEBVTT\n" + "".join(cues)
@@ -54,8 +54,8 @@ def write_rttm(segments: Iterable[Segment], *, name: str = NO_NAME) -> str:
         if segment.kind != "silence":
             score = "<NA>" if segment.score is None else f"{segment.score:.3f}"
             times = f"{segment.start:.3f} {segment.end - segment.start:.3f}"
-            head = f"SPEAKER {_word(name)} {(segment.channel or 0) + 1} {times}"
-            lines.append(f"{head} <NA> <NA> {_word(segment.name)} {score} <NA>\n")
+            head = f"SPEAKER {word(name)} {(segment.channel or 0) + 1} {times}"
+            lines.append(f"{head} <NA> <NA> {word(segment.name)} {score} <NA>\n")
     return "".join(lines)
 
 
@@ -111,13 +111,14 @@ def write_csv(
         times = [f"{segment.start:.3f}", f"{segment.end:.3f}"]
         channel = "" if segment.channel is None else str(segment.channel)
         label = "" if segment.label is None else guard_cell(segment.label)
-        columns = [_decimal(values.get(name)) for name in (*labels, *dimensions)]
-        row = [*times, channel, segment.kind, label, _decimal(segment.score), *columns]
+        columns = [decimal(values.get(name)) for name in (*labels, *dimensions)]
+        row = [*times, channel, segment.kind, label, decimal(segment.score), *columns]
         lines.append(csv_line(row))
     return "".join(lines)
 
 
-def _decimal(value: float | None) -> str:
+def decimal(value: float | None) -> str:
+    """A number with six decimals; "" for None."""
     return "" if value is None else f"{value:.6f}"
 
 
@@ -135,12 +136,13 @@ def _title(segment: Segment) -> str:
     return f"{channel}{printable(segment.name)}{score}".replace("-->", "->")
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
     """Text without the spaces that separate fields."""
     return "_".join(printable(text).split()) or NO_NAME
 
 
-def _timestamp(milliseconds: int, point: str) -> str:
+def timestamp(milliseconds: int, point: str) -> str:
+    """A time of subtitles, with the mark before its milliseconds."""
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}{point}{rest:03d}"

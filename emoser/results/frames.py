@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from emoser.errors import DependencyError, EmoserError
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
+from emoser.results.turns import Turn
 
 if TYPE_CHECKING:
     import pandas
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 SOURCES = ("audio", "path", "file", "audio_filepath")  # names of a column of recordings
 
 
-def to_frame(answers: "Timeline | Iterable[Prediction | EmoserError]") -> "pandas.DataFrame":
-    """Predictions or the segments of a timeline as a pandas DataFrame, one row each.
+def to_frame(
+    answers: Timeline | Iterable[Prediction | EmoserError | Turn],
+) -> "pandas.DataFrame":
+    """Predictions, segments of a timeline or turns as a pandas DataFrame, one row each.
 
     The columns of predictions are those of `Prediction.to_dict(flat=True)`; a returned error has
     its message in the column "error". Segments have start, end, channel, kind, label, score and
-    a column per label and dimension.
+    a column per label and dimension; turns start, end, speaker, text, channel, label, score, these
+    columns, quality and error.
 
     Raises:
         DependencyError: If pandas is not installed.
@@ -37,7 +41,11 @@ def to_frame(answers: "Timeline | Iterable[Prediction | EmoserError]") -> "panda
         ) from error
     if isinstance(answers, Timeline):
         return pandas.DataFrame(_segment_rows(answers))
-    return pandas.DataFrame([_row(answer) for answer in answers])
+    items = list(answers)
+    turns = [item for item in items if isinstance(item, Turn)]
+    if turns:
+        return pandas.DataFrame(_turn_rows(turns))
+    return pandas.DataFrame([_row(item) for item in items if not isinstance(item, Turn)])
 
 
 def as_columns(
@@ -84,6 +92,27 @@ def _row(answer: Prediction | EmoserError) -> dict[str, Any]:
     if isinstance(answer, EmoserError):
         return {"error": str(answer)}
     return answer.to_dict(flat=True)
+
+
+def _turn_rows(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    labels = dict.fromkeys(label for turn in turns for label in turn.scores)
+    dimensions = dict.fromkeys(name for turn in turns for name in turn.dimensions)
+    return [
+        {
+            "start": turn.start,
+            "end": turn.end,
+            "speaker": turn.speaker,
+            "text": turn.text,
+            "channel": turn.channel,
+            "label": turn.label,
+            "score": turn.score,
+            **{f"score_{name}": turn.scores.get(name) for name in labels},
+            **{f"dimension_{name}": turn.dimensions.get(name) for name in dimensions},
+            "quality": " ".join(turn.quality),
+            "error": None if turn.error is None else str(turn.error),
+        }
+        for turn in turns
+    ]
 
 
 def _segment_rows(timeline: Timeline) -> list[dict[str, Any]]:

@@ -14,11 +14,13 @@ import numpy.typing as npt
 from emoser.errors import missing_extra, writes_to
 from emoser.results.segments import TimelineWindow, channel_name, choose_step, clock
 from emoser.results.svg import colours_of, ink_on
+from emoser.results.turn_pictures import labels_of, lane_of
 from emoser.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from emoser.results.conversation import Conversation
     from emoser.results.figures import Picture
     from emoser.results.timeline import Timeline
 
@@ -27,6 +29,7 @@ WIDTH_INCHES = 8.0  # the width of a notebook cell
 WIDE_INCHES = 12.0  # for a recording that would be too dense in it
 WIDE_SECONDS = 180.0
 MAX_STEPS = 300  # of the probabilities: what is narrower cannot be made out
+LANE_HEIGHT = 0.7  # of the distance between two speakers
 LETTER_INCHES = 0.09  # of a name in a segment
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
@@ -83,6 +86,38 @@ def plot_timeline(timeline: "Timeline", *, theme: str = "light") -> "Picture":
     return figure
 
 
+def plot_conversation(conversation: "Conversation", *, theme: str = "light") -> "Picture":
+    """A lane per speaker with the emotions of the turns; raises as `Conversation.plot`.
+
+    Silence, and a turn without an answer, is an outline only.
+    """
+    speakers, style = conversation.speakers, THEMES.get(theme, THEMES["light"])
+    width = WIDE_INCHES if conversation.duration > WIDE_SECONDS else WIDTH_INCHES
+    figure = _open_figure(theme, 1.3 + 0.55 * len(speakers), width=width)
+    colours = colours_of(conversation.labels)
+    axes = figure.add_subplot()
+    for row, speaker in enumerate(speakers):
+        for turn in lane_of(conversation, speaker):
+            start = max(turn.start, 0.0)
+            colour = colours.get(turn.label or "")
+            axes.broken_barh(
+                [(start, turn.end - start)], (row - LANE_HEIGHT / 2, LANE_HEIGHT), linewidth=0.8,
+                facecolor=colour or "none", edgecolor=style.paper if colour else style.faint,
+                linestyle="-" if colour else ":",
+            )  # fmt: skip
+    axes.set_xlim(0, conversation.duration or 1.0)
+    axes.set_ylim(len(speakers) - 0.4, -0.6)
+    axes.set_yticks(range(len(speakers)), [plain_text(name) for name in speakers])
+    axes.set_xticks(np.arange(0, conversation.duration, choose_step(conversation.duration)))
+    axes.xaxis.set_major_formatter(lambda value, _: clock(value).rpartition(".")[0])
+    _style(axes, style)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    seen = labels_of(conversation)
+    _add_legend(figure, {name: colours[name] for name in colours if name in seen}, style)
+    return figure
+
+
 def plot_confusion(
     matrix: npt.ArrayLike, labels: Sequence[str], *, theme: str = "light"
 ) -> "Picture":
@@ -117,6 +152,31 @@ def plot_confusion(
     _style(axes, colours)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    return figure
+
+
+def plot_conditions(
+    values: Mapping[str, tuple[float, float]], *, theme: str = "light"
+) -> "Picture":
+    """Bars of the recall in each condition; a line marks that of the first, the reference.
+
+    `values` are recall and share of changed answers by condition. Raises as `Timeline.plot`.
+    """
+    figure, style = _open_figure(theme, 0.8 + 0.28 * len(values)), THEMES[theme]
+    axes, rows = figure.add_subplot(), range(len(values))
+    recalls = [recall for recall, _ in values.values()]
+    axes.barh(rows, recalls, height=0.66, color=[style.faint] + [style.deep] * (len(values) - 1))
+    axes.axvline(recalls[0], color=style.ink, linewidth=0.8, linestyle=":")
+    for row, (recall, changed) in enumerate(values.values()):
+        text = f"{recall:.0%}" + (f", {changed:.0%} of the answers changed" if row else "")
+        axes.text(recall + 0.01, row, text, va="center", fontsize=8, color=style.ink)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(0, max(1.0, max(recalls) + 0.35))
+    axes.set_xticks(np.arange(0, 1.01, 0.2), [f"{share:.0%}" for share in np.arange(0, 1.01, 0.2)])
+    axes.set_yticks(rows, [plain_text(name) for name in values])
+    axes.set_xlabel("recall averaged over classes (UAR)")
+    _style(axes, style)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -233,15 +293,22 @@ def _edges(windows: Sequence[TimelineWindow], duration: float) -> npt.NDArray[np
 def _draw_legend(
     figure: "Picture", timeline: "Timeline", colours: Mapping[str, str], theme: _Theme
 ) -> None:
+    is_uncertain = any(segment.kind == "uncertain" for segment in timeline.segments)
+    _add_legend(figure, colours, theme, uncertain=is_uncertain)
+
+
+def _add_legend(
+    figure: "Picture", colours: Mapping[str, str], theme: _Theme, *, uncertain: bool = False
+) -> None:
     from matplotlib.patches import Patch
 
     handles: list[Any] = [
         Patch(color=colour, label=plain_text(name)) for name, colour in colours.items()
     ]
-    if any(segment.kind == "uncertain" for segment in timeline.segments):
+    if uncertain:
         handles.append(Patch(fill=False, edgecolor=theme.faint, hatch="////", label="uncertain"))
     figure.legend(
-        handles=handles, loc="upper center", ncols=min(len(handles), 9),
+        handles=handles, loc="upper center", ncols=min(len(handles), 9) or 1,
         handlelength=1.2, columnspacing=1.2, handletextpad=0.5, frameon=False,
         fontsize=8, labelcolor=theme.ink, bbox_to_anchor=(0.5, 0.99),
     )  # fmt: skip

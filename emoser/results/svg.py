@@ -76,7 +76,7 @@ def ink_on(colour: str) -> str:
 
 def draw_prediction(prediction: "Prediction") -> str:
     """A bar for every label and dimension, most probable first, under the line of text."""
-    return _page(str(prediction), draw_scores(prediction))
+    return as_page(str(prediction), draw_scores(prediction))
 
 
 def draw_scores(prediction: "Prediction", *, width: float = WIDTH / 2) -> str:
@@ -89,17 +89,17 @@ def draw_scores(prediction: "Prediction", *, width: float = WIDTH / 2) -> str:
         top, length = place * BAR_STEP, room * min(max(value, 0.0), 1.0)
         middle = top + BAR_HEIGHT - 3
         shapes += [
-            _text(NAME_WIDTH - 8, middle, name, anchor="end"),
+            draw_text(NAME_WIDTH - 8, middle, name, anchor="end"),
             _rect(NAME_WIDTH, top, max(length, 1), BAR_HEIGHT, colours.get(name, "#8f959b")),
-            _text(NAME_WIDTH + length + 6, middle, f"{value:.2f}"),
+            draw_text(NAME_WIDTH + length + 6, middle, f"{value:.2f}"),
         ]
     description = ", ".join(f"{name} {value:.2f}" for name, value in rows)
-    return _picture(width, len(rows) * BAR_STEP, shapes, description=description)
+    return as_picture(width, len(rows) * BAR_STEP, shapes, description)
 
 
 def draw_timeline(timeline: "Timeline") -> str:
     """The waveform and segments of every channel, with a time axis and a legend."""
-    return _page(_describe(timeline), draw_track(timeline))
+    return as_page(_describe(timeline), draw_track(timeline))
 
 
 def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
@@ -111,16 +111,19 @@ def draw_track(timeline: "Timeline", *, width: float = WIDTH) -> str:
     for part in timeline.per_channel():
         if part.channels:
             name = channel_name(part.channels[0], timeline.channels)
-            shapes.append(_text(0, top + BAR_HEIGHT - 3, name))
+            shapes.append(draw_text(0, top + BAR_HEIGHT - 3, name))
             top += BAR_STEP
         shapes += _wave(part.peaks[0].tolist() if part.peaks else [], top, width)
         top += WAVE_HEIGHT
         shapes += _band(part.segments, width / duration, colours, top)
         top += BAND_HEIGHT + TRACK_GAP
-    shapes += _axis(duration, top, width)
-    top += AXIS_HEIGHT
-    legend, height = _legend(timeline, colours, top + 8, width)
-    return _picture(width, top + 8 + height, [*shapes, *legend], description=_describe(timeline))
+    axis, height = draw_axis(duration, top, width)
+    seen = {segment.label for segment in timeline.segments}
+    legend, rest = draw_legend(
+        [label for label in timeline.labels if label in seen], colours, top + height + 8, width
+    )
+    total = top + height + 8 + rest
+    return as_picture(width, total, [*shapes, *axis, *legend], _describe(timeline))
 
 
 def _wave(peaks: Sequence[float], top: float, width: float) -> Iterator[str]:
@@ -163,31 +166,36 @@ def _band(
         )
         if len(segment.name) * LETTER_WIDTH < width - 6:
             colour = "currentColor" if segment.label is None else ink_on(inside)
-            yield _text(left + width / 2, top + 15, segment.name, anchor="middle", colour=colour)
+            yield draw_text(
+                left + width / 2, top + 15, segment.name, anchor="middle", colour=colour
+            )
 
 
-def _axis(duration: float, top: float, width: float) -> Iterator[str]:
+def draw_axis(duration: float, top: float, width: float) -> tuple[list[str], float]:
+    """A time axis, and its height."""
     step = choose_step(duration, max_marks=int(width / MARK_WIDTH))
-    yield (f'<line x1="0" x2="{width}" y1="{top}" y2="{top}" stroke="currentColor" opacity="0.4"/>')
+    shapes = [
+        f'<line x1="0" x2="{width}" y1="{top}" y2="{top}" stroke="currentColor" opacity="0.4"/>'
+    ]
     seconds = 0
     while seconds <= duration:
         x = seconds / duration * width
         anchor = "start" if seconds == 0 else "end" if x > width - 24 else "middle"
-        yield _text(x, top + 13, clock(seconds).rpartition(".")[0], anchor=anchor)
+        shapes.append(draw_text(x, top + 13, clock(seconds).rpartition(".")[0], anchor=anchor))
         seconds += step
+    return shapes, AXIS_HEIGHT
 
 
-def _legend(
-    timeline: "Timeline", colours: Mapping[str, str], top: float, width: float
+def draw_legend(
+    names: Sequence[str], colours: Mapping[str, str], top: float, width: float
 ) -> tuple[list[str], float]:
-    """The names of the emotions that occur, in rows, and the height of the rows."""
+    """The names of emotions with their colours, in rows, and the height of the rows."""
     shapes, x, y = [], 0.0, top
-    seen = {segment.label for segment in timeline.segments}
-    for name in (label for label in timeline.labels if label in seen):
+    for name in names:
         room = 16 + len(name) * LETTER_WIDTH + 18
         if x + room > width:
             x, y = 0.0, y + BAR_STEP
-        shapes += [_rect(x, y, 10, 10, colours[name]), _text(x + 15, y + 9, name)]
+        shapes += [_rect(x, y, 10, 10, colours[name]), draw_text(x + 15, y + 9, name)]
         x += room
     return shapes, y - top + (BAR_STEP if shapes else 0)
 
@@ -204,16 +212,18 @@ def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
     )
 
 
-def _text(
+def draw_text(
     x: float, y: float, text: str, *, anchor: str = "start", colour: str = "currentColor"
 ) -> str:
+    """A line of text."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
         f"{html.escape(printable(text))}</text>"
     )
 
 
-def _picture(width: float, height: float, shapes: Sequence[str], *, description: str) -> str:
+def as_picture(width: float, height: float, shapes: Sequence[str], description: str) -> str:
+    """Shapes as an SVG element with a description for those who do not see it."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:.0f}" width="{width:g}" '
         f'style="max-width:100%;{FONT}" xmlns="http://www.w3.org/2000/svg" role="img" '
@@ -222,6 +232,7 @@ def _picture(width: float, height: float, shapes: Sequence[str], *, description:
     )
 
 
-def _page(title: str, picture: str) -> str:
+def as_page(title: str, picture: str) -> str:
+    """A picture under its title."""
     text = f'<div style="margin-bottom:6px">{html.escape(printable(title))}</div>'
     return f'<div style="{FONT}">{text}{picture}</div>'

@@ -51,6 +51,7 @@ from small import (
     put_head,
     read_speech,
 )
+from store_means import measure_means
 from torch import Tensor, nn
 from train import write_tables
 from transformers import WhisperFeatureExtractor
@@ -103,7 +104,10 @@ def train_small(
         "calibration_error": round(error, 4),
         "configs": [RECIPE.flat()],
     }
-    small.config = replace(small.config, temperature=temperature, training=provenance)
+    means = measure_means(small, speech)
+    small.config = replace(
+        small.config, temperature=temperature, mean_logits=means, training=provenance
+    )
     return small, assess_corpora(folds, speech, temperature)
 
 

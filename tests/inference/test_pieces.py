@@ -11,7 +11,7 @@ from emoser.audio import AudioBlocks, load_audio
 from emoser.errors import AudioError
 from emoser.inference import pieces
 from emoser.inference.batching import InferenceOptions, infer_recordings
-from emoser.inference.pieces import infer_pieces, read_pieces
+from emoser.inference.pieces import Piece, infer_pieces, read_pieces
 from emoser.runtimes import InferenceOutput
 
 RATE = 16_000
@@ -49,10 +49,10 @@ def decoded(monkeypatch):
             seconds.append(0.0)
             super().__init__(source, **options)
 
-        def __next__(self):
-            block = super().__next__()
-            seconds[-1] += len(block) / RATE
-            return block
+        def frames(self):
+            for block in super().frames():
+                seconds[-1] += len(block) / RATE
+                yield block
 
     monkeypatch.setattr(pieces, "AudioBlocks", Counted)
     return seconds
@@ -60,32 +60,32 @@ def decoded(monkeypatch):
 
 def many_pieces():
     rows = [(2.0 * n % 400, 2.0 * n % 400 + 3.5) for n in range(100, 0, -1)]
-    return [*rows, (10.0, 250.0), (None, 4.0), (0.0, 1.0)]
+    return [Piece(*row) for row in (*rows, (10.0, 250.0), (None, 4.0), (0.0, 1.0))]
 
 
 def test_pieces_are_read_in_one_pass_up_to_the_last_end(call, decoded):
     rows = many_pieces()
     found = {number: [] for number in range(len(rows))}
-    for part in read_pieces(call, rows):
+    for part in read_pieces(call, rows, InferenceOptions(window=RATE)):
         found[part.piece].append(part.samples)
     assert len(decoded) == 1
     assert decoded[0] <= 270.0
     whole = load_audio(call)
-    for number, (start, end) in enumerate(rows):
+    for number, (start, end, _) in enumerate(rows):
         expected = whole[round((start or 0) * RATE) : round(end * RATE)]
         assert np.array_equal(np.concatenate(found[number]), expected)
 
 
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_a_piece_has_the_outputs_of_its_samples_alone(call, decoded, group_size):
-    rows = [*many_pieces(), (590.0, None), (5.0, 999.0), (None, None)]
+    rows = [*many_pieces(), Piece(590.0), Piece(5.0, 999.0), Piece()]
     options = InferenceOptions(window=30 * RATE, sampling_rate=RATE)
     outputs = list(infer_pieces([(call, rows)], MeanRuntime(group_size), options))
     assert len(decoded) == 1
     assert sorted(piece for _, piece, _ in outputs) == list(range(len(rows)))
     whole = load_audio(call)
     for _, piece, output in outputs:
-        start, end = rows[piece]
+        start, end, _ = rows[piece]
         samples = whole[round((start or 0) * RATE) : None if end is None else round(end * RATE)]
         (alone,) = infer_recordings([samples], MeanRuntime(), options)
         assert output.windows == alone.windows
@@ -104,7 +104,7 @@ def test_a_piece_of_an_hour_takes_no_more_memory_than_one_of_a_minute(tmp_path):
 
     def peak(end):
         tracemalloc.start()
-        ((_, _, output),) = infer_pieces([(file, [(1.0, end)])], MeanRuntime(), options)
+        ((_, _, output),) = infer_pieces([(file, [Piece(1.0, end)])], MeanRuntime(), options)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert output.duration == end - 1.0
@@ -116,9 +116,9 @@ def test_a_piece_of_an_hour_takes_no_more_memory_than_one_of_a_minute(tmp_path):
 def test_what_cannot_be_read_is_named_in_its_place_and_the_rest_is_read(tmp_path, call):
     (tmp_path / "bad.wav").write_bytes(b"RIFF cut short")
     recordings = [
-        (tmp_path / "bad.wav", [(0.0, 1.0), (2.0, 3.0)]),
-        (tmp_path / "none.wav", [(0.0, 1.0)]),
-        (call, [(700.0, 701.0), (1.0, 2.0), (3.0, 3.00001)]),
+        (tmp_path / "bad.wav", [Piece(0.0, 1.0), Piece(2.0, 3.0)]),
+        (tmp_path / "none.wav", [Piece(0.0, 1.0)]),
+        (call, [Piece(700.0, 701.0), Piece(1.0, 2.0), Piece(3.0, 3.00001)]),
     ]
     options = InferenceOptions(window=30 * RATE, sampling_rate=RATE)
     found = {(file, piece): item for file, piece, item in

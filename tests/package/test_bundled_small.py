@@ -2,9 +2,12 @@
 
 import importlib
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -15,12 +18,14 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from emoser import EmotionClassifier
 from emoser.checkpoints.files import as_files
 from emoser.checkpoints.inspection import inspect_checkpoint
+from emoser.errors import CheckpointError
 from emoser.finetune import Utterance
+from emoser.runtimes.manifest import read_manifest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
-    "network", "egemaps_svm",
+    "network", "egemaps_svm", "store_means", "measure_adaptation",
 )  # fmt: skip
 
 
@@ -171,6 +176,71 @@ def test_its_graph_has_half_the_bytes_too_and_the_same_numbers(checkpoint):
         theirs = onnx_scores.predict(clip, sampling_rate=16_000).scores
         assert theirs == pytest.approx(ours, abs=1e-4)
     assert json.loads((checkpoint / "emoser_runtime.json").read_text())["format"] == "onnx"
+
+
+def test_it_can_be_adapted_and_storing_the_means_again_changes_nothing(checkpoint, speech):
+    stated = json.loads((checkpoint / "config.json").read_text())["emoser"]["mean_logits"]
+    assert len(stated) == 4
+    before = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+    assert sys.modules["store_means"].store_means(checkpoint, speech) == tuple(stated)
+    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == before
+
+
+def test_means_are_stored_in_a_checkpoint_without_them_and_its_graph_stays(
+    checkpoint, speech, tmp_path
+):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "bare"))
+    config = json.loads((folder / "config.json").read_text())
+    means = config["emoser"].pop("mean_logits")
+    (folder / "config.json").write_text(json.dumps(config))
+    script = sys.modules["store_means"]
+    manifest = read_manifest(as_files(folder))
+    bare = replace(manifest, config=replace(manifest.config, mean_logits=()))
+    replace(bare, weights=as_files(folder).content_hash).write(folder)
+    clips = random_clips([9_000 + 100 * place for place in range(9)])
+    classifier = EmotionClassifier.from_pretrained(folder, device="cpu", backend="onnx")
+    with pytest.raises(CheckpointError, match="does not state mean_logits"):
+        classifier.adapt(clips, sampling_rate=16_000)
+    assert script.store_means(folder, speech) == tuple(means)
+    assert script.find_graph(as_files(folder)).config.mean_logits == tuple(means)
+    again = EmotionClassifier.from_pretrained(folder, device="cpu", backend="onnx")
+    assert again.adapt(clips, sampling_rate=16_000).num_recordings == 9
+
+
+def test_the_adaptation_is_measured_on_unseen_speakers(trained, speech):
+    output, _, _ = trained
+    measure = importlib.import_module("measure_adaptation")
+    features = torch.stack(
+        [
+            torch.cat(
+                [
+                    torch.from_numpy(np.load(output / "features" / f"{corpus}-copy{copy}.npy"))
+                    for corpus in ("ravdess", "nemo", "cremad")
+                ]
+            )
+            for copy in (0, 1)
+        ]
+    )
+    rows = {
+        title: list(measure.fit_speakers(features, speech, *plan))
+        for title, plan in measure.ROWS.items()
+    }
+    assert list(map(len, rows.values())) == [5, 2, 2, 5]
+    assert {len(speaker.truth) for found in rows.values() for speaker in found} == {8}
+    lines = list(measure.tabulate(rows))
+    assert any(line.startswith("| 4 mixed | 8 | ") for line in lines)
+
+
+def test_an_offset_of_a_voice_is_found_and_removed(script):
+    """Speakers whose logits are right but for a shift of their own: all is gained back."""
+    measure = importlib.import_module("measure_adaptation")
+    truth = np.arange(200) % 4
+    right = np.eye(4)[truth]
+    speaker = measure.Speaker(right + np.array([0.0, 3.0, 0.0, 0.0]), truth, (0.25,) * 4)
+    lost = 1.0 - measure.score_uar(*speaker[:2])
+    assert lost == pytest.approx(0.75)
+    assert measure.gain(speaker, 32, "even", 0) == pytest.approx(lost)
+    assert measure.gain(speaker, 32, "one", 0) < lost
 
 
 def test_its_card_has_the_figures_of_the_folds(checkpoint):

@@ -41,7 +41,7 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("progress", "settings", "config", "recipes", "protocols", "corpora", "data"),
+        ("progress", "settings", "config", "models", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),
@@ -52,7 +52,7 @@ TORCH = ("emoser.models", "emoser.checkpoints", "emoser.runtimes.torch",
          "emoser.runtimes.conversion", "emoser.finetune")  # fmt: skip
 """Where torch, torchaudio and transformers may be imported."""
 
-LATE_TORCH = ("emoser.bench", "emoser.inference.silero")
+LATE_TORCH = ("emoser.bench", "emoser.inference.silero", "emoser.inference.diarization")
 """Where they may be imported inside functions."""
 
 HEAVY = ("torch", "torchaudio", "transformers")

@@ -30,10 +30,10 @@ def voice_config(**changes) -> PreTrainedConfig:
 
 
 def write_voices(
-    folder: Path, count: int, *, num_voices: int, noise: float, suffix: str
+    folder: Path, count: int, *, num_voices: int, noise: float, suffix: str, seed: int = 0
 ) -> list[tuple[Path, str, int]]:
     """Path, emotion and voice of clips of 0.3 to 0.6 seconds, the emotions in turn."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     rows = []
     for index in range(count):
         label = "happy" if index % 2 else "sad"

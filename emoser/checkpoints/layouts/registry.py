@@ -15,6 +15,7 @@ from emoser.checkpoints.boundary import reading
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.checkpoints.strict import Plan, fit_model, place_names
 from emoser.checkpoints.tensors import Shapes, open_tensors
+from emoser.checkpoints.trained_on import read_stages
 from emoser.errors import CheckpointError
 from emoser.models.model import EmotionModel
 from emoser.text import shorten
@@ -84,6 +85,7 @@ def load_checkpoint(source: CheckpointFiles | Path) -> LoadedModel:
         layout = identify(set(stored.shapes), files.folder)
         plan = layout.plan(files, stored.shapes)
         model = fit_model(plan, stored, layout.NAME)
+        model.trained_on = read_stages(files)
     return LoadedModel(model, layout.NAME, plan.notes, place_names(plan, stored.shapes))
 
 

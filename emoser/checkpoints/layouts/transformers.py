@@ -176,7 +176,8 @@ def to_native(model: EmotionModel) -> tuple[ModelConfig, dict[str, Any], Tensors
 
     A temperature is folded into the classifier; a linear head gets an identity projector.
     """
-    stated = replace(model.config, temperature=1.0)
+    calibrated = tuple(value / model.config.temperature for value in model.config.mean_logits)
+    stated = replace(model.config, temperature=1.0, mean_logits=calibrated)
     if stated.head == "dense":
         stated = replace(stated, head="projector")
     size = stated.projection_size or model.encoder.hidden_size

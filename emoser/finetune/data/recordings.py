@@ -18,7 +18,8 @@ from emoser.errors import AudioError, EmoserError
 from emoser.finetune.data.acoustics import describe_clip
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.progress import Progress
-from emoser.inference.pieces import PieceMeter, Seconds, read_pieces
+from emoser.inference.batching import InferenceOptions
+from emoser.inference.pieces import Piece, PieceMeter, read_pieces
 from emoser.inference.windows import WindowCutter, window_weights
 from emoser.results.segments import SILENCE
 from emoser.text import counted, shorten
@@ -226,10 +227,12 @@ class Windows:
 def find_unreadable(utterances: Sequence[Utterance]) -> list[EmoserError]:
     """The errors of all utterances that cannot be read; each file is decoded once."""
     return [
-        part.error
+        part.end.error
         for members in group_by_file(utterances).values()
-        for part in read_pieces(utterances[members[0]].path, _pieces(utterances, members))
-        if part.error is not None
+        for part in read_pieces(
+            utterances[members[0]].path, _pieces(utterances, members), InferenceOptions(window=1)
+        )
+        if part.end is not None and part.end.error is not None
     ]
 
 
@@ -271,16 +274,17 @@ def _read_clips(rate: int, utterances: Sequence[Utterance]) -> dict[Key, Clip | 
     clips: dict[Key, Clip | EmoserError] = {}
     parts: dict[int, list[Samples]] = defaultdict(list)
     pieces = _pieces(utterances, range(len(utterances)))
-    for piece, samples, last, error in read_pieces(utterances[0].path, pieces, rate=rate):
+    options = InferenceOptions(window=1, model_rate=rate)
+    for piece, samples, end in read_pieces(utterances[0].path, pieces, options):
         parts[piece].append(samples)
-        if last:
+        if end is not None:
             joined = parts.pop(piece)
-            clips[_key(utterances[piece])] = error or Clip(np.concatenate(joined))
+            clips[_key(utterances[piece])] = end.error or Clip(np.concatenate(joined))
     return clips
 
 
-def _pieces(utterances: Sequence[Utterance], places: Iterable[int]) -> list[Seconds]:
-    return [(utterances[place].start, utterances[place].end) for place in places]
+def _pieces(utterances: Sequence[Utterance], places: Iterable[int]) -> list[Piece]:
+    return [Piece(utterances[place].start, utterances[place].end) for place in places]
 
 
 def _cut(size: int, window: int) -> list[slice]:

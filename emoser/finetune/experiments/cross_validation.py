@@ -21,10 +21,21 @@ from emoser.errors import CheckpointError, writes_to
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import SplitSetup, find_classes, run_split
-from emoser.finetune.experiments.start import find_base, fit_settings, open_recordings
+from emoser.finetune.experiments.start import (
+    compare_base,
+    find_base,
+    fit_settings,
+    open_recordings,
+)
 from emoser.finetune.protocols import Split, build_splits, drop_duplicates
-from emoser.finetune.scoring.leakage import describe_leakage
-from emoser.finetune.scoring.report import Evaluation, assess, write_report
+from emoser.finetune.scoring.leakage import refuse_overlap
+from emoser.finetune.scoring.report import (
+    TRAINED_ON,
+    Evaluation,
+    assess,
+    mark_trained_on,
+    write_report,
+)
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.resume import STATES
 from emoser.json_text import format_json, read_json
@@ -103,6 +114,7 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
     num_folds: int = 5,
     device: str | ProcessGroup = "auto",
     skip_unreadable: bool = False,
+    allow_trained_on: bool = False,
 ) -> ExperimentResult:
     """Train and test a recipe on every split of a protocol, or resume doing so.
 
@@ -118,11 +130,15 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
         device: "auto", "cpu" or "cuda"; or the processes that the caller has started.
         skip_unreadable: Whether to leave out recordings that are missing or cannot be decoded;
             the report names them.
+        allow_trained_on: Whether the base may have been trained on tested recordings or, except
+            in "sd", on tested speakers, as far as it states that; every report says so.
 
     Raises:
         ValueError: If the corpus does not fit the protocol, has one class only, or a split leaks.
         AudioError: Naming all recordings that cannot be read, unless they are left out.
         CheckpointError: If the folder holds another experiment.
+        LeakageError: If the base was trained on some of the tested recordings or speakers, and
+            that is not allowed.
 
     Example:
         >>> import tempfile
@@ -145,13 +161,13 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
     splits = build_splits(
         kept, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
-    setup = SplitSetup(config, base, labels, join_processes(device), recordings)
-    done = [_run_fold(split, setup, folder) for split in splits]
     tested = [item for split in splits for item in split.test]
+    overlap = compare_base(config, base, tested, speakers=setting != "sd")
+    trained_on = refuse_overlap([overlap], allowed=allow_trained_on)
+    setup = SplitSetup(config, base, labels, join_processes(device), recordings)
+    done = [_run_fold(split, setup, folder, count_speakers=setting != "sd") for split in splits]
     notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}", *left_out]
     notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
-    if setting != "sd":
-        notes += describe_leakage(config.base, tested, files=setup.base)
     pooled = assess(
         np.concatenate([logits for _, logits in done]),
         tested,
@@ -160,7 +176,8 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
         notes=notes,
         silent=recordings.select(tested).find_silent(),
     )
-    result = ExperimentResult(splits[0].protocol, tuple(fold for fold, _ in done), pooled)
+    pooled = mark_trained_on(pooled, trained_on)
+    result = ExperimentResult(pooled.protocol, tuple(fold for fold, _ in done), pooled)
     setup.processes.write(lambda: _write_summary(result, folder))
     return result
 
@@ -169,15 +186,16 @@ def describe_folds(
     result: ExperimentResult, *, title: str = "Experiment", beside: Sequence[str] = ()
 ) -> str:
     """The splits as a Markdown table, with mean and deviation; `beside` are lines above it."""
+    mark = TRAINED_ON * bool(result.pooled.report.trained_on)
     rows = [
         ["split", "training", "test", "best epoch", "accuracy (WA)", "UAR (UA)", "macro F1"],
         *(
             [fold.name, *map(str, (fold.num_training, fold.num_test, fold.best_epoch)),
-             *(f"{100 * getattr(fold, name):.2f}" for name in FIGURES)]
+             *(f"{100 * getattr(fold, name):.2f}{mark}" for name in FIGURES)]
             for fold in result.folds
         ),
         ["mean ± deviation", "", "", "",
-         *(f"{100 * result.mean(name):.2f} ± {100 * result.deviation(name):.2f}"
+         *(f"{100 * result.mean(name):.2f} ± {100 * result.deviation(name):.2f}{mark}"
            for name in FIGURES)],
     ]  # fmt: skip
     lines = [f"# {title}", "", f"Protocol: {result.protocol}.", "", *beside]
@@ -190,7 +208,7 @@ def describe_folds(
 
 
 def _run_fold(
-    split: Split, setup: SplitSetup, output: Path
+    split: Split, setup: SplitSetup, output: Path, *, count_speakers: bool
 ) -> tuple[FoldResult, NDArray[np.float32]]:
     """The result of a split, read from its folder if it is complete."""
     folder = output / split.name.replace(" ", "-").replace("/", "-")
@@ -199,7 +217,9 @@ def _run_fold(
     known = _read_result(folder / RESULT, fingerprint)
     if known is not None:
         return known
-    done, logits = run_split(split, setup, folder, name=f"{output.name}-{folder.name}")
+    name = f"{output.name}-{folder.name}"
+    overlap = compare_base(setup.config, setup.base, split.test, speakers=count_speakers)
+    done, logits = run_split(split, setup, folder, name=name, trained_on=str(overlap))
     report = done.evaluation.report
     fold = FoldResult(
         name=split.name,

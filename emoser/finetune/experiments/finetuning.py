@@ -21,6 +21,7 @@ from emoser.finetune.experiments.split_run import (
 )
 from emoser.finetune.experiments.start import (
     build_initial_model,
+    compare_base,
     find_base,
     fit_settings,
     open_recordings,
@@ -32,7 +33,6 @@ from emoser.finetune.protocols import (
     split_by_class,
     split_groups,
 )
-from emoser.finetune.scoring.leakage import describe_leakage
 from emoser.finetune.scoring.record import TrainingRecord
 from emoser.finetune.scoring.report import write_report
 from emoser.finetune.training.distributed import ProcessGroup
@@ -99,10 +99,12 @@ def finetune(
     divided = choose_split(kept, split, seed=config.run.seed)
     check_classes(divided, labels)
     notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
-    if divided.speaker_independent:
-        notes += describe_leakage(config.base, divided.test, files=base)
+    overlap = compare_base(config, base, divided.test, speakers=divided.speaker_independent)
     setup = SplitSetup(config, base, labels, ProcessGroup(device), recordings)
-    result, _ = run_split(divided, setup, folder, name=folder.name, calibrate=True, notes=notes)
+    result, _ = run_split(
+        divided, setup, folder, name=folder.name, calibrate=True, notes=notes,
+        trained_on=str(overlap),
+    )  # fmt: skip
     record = TrainingRecord(config, divided, result.epochs)
     setup.processes.write(lambda: _write(result, record, folder))
     return result

@@ -33,6 +33,7 @@ class Experiment:
         num_seeds: Number of seeds of "sd".
         num_folds: Number of folds of "groups".
         skip_unreadable: Whether recordings that cannot be read are left out.
+        allow_trained_on: Whether the base may have been trained on tested recordings or speakers.
     """
 
     recipe: str
@@ -45,6 +46,7 @@ class Experiment:
     num_seeds: int = 5
     num_folds: int = 5
     skip_unreadable: bool = False
+    allow_trained_on: bool = False
 
     def __post_init__(self) -> None:
         """Check recipe and corpora.
@@ -82,6 +84,7 @@ def reproduce(
         num_folds=experiment.num_folds,
         device=processes,
         skip_unreadable=experiment.skip_unreadable,
+        allow_trained_on=experiment.allow_trained_on,
     )
     title = f"{experiment.recipe} on {' + '.join(experiment.corpora)}, {experiment.setting}"
     beside = [

@@ -17,8 +17,9 @@ from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import Split
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
+from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.finetune.scoring.provenance import describe_training
-from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.finetune.scoring.report import Evaluation, assess, mark_trained_on
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import merge_lora
 from emoser.finetune.training.run import BEST, train
@@ -77,6 +78,7 @@ def run_split(
     name: str,
     calibrate: bool = False,
     notes: Sequence[str] = (),
+    trained_on: str = "",
 ) -> tuple[FinetuneResult, NDArray[np.float32]]:
     """Train on a split, or resume it, test once, and save the checkpoint with its card.
 
@@ -87,8 +89,10 @@ def run_split(
         setup: What it is trained with.
         folder: Folder of the run.
         name: Name of the checkpoint on its card.
-        calibrate: Whether to fit the temperature on the validation set.
+        calibrate: Whether to fit the temperature on the validation set, and to measure the mean
+            logits of the training speakers, which `EmotionClassifier.adapt` needs.
         notes: Remarks beside the figures.
+        trained_on: What the base was trained on of the test set, in a sentence; empty if nothing.
 
     Raises:
         ValueError: If a side is empty or a label is unknown.
@@ -110,12 +114,16 @@ def run_split(
     if calibrate:
         truth = np.array([labels.index(item.label) for item in split.validation])
         temperature = fit_temperature(_predict(model, split.validation, setup), truth)
-        model.config = replace(model.config, temperature=temperature)
+        means = measure_mean_logits(
+            model, setup.recordings, split.training, device=processes.device
+        )
+        model.config = replace(model.config, temperature=temperature, mean_logits=means)
     logits = _predict(model, split.test, setup)
     silent = setup.recordings.select(split.test).find_silent()
     evaluation = assess(
         logits, split.test, labels, protocol=split.protocol, notes=notes, silent=silent
     )
+    evaluation = mark_trained_on(evaluation, trained_on)
     training = describe_training(config, split, evaluation, base=setup.base)
     model.config = replace(model.config, training=training)
     processes.write(lambda: save_model(merge_lora(model), folder / BEST, overwrite=True, name=name))

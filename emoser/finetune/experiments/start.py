@@ -1,13 +1,17 @@
 """The model that a run starts with: a pretrained encoder with a head as in the settings."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.preprocessing import read_preprocessing
 from emoser.checkpoints.pretrained import start_model
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.checkpoints.trained_on import read_stages
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.recordings import Recordings
+from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.scoring.leakage import Overlap, find_overlap
 from emoser.finetune.settings import SMALL_WIDTH
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
@@ -23,6 +27,7 @@ def fit_settings(config: FinetuneConfig, base: CheckpointFiles) -> FinetuneConfi
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
+    from emoser.checkpoints.trained_on import read_stages
         >>> fit_settings(FinetuneConfig(), find_checkpoint("emoser-tiny")).schedule.epochs
         15
     """
@@ -43,6 +48,17 @@ def find_base(config: FinetuneConfig) -> CheckpointFiles:
     if not config.base:
         raise ValueError("the settings name no encoder; set base to a folder or a Hub id")
     return find_checkpoint(config.base)
+
+
+def compare_base(
+    config: FinetuneConfig, base: CheckpointFiles, tested: Sequence[Utterance], *, speakers: bool
+) -> Overlap:
+    """What the base of a run was trained on of a test set.
+
+    Without `speakers`, which are on both sides anyway, of the recordings alone.
+    """
+    items = tested if speakers else [replace(item, speaker=None) for item in tested]
+    return find_overlap(config.base, read_stages(base), items)
 
 
 def open_recordings(base: CheckpointFiles) -> Recordings:

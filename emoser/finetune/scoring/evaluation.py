@@ -17,13 +17,11 @@ from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.models import Model
 from emoser.finetune.progress import Progress
-from emoser.finetune.scoring.logits import (
-    add_silence,
-    as_runtime,
-    infer_readable,
-    join_windows,
-)
+from emoser.finetune.scoring.leakage import refuse_overlap
+from emoser.finetune.scoring.logits import add_silence, join_windows
+from emoser.finetune.scoring.scored_model import opened
 from emoser.metrics import (
     accuracy,
     confusion_matrix,
@@ -59,6 +57,8 @@ class Report:
         per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
         num_unreadable: Number of recordings that were left out, because they cannot be read.
+        trained_on: What the model was trained on of these recordings, in a sentence; empty if
+            nothing is known.
     """
 
     labels: tuple[str, ...]
@@ -73,6 +73,7 @@ class Report:
     per_sex: Mapping[str, float]
     per_speaker: Mapping[str, float]
     num_unreadable: int = 0
+    trained_on: str = ""
 
     @property
     def size(self) -> str:
@@ -100,50 +101,54 @@ class Report:
             f"{self.size}: UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, "
             f"macro F1 {self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
         )
+        figures += f"\n{self.trained_on}" * bool(self.trained_on)
         return f"{figures}\n{aligned_table(confusion_table(self.labels, self.confusion))}"
 
 
 def evaluate(
-    model: EmotionModel,
+    model: Model,
     utterances: Sequence[Utterance],
     *,
     labels: Sequence[str] = (),
     skip_unreadable: bool = False,
+    allow_trained_on: bool = False,
 ) -> Report:
     """Score a model on recordings that it was not trained on.
 
     Args:
-        model: Evaluated in eval mode; its mode is restored afterwards.
-        utterances: Recordings whose labels are all among `labels`.
+        model: A bundled name, a folder, a Hub id, an `EmotionClassifier`, which is scored with its
+            own engine and labels, or a model of torch; the mode of that is restored afterwards.
+        utterances: Recordings whose labels are all among `labels`. Where a classifier gives the
+            labels of its checkpoint other names, so they are given here.
         labels: The labels to choose from; by default all labels of the model.
         skip_unreadable: Whether to leave out recordings that cannot be read; the report counts
             them.
+        allow_trained_on: Whether the model may have been trained on recordings or speakers among
+            these, as far as it states that; the report counts them.
 
     Raises:
         ValueError: If there are no utterances, or one has another label.
         AudioError: Naming all recordings that cannot be read, unless they are left out; or if
             none is left.
+        CheckpointError: If the model cannot be loaded.
+        LeakageError: If it, its base or a teacher was trained on some of these recordings or
+            speakers, and that is not allowed.
 
     Example:
-        >>> from emoser.checkpoints.resolve import find_checkpoint
-        >>> from emoser.checkpoints.save import load_model
-        >>> model = load_model(find_checkpoint("emoser-tiny").folder)
-        >>> report = evaluate(model, [Utterance("examples/audio/plain.wav", "neutral")])
+        >>> report = evaluate("emoser-tiny", [Utterance("examples/audio/plain.wav", "neutral")])
         >>> report.num_utterances, 0.0 <= report.uar <= 1.0
         (1, True)
     """
-    names = tuple(labels) or model.config.labels
-    check_labels(utterances, names)
-    with as_runtime(model) as runtime:
-        inferred = infer_readable(
-            runtime, model.config, utterances, skip_unreadable=skip_unreadable
-        )
-    logits, columns = add_silence(
-        inferred.logits, model.config.labels, inferred.silent, inferred.utterances
-    )
-    names = tuple(dict.fromkeys((*names, *columns[len(model.config.labels) :])))
+    with opened(model) as scored:
+        utterances, known = scored.rename(utterances), scored.labels
+        names = tuple(labels) or known
+        check_labels(utterances, names)
+        trained_on = refuse_overlap([scored.compare(utterances)], allowed=allow_trained_on)
+        inferred = scored.infer(utterances, skip_unreadable=skip_unreadable)
+    logits, columns = add_silence(inferred.logits, known, inferred.silent, inferred.utterances)
+    names = tuple(dict.fromkeys((*names, *columns[len(known) :])))
     report = score_logits(logits, inferred.utterances, columns, labels=names)
-    return replace(report, num_unreadable=len(inferred.faults))
+    return replace(report, num_unreadable=len(inferred.faults), trained_on=trained_on)
 
 
 def check_labels(

@@ -1,70 +1,122 @@
-"""Whether an encoder was trained on speakers that it is about to be tested on.
+"""Whether a model was trained on the recordings or speakers that it is to be tested on.
 
 A split that keeps speakers apart does not help if the encoder has learned their emotions before.
-Checkpoints of emoser state what they and their bases were trained on.
+Checkpoints of emoser state what they, their bases and their teachers were trained on.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from emoser.checkpoints.files import CheckpointFiles
-from emoser.checkpoints.resolve import bundled_names, find_checkpoint
+from emoser.errors import LeakageError
+from emoser.finetune.data.content import hash_recordings
 from emoser.finetune.data.utterance import Utterance
+from emoser.models.training_stage import TrainingStage
+from emoser.text import counted
 
 OWN = "own recordings"  # instead of the name of a corpus
 
 
-def describe_leakage(
-    base: str, utterances: Sequence[Utterance], *, files: CheckpointFiles | None = None
-) -> list[str]:
-    """A sentence about the tested speakers that the encoder was trained on, or nothing.
+@dataclass(frozen=True)
+class Overlap:
+    """What a model was trained on of a test set.
+
+    Attributes:
+        name: The model.
+        recordings: How many of the recordings; pieces of a file count as that file.
+        of_recordings: The number of recordings.
+        speakers: How many of the known speakers, by name.
+        of_speakers: The number of known speakers.
+        corpora: Corpora of those speakers.
+        unnamed: Recordings without speaker, of corpora that the model was trained on.
+        stated: Whether the model states what it was trained on.
+    """
+
+    name: str
+    recordings: int
+    of_recordings: int
+    speakers: int
+    of_speakers: int
+    corpora: tuple[str, ...] = ()
+    unnamed: int = 0
+    stated: bool = True
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.recordings or self.speakers)
+
+    def __str__(self) -> str:
+        """The counts in a sentence; empty without any overlap."""
+        if not self:
+            return ""
+        named = f" ({', '.join(self.corpora)})" if self.corpora else ""
+        parts = [f"{self.recordings:,} of the {counted(self.of_recordings, 'tested recording')}"]
+        if self.of_speakers:
+            of = counted(self.of_speakers, "tested speaker")
+            parts.append(f"{self.speakers:,} of the {of}{named}")
+        return f"{self.name} was trained on {' and '.join(parts)}"
+
+    def describe(self) -> str:
+        """The protocol that follows from what the model states."""
+        if not self.stated:
+            return "not stated: whether the model was trained on these speakers is not known"
+        if self:
+            return f"not independent: {self}"
+        if self.unnamed:
+            return (
+                f"{self.name} was trained on none of these recordings, as it states, but on the "
+                f"corpus of {self.unnamed:,} of them, whose speakers are not known"
+            )
+        speakers = "no speaker is known" if not self.of_speakers else "nor on the known speakers"
+        return f"{self.name} was trained on none of these recordings, as it states; {speakers}"
+
+
+def find_overlap(
+    name: str, stages: Sequence[TrainingStage], utterances: Sequence[Utterance]
+) -> Overlap:
+    """What a model was trained on of a test set, by the sound of files and the names of speakers.
 
     Args:
-        base: Bundled name, folder or Hub id of the encoder.
+        name: Name of the model.
+        stages: Its trainings, and those of its bases and teachers.
         utterances: The test set.
-        files: The checkpoint of the encoder, if the caller has found it.
 
     Example:
-        >>> tested = [Utterance("x", "sad", speaker=who, corpus="nemo") for who in ("EB0", "KS0")]
-        >>> describe_leakage("emoser-tiny", tested)[0][:60]
-        'emoser-tiny itself was trained on 1 of the 2 tested speakers'
+        >>> stage = TrainingStage.of([], [("calls", "anna")])
+        >>> people = [Utterance("x.wav", "sad", who, "calls") for who in ("anna", "bo")]
+        >>> print(find_overlap("this", [stage], people))
+        this was trained on 0 of the 2 tested recordings and 1 of the 2 tested speakers (calls)
     """
-    stages = list_stages(files or find_checkpoint(base))
     voices = {item.voice for item in utterances if item.voice}
-    known = {voice for voice in voices if any(_includes(stage, *voice) for stage in stages)}
-    if not known:
-        return []
-    corpora = ", ".join(sorted({corpus or OWN for corpus, _ in known}))
-    return [
-        f"{base} itself was trained on {len(known)} of the {len(voices)} tested speakers "
-        f"({corpora}), with their labels: the figures are not speaker-independent"
-    ]
+    if not stages:
+        return Overlap(name, 0, len(utterances), 0, len(voices), stated=False)
+    contents = {}
+    if any(stage.recordings for stage in stages):
+        contents = hash_recordings(item.path for item in utterances)
+    learned = {content for stage in stages for content in stage.find_recordings(contents.values())}
+    met = {voice for stage in stages for voice in stage.find_speakers(voices)}
+    unnamed = [item.corpus for item in utterances if item.corpus and item.voice is None]
+    corpora = {corpus for stage in stages for corpus in stage.find_corpora(unnamed)}
+    return Overlap(
+        name,
+        sum(contents.get(item.path) in learned for item in utterances),
+        len(utterances),
+        len(met),
+        len(voices),
+        tuple(sorted({corpus or OWN for corpus, _ in met})),
+        sum(corpus in corpora for corpus in unnamed),
+    )
 
 
-def list_stages(files: CheckpointFiles) -> list[Mapping[str, Any]]:
-    """What a checkpoint and its bases were trained on, the last training first.
+def refuse_overlap(overlaps: Sequence[Overlap], *, allowed: bool) -> str:
+    """The sentence that belongs beside the figures of these models; empty without any overlap.
 
-    A stage has the `speakers` of each corpus, or, where a checkpoint does not state them, its
-    `corpora` and the speakers `held_out` of each.
+    Raises:
+        LeakageError: If there is an overlap and it is not allowed.
     """
-    training = _mapping(_mapping(files.config.get("emoser")).get("training"))
-    if "trained_on" in training:
-        return [_mapping(stage) for stage in training["trained_on"]]
-    settings = training.get("configs") or [training.get("config") or training.get("settings")]
-    weights = [_mapping(_mapping(stage).get("corpus_weights")) for stage in settings]
-    stage = {
-        "corpora": sorted({corpus for corpora in weights for corpus in corpora}),
-        "held_out": _mapping(training.get("held_out")),
-    }
-    base = training.get("base")
-    return [stage, *(list_stages(find_checkpoint(base)) if base in bundled_names() else [])]
-
-
-def _includes(stage: Mapping[str, Any], corpus: str | None, speaker: str) -> bool:
-    if "speakers" in stage:
-        return speaker in stage["speakers"].get(corpus or "", ())
-    return corpus in stage["corpora"] and speaker not in stage["held_out"].get(corpus, ())
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    found = "; ".join(dict.fromkeys(str(overlap) for overlap in overlaps if overlap))
+    if found and not allowed:
+        raise LeakageError(
+            f"{found}, so the figures would not hold for others; leave these out, or get figures "
+            "that say so with allow_trained_on=True (--allow-trained-on)"
+        )
+    return found

@@ -1,7 +1,7 @@
 """Provenance of a checkpoint: the block `training` of `config.json`, which its card shows."""
 
 import platform
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
@@ -12,7 +12,7 @@ from emoser.checkpoints.licences import inherit_licence
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
-from emoser.finetune.scoring.leakage import OWN, list_stages
+from emoser.finetune.scoring.leakage import OWN
 from emoser.finetune.scoring.report import Evaluation
 
 PACKAGES = ("torch", "transformers", "accelerate")
@@ -24,10 +24,6 @@ def describe_training(
     """The data, settings, versions and results of a training run, ready for JSON."""
     labels, licence = evaluation.report.labels, inherit_licence(base)
     counts = Counter(item.label for item in split.training)
-    speakers: dict[str, set[str]] = defaultdict(set)
-    for item in (*split.training, *split.validation):
-        speakers[item.corpus or ""] |= {item.speaker} if item.speaker else set()
-    learned = {corpus: sorted(names) for corpus, names in speakers.items()}
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
@@ -39,7 +35,6 @@ def describe_training(
         "evaluations": [describe_evaluation(evaluation, split.test)],
         "clips": {label: counts[label] for label in labels},
         "settings": config.flat(),
-        "trained_on": [{"speakers": learned}, *list_stages(base)],
         "environment": describe_environment(),
     }
 

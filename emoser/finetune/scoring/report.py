@@ -4,7 +4,6 @@ Every report states its protocol.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,18 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.checkpoints.resolve import find_checkpoint
 from emoser.errors import writes_to
-from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.evaluation import (
-    Report,
-    check_labels,
-    score_logits,
-    select_labels,
-)
-from emoser.finetune.scoring.logits import add_silence, infer_readable
+from emoser.finetune.scoring.evaluation import Report, score_logits, select_labels
+from emoser.finetune.scoring.logits import add_silence
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
+from emoser.finetune.scoring.robustness import Robustness
 from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
@@ -34,14 +27,13 @@ from emoser.metrics import (
     name_interval,
     unweighted_average_recall,
 )
-from emoser.results.plots import plain_text, plot_confusion, save_figure
-from emoser.results.segments import SILENCE
-from emoser.runtimes.opening import open_runtime
+from emoser.results.plots import plain_text, plot_conditions, plot_confusion, save_figure
 from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
-ONLY_KNOWN = "leave these out with only_known=True (--only-known)"
+TRAINED_ON = " (trained on)"  # beside each figure of an evaluation that is not independent
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
+CONDITIONS = "robustness.png"
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,7 @@ class Comparison:
         only_first: Number of recordings that only the first one recognised.
         only_second: Number of recordings that only the second one recognised.
         p_value: Exact McNemar test of these two numbers.
+        trained_on: What the models were trained on of these recordings; empty if nothing is known.
     """
 
     names: tuple[str, str]
@@ -97,6 +90,7 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+    trained_on: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -112,85 +106,8 @@ class Comparison:
             f"{name_interval(self.num_speakers)} "
             f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
             f"{first} recognised, {self.only_second} only {second} "
-            f"(McNemar p = {self.p_value:.3g})"
+            f"(McNemar p = {self.p_value:.3g})" + f"; {self.trained_on}" * bool(self.trained_on)
         )
-
-
-def score_models(
-    names: Sequence[str],
-    utterances: Sequence[Utterance],
-    *,
-    protocol: str,
-    only_known: bool = False,
-    skip_unreadable: bool = False,
-) -> tuple[Evaluation, Comparison | None]:
-    """The evaluation of the first model, and its comparison with the second if there is one.
-
-    Args:
-        names: One or two bundled names, folders or Hub ids.
-        utterances: The recordings.
-        protocol: The protocol of the evaluation, in a sentence.
-        only_known: Whether to leave out recordings with labels that a model lacks.
-        skip_unreadable: Whether to leave out recordings that cannot be read.
-
-    Raises:
-        ValueError: If no recording is left, or one has a label that a model lacks.
-        CheckpointError: If a model cannot be loaded.
-        AudioError: Naming all recordings that cannot be read, unless they are left out.
-    """
-    if not 1 <= len(names) <= 2:
-        raise ValueError(f"{len(names)} models given; pass one, or two to compare")
-    opened = [open_runtime(find_checkpoint(name)) for name in names]
-    columns = [model.config.labels for model in opened]
-    labels = [label for label in columns[0] if all(label in others for others in columns)]
-    notes: list[str] = []
-    if only_known:
-        utterances, notes = _keep_known(utterances, labels)
-    check_labels(utterances, labels, advice=ONLY_KNOWN)
-    logits, num_unreadable = [], 0
-    for model in opened:
-        found = infer_readable(
-            model.runtime, model.config, utterances, skip_unreadable=skip_unreadable
-        )
-        notes += note_unreadable(found.faults)
-        num_unreadable += len(found.faults)
-        utterances, silent = found.utterances, found.silent
-        logits.append(found.logits)
-    evaluation = assess(
-        logits[0],
-        utterances,
-        columns[0],
-        protocol=protocol,
-        labels=labels,
-        notes=notes,
-        silent=silent,
-    )
-    report = replace(evaluation.report, num_unreadable=num_unreadable)
-    evaluation = replace(evaluation, report=report)
-    if len(opened) == 1:
-        return evaluation, None
-    wider = [
-        add_silence(rows, own, silent, utterances)
-        for rows, own in zip(logits, columns, strict=True)
-    ]
-    labels = list(dict.fromkeys((*labels, *wider[0][1][len(columns[0]) :])))
-    logits, columns = [rows for rows, _ in wider], [own for _, own in wider]
-    return evaluation, compare(logits, columns, utterances, names=names, labels=labels)
-
-
-def _keep_known(
-    utterances: Sequence[Utterance], labels: Sequence[str]
-) -> tuple[list[Utterance], list[str]]:
-    """The recordings with one of the labels, and a remark on the others."""
-    unknown = Counter(item.label for item in utterances if item.label not in (*labels, SILENCE))
-    kept = [item for item in utterances if item.label in (*labels, SILENCE)]
-    left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
-    if unknown and not kept:
-        raise ValueError(
-            f"none of the {counted(len(utterances), 'recording')} has a label that the model "
-            f"knows ({', '.join(labels)}); the labels are {left}"
-        )
-    return kept, [f"left out, because the model lacks the label: {left}"] if unknown else []
 
 
 def assess(
@@ -276,18 +193,27 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**total))
 
 
+def mark_trained_on(evaluation: Evaluation, trained_on: str) -> Evaluation:
+    """An evaluation whose protocol and figures say what the model was trained on, if anything."""
+    if not trained_on:
+        return evaluation
+    report = replace(evaluation.report, trained_on=trained_on)
+    return replace(evaluation, protocol=f"{evaluation.protocol}; but {trained_on}", report=report)
+
+
 def to_markdown(
     evaluation: Evaluation, *, title: str, training: TrainingRecord | None = None
 ) -> str:
     """An evaluation as Markdown, with the training that led to it if it is given."""
     report = evaluation.report
+    mark = TRAINED_ON * bool(report.trained_on)
     figures = [
         ["figure", "value", evaluation.interval_name],
-        ["accuracy (WA)", _percent(report.accuracy), _range(evaluation.accuracy_interval)],
-        ["recall averaged over classes (UA, UAR)", _percent(report.uar),
+        ["accuracy (WA)", _percent(report.accuracy) + mark, _range(evaluation.accuracy_interval)],
+        ["recall averaged over classes (UA, UAR)", _percent(report.uar) + mark,
          _range(evaluation.uar_interval)],
-        ["macro F1", _percent(report.macro_f1), ""],
-        ["calibration error", f"{report.calibration_error:.3f}", ""],
+        ["macro F1", _percent(report.macro_f1) + mark, ""],
+        ["calibration error", f"{report.calibration_error:.3f}{mark}", ""],
     ]  # fmt: skip
     recalls = [
         _percent(row[place] / sum(row)) if sum(row) else "-"
@@ -299,7 +225,7 @@ def to_markdown(
         "corpus": report.per_corpus, "sex": report.per_sex, "speaker": report.per_speaker,
     }  # fmt: skip
     by_group = [
-        [[name, "UAR"], *([key, _percent(value)] for key, value in recalls_by.items())]
+        [[name, "UAR"], *([key, _percent(value) + mark] for key, value in recalls_by.items())]
         for name, recalls_by in groups.items()
         if len([key for key in recalls_by if key]) > 1
     ]
@@ -315,12 +241,23 @@ def to_markdown(
 
 
 def write_report(
-    evaluation: Evaluation, folder: Path, *, title: str, training: TrainingRecord | None = None
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    title: str,
+    training: TrainingRecord | None = None,
+    robustness: Robustness | None = None,
 ) -> None:
-    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
+    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`.
+
+    With `robustness` also `robustness.png`.
+    """
     values = evaluation.to_dict()
     values |= {} if training is None else {"training": training.to_dict()}
     text = to_markdown(evaluation, title=title, training=training)
+    if robustness is not None:
+        values |= {"robustness": robustness.to_dict()}
+        text += f"\n{robustness.to_markdown()}"
     with writes_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKDOWN).write_text(text, encoding="utf-8")
@@ -328,8 +265,11 @@ def write_report(
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
-        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {_percent(report.uar)}", fontsize=9)
+        value = _percent(report.uar) + TRAINED_ON * bool(report.trained_on)
+        figure.axes[0].set_title(f"{plain_text(title)}\nUAR {value}", fontsize=9)
         save_figure(figure, folder / PICTURE)
+        if robustness is not None:
+            save_figure(plot_conditions(robustness.bars), folder / CONDITIONS)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)
 

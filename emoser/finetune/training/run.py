@@ -7,7 +7,7 @@ killed and started again ends with the same weights.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.batches import plan_epoch
+from emoser.finetune.data.content import hash_recordings
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.models import Model, load_weights
 from emoser.finetune.progress import Progress
 from emoser.finetune.scoring.evaluation import Report, score_epoch
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
@@ -44,6 +46,7 @@ from emoser.finetune.training.resume import (
 from emoser.finetune.training.steps import Stepper, set_recompute
 from emoser.finetune.training.tensorboard import write_events
 from emoser.models.model import EmotionModel
+from emoser.models.training_stage import TrainingStage
 
 BEST = "best"
 PLAIN = ("epoch", "step", "losses", "hits", "records", "last_error")  # saved as they are
@@ -77,12 +80,12 @@ def train(  # noqa: PLR0913  # the public signature of the project
     utterances: Sequence[Utterance],
     validation: Sequence[Utterance],
     *,
-    model: EmotionModel,
+    model: Model,
     config: FinetuneConfig,
     output: str | Path,
     device: str | ProcessGroup = "auto",
     share_speakers: bool = False,
-    teachers: Sequence[EmotionModel] = (),
+    teachers: Sequence[Model] = (),
     recordings: Recordings | None = None,
 ) -> TrainingResult:
     """Train a model, or resume an interrupted run; the best epoch is saved and left in `model`.
@@ -93,14 +96,16 @@ def train(  # noqa: PLR0913  # the public signature of the project
     Args:
         utterances: The training set.
         validation: Recordings of other speakers.
-        model: On the CPU; starts with these weights and ends with the best ones.
+        model: A model of torch on the CPU, which starts with its weights and ends with the best
+            ones; or a bundled name, a folder, a Hub id or an `EmotionClassifier`, whose weights
+            are loaded and stay as they are.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint), `log.jsonl`, `config.json`,
             `states/`, and `tensorboard/` if set.
         device: "auto" (a GPU if there is one), "cpu" or "cuda"; or the processes that the caller
             has started.
         share_speakers: Whether speakers may be on both sides, as in a speaker-dependent split.
-        teachers: Trained models with the labels of `model`, which learns from their mean
+        teachers: Trained models, given as `model` is, with its labels; it learns from their mean
             probabilities. They end on the CPU, in eval mode. If they were trained on the
             validation speakers, the figures are not speaker-independent.
         recordings: Holds decoded clips that need not be decoded again, as several runs on the
@@ -116,18 +121,19 @@ def train(  # noqa: PLR0913  # the public signature of the project
 
     Example:
         >>> import tempfile
-        >>> from emoser.finetune.experiments.start import build_initial_model
         >>> calls = [Utterance("examples/audio/plain.wav", "neutral", speaker="anna")]
         >>> others = [Utterance("examples/audio/slow.ogg", "neutral", speaker="bert")]
-        >>> config = FinetuneConfig("emoser-tiny", mode="frozen", epochs=1, masking=False)
-        >>> model = build_initial_model(config, ["neutral", "sad"])
+        >>> config = FinetuneConfig(mode="frozen", epochs=1, masking=False)
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     train(calls, others, model=model, config=config, output=place).best_epoch
+        ...     train(calls, others, model="emoser-tiny", config=config, output=place).best_epoch
         1
     """
+    model = load_weights(model)
+    model.config = replace(model.config, mean_logits=(), adapted_recordings=0)  # of weights before
     config = config.for_width(model.encoder.hidden_size)
     check_start(utterances, validation, model, config, share_speakers=share_speakers)
-    followed = _follow(teachers, model.config.labels, config)
+    loaded = [load_weights(teacher) for teacher in teachers]
+    followed = _follow(loaded, model.config.labels, config)
     processes, folder = join_processes(device), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     data = decode_sides(utterances, validation, model.config, config, recordings)
@@ -139,6 +145,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         teachers="" if followed is None else followed.digest(),
         sound=(data.recordings.fingerprint, data.validation_recordings.fingerprint),
     )
+    model.trained_on = _list_stages(model, loaded, (*utterances, *validation))
     processes.write(lambda: clear_leftovers(folder))
     saved = load_state(folder, name, num_processes=processes.count)
     processes.write(lambda: write_settings(folder, config))
@@ -163,6 +170,17 @@ def _follow(
 ) -> Teachers | None:
     temperature = config.optimisation.distillation_temperature
     return Teachers(teachers, labels, temperature=temperature) if teachers else None
+
+
+def _list_stages(
+    model: EmotionModel, teachers: Sequence[EmotionModel], utterances: Sequence[Utterance]
+) -> tuple[TrainingStage, ...]:
+    """This training, and those of the model and its teachers before."""
+    contents = hash_recordings(item.path for item in utterances)
+    voices = [item.voice for item in utterances if item.voice]
+    stages = [TrainingStage.of(contents.values(), voices), *model.trained_on]
+    stages += [stage for teacher in teachers for stage in teacher.trained_on]
+    return tuple(dict.fromkeys(stages))
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,8 @@ from emoser.finetune.data.inputs import build_inputs
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.evaluation import score_epoch
 from emoser.finetune.scoring.logits import infer_readable, predict_logits
-from emoser.finetune.scoring.report import assess, score_models
+from emoser.finetune.scoring.models import ScoringOptions, score_models
+from emoser.finetune.scoring.report import assess
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import freeze
 from emoser.runtimes.opening import open_runtime
@@ -84,7 +85,8 @@ def test_the_command_agrees_with_predict_on_awkward_files(classifier, answered):
         item if item.is_piece else replace(item, label=engine.predict(item.path).label)
         for item in labelled
     ]
-    found, compared = score_models([path, path], relabelled, protocol="a test")
+    scores = score_models([path, path], relabelled, ScoringOptions("a test"))
+    found, compared = scores.evaluation, scores.comparison
     assert found.report.accuracy == 1.0
     assert compared.only_first == compared.only_second == 0
 

@@ -17,7 +17,7 @@ from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring import evaluation
 from emoser.finetune.scoring.evaluation import score_epoch
 from emoser.finetune.scoring.logits import predict_logits
-from emoser.finetune.scoring.report import score_models
+from emoser.finetune.scoring.models import ScoringOptions, score_models
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import freeze
 
@@ -110,7 +110,7 @@ def test_the_command_evaluates_with_the_runtime_of_predict(predicted):
     _, folder, _, labelled = predicted
     classifier = EmotionClassifier.from_pretrained(folder)
     labelled = [replace(call, label=predict_clip(classifier, call).label) for call in labelled]
-    found, _ = score_models([str(folder)], labelled, protocol="a test")
+    found = score_models([str(folder)], labelled, ScoringOptions("a test")).evaluation
     assert found.report.accuracy == 1.0
 
 

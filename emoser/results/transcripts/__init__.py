@@ -1,0 +1,1 @@
+"""Turns of conversations from the files and objects of other programs."""

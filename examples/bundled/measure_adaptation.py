@@ -1,0 +1,159 @@
+"""Measure what `EmotionClassifier.adapt` gains on unseen speakers, by how many recordings it gets.
+
+    python examples/bundled/measure_adaptation.py --base PATH --data PATH --output DIR
+
+The splits, features and heads are those of `measure_small.py`, four labels. DIR is that of
+`train_small.py`: where it holds the features, this takes a few minutes, and no model runs. Of each
+unseen speaker, recordings are drawn for the adaptation, many times; the others are classified with
+and without it. A figure is the mean change of UAR over speakers and draws, beside the share of
+speakers that lose more than 0.01. "mixed" are drawn at random, "even" has as many of each label,
+"two" and "one" have so many labels, chosen at random, and "neutral" has that one.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from measure_small import PLANS, SMALL
+from network import ALL_LABELS, LABELS
+from numpy.typing import NDArray
+from small import build_network, fit_head, pool_speech, read_speech
+from store_means import CORPORA
+from torch import Tensor
+
+from emoser.finetune import Utterance
+from emoser.finetune.scoring.mean_logits import average_logits
+from emoser.inference.adaptation import SHRINKAGE, shift_logits
+
+NUM_DRAWS = 20
+LOSS = 0.01
+COUNTS = (2, 4, 8, 16, 32)
+SHRINKAGES = (0, 4, 8, 16)
+NUM_LABELS: Mapping[str, int] = {"even": len(LABELS), "two": 2, "one": 1}  # of a kind of draw
+KINDS = ("mixed", "even", "two", "one", "neutral")
+ROWS: Mapping[str, tuple[str, slice]] = {
+    "RAVDESS by actors": ("actors", slice(None)),
+    "nEMO by speakers": ("speakers", slice(None)),
+    "RAVDESS to nEMO": ("cross", slice(0, 1)),
+    "nEMO to RAVDESS": ("cross", slice(1, 2)),
+}
+
+Logits = NDArray[np.floating]
+Places = NDArray[np.int64]
+
+
+class Speaker(NamedTuple):
+    """An unseen speaker, by a head that was trained on others."""
+
+    logits: Logits  # (N, C)
+    truth: Places  # (N,)
+    means: tuple[float, ...]  # mean logits of the speakers that the head was trained on
+
+
+def fit_speakers(
+    features: Tensor, speech: list[Utterance], plan: str, chosen: slice
+) -> Iterator[Speaker]:
+    """The speakers of the tests of a plan."""
+    places = {id(item): place for place, item in enumerate(speech)}
+    columns = [ALL_LABELS.index(label) for label in LABELS]
+    for split in PLANS[plan](speech)[chosen]:
+        head = fit_head(features[:, [places[id(item)] for item in split.training]], split.training)
+
+        rows = head.predict(features[0])[:, columns]
+        trained = [item for item in split.training if usable(item)]
+        means = average_logits(rows[[places[id(item)] for item in trained]], trained)
+        for voice in dict.fromkeys(item.voice for item in split.test if usable(item)):
+            items = [item for item in split.test if item.voice == voice and usable(item)]
+            truth = np.array([LABELS.index(item.label) for item in items])
+            yield Speaker(rows[[places[id(item)] for item in items]], truth, means)
+
+
+def usable(item: Utterance) -> bool:
+    """Whether a clip has one of the four labels, and its corpus all of them."""
+    return item.label in LABELS and item.corpus in CORPORA
+
+
+def draw(truth: Places, count: int, kind: str, generator: np.random.Generator) -> Places | None:
+    """Some clips of a speaker for the adaptation; None if there are too few of the kind."""
+    shuffled = generator.permutation(len(truth))
+    if kind == "mixed":
+        return shuffled[:count] if count < len(truth) else None
+    labels = np.arange(len(LABELS))
+    chosen = [0] if kind == "neutral" else generator.permutation(labels)[: NUM_LABELS[kind]]
+    each = -(-count // len(chosen))
+    rows = [shuffled[truth[shuffled] == label][:each] for label in chosen]
+    if any(len(row) < each for row in rows):
+        return None
+    return np.stack(rows, axis=1).ravel()[:count]
+
+
+def score_uar(logits: Logits, truth: Places) -> float:
+    """Mean recall over the labels that occur."""
+    correct = logits.argmax(axis=1) == truth
+    return float(np.mean([correct[truth == label].mean() for label in np.unique(truth)]))
+
+
+def gain(speaker: Speaker, count: int, kind: str, shrinkage: float) -> float | None:
+    """Mean change of the speaker's UAR; None if there are too few clips of the kind."""
+    generator = np.random.default_rng(0)
+    changes = []
+    for _ in range(NUM_DRAWS):
+        drawn = draw(speaker.truth, count, kind, generator)
+        if drawn is None:
+            return None
+        rest = np.setdiff1d(np.arange(len(speaker.truth)), drawn)
+        shift = shift_logits(speaker.logits[drawn], speaker.means, shrinkage=shrinkage)
+        logits, truth = speaker.logits[rest], speaker.truth[rest]
+        changes.append(score_uar(logits - shift, truth) - score_uar(logits, truth))
+    return float(np.mean(changes))
+
+
+def describe(speakers: Sequence[Speaker], count: int, kind: str, shrinkage: float) -> str:
+    """Mean change and share of losers; "" if fewer than half of the speakers have the clips."""
+    found = [gain(speaker, count, kind, shrinkage) for speaker in speakers]
+    changes = np.array([value for value in found if value is not None])
+    if len(changes) < len(speakers) / 2:
+        return ""
+    return f"{changes.mean():+.3f} ({np.mean(changes < -LOSS):.0%})"
+
+
+def tabulate(speakers: Mapping[str, Sequence[Speaker]]) -> Iterator[str]:
+    """Lines of both tables in Markdown."""
+    yield f"| recordings | shrinkage | {' | '.join(speakers)} |"
+    yield "|---|---" + "|---" * len(speakers) + "|"
+    for count in COUNTS:
+        for shrinkage in SHRINKAGES:
+            cells = [describe(rows, count, "mixed", shrinkage) for rows in speakers.values()]
+            if any(cells):
+                yield f"| {count} mixed | {shrinkage} | {' | '.join(cells)} |"
+    yield ""
+    yield f"| recordings | {' | '.join(speakers)} |"
+    yield "|---" + "|---" * len(speakers) + "|"
+    bases = [np.mean([score_uar(*row[:2]) for row in rows]) for rows in speakers.values()]
+    yield f"| none: UAR | {' | '.join(f'{value:.3f}' for value in bases)} |"
+    for kind in KINDS:
+        for count in COUNTS:
+            cells = [describe(rows, count, kind, SHRINKAGE) for rows in speakers.values()]
+            if any(cells):
+                yield f"| {count} {kind} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # the same numbers on every machine
+    speech = read_speech(given.data)
+    features = pool_speech(build_network(given.base), speech, given.output / "features")
+    speakers = {title: list(fit_speakers(features, speech, *plan)) for title, plan in ROWS.items()}
+    print(f"{SMALL}: change of UAR (speakers that lose more than {LOSS})")
+    print("\n".join(tabulate(speakers)))
+
+
+if __name__ == "__main__":
+    main()
