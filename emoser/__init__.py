@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emoser.audio import load_audio
     from emoser.classifier import EmotionClassifier
     from emoser.errors import EmoserError
+    from emoser.results.conversation import Conversation
     from emoser.results.frames import to_frame
     from emoser.results.prediction import Prediction
     from emoser.results.segments import Segment
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from emoser.streaming import EmotionStream
 
 __all__ = [
+    "Conversation",
     "EmoserError",
     "EmotionClassifier",
     "EmotionStream",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Conversation": "emoser.results.conversation",
     "EmoserError": "emoser.errors",
     "EmotionClassifier": "emoser.classifier",
     "EmotionStream": "emoser.streaming",

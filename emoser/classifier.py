@@ -18,6 +18,7 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.adaptation import adapt_model
+from emoser.inference.diarization import find_turns
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pieces import Piece
 from emoser.inference.pipeline import build_timeline
@@ -295,11 +296,12 @@ class EmotionClassifier:
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         return self._predictor.predict(sources, options)
 
-    def predict_turns(  # the public signature of the project
+    def predict_turns(  # noqa: PLR0913  # the public signature of the project
         self,
         source: Source,
         turns: Turns | None = None,
         *,
+        vad: str = "energy",
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         batch_seconds: float | None = None,
@@ -318,6 +320,8 @@ class EmotionClassifier:
                 tuples (start, end, speaker, text), of which the last two may be absent. None
                 finds them: each channel is a speaker, and the speakers of a recording with one
                 channel are found by pyannote.audio (extra `diarize`).
+            vad: How the speech of a channel is found, if turns is None: "energy", or "silero"
+                (extra `vad`), which ignores other sounds but misses some shouted speech.
             sampling_rate: As for `predict`.
             channel: As for `predict`, or "each" to take every turn from its own channel.
             batch_seconds: As for `predict_batch`.
@@ -339,6 +343,8 @@ class EmotionClassifier:
             [('anna', 'angry'), ('ben', 'happy')]
         """
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
+        if turns is None:
+            turns, options = find_turns(source, options, vad=vad, limits=self._predictor.limits)
         return predict_turns(self._predictor, source, turns, options, progress=progress)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -31,6 +31,11 @@ OPTIONS = {
     ),
     "--only-known": flag("leave out recordings with labels that the model lacks"),
     "--output": value("folder for report.md, report.json and confusion.png", type=Path),
+    "--predictions": value("CSV table to write, with the answer for every recording", type=Path),
+    "--robustness": flag(
+        "also score the recordings after codecs, in noise and rooms, at other levels and speeds "
+        "(takes about twenty times as long)"
+    ),
     **shared("--json"),
 }
 
@@ -38,7 +43,9 @@ OPTIONS = {
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report and print."""
     from emoser.finetune.scoring.models import ScoringOptions, score_models
+    from emoser.finetune.scoring.predictions import write_predictions
     from emoser.finetune.scoring.report import write_report
+    from emoser.finetune.scoring.robustness import measure_robustness
 
     show_warnings()
     utterances = read_corpus(options)
@@ -50,17 +57,28 @@ def run(options: argparse.Namespace) -> int:
     scoring = ScoringOptions(options.protocol or "", **chosen)
     scores = score_models(models, utterances, scoring)
     evaluation, comparison = scores.evaluation, scores.comparison
+    robustness = None
+    if options.robustness:
+        trained_on = evaluation.report.trained_on
+        robustness = measure_robustness(
+            models[0], scores.utterances, scores.labels, trained_on=trained_on
+        )
+    if options.predictions is not None:
+        write_predictions(scores, options.predictions)
     if options.output is not None:
-        write_report(evaluation, options.output, title=options.model)
+        write_report(evaluation, options.output, title=options.model, robustness=robustness)
     if options.json:
-        compared = None if comparison is None else comparison.to_dict()
-        print(format_json({**evaluation.to_dict(), "comparison": compared}))
+        measured = {"comparison": comparison, "robustness": robustness}
+        plain = {name: found and found.to_dict() for name, found in measured.items()}
+        print(format_json({**evaluation.to_dict(), **plain}))
         return 0
     low, high = evaluation.uar_interval
     show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
     print(f"UAR, {evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %")
     if comparison is not None:
         show(comparison)
+    if robustness is not None:
+        show(robustness)
     return 0
 
 

@@ -65,6 +65,7 @@ TURNS = {
     "--diarize": flag("find them: a speaker per channel, or pyannote.audio for one channel"),
 }
 TURN_OUTPUT = {
+    "--vad": value("how --diarize finds speech", "energy", choices=("energy", "silero")),
     "--plot": value("draw a .png, .svg or .pdf picture", metavar="IMAGE"),
     "--theme": value("theme of the picture: light or dark", "light"),
 }

@@ -34,15 +34,14 @@ def run_turns(options: argparse.Namespace) -> int:
         options.turns,
         progress=True,
         on_error="return",
-        **select(options, "channel", "batch_seconds"),
+        **select(options, "channel", "batch_seconds", "vad"),
     )
-    errors = conversation.errors
-    if errors and len({id(error) for error in errors}) == 1 and len(errors) == len(conversation):
-        raise errors[0]  # of the whole recording
+    if conversation.failure is not None:
+        raise conversation.failure
     if options.plot:
         conversation.plot(options.plot, theme=options.theme)
     print(_choose_writer(options)(conversation), end="")
-    if errors:
+    if errors := conversation.errors:
         count = counted(len(conversation), "turn")
         print(f"emoser: {len(errors)} of {count} could not be predicted", file=sys.stderr)
     return AudioError.exit_code if errors else 0

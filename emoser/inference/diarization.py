@@ -1,63 +1,68 @@
 """Find the turns of a recording: the speech of each channel, or the speakers of pyannote.audio."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-from emoser.audio import SAMPLING_RATE, AudioBlocks, AudioLimits, Channel, Source, load_audio
+from emoser.audio import SAMPLING_RATE, AudioBlocks, AudioLimits, Source, load_audio
 from emoser.audio.limits import DEFAULT_LIMITS
 from emoser.audio.sources import describe_source
 from emoser.errors import DependencyError, HubError
 from emoser.inference.batching import InferenceOptions
 from emoser.inference.chunking import Chunker
+from emoser.inference.options import check_vad
 from emoser.inference.pieces import Piece, read_pieces
 from emoser.inference.pipeline import EACH_CHANNEL, refuse_single_pass
+from emoser.inference.predictor import BatchOptions
 from emoser.inference.vad import SpeechRegion
 from emoser.results.segments import channel_name
 from emoser.results.transcripts.objects import from_annotation
 from emoser.results.turns import Turn
 
+MIX = "mix"
 PIPELINE = "pyannote/speaker-diarization-community-1"
-
-
-class FoundTurns(NamedTuple):
-    """Turns, and the value of `channel` with which they are predicted."""
-
-    turns: Sequence[Turn]
-    channel: Channel
 
 
 def find_turns(
     source: Source,
+    options: BatchOptions,
     *,
-    sampling_rate: int | None = None,
-    vad: str | None = None,
+    vad: str = "energy",
     limits: AudioLimits = DEFAULT_LIMITS,
-) -> FoundTurns:
-    """The turns of a recording, in the order of time.
+) -> tuple[Sequence[Turn], BatchOptions]:
+    """The turns of a recording in the order of time, and the options to predict them with.
 
     Args:
         source: A recording that can be read twice.
-        sampling_rate: Rate in Hz of an array.
-        vad: "energy" or "silero"; by default silero where it is installed.
+        options: Of these, the rate is read, and the channel is replaced.
+        vad: "energy" or "silero". The default misses no shouting, which silero takes for noise.
         limits: Recordings beyond these are refused.
 
     Raises:
         AudioError: If the recording cannot be read.
         DependencyError: If it has one channel and pyannote.audio is not installed.
         HubError: If the weights of pyannote.audio cannot be loaded.
+        ValueError: If the options choose one channel, or `vad` is unknown.
     """
+    if options.channel not in (MIX, EACH_CHANNEL):
+        raise ValueError(
+            f"channel is {options.channel!r}, and turns are found on all channels; leave it out, "
+            "or pass the turns"
+        )
+    if vad is None:
+        raise ValueError("vad is None; finding turns needs 'energy' or 'silero'")
+    check_vad(vad)
     refuse_single_pass(source, "finding its turns reads it twice")
-    with AudioBlocks(source, sampling_rate=sampling_rate, limits=limits) as blocks:
+    rate = options.sampling_rate
+    with AudioBlocks(source, sampling_rate=rate, limits=limits) as blocks:
         num_channels = blocks.num_channels
     if num_channels == 1:
-        samples = load_audio(source, sampling_rate=sampling_rate, limits=limits)
-        return FoundTurns(_diarize(samples, describe_source(source)), "mix")
-    chosen = vad or ("silero" if find_spec("silero_vad") else "energy")
-    options = InferenceOptions(
-        window=SAMPLING_RATE, sampling_rate=sampling_rate, vad=chosen, limits=limits
-    )
-    return FoundTurns(_find_speech(source, range(num_channels), options), EACH_CHANNEL)
+        samples = load_audio(source, sampling_rate=rate, limits=limits)
+        turns = _diarize(samples, describe_source(source))
+        return turns, replace(options, channel=MIX)
+    reading = InferenceOptions(SAMPLING_RATE, sampling_rate=rate, vad=vad, limits=limits)
+    turns = _find_speech(source, range(num_channels), reading)
+    return turns, replace(options, channel=EACH_CHANNEL)
 
 
 def _find_speech(source: Source, channels: Sequence[int], options: InferenceOptions) -> list[Turn]:

@@ -1,7 +1,6 @@
 """The turns of a conversation, predicted in one pass over the recording."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -9,7 +8,6 @@ from tqdm import tqdm
 from emoser.audio import Source, describe_source
 from emoser.audio.blocks import check_channel
 from emoser.errors import EmoserError, TurnsError
-from emoser.inference.diarization import find_turns
 from emoser.inference.pieces import Piece
 from emoser.inference.pipeline import EACH_CHANNEL
 from emoser.inference.predictor import BatchOptions, Predictor
@@ -24,41 +22,21 @@ ROUNDING_SECONDS = 0.05  # by which the end of a turn may lie after that of the 
 def predict_turns(
     predictor: Predictor,
     source: Source,
-    turns: Turns | None,
+    turns: Turns,
     options: BatchOptions,
     *,
     progress: bool = False,
 ) -> Conversation:
-    """The turns of a recording with their predictions, in the order given; None finds them."""
-    if turns is None:
-        if options.channel not in ("mix", EACH_CHANNEL):
-            raise ValueError(
-                f"channel is {options.channel!r}, and turns are found on all channels; leave it "
-                "out, or pass the turns"
-            )
-        rate, limits = options.sampling_rate, predictor.limits
-        found, channel = find_turns(source, sampling_rate=rate, limits=limits)
-        options = replace(options, channel=channel)
-        return _predict_listed(predictor, source, found, options, progress=progress)
-    listed = read_turns(turns, recording=describe_source(source))
-    return _predict_listed(predictor, source, listed, options, progress=progress)
+    """The turns of a recording with their predictions, in the order given.
 
-
-def _predict_listed(
-    predictor: Predictor,
-    source: Source,
-    turns: Sequence[Turn],
-    options: BatchOptions,
-    *,
-    progress: bool,
-) -> Conversation:
-    """With channel "each", every turn is taken from its own channel.
+    With channel "each", every turn is taken from its own channel.
 
     Raises:
         AudioError: If the recording, or a turn of it, cannot be read and errors are not returned.
         TurnsError: Likewise, if a turn is empty or its times are no numbers.
         ValueError: If channel is "each" and a turn has no channel, or as for `predict`.
     """
+    turns = read_turns(turns, recording=describe_source(source))
     by_channel = options.channel == EACH_CHANNEL
     if not by_channel:
         check_channel(options.channel)

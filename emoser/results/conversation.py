@@ -84,7 +84,7 @@ class Conversation:
         >>> call.to_dict()["turns"][0]["text"], call.to_csv().splitlines()[1][:22]
         ('oh', '0.000,2.000,anna,oh,,s')
         >>> call.to_srt().splitlines()[2], call.to_webvtt().splitlines()[3]
-        ('anna: [sad 75 %] oh', '<v anna>[sad 75 %] oh</v>')
+        ('[anna]: (sad 75 %) oh', '<v anna>(sad 75 %) oh</v>')
         >>> call.to_rttm().split()[6:9], call.to_textgrid().count("IntervalTier")
         (['sad', 'anna', '0.750'], 2)
     """
@@ -125,6 +125,13 @@ class Conversation:
     def errors(self) -> list[EmoserError]:
         """The errors of the turns that have no answer."""
         return [turn.error for turn in self.turns if turn.error is not None]
+
+    @property
+    def failure(self) -> EmoserError | None:
+        """The error of the whole recording, as of a missing file, if all turns have the same."""
+        errors = self.errors
+        same = len(errors) == len(self.turns) and len(set(map(id, errors))) == 1
+        return errors[0] if same else None
 
     def summary(self) -> dict[str, SpeakerSummary]:
         """How each speaker speaks, by name, in the order of `speakers`."""

@@ -155,6 +155,31 @@ def plot_confusion(
     return figure
 
 
+def plot_conditions(
+    values: Mapping[str, tuple[float, float]], *, theme: str = "light"
+) -> "Picture":
+    """Bars of the recall in each condition; a line marks that of the first, the reference.
+
+    `values` are recall and share of changed answers by condition. Raises as `Timeline.plot`.
+    """
+    figure, style = _open_figure(theme, 0.8 + 0.28 * len(values)), THEMES[theme]
+    axes, rows = figure.add_subplot(), range(len(values))
+    recalls = [recall for recall, _ in values.values()]
+    axes.barh(rows, recalls, height=0.66, color=[style.faint] + [style.deep] * (len(values) - 1))
+    axes.axvline(recalls[0], color=style.ink, linewidth=0.8, linestyle=":")
+    for row, (recall, changed) in enumerate(values.values()):
+        text = f"{recall:.0%}" + (f", {changed:.0%} of the answers changed" if row else "")
+        axes.text(1.02, row, text, va="center", fontsize=8, color=style.ink)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(0, 1.0)
+    axes.set_xticks(np.arange(0, 1.01, 0.2), [f"{share:.0%}" for share in np.arange(0, 1.01, 0.2)])
+    axes.set_yticks(rows, [plain_text(name) for name in values])
+    axes.set_xlabel("recall averaged over classes (UAR)")
+    _style(axes, style)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def plain_text(text: str) -> str:
     """Text that matplotlib draws as it is, without formulas between dollar signs."""
     return printable(text).replace("$", r"\$")

@@ -43,11 +43,11 @@ def write_turn_srt(turns: Iterable[Turn]) -> str:
 
     Example:
         >>> write_turn_srt([Turn(0.5, 2.0, "anna", "oh")])
-        '1\n00:00:00,500 --> 00:00:02,000\nanna: oh\n'
+        '1\n00:00:00,500 --> 00:00:02,000\n[anna]: oh\n'
     """
     cues = []
     for number, (times, turn) in enumerate(_cues(turns, ","), start=1):
-        speaker = f"{_one_line(turn.speaker)}: " if turn.speaker else ""
+        speaker = f"[{_one_line(turn.speaker)}]: " if turn.speaker else ""
         cues.append(f"{number}\n{times}\n{speaker}{_content(turn)}\n")
     return "\n".join(cues)
 
@@ -161,13 +161,13 @@ def _cues(turns: Iterable[Turn], point: str) -> Iterator[tuple[str, Turn]]:
 
 
 def _content(turn: Turn) -> str:
-    """The emotion in brackets, then the text, on one line."""
+    """The emotion in parentheses, then the text, on one line."""
     emotion = ""
     if turn.prediction is not None:
         emotion = turn.answer
         if turn.label not in (None, SILENCE):
             emotion = f"{turn.label} {turn.score:.0%}".replace("%", " %")
-    parts = (f"[{_one_line(emotion)}]" if emotion else "", _one_line(turn.text))
+    parts = (f"({_one_line(emotion)})" if emotion else "", _one_line(turn.text))
     return " ".join(filter(None, parts)) or "..."
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from emoser.errors import AudioError, DependencyError, DeviceError
+from emoser.errors import AudioError, DependencyError, DeviceError, TurnsError
 from emoser.json_text import format_json
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (AudioError, 422),
+    (TurnsError, 422),
     (DependencyError, 501),
     (DeviceError, 503),
     (ValueError, 400),

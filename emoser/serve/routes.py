@@ -9,6 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from emoser.inference.options import TimelineOptions
 from emoser.results.prediction import Prediction
+from emoser.results.transcripts.reading import parse_turns
 from emoser.serve.errors import StoppingError
 from emoser.serve.metrics import CONTENT_TYPE
 from emoser.serve.service import Analyse, Service
@@ -24,7 +25,15 @@ BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "turns": {
+                            "type": "string",
+                            "description": "for /v1/turns: the content of an RTTM, SRT, WebVTT, "
+                            "TextGrid, EAF, CSV or JSON file; without it, each channel is a "
+                            "speaker",
+                        },
+                    },
                 }
             },
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -44,6 +53,7 @@ EXAMPLE = Prediction.from_scores(
 )
 Channel = Annotated[str, Query(description="mix, left, right or the index of a channel, from 0")]
 TimelineChannel = Annotated[str, Query(description="as for predict, or each for every channel")]
+TurnsChannel = Annotated[str, Query(description="as for predict, or each: that of every turn")]
 Filename = Annotated[str, Query(description="name of a raw body, for the answer and errors")]
 Vad = Annotated[Literal["energy", "silero", "none"], Query(description="voice activity detection")]
 
@@ -52,6 +62,7 @@ def build_router(service: Service) -> APIRouter:
     """The endpoints of a service."""
     router = APIRouter()
     _add_analyses(router, service)
+    _add_turns(router, service)
     _add_probes(router, service)
     router.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     for path, name in PAGES.items():
@@ -112,6 +123,31 @@ def _add_analyses(router: APIRouter, service: Service) -> None:
             return {**answer, "model": classifier.info.name}, 0.0
 
         return await respond(request, analyse)
+
+
+def _add_turns(router: APIRouter, service: Service) -> None:
+    @router.post(
+        "/v1/turns",
+        summary="The emotion of every turn of a conversation",
+        responses=STATUSES,
+        openapi_extra=BODY,
+    )
+    async def turns(
+        request: Request, channel: TurnsChannel = "mix", filename: Filename = ""
+    ) -> Response:
+        def analyse(file: Any) -> tuple[Mapping[str, Any], float]:
+            listed = None
+            if file.turns is not None:
+                listed = parse_turns(file.turns, name="turns", recording=file.name)
+            found = service.classifier.predict_turns(
+                file, listed, channel=parse_channel(channel), on_error="return"
+            )
+            if found.failure is not None:
+                raise found.failure
+            return found.to_dict(), sum(turn.duration for turn in found if turn.prediction)
+
+        body = await service.answer(request, request.url.path, analyse)
+        return Response(body, media_type=JSON)
 
 
 def _add_probes(router: APIRouter, service: Service) -> None:

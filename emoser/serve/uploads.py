@@ -1,4 +1,4 @@
-"""The recording of a request: a raw body or the file of a multipart form.
+"""The recording of a request: a raw body or the file of a multipart form, with its turns.
 
 It is kept in memory, or from a megabyte on in a temporary file without a name, until the request
 is answered.
@@ -7,7 +7,7 @@ is answered.
 import io
 import os
 from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emoser.serve.errors import TooLargeError, UploadError
 from emoser.serve.options import MEGABYTE
@@ -18,34 +18,45 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 2**20
 FORM_BYTES = 16_384  # of the boundaries and headers of a form around its file
+TURNS_BYTES = 2**20  # of the turns beside the file: several thousand
 DRAIN_BYTES = 8 * 2**20  # of a refused body, so that its client reads the answer
 FORM = "multipart/form-data"
 UNNAMED = "upload"
+TURNS = "turns"  # a field of the form
 
 
 class Upload:
     """The file of a request.
 
     Attributes:
-        file: Its content, with the name that the client gave it.
+        file: Its content, with the name that the client gave it and the turns beside it.
     """
 
-    def __init__(self, spool: "SpooledTemporaryFile[bytes]", name: str, size: int) -> None:
+    def __init__(self, spool: "SpooledTemporaryFile[bytes]", named: "Named", size: int) -> None:
         spool.seek(0)
         self.file: _MemoryFile | _DiskFile
         if size <= MEMORY_BYTES:
             self.file = _MemoryFile(spool.read())
         else:
             self.file = _DiskFile(os.dup(spool.fileno()))
-        self.file.name = name.replace("\\", "/").rpartition("/")[2] or UNNAMED
+        self.file.name = named.name.replace("\\", "/").rpartition("/")[2] or UNNAMED
+        self.file.turns = named.turns
 
     def cancel(self) -> None:
         """End the file at its next read, since nobody waits for the answer any more."""
         self.file.cancelled = True
 
 
+class Named(NamedTuple):
+    """What comes with the content of a recording."""
+
+    name: str
+    turns: bytes | None = None
+
+
 class _MemoryFile(io.BytesIO):
     name = UNNAMED
+    turns: bytes | None = None
     cancelled = False
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -56,6 +67,7 @@ class _MemoryFile(io.BytesIO):
 
 
 class _DiskFile(io.FileIO):
+    turns: bytes | None = None
     cancelled = False
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -75,13 +87,13 @@ async def receive_upload(request: "Request", max_bytes: int) -> Upload:
         UploadError: If there is no recording, or more than one.
     """
     is_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
-    limit = max_bytes + FORM_BYTES if is_form else max_bytes
+    limit = max_bytes + FORM_BYTES + TURNS_BYTES if is_form else max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(_too_large(max_bytes))
     request._receive = _counted(request._receive, limit, max_bytes)
     with SpooledTemporaryFile(MEMORY_BYTES) as spool:
-        name = await (_read_form if is_form else _read_body)(request, spool)
+        named = await (_read_form if is_form else _read_body)(request, spool)
         size = spool.tell()
         if not size:
             raise UploadError(
@@ -90,7 +102,7 @@ async def receive_upload(request: "Request", max_bytes: int) -> Upload:
             )
         if size > max_bytes:
             raise TooLargeError(_too_large(max_bytes))
-        return Upload(spool, name, size)
+        return Upload(spool, named, size)
 
 
 class Body:
@@ -113,29 +125,42 @@ class Body:
             num_bytes += len((await self.receive()).get("body", b""))
 
 
-async def _read_body(request: "Request", spool: "SpooledTemporaryFile[bytes]") -> str:
+async def _read_body(request: "Request", spool: "SpooledTemporaryFile[bytes]") -> Named:
     async for data in request.stream():
         spool.write(data)
-    return request.query_params.get("filename", "")
+    return Named(request.query_params.get("filename", ""))
 
 
-async def _read_form(request: "Request", spool: "SpooledTemporaryFile[bytes]") -> str:
-    """Copy the only file of a form; returns its name."""
+async def _read_form(request: "Request", spool: "SpooledTemporaryFile[bytes]") -> Named:
+    """Copy the only recording of a form; returns its name and the field `turns`."""
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
 
     try:
-        async with request.form(max_files=1, max_fields=8) as form:
-            files = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
-            if not files:
-                raise UploadError("the form holds no file; send one as the field `file`")
+        async with request.form(max_files=2, max_fields=8) as form:
+            items = form.multi_items()
+            files = [item for key, item in items if isinstance(item, UploadFile) and key != TURNS]
+            if len(files) != 1:
+                raise UploadError(
+                    f"the form holds {len(files)} recordings; send one as the field `file`"
+                )
             while data := files[0].file.read(MEMORY_BYTES):
                 spool.write(data)
-            return files[0].filename or ""
+            return Named(files[0].filename or "", _read_turns(form.get(TURNS)))
     except HTTPException as error:
         raise UploadError(
             f"the form cannot be read ({error.detail}); send one file as multipart/form-data"
         ) from error
+
+
+def _read_turns(field: Any) -> bytes | None:
+    """The turns of a form, as a file or as text."""
+    if field is None or isinstance(field, str):
+        return field.encode() if field else None
+    turns: bytes = field.file.read(TURNS_BYTES + 1)
+    if len(turns) > TURNS_BYTES:
+        raise TooLargeError(f"the turns are larger than {TURNS_BYTES:,} bytes; split the recording")
+    return turns
 
 
 def _counted(receive: "Receive", limit: int, max_bytes: int) -> "Receive":

@@ -16,8 +16,11 @@ from emoser.checkpoints.files import as_files
 from emoser.checkpoints.inspection import inspect_checkpoint
 from emoser.checkpoints.resolve import BUNDLED, DEFAULT_MODEL, bundled_names
 from emoser.checkpoints.save import load_model
+from emoser.checkpoints.trained_on import read_stages
+from emoser.cli import main
 from emoser.finetune import read_corpus
 from emoser.metrics import unweighted_average_recall
+from emoser.models.training_stage import HASH_BYTES
 from emoser.runtimes.manifest import read_manifest
 
 TINY, SMALL = "emoser-tiny", "emoser-small"
@@ -88,6 +91,33 @@ def test_the_stored_logits_of_known_clips_are_reproduced_and_batches_exact(name)
     found = inspect_checkpoint(BUNDLED / name)
     assert found.golden_difference is not None
     assert found.sound
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_both_state_whom_they_were_trained_on(name):
+    """Written by `examples/bundled/record_training.py`, to be run again after a new training."""
+    (stage,) = read_stages(as_files(BUNDLED / name))
+    actors = [("ravdess", f"{number:02d}") for number in range(1, 25)]
+    others = [("nemo", "EB0"), ("nemo", "KS0"), ("cremad", "1001"), ("librispeech", "1001")]
+    last = 15 if name == TINY else 18  # the others are held out, or no part of the data
+    expected = {*actors[:last], *others[: 1 if name == TINY else 2], others[2]}
+    assert stage.find_speakers([*actors, *others]) == expected
+    assert stage.find_corpora(["RAVDESS", "nemo", "iemocap"]) == {"RAVDESS", "nemo"}
+    assert len(stage.recordings) > 5_000 * HASH_BYTES
+
+
+@pytest.mark.data
+def test_the_command_refuses_figures_on_training_recordings(speech_data, tmp_path, capsys):
+    """Also under another name, in another lossless format, and without a speaker."""
+    samples, rate = soundfile.read(speech_data / "ravdess/Actor_01/03-01-03-01-01-01-01.flac")
+    soundfile.write(tmp_path / "call.wav", samples, rate, subtype="PCM_16")
+    (tmp_path / "calls.csv").write_text("path,label\ncall.wav,happy\n")
+    command = ["evaluate", TINY, str(tmp_path / "calls.csv")]
+    assert main(command) == 3
+    refused = capsys.readouterr().err
+    assert "emoser-tiny was trained on 1 of the 1 tested recording, so the figures" in refused
+    assert main([*command, "--allow-trained-on"]) == 0
+    assert "protocol: not independent: emoser-tiny was trained on 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -28,6 +28,12 @@ MAX_CHANGELOG_LINES = 50
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.S | re.M)
 
 
+RTTM = """SPEAKER call 1 0.10 2.00 <NA> <NA> anna <NA> <NA>
+SPEAKER call 1 2.40 1.80 <NA> <NA> ben <NA> <NA>
+SPEAKER call 1 4.70 1.90 <NA> <NA> anna <NA> <NA>
+"""
+
+
 def name_of(page):
     return f"{page.parent.name}/{page.stem}"
 
@@ -58,6 +64,7 @@ def workspace(tmp_path_factory):
     length = min(map(len, sides))
     call = np.stack([side[:length] for side in sides], axis=1)
     soundfile.write(folder / "call.wav", np.concatenate([call] * 3), 16_000)
+    (folder / "call.rttm").write_text(RTTM, encoding="utf-8")
     for name in ("loud.flac", "plain.wav"):
         (folder / "recordings" / name).symlink_to(ROOT / "examples" / "audio" / name)
     for seed, table in enumerate(("calls", "new-calls")):

@@ -118,6 +118,7 @@ def test_objects_of_other_libraries_are_read():
     frame = pd.DataFrame(EXPECTED, columns=["start", "end", "speaker", "text"])
     assert fields(read_turns(frame)) == EXPECTED
     assert fields(read_turns(pd.DataFrame([{"onset": 1, "duration": 2}]))) == [(1, 3, None, None)]
+    assert read_turns([]) == ()
     assert read_turns([(1, 2)]) == (Turn(1.0, 2.0),)
 
 
@@ -165,7 +166,7 @@ def test_damage_ends_in_one_sentence(content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("turns", [b"abc", 3, {}, [], ["call.wav"], [(1,)], [(1, 2, 3, 4, 5)]])
+@pytest.mark.parametrize("turns", [b"abc", 3, {}, ["call.wav"], [(1,)], [(1, 2, 3, 4, 5)]])
 def test_what_is_no_turns_is_refused(turns):
     with pytest.raises(TurnsError):
         read_turns(turns)
@@ -197,12 +198,12 @@ def test_the_subtitles_are_read_by_others():
         assert [(cue.start, cue.end) for cue in found] == [
             (500, 2250), (2000, 4000), (4000, 5000), (4500, 6000), (7000, 8000)
         ]  # fmt: skip
-        assert "[sad 90 %] well, well" in found[0].plaintext
+        assert "(sad 90 %) well, well" in found[0].plaintext
     cues = webvtt.from_buffer(io.StringIO(CALL.to_webvtt())).captions
     assert [cue.voice for cue in cues] == ["Anna", "Ben Li", "Anna", "Anna", None]
-    assert "[angry 90 %]" in cues[1].text
+    assert "(angry 90 %)" in cues[1].text
     read = parse_turns(CALL.to_webvtt().encode(), name="x")
-    assert read[1].text == '[angry 90 %] so: "what" -> <b>?'
+    assert read[1].text == '(angry 90 %) so: "what" -> <b>?'
     assert [turn.speaker for turn in parse_turns(CALL.to_srt().encode(), name="x")] == [
         "Anna", "Ben Li", "Anna", "Anna", None
     ]  # fmt: skip

@@ -109,6 +109,49 @@ def test_options_of_the_query_are_those_of_the_library(client, plain, tmp_path):
     assert {**answer, "source": ""} == {**expected, "source": ""}
 
 
+TURNS = {
+    "call.rttm": b"SPEAKER loud 1 0.0 1.0 <NA> <NA> anna\nSPEAKER loud 1 1.0 9.0 <NA> <NA> ben\n",
+    "turns.json": b'{"segments": [{"start": 0, "end": 1, "speaker": "anna"}, '
+    b'{"start": 1, "end": 10, "speaker": "ben"}]}',
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_turns_have_the_answers_of_the_library(client, plain, name, as_text):
+    expected = plain.predict_turns(CLIP, [(0.0, 1.0, "anna"), (1.0, 10.0, "ben")])
+    form = {"files": {"file": (CLIP.name, CLIP.read_bytes())}}
+    if as_text:
+        form["data"] = {"turns": TURNS[name].decode()}
+    else:
+        form["files"]["turns"] = (name, TURNS[name])
+    answer = client.post("/v1/turns", **form).json()
+    assert [turn["speaker"] for turn in answer["turns"]] == ["anna", "ben"]
+    for turn, other in zip(answer["turns"], expected, strict=True):
+        assert turn["scores"] == pytest.approx(dict(other.scores), abs=1e-6)
+        assert turn["quality"] == list(other.quality)
+    assert [item["speaker"] for item in answer["speakers"]] == ["anna", "ben"]
+    assert answer["source"] == CLIP.name
+
+
+def test_turns_that_cannot_be_answered_are_named(client, tmp_path):
+    stereo = tmp_path / "call.wav"
+    soundfile.write(stereo, np.zeros((16_000, 2)), 16_000)
+
+    def send(turns, clip=CLIP, **params):
+        files = {"file": (clip.name, clip.read_bytes()), "turns": ("x", turns)}
+        return client.post("/v1/turns", files=files, params=params)
+
+    assert "x" not in error_of(send(b"start,end\n1,b"), 422, "TurnsError")
+    assert "larger than" in error_of(send(bytes(1_050_000)), 413, "TooLargeError")
+    assert "no channel" in error_of(send(b"0\t1", channel="each"), 400, "ValueError")
+    assert "decoded" in error_of(send(b"0\t1", Path(__file__)), 422, "AudioError")
+    late = send(b"0\t1\n7\t8\n").json()["turns"]
+    assert late[0]["label"] is not None
+    assert "no samples between 7 and 8 s" in late[1]["error"]
+    assert post(client, "/v1/turns", stereo.read_bytes()).json()["turns"] == []
+
+
 def test_an_embedding_is_that_of_the_library(client, plain):
     answer = post(client, "/v1/embed").json()
     assert answer["embedding"] == pytest.approx(plain.embed([CLIP])[0].tolist(), abs=1e-4)
@@ -337,7 +380,7 @@ def test_metrics_count_requests_audio_and_what_is_accepted(classifier):
 def test_the_page_and_the_schema_name_no_other_host(client):
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        "/v1/predict", "/v1/timeline", "/v1/embed", "/health", "/ready", "/metrics",
+        "/v1/predict", "/v1/timeline", "/v1/turns", "/v1/embed", "/health", "/ready", "/metrics",
     }  # fmt: skip
     assert "servers" not in schema
     for path in ("/", "/page.js", "/page.css", "/openapi.json"):

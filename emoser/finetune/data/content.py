@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from emoser.audio import AudioBlocks
+from emoser.audio.blocks import take_channel
 from emoser.errors import AudioError
 from emoser.finetune.progress import Progress
 
@@ -41,11 +42,10 @@ def hash_recordings(paths: Iterable[str]) -> dict[str, bytes]:
 def _hash_samples(path: str, size: int, changed: int) -> bytes | None:
     digest, silent = blake2b(digest_size=CONTENT_BYTES), True
     try:
-        with AudioBlocks(path) as opened:
-            rate = opened.source_rate
-        with AudioBlocks(path, target_rate=rate) as blocks:
-            for block in blocks:
-                samples = np.clip(np.rint(block * SCALE), -SCALE, SCALE - 1).astype("<i2")
+        with AudioBlocks(path) as blocks:
+            for frames in blocks.frames():
+                mixed = np.rint(take_channel(frames, None) * SCALE)
+                samples = np.clip(mixed, -SCALE, SCALE - 1).astype("<i2")
                 silent = silent and not samples.any()
                 digest.update(samples.tobytes())
     except (AudioError, OSError):

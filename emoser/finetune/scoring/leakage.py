@@ -63,11 +63,12 @@ class Overlap:
             return f"not independent: {self}"
         if self.unnamed:
             return (
-                f"{self.name} was trained on none of these recordings, as it states, but on the "
+                f"{self.name} states that it was trained on none of these recordings, but on the "
                 f"corpus of {self.unnamed:,} of them, whose speakers are not known"
             )
-        speakers = "no speaker is known" if not self.of_speakers else "nor on the known speakers"
-        return f"{self.name} was trained on none of these recordings, as it states; {speakers}"
+        tested = "recordings and known speakers" if self.of_speakers else "recordings"
+        unknown = "" if self.of_speakers else "; the speakers are not known"
+        return f"{self.name} states that it was trained on none of these {tested}{unknown}"
 
 
 def find_overlap(

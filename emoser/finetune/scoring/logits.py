@@ -4,7 +4,7 @@ Recordings are decoded, cut into windows and scored by the code of `EmotionClass
 including the calibration temperature.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -53,16 +53,40 @@ def predict_logits(
     with as_runtime(model, device) as runtime:
         if not isinstance(clips, Recordings):
             return infer_readable(runtime, model.config, clips).logits
-        options = replace(_options(runtime, model.config), sampling_rate=clips.sampling_rate)
-        outputs = Progress(
-            infer_recordings(iter(clips), runtime, options), "scored recordings", total=len(clips)
-        )
-        rows = [
-            join_windows(output.logits, output.weights, model.config)
-            for output in outputs
-            if isinstance(output, RecordingOutput)
-        ]
-        return np.stack(rows).astype(np.float32)
+        logits, _ = infer_samples(runtime, model.config, clips, rate=clips.sampling_rate)
+        return logits
+
+
+def infer_samples(
+    runtime: Runtime,
+    config: ModelConfig,
+    clips: Iterable[NDArray[np.float32]],
+    *,
+    rate: int,
+    total: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Logarithms of the scores of `predict` for samples, (N, C), and who is silent, (N,).
+
+    Args:
+        runtime: The engine.
+        config: The configuration of the model.
+        clips: Samples (T,) of N clips, taken as they are needed.
+        rate: Their rate in Hz.
+        total: N, for the progress.
+
+    Raises:
+        AudioError: If a clip cannot be scored.
+    """
+    options = replace(_options(runtime, config), sampling_rate=rate, keep_errors=False)
+    if isinstance(clips, Sized):
+        total = len(clips)
+    outputs = infer_recordings(iter(clips), runtime, options)
+    rows, silent = [], []
+    for output in Progress(outputs, "scored recordings", total=total):
+        if isinstance(output, RecordingOutput):
+            rows.append(join_windows(output.logits, output.weights, config))
+            silent.append(SILENCE in output.quality)
+    return np.stack(rows).astype(np.float32), np.array(silent, dtype=bool)
 
 
 class Inferred(NamedTuple):

@@ -17,6 +17,7 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import Report, score_logits, select_labels
 from emoser.finetune.scoring.logits import add_silence
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
+from emoser.finetune.scoring.robustness import Robustness
 from emoser.json_text import format_json
 from emoser.metrics import (
     accuracy,
@@ -26,12 +27,13 @@ from emoser.metrics import (
     name_interval,
     unweighted_average_recall,
 )
-from emoser.results.plots import plain_text, plot_confusion, save_figure
+from emoser.results.plots import plain_text, plot_conditions, plot_confusion, save_figure
 from emoser.text import counted, markdown_table, markdown_text
 
 NUM_DRAWS = 1000
 TRAINED_ON = " (trained on)"  # beside each figure of an evaluation that is not independent
 MARKDOWN, JSON, PICTURE = "report.md", "report.json", "confusion.png"
+CONDITIONS = "robustness.png"
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,23 @@ def to_markdown(
 
 
 def write_report(
-    evaluation: Evaluation, folder: Path, *, title: str, training: TrainingRecord | None = None
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    title: str,
+    training: TrainingRecord | None = None,
+    robustness: Robustness | None = None,
 ) -> None:
-    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`."""
+    """Write `report.md`, `report.json` and, if matplotlib is installed, `confusion.png`.
+
+    With `robustness` also `robustness.png`.
+    """
     values = evaluation.to_dict()
     values |= {} if training is None else {"training": training.to_dict()}
     text = to_markdown(evaluation, title=title, training=training)
+    if robustness is not None:
+        values |= {"robustness": robustness.to_dict()}
+        text += f"\n{robustness.to_markdown()}"
     with writes_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKDOWN).write_text(text, encoding="utf-8")
@@ -255,6 +268,8 @@ def write_report(
         value = _percent(report.uar) + TRAINED_ON * bool(report.trained_on)
         figure.axes[0].set_title(f"{plain_text(title)}\nUAR {value}", fontsize=9)
         save_figure(figure, folder / PICTURE)
+        if robustness is not None:
+            save_figure(plot_conditions(robustness.bars), folder / CONDITIONS)
     except ImportError:
         (folder / PICTURE).unlink(missing_ok=True)
 

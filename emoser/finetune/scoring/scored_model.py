@@ -65,9 +65,10 @@ class ScoredModel:
         found = infer_readable(
             self.runtime, self.config, utterances, skip_unreadable=skip_unreadable
         )
-        return found._replace(logits=self._map(found.logits))
+        return found._replace(logits=self.map_logits(found.logits))
 
-    def _map(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def map_logits(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logarithms of the scores of its answers from those of the checkpoint's labels."""
         if self.label_map is None:
             return logits
         independent = self.config.multi_label

@@ -34,7 +34,7 @@ def read_turns(turns: Turns, *, recording: str = "") -> tuple[Turn, ...]:
         recording: The name of the recording, by which its turns are found in an RTTM of several.
 
     Raises:
-        TurnsError: If they cannot be read, or there are none; it names the file and the line.
+        TurnsError: If they cannot be read, or a file holds none; it names the file and the line.
         OSError: If the file cannot be opened.
 
     Example:
@@ -46,8 +46,8 @@ def read_turns(turns: Turns, *, recording: str = "") -> tuple[Turn, ...]:
         return parse_turns(_read_bytes(path), name=str(turns), recording=recording)
     annotation = getattr(turns, "speaker_diarization", turns)  # of a pipeline of pyannote.audio 4
     if isinstance(annotation, AnnotationLike):
-        return _some(from_annotation(annotation), "the annotation")
-    return _some(from_items(turn_rows(turns), "turns"), "turns")
+        return tuple(from_annotation(annotation))
+    return tuple(from_items(turn_rows(turns), "turns"))
 
 
 def parse_turns(content: bytes, *, name: str, recording: str = "") -> tuple[Turn, ...]:
@@ -58,16 +58,13 @@ def parse_turns(content: bytes, *, name: str, recording: str = "") -> tuple[Turn
     """
     try:
         text = _decode(content)
-        return _some(_choose_parser(text)(text, PurePath(recording).stem), name)
+        turns = _choose_parser(text)(text, PurePath(recording).stem)
     except TurnsError as error:
         raise TurnsError(f"{name}: {error}") from error
     except ValueError as error:
         raise TurnsError(f"{name}: {error}; correct the file") from error
-
-
-def _some(turns: list[Turn], name: str) -> tuple[Turn, ...]:
     if not turns:
-        raise TurnsError(f"{name} holds no turns; pass at least one")
+        raise TurnsError(f"{name} holds no turns; pass another file")
     return tuple(turns)
 
 

@@ -1,0 +1,186 @@
+"""How the answers of a model change with the conditions of the recordings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoser.finetune.data.augment import SAMPLING_RATE, Samples
+from emoser.finetune.data.conditions import Condition, list_conditions
+from emoser.finetune.data.recordings import Recordings, group_by_file
+from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.models import Model
+from emoser.finetune.scoring.logits import infer_samples
+from emoser.finetune.scoring.scored_model import opened
+from emoser.metrics import unweighted_average_recall
+from emoser.results.segments import SILENCE
+from emoser.text import aligned_table, join_words, markdown_table
+
+PLAIN = "as they are"
+HARMLESS = 0.02  # of the UAR: less is not worth a warning
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ConditionResult:
+    """The answers to the same recordings in one condition.
+
+    Attributes:
+        name: The condition.
+        uar: Unweighted average recall.
+        changed: Share of recordings whose answer is another one than in the recording as it is.
+        silent: Share of recordings whose answer is "silence".
+    """
+
+    name: str
+    uar: float
+    changed: float
+    silent: float
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The recordings as they are, and in every condition.
+
+    Attributes:
+        uar: Unweighted average recall of the recordings as they are.
+        conditions: The results, in a fixed order.
+        missing: Conditions that this machine has no encoder for.
+        trained_on: What the model was trained on of these recordings; empty if nothing is known.
+    """
+
+    uar: float
+    conditions: tuple[ConditionResult, ...]
+    missing: tuple[str, ...] = ()
+    trained_on: str = ""
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """A table with its head."""
+        mark = " (trained on)" * bool(self.trained_on)
+        head = ["recordings", "UAR", "difference", "changed answers", "answered silence"]
+        plain = [PLAIN, f"{100 * self.uar:.1f} %{mark}", "", "", ""]
+        return [head, plain] + [
+            [
+                one.name,
+                f"{100 * one.uar:.1f} %{mark}",
+                f"{100 * (one.uar - self.uar):+.1f}",
+                f"{100 * one.changed:.0f} %",
+                f"{100 * one.silent:.0f} %",
+            ]
+            for one in self.conditions
+        ]
+
+    @property
+    def bars(self) -> dict[str, tuple[float, float]]:
+        """UAR and share of changed answers of each condition, for the picture."""
+        bars = {one.name: (one.uar, one.changed) for one in self.conditions}
+        return {PLAIN: (self.uar, 0.0), **bars}
+
+    @property
+    def warning(self) -> str:
+        """What to fear, in a sentence or two."""
+        by_loss = sorted(self.conditions, key=lambda one: one.uar)
+        worst = [one for one in by_loss if self.uar - one.uar > HARMLESS][:SHOWN]
+        if worst:
+            named = [
+                f"{one.name} (UAR {100 * (one.uar - self.uar):+.1f} points, "
+                f"{100 * one.changed:.0f} % of the answers change)"
+                for one in worst
+            ]
+            text = f"What to fear most: {join_words(named)}."
+        else:
+            loss = max((self.uar - one.uar for one in self.conditions), default=0.0)
+            text = f"No condition lowers the UAR by more than {100 * max(loss, 0.0):.1f} points."
+        if self.missing:
+            text += f" Not measured, for want of an encoder: {join_words(self.missing)}."
+        return text
+
+    def __str__(self) -> str:
+        """The table and what to fear."""
+        return f"{aligned_table(self.rows)}\n{self.warning}"
+
+    def to_markdown(self) -> str:
+        """A section for a report."""
+        return f"## Robustness\n\n{markdown_table(self.rows)}\n\n{self.warning}\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "warning": self.warning}
+
+
+def measure_robustness(
+    model: Model,
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+    trained_on: str = "",
+) -> Robustness:
+    """Score the same recordings as they are and in every condition.
+
+    A file is decoded once; one recording after the other is scored in all conditions.
+
+    Args:
+        model: What `evaluate` takes.
+        utterances: The recordings, with labels among `labels`, or silence.
+        labels: The labels to choose from.
+        seed: Of the noise and the rooms.
+        trained_on: What the model was trained on of these recordings.
+
+    Raises:
+        AudioError: If a recording cannot be read.
+    """
+    conditions, missing = list_conditions()
+    order = [index for members in group_by_file(utterances).values() for index in members]
+    scored = [utterances[index] for index in order]
+    labels = [label for label in labels if label != SILENCE]
+    with opened(model) as one:
+        logits, silent = infer_samples(
+            one.runtime,
+            one.config,
+            _vary(scored, conditions, seed),
+            rate=SAMPLING_RATE,
+            total=len(scored) * (1 + len(conditions)),
+        )
+        answers = _choose(one.map_logits(logits), silent, one.labels, labels)
+    names = (*labels, SILENCE)
+    truth = np.array([names.index(item.label) for item in scored])
+    plain, *others = answers.reshape(len(scored), 1 + len(conditions)).T
+    results = tuple(
+        ConditionResult(
+            name,
+            unweighted_average_recall(truth, found),
+            float((found != plain).mean()),
+            float((found == len(labels)).mean()),
+        )
+        for name, found in zip(conditions, others, strict=True)
+    )
+    return Robustness(unweighted_average_recall(truth, plain), results, missing, trained_on)
+
+
+def _vary(
+    utterances: Sequence[Utterance], conditions: dict[str, Condition], seed: int
+) -> Iterator[Samples]:
+    """Every recording as it is, then in each condition."""
+    place = 0
+    for members in group_by_file(utterances).values():
+        for samples in Recordings([utterances[index] for index in members]):
+            yield samples
+            for change in conditions.values():  # with the same noise at every level
+                yield change(samples, np.random.default_rng((seed, place)))
+            place += 1
+
+
+def _choose(
+    logits: NDArray[np.float32],
+    silent: NDArray[np.bool_],
+    columns: Sequence[str],
+    labels: Sequence[str],
+) -> NDArray[np.int64]:
+    """The answers as indices of `labels`, one more for silence."""
+    rows = logits[:, [list(columns).index(label) for label in labels]]
+    answers: NDArray[np.int64] = np.where(silent, len(labels), rows.argmax(axis=1))
+    return answers
