@@ -253,7 +253,9 @@ def test_its_card_has_the_figures_of_the_folds(checkpoint):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_a_quick_run_ends_far_above_chance_and_near_the_plain_frozen_probe(script, speech_data, tmp_path):
+def test_a_quick_run_ends_far_above_chance_and_near_the_plain_frozen_probe(
+    script, speech_data, tmp_path
+):
     folder = speech_data.parent / "pretrained" / "whisper-base"
     if not folder.is_dir():
         pytest.skip(f"no Whisper in {folder}")
