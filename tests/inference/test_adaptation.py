@@ -191,6 +191,12 @@ def test_a_checkpoint_without_mean_logits_is_refused_with_the_way_to_get_them():
         formula_classifier().adapt(SPEAKER, sampling_rate=RATE)
 
 
+def test_there_may_be_many_labels():
+    labels = tuple(f"label {place}" for place in range(200))
+    block = ModelConfig(labels, mean_logits=(0.5,) * 200).to_block()
+    assert ModelConfig.from_block(json.loads(json.dumps(block))).mean_logits == (0.5,) * 200
+
+
 @pytest.mark.parametrize("means", [[0.0] * 3, [0.0, 0.0, 0.0, "1"], [float("nan")] * 4], ids=str)
 def test_mean_logits_that_are_not_one_number_per_label_are_refused(means):
     with pytest.raises(ValueError, match="mean_logits needs one number for each label"):
