@@ -78,7 +78,7 @@ def average_logits(
 
     Example:
         >>> labels, speakers = ("sad", "happy", "happy", "sad"), "AAAB"
-        >>> rows = [Utterance("", label, speaker=name) for label, name in zip(labels, speakers)]
+        >>> rows = [Utterance("a.wav", label, speaker=name) for label, name in zip(labels, speakers)]
         >>> average_logits(np.array([[4.0, 0], [0, 2], [0, 4], [0, 0]]), rows)
         (0.125, -0.125)
     """
