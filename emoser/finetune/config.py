@@ -221,7 +221,12 @@ def _name_base(base: "Named") -> str:
     """The name that finds a checkpoint again."""
     if isinstance(base, str | os.PathLike):
         return os.fspath(base)
-    info = base.info
+    info = getattr(base, "info", None)
+    if info is None:
+        raise TypeError(
+            f"base is a {type(base).__name__}; pass a bundled name, a folder, a Hub id or an "
+            "EmotionClassifier"
+        )
     return info.name if info.name in bundled_names() else info.path
 
 
