@@ -227,7 +227,7 @@ def _name_base(base: "Named") -> str:
             f"base is a {type(base).__name__}; pass a bundled name, a folder, a Hub id or an "
             "EmotionClassifier"
         )
-    return info.name if info.name in bundled_names() else info.path
+    return str(info.name if info.name in bundled_names() else info.path)
 
 
 def _describe_unknown(name: str) -> str:
