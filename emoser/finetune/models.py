@@ -60,5 +60,16 @@ def load_weights(model: Model) -> EmotionModel:
 
     Raises:
         CheckpointError: If it does not load; an exported graph has no weights.
+        ValueError: If it is a classifier that was adapted to a speaker and not saved.
     """
-    return model if isinstance(model, EmotionModel) else load_checkpoint(find_files(model)).model
+    if isinstance(model, EmotionModel):
+        return model
+    loaded = load_checkpoint(find_files(model)).model
+    if isinstance(model, Classifier):
+        adapted = model.predictor.config.adapted_recordings
+        if adapted != loaded.config.adapted_recordings:
+            raise ValueError(
+                f"the classifier is adapted to {adapted} recordings of a speaker, which is not in "
+                "its weights; use save_pretrained and pass the folder"
+            )
+    return loaded

@@ -21,7 +21,7 @@ ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 MAX_OUTPUTS = 1_000
 LINEAR_DENSE = ("dense", "none")  # head and activation
-MEAN_LOGITS = Numbers(-1e4, 1e4, whole=False, listed=True)
+MEAN_LOGIT = Numbers(-1e6, 1e6, whole=False)
 RANGES: Mapping[str, Field] = {
     "encoder": Words(),
     "input_mean": Numbers(-1e5, 1e5, whole=False),
@@ -152,9 +152,8 @@ class ModelConfig:
             faults.append("multi_label needs labels, and another pooling than 'frames'")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
             faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
-        if self.mean_logits and not (
-            len(self.mean_logits) == len(self.labels) and MEAN_LOGITS.allows(self.mean_logits)
-        ):
+        finite = all(map(MEAN_LOGIT.allows, self.mean_logits))
+        if not finite or len(self.mean_logits) not in (0, len(self.labels)):
             faults.append("mean_logits needs one number for each label")
         if faults:
             raise ValueError("; ".join(faults))

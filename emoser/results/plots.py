@@ -169,9 +169,9 @@ def plot_conditions(
     axes.axvline(recalls[0], color=style.ink, linewidth=0.8, linestyle=":")
     for row, (recall, changed) in enumerate(values.values()):
         text = f"{recall:.0%}" + (f", {changed:.0%} of the answers changed" if row else "")
-        axes.text(recall + 0.01, row, text, va="center", fontsize=8, color=style.ink)
+        axes.text(1.02, row, text, va="center", fontsize=8, color=style.ink)
     axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.set_xlim(0, max(1.0, max(recalls) + 0.35))
+    axes.set_xlim(0, 1.0)
     axes.set_xticks(np.arange(0, 1.01, 0.2), [f"{share:.0%}" for share in np.arange(0, 1.01, 0.2)])
     axes.set_yticks(rows, [plain_text(name) for name in values])
     axes.set_xlabel("recall averaged over classes (UAR)")

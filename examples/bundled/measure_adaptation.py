@@ -1,6 +1,7 @@
 """Measure what `EmotionClassifier.adapt` gains on unseen speakers, by how many recordings it gets.
 
     python examples/bundled/measure_adaptation.py --base PATH --data PATH --output DIR
+    python examples/bundled/measure_adaptation.py --checkpoint emoser-tiny --data PATH
 
 The splits, features and heads are those of `measure_small.py`, four labels. DIR is that of
 `train_small.py`: where it holds the features, this takes a few minutes, and no model runs. Of each
@@ -8,9 +9,12 @@ unseen speaker, recordings are drawn for the adaptation, many times; the others 
 and without it. A figure is the mean change of UAR over speakers and draws, beside the share of
 speakers that lose more than 0.01. "mixed" are drawn at random, "even" has as many of each label,
 "two" and "one" have so many labels, chosen at random, and "neutral" has that one.
+
+The second command scores a finished checkpoint on the speakers that it states to be held out.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +28,10 @@ from small import build_network, fit_head, pool_speech, read_speech
 from store_means import CORPORA
 from torch import Tensor
 
-from emoser.finetune import Utterance
+from emoser.checkpoints.resolve import find_checkpoint
+from emoser.checkpoints.save import load_model
+from emoser.finetune import Utterance, read_corpus
+from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.mean_logits import average_logits
 from emoser.inference.adaptation import SHRINKAGE, shift_logits
 
@@ -69,6 +76,25 @@ def fit_speakers(
             items = [item for item in split.test if item.voice == voice and usable(item)]
             truth = np.array([LABELS.index(item.label) for item in items])
             yield Speaker(rows[[places[id(item)] for item in items]], truth, means)
+
+
+def score_speakers(name: str, speech: list[Utterance]) -> dict[str, list[Speaker]]:
+    """The held-out speakers of a checkpoint, by corpus."""
+    model = load_model(find_checkpoint(name).folder)
+    held_out = model.config.training["held_out"]
+    items = [item for item in speech if item.speaker in held_out.get(item.corpus, ())]
+    items = [item for item in items if usable(item)]
+    logits = predict_logits(model, items) * model.config.temperature
+    columns = [model.config.labels.index(label) for label in LABELS]
+    means = tuple(model.config.mean_logits[column] for column in columns)
+    found: dict[str, list[Speaker]] = defaultdict(list)
+    for voice in sorted({(item.corpus, item.speaker or "") for item in items}):
+        places = [place for place, item in enumerate(items) if item.voice == voice]
+        truth = np.array([LABELS.index(items[place].label) for place in places])
+        rows = logits[np.ix_(places, columns)]
+        centred = rows - rows.mean(axis=1, keepdims=True)  # they are logarithms of probabilities
+        found[voice[0]].append(Speaker(centred, truth, means))
+    return found
 
 
 def usable(item: Utterance) -> bool:
@@ -145,9 +171,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--output", type=Path, help="folder of the run")
+    parser.add_argument("--checkpoint", help="score the speakers that this one was not trained on")
     given = parser.parse_args()
+    if (given.output is None) == (given.checkpoint is None):
+        parser.error("give either --output or --checkpoint")
     torch.set_num_threads(1)  # the same numbers on every machine
+    if given.checkpoint:
+        held_out = score_speakers(given.checkpoint, read_corpus(given.data / "manifest.csv"))
+        print(f"{given.checkpoint}: change of UAR (speakers that lose more than {LOSS})")
+        print("\n".join(tabulate(held_out)))
+        return
     speech = read_speech(given.data)
     features = pool_speech(build_network(given.base), speech, given.output / "features")
     speakers = {title: list(fit_speakers(features, speech, *plan)) for title, plan in ROWS.items()}

@@ -172,6 +172,12 @@ def compare_targets(folder: Path, speech: list[Utterance]) -> str:
     )
 
 
+def average_rows(folder: Path, speech: list[Utterance]) -> float:
+    """Mean UAR of the rows that have targets, folds and transfer alike."""
+    found = [score(folder / row.plan, row, PLANS[row.plan](speech)) for row in ROWS[: len(TARGETS)]]
+    return float(np.mean([item.uar for item in found if item is not None]))
+
+
 def gather(
     folder: Path, speech: list[Utterance], rows: Sequence[Row] = SERVED
 ) -> list[tuple[Logits, list[Utterance]]]:

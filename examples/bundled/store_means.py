@@ -33,7 +33,12 @@ DECIMALS = 4
 
 def measure_means(model: EmotionModel, speech: list[Utterance]) -> tuple[float, ...]:
     """The mean logits of the training speakers among some recordings."""
-    chosen = [item for item in speech if item.corpus in CORPORA]
+    held_out = model.config.training.get("held_out", {})
+    chosen = [
+        item
+        for item in speech
+        if item.corpus in CORPORA and item.speaker not in held_out.get(item.corpus, ())
+    ]
     measured = measure_mean_logits(model, Recordings(), chosen)
     return tuple(round(value, DECIMALS) for value in measured)
 

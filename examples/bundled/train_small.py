@@ -11,8 +11,9 @@ The recipe (`small.py`) is measured in folds over all speakers (`measure_small.p
 the temperature and the figures of the card. The head of the checkpoint is then trained on all of
 them, and reduced to neutral, angry, happy and sad.
 
-`--quick` takes a tenth of the clips and one varied copy, and compares the folds with those of a
-plain frozen probe (no copies, no normalisation of the level) on the same clips.
+`--quick` takes every eleventh clip and one varied copy, and compares folds and transfer with those
+of a plain frozen probe on the same clips: no copies, no normalisation of the level, no CREMA-D, no
+intercepts. It shows that everything runs: with so few clips the two differ by chance only.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from export_graph import export_into
 from measure_small import (
     SMALL,
     assess_corpora,
+    average_rows,
     calibrate,
     compare_targets,
     measure,
@@ -41,6 +43,7 @@ from safetensors.torch import load_file, save_file
 from small import (
     NUM_COPIES,
     RECIPE,
+    SHARES,
     HeadConfig,
     build_network,
     fit_head,
@@ -65,7 +68,7 @@ from emoser.models.model import EmotionModel
 
 HERE = Path(__file__).parent
 CARD, LICENCE = HERE / "card_small.md", HERE / "licence_small.txt"
-PART = 10  # one clip in so many is used in a quick run
+PART = 11  # one clip in so many is used in a quick run; not a divisor of the 60 clips of an actor
 NUM_TIMED = 8
 FRAME_SAMPLES = 320
 WHISPER_WINDOW = 400
@@ -189,21 +192,16 @@ def write_card(
 
 
 def run_quick(base: str, speech: list[Utterance], output: Path) -> tuple[float, float]:
-    """UAR of the folds on a tenth of the clips: of the recipe, and of the plain frozen probe."""
+    """Mean UAR of the rows on some of the clips: of the recipe, and of the plain frozen probe."""
     few = speech[::PART]
     model = build_network(base)
     features = pool_speech(model, few, output / "features", num_copies=1)
     measure(features, few, output / SMALL)
     model.encoder.normalization = "none"
     plain = pool_speech(model, few, output / "plain", num_copies=0)
-    measure(plain, few, output / "probe")
-    scores = []
-    for folder in (output / SMALL, output / "probe"):
-        evaluations = assess_corpora(folder, few, 1.0)
-        scores.append(
-            float(np.mean([evaluations[name].report.uar for name in ("ravdess", "nemo")]))
-        )
-    return scores[0], scores[1]
+    probe = HeadConfig(deviation_scale=1.0, speaker_scale=0.0, shares={**SHARES, "cremad": 0.0})
+    measure(plain, few, output / "probe", probe)
+    return average_rows(output / SMALL, few), average_rows(output / "probe", few)
 
 
 def main() -> None:
@@ -211,13 +209,13 @@ def main() -> None:
     parser.add_argument("--base", default=RECIPE.base, help="Hub id or folder of whisper-base")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the clips, one copy")
+    parser.add_argument("--quick", action="store_true", help="every eleventh clip, one copy")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the same numbers on every machine
     speech = read_speech(arguments.data)
     if arguments.quick:
         recipe, probe = run_quick(arguments.base, speech, arguments.output)
-        print(f"mean UAR of both corpora in folds: {recipe:.3f}; plain frozen probe: {probe:.3f}")
+        print(f"mean UAR of folds and transfer: {recipe:.3f}; plain frozen probe: {probe:.3f}")
         return
     minutes = estimate_minutes(build_network(arguments.base), speech, NUM_COPIES)
     print(f"{len(speech)} clips, varied copies of each: {NUM_COPIES}; about {minutes:.0f} minutes")

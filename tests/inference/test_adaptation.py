@@ -137,6 +137,16 @@ def test_timelines_and_streams_use_it(adapted, tmp_path):
     assert stream.latest == ours.windows[-1]
 
 
+def test_turns_of_a_conversation_use_it(adapted):
+    (clip,) = random_clips([2 * RATE], seed=5)
+    turns = [(0.0, 0.75, "anna"), (0.75, 2.0, "anna")]
+    call = adapted.predict_turns(clip, turns, sampling_rate=RATE)
+    parts = [clip[: 3 * RATE // 4], clip[3 * RATE // 4 :]]
+    expected = scores_of(adapted, parts)
+    found = np.array([list(turn.prediction.scores.values()) for turn in call])
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_an_exported_graph_is_adapted_without_its_weights(folder, adapted, tmp_path):
     pytest.importorskip("onnxruntime")
     from emoser.export import export
@@ -179,6 +189,12 @@ def test_a_head_that_is_not_linear_is_refused(tmp_path):
 def test_a_checkpoint_without_mean_logits_is_refused_with_the_way_to_get_them():
     with pytest.raises(CheckpointError, match=r"formula does not state mean_logits.*finetune"):
         formula_classifier().adapt(SPEAKER, sampling_rate=RATE)
+
+
+def test_there_may_be_many_labels():
+    labels = tuple(f"label {place}" for place in range(200))
+    block = ModelConfig(labels, mean_logits=(0.5,) * 200).to_block()
+    assert ModelConfig.from_block(json.loads(json.dumps(block))).mean_logits == (0.5,) * 200
 
 
 @pytest.mark.parametrize("means", [[0.0] * 3, [0.0, 0.0, 0.0, "1"], [float("nan")] * 4], ids=str)

@@ -45,10 +45,10 @@ class Codec(NamedTuple):
 
 
 CODECS: Mapping[str, Codec] = {
-    "Opus, 16 kbit/s": Codec("libopus", "ogg", 16_000, 16_000),
-    "MP3, 32 kbit/s": Codec("libmp3lame", "mp3", 16_000, 32_000),
-    "AMR, 12.2 kbit/s": Codec("libopencore_amrnb", "amr", 8_000, 12_200),
-    "GSM, 13 kbit/s": Codec("libgsm", "gsm", 8_000, 13_000),
+    "Opus at 16 kbit/s": Codec("libopus", "ogg", 16_000, 16_000),
+    "MP3 at 32 kbit/s": Codec("libmp3lame", "mp3", 16_000, 32_000),
+    "AMR at 12.2 kbit/s": Codec("libopencore_amrnb", "amr", 8_000, 12_200),
+    "GSM at 13 kbit/s": Codec("libgsm", "gsm", 8_000, 13_000),
 }
 
 

@@ -28,6 +28,7 @@ class Overlap:
         of_speakers: The number of known speakers.
         corpora: Corpora of those speakers.
         unnamed: Recordings without speaker, of corpora that the model was trained on.
+        unknown: Recordings without speaker or corpus.
         stated: Whether the model states what it was trained on.
     """
 
@@ -38,6 +39,7 @@ class Overlap:
     of_speakers: int
     corpora: tuple[str, ...] = ()
     unnamed: int = 0
+    unknown: int = 0
     stated: bool = True
 
     def __bool__(self) -> bool:
@@ -63,11 +65,17 @@ class Overlap:
             return f"not independent: {self}"
         if self.unnamed:
             return (
-                f"{self.name} was trained on none of these recordings, as it states, but on the "
+                f"{self.name} states that it was trained on none of these recordings, but on the "
                 f"corpus of {self.unnamed:,} of them, whose speakers are not known"
             )
-        speakers = "no speaker is known" if not self.of_speakers else "nor on the known speakers"
-        return f"{self.name} was trained on none of these recordings, as it states; {speakers}"
+        tested = "recordings and known speakers" if self.of_speakers else "recordings"
+        stated = f"{self.name} states that it was trained on none of these {tested}"
+        if not self.unknown:
+            return stated
+        return (
+            f"{stated}; speaker or corpus of {counted(self.unknown, 'recording')} is not known, so "
+            "other copies of what it was trained on may be among them"
+        )
 
 
 def find_overlap(
@@ -104,6 +112,7 @@ def find_overlap(
         len(voices),
         tuple(sorted({corpus or OWN for corpus, _ in met})),
         sum(corpus in corpora for corpus in unnamed),
+        sum(None in (item.corpus, item.speaker) for item in utterances),
     )
 
 

@@ -169,8 +169,8 @@ def _vary(
     for members in group_by_file(utterances).values():
         for samples in Recordings([utterances[index] for index in members]):
             yield samples
-            for number, change in enumerate(conditions.values()):
-                yield change(samples, np.random.default_rng((seed, place, number)))
+            for change in conditions.values():  # with the same noise at every level
+                yield change(samples, np.random.default_rng((seed, place)))
             place += 1
 
 

@@ -7,7 +7,7 @@ killed and started again ends with the same weights.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ def train(  # noqa: PLR0913  # the public signature of the project
         1
     """
     model = load_weights(model)
+    model.config = replace(model.config, mean_logits=(), adapted_recordings=0)  # of weights before
     config = config.for_width(model.encoder.hidden_size)
     check_start(utterances, validation, model, config, share_speakers=share_speakers)
     loaded = [load_weights(teacher) for teacher in teachers]

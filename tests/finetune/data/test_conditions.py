@@ -90,11 +90,11 @@ def test_what_cannot_be_encoded_is_named(monkeypatch):
     conditions, missing = list_conditions()
     assert {*conditions} & {*CODECS} == {*CODECS} - {*missing}
     if importlib.util.find_spec("av") is not None:
-        assert {"Opus, 16 kbit/s", "MP3, 32 kbit/s"} <= {*conditions}
+        assert {"Opus at 16 kbit/s", "MP3 at 32 kbit/s"} <= {*conditions}
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     monkeypatch.setitem(__import__("sys").modules, "av.codec", None)
     conditions, missing = list_conditions()
     assert set(missing) == set(CODECS)
     assert not {*conditions} & {*CODECS}
     with pytest.raises(ImportError):
-        encode(np.zeros(RATE, np.float32), CODECS["Opus, 16 kbit/s"])
+        encode(np.zeros(RATE, np.float32), CODECS["Opus at 16 kbit/s"])

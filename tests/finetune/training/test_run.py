@@ -18,6 +18,7 @@ from support.models import LABELS, random_clips, small_config
 from support.training import CONFIG, STILL, small_model
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
+from emoser import EmotionClassifier
 from emoser.checkpoints.save import load_model
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.finetune import Utterance, train
@@ -93,6 +94,23 @@ def test_of_equal_epochs_the_first_is_kept_unless_the_last_is_asked_for(
     still = replace(CONFIG, encoder_learning_rate=0.0, head_learning_rate=0.0, selection=selection)
     result = train(*sides, model=small_model(), config=still, output=tmp_path, device="cpu")
     assert result.best_epoch == epoch
+
+
+def test_trained_weights_have_not_the_mean_logits_of_those_before(sides, tmp_path):
+    model = small_model()
+    model.config = replace(model.config, mean_logits=(1.0,) * 4, adapted_recordings=9)
+    train(*sides, model=model, config=CONFIG, output=tmp_path, device="cpu")
+    saved = load_model(tmp_path / "best").config
+    assert (saved.mean_logits, saved.adapted_recordings) == ((), 0)
+
+
+def test_a_classifier_that_was_adapted_to_a_speaker_is_saved_before_it_is_trained(sides, tmp_path):
+    clips = random_clips([8_000] * 9)
+    adapted = EmotionClassifier.from_pretrained("emoser-tiny", device="cpu", backend="torch").adapt(
+        clips, sampling_rate=16_000
+    )
+    with pytest.raises(ValueError, match=r"adapted to 9 recordings of a speaker.*save_pretrained"):
+        train(*sides, model=adapted, config=CONFIG, output=tmp_path)
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
