@@ -221,8 +221,13 @@ def _name_base(base: "Named") -> str:
     """The name that finds a checkpoint again."""
     if isinstance(base, str | os.PathLike):
         return os.fspath(base)
-    info = base.info
-    return info.name if info.name in bundled_names() else info.path
+    info = getattr(base, "info", None)
+    if info is None:
+        raise TypeError(
+            f"base is a {type(base).__name__}; pass a bundled name, a folder, a Hub id or an "
+            "EmotionClassifier"
+        )
+    return str(info.name if info.name in bundled_names() else info.path)
 
 
 def _describe_unknown(name: str) -> str:

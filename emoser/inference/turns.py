@@ -45,6 +45,7 @@ def predict_turns(
             f"channel is 'each', and {unplaced} of {len(turns)} turns have no channel; add it to "
             "the turns, or choose one channel for all"
         )
+    overlaps = find_overlaps(turns, by_channel=by_channel)
     answers: dict[int, Prediction | EmoserError] = {}
     for place, turn in enumerate(turns):
         if fault := _find_fault(place, turn):
@@ -61,7 +62,6 @@ def predict_turns(
     hidden = None if progress else True
     for number, answer in tqdm(found, total=len(pieces), unit="turn", disable=hidden):
         answers[places[number]] = answer
-    overlaps = find_overlaps(turns, by_channel=by_channel)
     return Conversation(
         tuple(_answer(turn, answers[place], overlaps[place]) for place, turn in enumerate(turns)),
         predictor.labels,

@@ -191,6 +191,10 @@ class Conversation:
 
         Raises:
             DependencyError: If pandas is not installed.
+
+        Example:
+            >>> Conversation((Turn(0.0, 2.0, "anna"),), ()).to_frame()["speaker"].tolist()
+            ['anna']
         """
         from emoser.results.frames import to_frame
 
@@ -209,6 +213,12 @@ class Conversation:
         Raises:
             DependencyError: If matplotlib is not installed.
             ValueError: If the theme or the suffix is unknown.
+
+        Example:
+            >>> import tempfile
+            >>> call = Conversation((Turn(0.0, 2.0, "anna"),), ())
+            >>> with tempfile.TemporaryDirectory() as place:
+            ...     figure = call.plot(f"{place}/call.svg", theme="dark")
         """
         # Imported late, because matplotlib is optional and slow to import.
         from emoser.results.plots import plot_conversation, save_figure

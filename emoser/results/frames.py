@@ -25,6 +25,9 @@ def to_frame(
     a column per label and dimension; turns start, end, speaker, text, channel, label, score, these
     columns, quality and error.
 
+    Args:
+        answers: Predictions or errors, a timeline, a conversation, or some of its turns.
+
     Raises:
         DependencyError: If pandas is not installed.
 

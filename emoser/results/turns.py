@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emoser.errors import EmoserError
+from emoser.errors import EmoserError, TurnsError
 from emoser.results.prediction import Prediction
 from emoser.results.segments import SILENCE, TIME_DIGITS, clock
 
 OVERLAP = "overlap"
 OUT_OF_RANGE = "out-of-range"
+MAX_OVERLAP = 100  # turns at one time, each of which holds up to a window of sound in memory
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ class Turn:
 def find_overlaps(turns: Sequence[Turn], *, by_channel: bool) -> list[bool]:
     """Whether another speaker speaks during each turn.
 
+    Raises:
+        TurnsError: If more than `MAX_OVERLAP` turns overlap at one time.
+
     Args:
         turns: In any order.
         by_channel: Whether speakers on different channels leave each other alone.
@@ -128,6 +132,11 @@ def find_overlaps(turns: Sequence[Turn], *, by_channel: bool) -> list[bool]:
         if not turn.start < turn.end < math.inf:
             continue
         active = [other for other in active if turns[other].end > turn.start]
+        if len(active) >= MAX_OVERLAP:
+            raise TurnsError(
+                f"more than {MAX_OVERLAP} turns overlap at {turn.start:g} s; check their times, "
+                "or pass them in parts"
+            )
         for other in active:
             same = turn.speaker is not None and turns[other].speaker == turn.speaker
             if not same and not (by_channel and turns[other].channel != turn.channel):

@@ -1,5 +1,6 @@
 """Turns from the files of other programs, and turns written for them, read by their libraries."""
 
+import contextlib
 import io
 import json
 
@@ -13,7 +14,7 @@ from emoser.errors import TurnsError
 from emoser.results.conversation import Conversation
 from emoser.results.prediction import Prediction
 from emoser.results.transcripts.reading import parse_turns, read_turns
-from emoser.results.turns import Turn
+from emoser.results.turns import Turn, find_overlaps
 
 EXPECTED = [(0.5, 2.25, "Anna", "well, well"), (2.0, 4.0, "Ben Li", "so: what?")]
 RTTM = """;; a comment
@@ -148,6 +149,8 @@ BAD = {
     f'{GRID}"IntervalTier" "a" 0 1 2 0': "ends before",
     f'{GRID}"Pitch" "a"': "unknown class 'Pitch'",
     f'{GRID}"IntervalTier" 0': "name of tier 1 is missing, 0 stands in its place",
+    f"{GRID[:-2]}1e999": "number of tiers is 1e999, too large a number",
+    '[{"start": 0, "end": 1' + "0" * 400 + "}]": "has the time '1000",
     "<html/>": "XML of another kind",
     "<a": "damaged XML",
     "<!DOCTYPE a [<!ENTITY b 'c'>]><a/>": "declares a document type",
@@ -164,6 +167,20 @@ def test_damage_ends_in_one_sentence(content):
         parse_turns(data, name="x")
     assert "x" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["\n", "<v a", "{\\\\", "00:", "a: ", "[", '"'])
+def test_hostile_files_take_no_long_time(part):
+    for start in ("WEBVTT\n\n00:00.0 --> 00:01.0\n", "", "start,end\n", "{", 'ooTextFile "'):
+        with contextlib.suppress(TurnsError):
+            parse_turns((start + part * 100_000).encode(), name="x")
+
+
+def test_turns_that_all_overlap_are_refused():
+    turns = read_turns([(0, 100 + place) for place in range(101)])
+    assert all(find_overlaps(turns[:100], by_channel=False))
+    with pytest.raises(TurnsError, match="more than 100 turns overlap at 0 s"):
+        find_overlaps(turns, by_channel=False)
 
 
 @pytest.mark.parametrize("turns", [b"abc", 3, {}, ["call.wav"], [(1,)], [(1, 2, 3, 4, 5)]])

@@ -28,6 +28,7 @@ class Overlap:
         of_speakers: The number of known speakers.
         corpora: Corpora of those speakers.
         unnamed: Recordings without speaker, of corpora that the model was trained on.
+        unknown: Recordings without speaker or corpus.
         stated: Whether the model states what it was trained on.
     """
 
@@ -38,6 +39,7 @@ class Overlap:
     of_speakers: int
     corpora: tuple[str, ...] = ()
     unnamed: int = 0
+    unknown: int = 0
     stated: bool = True
 
     def __bool__(self) -> bool:
@@ -67,8 +69,13 @@ class Overlap:
                 f"corpus of {self.unnamed:,} of them, whose speakers are not known"
             )
         tested = "recordings and known speakers" if self.of_speakers else "recordings"
-        unknown = "" if self.of_speakers else "; the speakers are not known"
-        return f"{self.name} states that it was trained on none of these {tested}{unknown}"
+        stated = f"{self.name} states that it was trained on none of these {tested}"
+        if not self.unknown:
+            return stated
+        return (
+            f"{stated}; speaker or corpus of {counted(self.unknown, 'recording')} is not known, so "
+            "other copies of what it was trained on may be among them"
+        )
 
 
 def find_overlap(
@@ -105,6 +112,7 @@ def find_overlap(
         len(voices),
         tuple(sorted({corpus or OWN for corpus, _ in met})),
         sum(corpus in corpora for corpus in unnamed),
+        sum(None in (item.corpus, item.speaker) for item in utterances),
     )
 
 

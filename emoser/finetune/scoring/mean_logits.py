@@ -77,8 +77,8 @@ def average_logits(
     be logarithms of probabilities.
 
     Example:
-        >>> labels, speakers = ("sad", "happy", "happy", "sad"), "AAAB"
-        >>> rows = [Utterance("a.wav", label, speaker=name) for label, name in zip(labels, speakers)]
+        >>> said = [("sad", "A"), ("happy", "A"), ("happy", "A"), ("sad", "B")]
+        >>> rows = [Utterance("a.wav", label, speaker=name) for label, name in said]
         >>> average_logits(np.array([[4.0, 0], [0, 2], [0, 4], [0, 0]]), rows)
         (0.125, -0.125)
     """

@@ -26,9 +26,9 @@ def parse_elan(text: str) -> list[Turn]:
     if root.tag != "ANNOTATION_DOCUMENT":
         raise TurnsError(f"it is XML of another kind ({root.tag[:40]}); ELAN's files are read")
     times = {
-        slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) / 1000
+        slot.get("TIME_SLOT_ID"): float(slot.get("TIME_VALUE", "")) / 1000
         for slot in root.iterfind("TIME_ORDER/TIME_SLOT")
-        if slot.get("TIME_VALUE", "").isdigit()
+        if slot.get("TIME_VALUE", "").isdecimal()
     }
     turns: list[Turn] = []
     for tier in root.iterfind("TIER"):

@@ -7,9 +7,9 @@ from emoser.results.transcripts.times import parse_seconds
 from emoser.results.turns import Turn
 
 TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
-ARROW = re.compile(rf"^\s*({TIME})\s*-->\s*({TIME})", re.M)
-VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-TAG = re.compile(r"</?[A-Za-z][^>]*>|<\d[\d:.]*>|\{\\[^}]*\}")
+ARROW = re.compile(rf"^[ \t]*({TIME})[ \t]*-->[ \t]*({TIME})", re.M)
+VOICE = re.compile(r"<v(?:\.[^\s>]{0,99})?[ \t]+([^<>]{1,200})>")
+TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<\d[\d:.]{0,20}>|\{\\[^{}]{0,200}\}")
 BRACKETED = re.compile(r"-?\s*[\[(]([^\])]{1,60})[\])]\s*:\s*(.*)", re.S)
 # Up to four words without punctuation, of which the first begins like a name.
 PREFIXED = re.compile(r"-?\s*([^\W_a-z][^\s:.,;!?]*(?: [^\s:.,;!?]+){0,3}):\s+(.*)", re.S)

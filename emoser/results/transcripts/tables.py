@@ -31,11 +31,13 @@ def parse_json_turns(text: str) -> list[Turn]:
         >>> parse_json_turns('{"segments": [{"start": 0, "end": 1, "speaker": "a"}]}')[0].speaker
         'a'
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):
         rows = [parse_json(line, dict) for line in lines]
         return from_items(rows, "line")
     value = parse_json(text, object, max_bytes=MAX_JSON_BYTES)
+    if isinstance(value, dict) and "start" in value:  # a single line
+        return from_items([value], "line")
     name = next((name for name in LISTS if isinstance(value, dict) and name in value), "turns")
     return from_items(turn_rows(value), name)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from emoser.errors import TurnsError
 
-CLOCK = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)$")
+CLOCK = re.compile(r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)$")
 
 
 def parse_seconds(value: Any, place: str) -> float:
@@ -30,7 +30,7 @@ def parse_seconds(value: Any, place: str) -> float:
         if isinstance(value, bool):
             raise ValueError
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TurnsError(
             f"{place} has the time {text[:40]!r}; write seconds or h:mm:ss.mmm"
         ) from error

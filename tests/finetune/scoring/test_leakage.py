@@ -77,6 +77,20 @@ def test_recordings_are_known_by_their_sound(first, sets, tmp_path):
     assert not find_overlap("it", stages, [changed, *new])
 
 
+def test_the_protocol_says_what_is_stated_and_what_is_not_known(first, sets):
+    stages, new = read_stages(as_files(first)), sets[1]
+    known = find_overlap("it", stages, new).describe()
+    assert known == "it states that it was trained on none of these recordings and known speakers"
+    nameless = [replace(item, speaker=None, corpus=None) for item in new]
+    text = find_overlap("it", stages, nameless).describe()
+    assert text.startswith("it states that it was trained on none of these recordings; speaker or ")
+    assert "corpus of 12 recordings is not known, so other copies" in text
+    of_corpus = [replace(item, speaker=None) for item in new]
+    assert "but on the corpus of 12" in find_overlap("it", stages, of_corpus).describe()
+    assert "is not known" in find_overlap("it", (), new).describe()
+    assert find_overlap("it", stages, sets[0]).describe().startswith("not independent: it was")
+
+
 @pytest.mark.parametrize(
     ("voice", "found"),
     [

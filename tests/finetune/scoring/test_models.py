@@ -106,6 +106,8 @@ def test_train_takes_names_for_the_model_and_its_teachers(clips, tmp_path):
 
 
 def test_a_classifier_can_be_the_base_of_settings(tmp_path):
+    with pytest.raises(TypeError, match="base is a int; pass a bundled name"):
+        FinetuneConfig(3)
     classifier = EmotionClassifier.from_pretrained(TINY)
     assert FinetuneConfig(classifier) == FinetuneConfig(TINY)
     classifier.save_pretrained(tmp_path / "copy")
