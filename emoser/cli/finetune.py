@@ -132,11 +132,13 @@ class _PrintableFormatter(logging.Formatter):
 
 def show_warnings() -> None:
     """Print the library's warnings on the standard error, and the progress of long work."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
     logger = logging.getLogger("emoser")
     if not logger.handlers:
-        logger.addHandler(handler)
+        logger.addHandler(logging.StreamHandler())
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)  # a command may run again, with another one
+            handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
     if is_first_process():
         logging.getLogger("emoser.finetune.progress").setLevel(logging.INFO)
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, TypeVar
 from tqdm import tqdm
 
 INTERVAL = 20.0  # seconds from one line to the next
+PAUSE = 5.0  # seconds between two pieces of one work, at most
 
 Item = TypeVar("Item")
 
@@ -38,6 +39,7 @@ class Progress(Generic[Item]):
     """
 
     _last_line: ClassVar[float] = time.monotonic()  # of any work; short pieces count together
+    _ended: ClassVar[float] = 0.0  # the last work; after a pause the clock starts anew
 
     def __init__(
         self, items: Iterable[Item], title: str, *, total: int | None = None, show: bool = True
@@ -62,6 +64,8 @@ class Progress(Generic[Item]):
                 bar.set_postfix_str(self.note(), refresh=False)
 
     def _with_lines(self) -> Iterator[Item]:
+        if time.monotonic() > Progress._ended + PAUSE:
+            Progress._last_line = time.monotonic()
         finished = threading.Event()
         thread = threading.Thread(target=self._report, args=(finished,), daemon=True)
         thread.start()
@@ -72,6 +76,7 @@ class Progress(Generic[Item]):
         finally:
             finished.set()
             thread.join()
+            Progress._ended = time.monotonic()
 
     def _report(self, finished: threading.Event) -> None:
         """Write a line whenever the last one, of any work, is old enough."""

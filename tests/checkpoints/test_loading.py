@@ -293,7 +293,7 @@ def test_a_fault_while_saving_leaves_the_old_folder(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("emoser.checkpoints.save._preprocessor", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="model cannot be written: the disk is full"):
         save_model(model, tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["model"]

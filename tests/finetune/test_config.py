@@ -60,7 +60,7 @@ def test_all_faults_of_all_groups_are_in_one_message():
     assert str(error.value) == (
         "model: mode is 'full', must be one of entire, partial, frozen, lora, last-k; "
         "data: batch_size is 0, must be above 0; "
-        "schedule: epochs is 0, must be above 0; warmup is 1.0, must be at least 0 and below 1; "
+        "schedule: epochs is 0, must be above 0, or 'auto'; warmup is 1.0, must be at least 0 and below 1; "
         "run: accumulation is 0, must be above 0"
     )
 
@@ -85,7 +85,16 @@ def test_saved_settings_are_grouped_and_flat_ones_of_older_runs_are_read():
 
 def test_the_identity_is_that_of_states_saved_before_there_were_groups():
     config = FinetuneConfig(
-        "emoser-tiny", corpus_weights={"a": 2.0}, schedule="newbob", wrapper="paper"
+        "emoser-tiny",
+        corpus_weights={"a": 2.0},
+        schedule="newbob",
+        wrapper="paper",
+        keep_head=False,
+        crop_seconds=8.0,
+        augmentation=Augmentation(),
+        encoder_learning_rate=1e-5,
+        head_learning_rate=1e-4,
+        epochs=10,
     )
     text = json.dumps(config.identity(), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d24f3e7dfa8c209c"

@@ -99,7 +99,7 @@ def test_the_demo_headlines_silence(classifier, tmp_path):
     prediction = classifier.predict(NOISE, sampling_rate=RATE)
     timeline = classifier.timeline(NOISE, sampling_rate=RATE)
     page = render_analysis(prediction, timeline, tmp_path / "quiet.wav")
-    assert '<p class="emoser-label" role="status"><b>silence</b></p>' in page
+    assert '<p class="emoser-label" role="status">No speech</p>' in page
 
 
 def test_the_text_and_the_row_of_a_silent_prediction():

@@ -84,7 +84,7 @@ def test_without_an_extra_one_sentence_names_the_command_that_installs_it(
         (["predict", "empty/notes.txt"], 3, "pass wav, flac, ogg"),
         (["predict", "renamed.wav"], 0, "2.6 s"),
         (["predict", "short.wav"], 0, "short]"),
-        (["predict", CLIP, "--model", "./nofolder"], 4, "neither a bundled checkpoint"),
+        (["predict", CLIP, "--model", "./nofolder"], 4, "is a folder that does not exist"),
         (["evaluate", "emoser-tiny", "no.csv"], 3, "no.csv: no such file or directory; check"),
     ],
     ids=lambda value: (

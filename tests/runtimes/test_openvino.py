@@ -141,7 +141,7 @@ def test_a_first_recording_of_one_frame_leaves_the_next_ones_right(both, model):
     short, *clips = random_clips((400, 16_000, 50_000))
     fresh = open_runtime(CheckpointFiles("m", model), device="cpu", backend="openvino").runtime
     fresh.infer([short])
-    expected = both[0]._runtime.infer(clips).logits
+    expected = both[0]._predictor.runtime.infer(clips).logits
     np.testing.assert_allclose(fresh.infer(clips).logits, expected, atol=1e-4)
 
 
@@ -362,7 +362,7 @@ def test_bfloat16_stays_near_float32(graph_folder, both):
     """On any processor; where it has no such arithmetic it is imitated."""
     half = OpenVinoRuntime(compile_graph(graph_folder / "openvino_model.xml", "bfloat16"), 4)
     (clip,) = random_clips((16_000,))
-    expected = both[0]._runtime.infer([clip]).logits
+    expected = both[0]._predictor.runtime.infer([clip]).logits
     assert 0 < np.abs(half.infer([clip]).logits - expected).max() <= 0.05 * np.abs(expected).max()
 
 

@@ -22,7 +22,9 @@ from emoser.finetune.training.steps import Stepper, set_recompute
 from emoser.models.config import ModelConfig
 
 CPU = torch.device("cpu")
-CONFIG = FinetuneConfig(mode="entire", batch_size=4, schedule="newbob", precision="bfloat16")
+CONFIG = FinetuneConfig(
+    mode="entire", batch_size=4, schedule="newbob", precision="bfloat16", encoder_learning_rate=1e-5
+).for_width(768)
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
 
