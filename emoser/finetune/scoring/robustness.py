@@ -42,6 +42,11 @@ class ConditionResult:
     silent: float
     interval: tuple[float, float]
 
+    @property
+    def range(self) -> str:
+        """The interval in points, as text."""
+        return " to ".join(f"{100 * bound:+.1f}" for bound in self.interval)
+
 
 @dataclass(frozen=True)
 class Robustness:
@@ -70,7 +75,7 @@ class Robustness:
                 one.name,
                 f"{100 * one.uar:.1f} %{mark}",
                 f"{100 * (one.uar - self.uar):+.1f}",
-                " to ".join(f"{100 * bound:+.1f}" for bound in one.interval),
+                one.range,
                 f"{100 * one.changed:.0f} %",
                 f"{100 * one.silent:.0f} %",
             ]
@@ -90,8 +95,8 @@ class Robustness:
         worst = [one for one in by_loss if self.uar - one.uar > HARMLESS][:SHOWN]
         if worst:
             named = [
-                f"{one.name} (UAR {100 * (one.uar - self.uar):+.1f} points, "
-                f"{100 * one.changed:.0f} % of the answers change)"
+                f"{one.name} (UAR {100 * (one.uar - self.uar):+.1f} points, 95 % interval "
+                f"{one.range}; {100 * one.changed:.0f} % of the answers change)"
                 for one in worst
             ]
             text = f"What to fear most: {join_words(named)}."

@@ -77,8 +77,9 @@ def test_the_warning_names_what_costs_most():
     )
     found = Robustness(0.8, results, missing=("GSM",))
     assert found.warning == (
-        "What to fear most: b (UAR -40.0 points, 50 % of the answers change) and c (UAR -10.0 "
-        "points, 20 % of the answers change). Not measured, for want of an encoder: GSM."
+        "What to fear most: b (UAR -40.0 points, 95 % interval -10.0 to +0.0; 50 % of the answers "
+        "change) and c (UAR -10.0 points, 95 % interval -10.0 to +0.0; 20 % of the answers "
+        "change). Not measured, for want of an encoder: GSM."
     )
     assert "by more than 1.0 points" in Robustness(0.8, results[:1]).warning
     assert "by more than 0.0 points" in Robustness(0.7, results[:1]).warning
