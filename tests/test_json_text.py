@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import emoser
@@ -21,6 +21,7 @@ PRINTS_PROTOCOL = {"bench/worker.py", "bench/__init__.py"}  # lines between two 
 PACKAGED = {"checkpoints/catalog.py"}  # reads a file of the package
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(), VALUES))
 def test_what_the_standard_library_writes_is_read(value):
     assert parse_json(json.dumps(value).encode(), dict) == json.loads(json.dumps(value))

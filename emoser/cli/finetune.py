@@ -133,12 +133,13 @@ class _PrintableFormatter(logging.Formatter):
 def show_warnings() -> None:
     """Print the library's warnings on the standard error, and the progress of long work."""
     logger = logging.getLogger("emoser")
+    for former in logger.handlers[:]:  # a command may run again, with another standard error
+        if isinstance(former.formatter, _PrintableFormatter):
+            logger.removeHandler(former)
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
-    for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)  # a command may run again, with another one
-            handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_PrintableFormatter("emoser: %(message)s"))
+        logger.addHandler(handler)
     if is_first_process():
         logging.getLogger("emoser.finetune.progress").setLevel(logging.INFO)
 

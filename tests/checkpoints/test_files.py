@@ -35,7 +35,12 @@ from emoser.export import LICENCE, export
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 KINDS = ("bundled", "transformers", "SpeechBrain", "exported")
 CHOICES = [
-    (kind, backend)
+    pytest.param(
+        kind,
+        backend,
+        id=f"{kind} by {backend}",
+        marks=[pytest.mark.slow] * ((kind, backend) == ("SpeechBrain", "openvino")),
+    )
     for kind in KINDS
     for backend in ENGINES
     if (kind, backend) != ("exported", "torch")  # which it cannot run
@@ -98,7 +103,7 @@ def folders(tmp_path_factory):
 SEALED = ("model.onnx", "openvino_model.xml", "openvino_model.bin", GRAPH_MANIFEST)
 
 
-@pytest.mark.parametrize(("kind", "backend"), CHOICES, ids=[" by ".join(row) for row in CHOICES])
+@pytest.mark.parametrize(("kind", "backend"), CHOICES)
 def test_opening_and_predicting_open_no_file_twice(
     kind, backend, folders, watch, tmp_path, monkeypatch
 ):

@@ -60,7 +60,8 @@ def test_all_faults_of_all_groups_are_in_one_message():
     assert str(error.value) == (
         "model: mode is 'full', must be one of entire, partial, frozen, lora, last-k; "
         "data: batch_size is 0, must be above 0; "
-        "schedule: epochs is 0, must be above 0, or 'auto'; warmup is 1.0, must be at least 0 and below 1; "
+        "schedule: epochs is 0, must be above 0, or 'auto'; "
+        "warmup is 1.0, must be at least 0 and below 1; "
         "run: accumulation is 0, must be above 0"
     )
 

@@ -226,6 +226,7 @@ def graphs(folder):
     return sorted(item.name for item in (folder / "graphs").iterdir())
 
 
+@pytest.mark.slow
 def test_processes_that_fill_the_cache_at_once_leave_one_whole_entry(model, own_cache):
     processes = [
         subprocess.Popen([sys.executable, "-c", OPEN, str(model)], stdout=subprocess.PIPE)
@@ -282,6 +283,7 @@ def test_a_damaged_entry_is_built_again(damage, own_cache):
         pass
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_of_a_model_is_converted_again(model, own_cache):
     (clip,) = random_clips((9_000,))
     answers = []
@@ -403,7 +405,8 @@ LOOP_KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["group norm", pytest.param("layer norm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LOOP_KINDS)
 def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
     """Of one frame, of one stretch, of a frame more, and of several stretches."""
     model = loud_model(LOOP_KINDS[kind])

@@ -70,7 +70,7 @@ def test_a_flipped_bit_of_an_exported_folder_is_refused(to, graphs, tmp_path):
             answer(folder, to)
 
 
-@pytest.mark.parametrize("to", PARTS)
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_flipped_bit_of_a_cached_graph_is_built_again(to, model, tmp_path, monkeypatch):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[to])
     monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
@@ -82,6 +82,7 @@ def test_a_flipped_bit_of_a_cached_graph_is_built_again(to, model, tmp_path, mon
     assert [item.name for item in (tmp_path / "graphs").iterdir()] == [entry.name]
 
 
+@pytest.mark.slow  # converts four times
 def test_an_entry_under_the_name_of_another_is_built_again(model, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setenv("EMOSER_CACHE", str(tmp_path / "cache"))

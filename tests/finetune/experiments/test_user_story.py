@@ -329,7 +329,14 @@ def write_nemo(folder, speakers=("EB0", "IC0", "KS0", "MP0"), seconds=0.3):
     return folder
 
 
-@pytest.mark.parametrize("recipe", ["Frozen-hbt-base", "PF-hbt-large", "EF-w2v-base"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "PF-hbt-large",
+        pytest.param("Frozen-hbt-base", marks=pytest.mark.slow),
+        pytest.param("EF-w2v-base", marks=pytest.mark.slow),
+    ],
+)
 def test_reproduce_runs_a_recipe_and_stands_beside_the_paper(recipe, base, tmp_path, capsys):
     corpus = tmp_path / "nemo"
     corpus.mkdir()
