@@ -26,6 +26,7 @@ import torch
 from measure import cross_calibrate, index_labels, tabulate
 from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
 from recipe import NUM_TEACHERS, SHIPPED, read_speech, stages_of_teacher, train_network
+from store_means import measure_means
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from emoser.checkpoints.files import GOLDEN
@@ -166,7 +167,8 @@ def finish(
     tiny = cut_labels(model, provenance)
     logits = predict_logits(tiny, Recordings(validation))
     temperature = fit_temperature(logits, index_labels(validation, LABELS))
-    tiny.config = replace(tiny.config, temperature=temperature)
+    means = measure_means(tiny, training)
+    tiny.config = replace(tiny.config, temperature=temperature, mean_logits=means)
     evaluations = score_corpora(logits / temperature, validation)
     error = calibrate_speakers(logits, validation)
     card = write_card(tiny, evaluations, error, len(training), folds)

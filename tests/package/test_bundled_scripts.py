@@ -14,7 +14,7 @@ from emoser.finetune import Utterance
 from emoser.models.config import ModelConfig
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
-MODULES = ("measure", "recipe", "network", "egemaps_svm", "train", "pretrain")
+MODULES = ("measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means")
 
 
 @pytest.fixture(scope="module")

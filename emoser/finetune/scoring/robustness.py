@@ -14,10 +14,11 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
 from emoser.finetune.scoring.logits import infer_samples
 from emoser.finetune.scoring.scored_model import opened
-from emoser.metrics import unweighted_average_recall
+from emoser.metrics import draw_groups, unweighted_average_recall
 from emoser.results.segments import SILENCE
 from emoser.text import aligned_table, join_words, markdown_table
 
+NUM_DRAWS = 500
 PLAIN = "as they are"
 HARMLESS = 0.02  # of the UAR: less is not worth a warning
 SHOWN = 3
@@ -32,12 +33,19 @@ class ConditionResult:
         uar: Unweighted average recall.
         changed: Share of recordings whose answer is another one than in the recording as it is.
         silent: Share of recordings whose answer is "silence".
+        interval: 95 % interval of the difference of the UAR, over speakers where they are known.
     """
 
     name: str
     uar: float
     changed: float
     silent: float
+    interval: tuple[float, float]
+
+    @property
+    def range(self) -> str:
+        """The interval in points, as text."""
+        return " to ".join(f"{100 * bound:+.1f}" for bound in self.interval)
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,14 @@ class Robustness:
     def rows(self) -> list[list[str]]:
         """A table with its head."""
         mark = " (trained on)" * bool(self.trained_on)
-        head = ["recordings", "UAR", "difference", "changed answers", "answered silence"]
-        plain = [PLAIN, f"{100 * self.uar:.1f} %{mark}", "", "", ""]
+        head = ["recordings", "UAR", "difference", "95 % interval", "changed answers", "silence"]
+        plain = [PLAIN, f"{100 * self.uar:.1f} %{mark}", "", "", "", ""]
         return [head, plain] + [
             [
                 one.name,
                 f"{100 * one.uar:.1f} %{mark}",
                 f"{100 * (one.uar - self.uar):+.1f}",
+                one.range,
                 f"{100 * one.changed:.0f} %",
                 f"{100 * one.silent:.0f} %",
             ]
@@ -86,8 +95,8 @@ class Robustness:
         worst = [one for one in by_loss if self.uar - one.uar > HARMLESS][:SHOWN]
         if worst:
             named = [
-                f"{one.name} (UAR {100 * (one.uar - self.uar):+.1f} points, "
-                f"{100 * one.changed:.0f} % of the answers change)"
+                f"{one.name} (UAR {100 * (one.uar - self.uar):+.1f} points, 95 % interval "
+                f"{one.range}; {100 * one.changed:.0f} % of the answers change)"
                 for one in worst
             ]
             text = f"What to fear most: {join_words(named)}."
@@ -148,6 +157,7 @@ def measure_robustness(
         answers = _choose(one.map_logits(logits), silent, one.labels, labels)
     names = (*labels, SILENCE)
     truth = np.array([names.index(item.label) for item in scored])
+    groups = [item.voice or place for place, item in enumerate(scored)]
     plain, *others = answers.reshape(len(scored), 1 + len(conditions)).T
     results = tuple(
         ConditionResult(
@@ -155,10 +165,27 @@ def measure_robustness(
             unweighted_average_recall(truth, found),
             float((found != plain).mean()),
             float((found == len(labels)).mean()),
+            _difference(truth, plain, found, groups),
         )
         for name, found in zip(conditions, others, strict=True)
     )
     return Robustness(unweighted_average_recall(truth, plain), results, missing, trained_on)
+
+
+def _difference(
+    truth: NDArray[np.int64],
+    plain: NDArray[np.int64],
+    found: NDArray[np.int64],
+    groups: Sequence[object],
+) -> tuple[float, float]:
+    """The 95 % interval of the difference of two UARs on the same recordings."""
+    differences = [
+        unweighted_average_recall(truth[rows], found[rows])
+        - unweighted_average_recall(truth[rows], plain[rows])
+        for rows in draw_groups(groups, NUM_DRAWS, 0)
+    ]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _vary(

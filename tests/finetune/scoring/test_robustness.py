@@ -60,6 +60,8 @@ def test_a_condition_is_scored_as_predict_scores_a_file_in_it(clips, few, tmp_pa
         assert one.uar == pytest.approx(recall(truth, answers[one.name]))
         pairs = list(zip(answers["plain"], answers[one.name], strict=True))
         assert one.changed == pytest.approx(sum(a != b for a, b in pairs) / len(items))
+        low, high = one.interval
+        assert low <= one.uar - found.uar <= high
         assert one.silent == answers[one.name].count("silence") / len(items)
     assert found == measure_robustness(classifier, items, classifier.labels)
 
@@ -70,11 +72,14 @@ def recall(truth, answers):
 
 def test_the_warning_names_what_costs_most():
     rows = [("a", 0.79, 0.1), ("b", 0.4, 0.5), ("c", 0.7, 0.2)]
-    results = tuple(ConditionResult(name, uar, changed, 0.0) for name, uar, changed in rows)
+    results = tuple(
+        ConditionResult(name, uar, changed, 0.0, (-0.1, 0.0)) for name, uar, changed in rows
+    )
     found = Robustness(0.8, results, missing=("GSM",))
     assert found.warning == (
-        "What to fear most: b (UAR -40.0 points, 50 % of the answers change) and c (UAR -10.0 "
-        "points, 20 % of the answers change). Not measured, for want of an encoder: GSM."
+        "What to fear most: b (UAR -40.0 points, 95 % interval -10.0 to +0.0; 50 % of the answers "
+        "change) and c (UAR -10.0 points, 95 % interval -10.0 to +0.0; 20 % of the answers "
+        "change). Not measured, for want of an encoder: GSM."
     )
     assert "by more than 1.0 points" in Robustness(0.8, results[:1]).warning
     assert "by more than 0.0 points" in Robustness(0.7, results[:1]).warning
