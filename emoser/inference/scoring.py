@@ -127,7 +127,7 @@ def score_labels(logits: Logits, config: ModelConfig) -> npt.NDArray[np.float64]
 
     Example:
         >>> logits = np.array([[0.0, np.log(3.0)]], np.float32)
-        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"))).tolist()
+        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"))).round(6).tolist()
         [[0.25, 0.75]]
         >>> score_labels(logits, ModelConfig(labels=("happy", "sad"), multi_label=True)).tolist()
         [[0.5, 0.75]]
