@@ -129,7 +129,8 @@ def score_labels(logits: Logits, config: ModelConfig) -> npt.NDArray[np.float64]
         >>> logits = np.array([[0.0, np.log(3.0)]], np.float32)
         >>> score_labels(logits, ModelConfig(labels=("happy", "sad"))).round(6).tolist()
         [[0.25, 0.75]]
-        >>> score_labels(logits, ModelConfig(labels=("happy", "sad"), multi_label=True)).tolist()
+        >>> config = ModelConfig(labels=("happy", "sad"), multi_label=True)
+        >>> score_labels(logits, config).round(6).tolist()
         [[0.5, 0.75]]
     """
     scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
