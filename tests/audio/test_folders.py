@@ -134,7 +134,8 @@ NAMED = ".wav .wave .bwf .mp3 .mp2 .mpga .m4a .m4b .3gp .3g2 .awb .amr .weba .we
 
 
 def test_every_suffix_of_a_format_that_is_decoded_counts():
-    known = {suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("audio/")}
+    table = mimetypes.MimeTypes().types_map[True]  # without the files of the system
+    known = {suffix for suffix, kind in table.items() if kind.startswith("audio/")}
     missed = {suffix for suffix in known if not is_recording(f"a{suffix}")} - NO_RECORDINGS
     assert not missed
     for suffix in NAMED.split():

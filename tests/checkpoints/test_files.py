@@ -34,12 +34,13 @@ from emoser.export import LICENCE, export
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 KINDS = ("bundled", "transformers", "SpeechBrain", "exported")
+SLOW_CHOICES = [("SpeechBrain", "openvino"), ("transformers", "openvino")]  # which convert
 CHOICES = [
     pytest.param(
         kind,
         backend,
         id=f"{kind} by {backend}",
-        marks=[pytest.mark.slow] * ((kind, backend) == ("SpeechBrain", "openvino")),
+        marks=[pytest.mark.slow] * ((kind, backend) in SLOW_CHOICES),
     )
     for kind in KINDS
     for backend in ENGINES

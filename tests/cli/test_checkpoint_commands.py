@@ -117,6 +117,7 @@ def test_doctor_names_a_broken_package_and_its_mend(capsys, monkeypatch):
     assert "pip install --force-reinstall soxr" in shown.out
 
 
+@pytest.mark.slow
 def test_predict_prints_dimensions(folders, tmp_path, capsys):
     from pathlib import Path
 

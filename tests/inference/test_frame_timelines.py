@@ -66,7 +66,7 @@ def frame_model(tmp_path_factory):
 def dimensional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dimensions") / "model"
     CASES["audEERING dimensions"](folder)
-    return EmotionClassifier.from_pretrained(folder, device="cpu")
+    return EmotionClassifier.from_pretrained(folder, device="cpu", backend="torch")
 
 
 def cut(samples, sizes):
@@ -266,7 +266,9 @@ def test_pictures_of_dimensions_are_drawn(dimensional, tmp_path):
 
 def test_labels_and_dimensions_come_together(tmp_path):
     model = loud_model(small_config(), dimensions=("valence", "arousal"))
-    classifier = EmotionClassifier.from_pretrained(save_model(model, tmp_path / "m"), device="cpu")
+    classifier = EmotionClassifier.from_pretrained(
+        save_model(model, tmp_path / "m"), device="cpu", backend="torch"
+    )
     samples = voice_and_pauses([(5, 0.1)])
     timeline = classifier.timeline(samples, sampling_rate=RATE, vad=None, threshold=0)
     alone = classifier.predict(samples[: 3 * RATE], sampling_rate=RATE)

@@ -77,7 +77,10 @@ def test_timelines_have_their_times_and_streams_give_the_same(vad, classifier, r
     ]
 
 
-@pytest.mark.parametrize(("to", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("to", "package"),
+    [("onnx", "onnxruntime"), pytest.param("openvino", "openvino", marks=pytest.mark.slow)],
+)
 def test_an_exported_graph_keeps_the_rate(to, package, folder, classifier, recording, tmp_path):
     pytest.importorskip(package)
     export(folder, tmp_path / "graph", to=to, calibrate=recording.parent)

@@ -35,7 +35,7 @@ def read_frames(name, rate=16_000):
 @needs_silero
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize(("kind", "open_model"), [("onnx", open_onnx), ("jit", open_torchscript)])
-@pytest.mark.parametrize("rate", [8_000, 16_000])
+@pytest.mark.parametrize("rate", [pytest.param(8_000, marks=pytest.mark.slow), 16_000])
 def test_probabilities_are_those_of_the_package(tmp_path, clip, kind, open_model, rate):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")

@@ -105,6 +105,7 @@ def test_batches_are_exact_in_training_too():
     torch.testing.assert_close(batched, weight.grad, atol=1e-4 * batched.abs().max(), rtol=0)
 
 
+@pytest.mark.slow
 def test_plain_transformers_moves_the_logits_and_emoser_does_not(tmp_path):
     """The reason for the masked group norm: the same weights through transformers' own class."""
     from transformers import AutoModelForAudioClassification

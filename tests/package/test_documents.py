@@ -105,7 +105,19 @@ def test_python_snippets_run_from_top_to_bottom(page, workspace, monkeypatch):
         exec(compile(code, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+# They train, and open every engine in a process of its own.
+LONG_PAGES = ("guides/fine-tuning", "benchmarks/README")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, id=name_of(page), marks=[pytest.mark.slow] * (name_of(page) in LONG_PAGES)
+        )
+        for page in PAGES
+    ],
+)
 def test_commands_run(page, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     for command in commands(page, run=True):

@@ -262,6 +262,7 @@ def test_other_numbers_are_refused_and_leave_no_folder(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_old_folder_or_none(tmp_path):
     code = (
         "import os, signal, sys\nfrom emoser import export as module\n"

@@ -40,9 +40,6 @@ from emoser.runtimes.conversion.openvino_loop import SEGMENT_FRAMES, fits_loop
 KINDS = (
     "Wav2Vec2, group norm",
     "Whisper, layer sum",
-    "Hubert, raw input",
-    "SpeechBrain diarization",
-    "Vox-Profile",
 )
 LENGTHS = (1, 16_000, 399, 401, 5_000, 30_000)
 TOLERANCE = 1e-4
@@ -160,6 +157,7 @@ def test_other_devices_and_precisions_are_refused(model):
         EmotionClassifier.from_pretrained(model, dtype="float16", backend="openvino")
 
 
+@pytest.mark.slow
 def test_what_openvino_cannot_express_is_run_by_torch_and_says_so(model, own_cache, monkeypatch):
     monkeypatch.setattr(
         OpenVinoRuntime, "infer", lambda *_: InferenceOutput(np.ones((1, 4)), np.ones(1))
@@ -436,6 +434,7 @@ def test_rows_of_one_batch_pass_the_loop_as_each_alone():
     np.testing.assert_allclose(together, alone, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_narrow_convolutions_and_graphs_to_quantise_have_no_loop():
     assert not fits_loop(build_graph(loud_model(small_config())))
     plain = convert_graph(build_graph(loud_model(LOOP_KINDS["group norm"])), "base", looped=False)

@@ -27,7 +27,6 @@ def fit_settings(config: FinetuneConfig, base: CheckpointFiles) -> FinetuneConfi
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
-    from emoser.checkpoints.trained_on import read_stages
         >>> fit_settings(FinetuneConfig(), find_checkpoint("emoser-tiny")).schedule.epochs
         15
     """

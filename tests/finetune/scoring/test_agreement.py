@@ -77,6 +77,7 @@ def test_evaluate_agrees_with_predict_on_awkward_files(model, answered):
     assert report.labels == (*model.config.labels, "silence")
 
 
+@pytest.mark.slow
 def test_the_command_agrees_with_predict_on_awkward_files(classifier, answered):
     labelled, _ = answered
     path = str(classifier.info.path)

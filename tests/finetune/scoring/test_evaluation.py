@@ -106,6 +106,7 @@ def test_evaluate_scores_every_clip_as_predict_does(predicted, decoded):
     assert report.num_utterances == len(labelled)
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_with_the_runtime_of_predict(predicted):
     _, folder, _, labelled = predicted
     classifier = EmotionClassifier.from_pretrained(folder)

@@ -105,6 +105,7 @@ def test_train_takes_names_for_the_model_and_its_teachers(clips, tmp_path):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_a_classifier_can_be_the_base_of_settings(tmp_path):
     with pytest.raises(TypeError, match="base is a int; pass a bundled name"):
         FinetuneConfig(3)
