@@ -128,7 +128,9 @@ def kill_again_and_again(folder, output, *, num_kills, pause, seed):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "num_kills"), [(".jsonl", 20), (".csv", 3), (".parquet", 3)], ids=lambda v: str(v)
+    ("suffix", "num_kills"),
+    [pytest.param(".jsonl", 20, marks=pytest.mark.slow), (".csv", 3), (".parquet", 3)],
+    ids=lambda v: str(v),
 )
 def test_killed_jobs_lose_no_row_and_write_none_twice(thousand, tmp_path, suffix, num_kills):
     if suffix == ".parquet":

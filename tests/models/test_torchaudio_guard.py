@@ -76,6 +76,7 @@ def test_a_transformers_that_came_first_is_told_of_it(broken, tmp_path):
     assert done.stdout.strip() in ("neutral", "happy", "angry", "sad"), done.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_examines_the_checkpoint_and_says_what_is_wrong_with_torchaudio(broken):
     code = "import sys; from emoser.cli import main; sys.exit(main(['doctor']))"
     done = run(code, broken)

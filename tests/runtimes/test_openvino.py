@@ -206,6 +206,7 @@ print(asked, [t.name for t in threading.enumerate()], "openvino_telemetry" in sy
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_to_anyone(model, tmp_path):
     """As the package comes, its import alone sends an event from a home that has not opted out."""
     answer = run_python(CONNECT, model, HOME=tmp_path, CI="", EMOSER_CACHE=tmp_path / "cache")
@@ -293,6 +294,7 @@ def test_a_damaged_graph_of_a_model_is_converted_again(model, own_cache):
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "locked"])
 def test_a_cache_that_cannot_be_written_is_survived(kind, model, tmp_path, monkeypatch):
     place = tmp_path / "cache"

@@ -92,6 +92,7 @@ def test_all_unreadable_clips_are_named_at_once(voices, base, tmp_path, capsys):
     assert "1 of 22 recordings are missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unreadable_clips_are_left_out_and_counted(voices, base, tmp_path, capsys):
     write, rows, broken = voices
     table = write("skipped.csv", [*rows, *broken])

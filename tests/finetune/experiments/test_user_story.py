@@ -151,6 +151,7 @@ def test_evaluate_gives_figures_and_a_paired_comparison(run, table, tmp_path, ca
     assert (tmp_path / "report.md").is_file()
 
 
+@pytest.mark.slow
 def test_a_dry_run_reports_whether_the_model_can_overfit(table, base, tmp_path, capsys):
     command = ["finetune", str(table), "--base", str(base), "--output", str(tmp_path)]
     assert main([*command, "--dry-run", *SETTINGS]) == 0
@@ -329,6 +330,7 @@ def write_nemo(folder, speakers=("EB0", "IC0", "KS0", "MP0"), seconds=0.3):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

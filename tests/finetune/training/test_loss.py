@@ -119,6 +119,7 @@ def test_the_soft_targets_are_the_mean_of_softened_probabilities():
     assert soft[2, 0] == 0.0
 
 
+@pytest.mark.slow
 def test_at_full_weight_the_student_follows_its_teacher_and_labels_do_not_matter(sides, tmp_path):
     teacher = confident(7)
     before = weights_of(teacher)
