@@ -64,8 +64,18 @@ class SegmentLike(Protocol):
 
 WrappedSource: TypeAlias = UploadLike | DecoderLike | SegmentLike
 Source: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | TensorLike"
-    " | Mapping[str, Any] | tuple[int, NDArray[Any]] | tuple[NDArray[Any], int] | WrappedSource"
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | NDArray[Any]
+    | TensorLike
+    | Mapping[str, Any]
+    | tuple[int, NDArray[Any]]
+    | tuple[NDArray[Any], int]
+    | WrappedSource
 )
 
 SPOOL_MEMORY_BYTES = 32 * 2**20  # a stream larger than this goes to an anonymous temporary file
