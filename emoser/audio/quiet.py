@@ -6,6 +6,7 @@ stream in memory, from which everything but libmpg123's lines is passed on. Desc
 `sys.stderr` stay as they are, so no other output is lost. With another C library nothing is done.
 """
 
+import atexit
 import ctypes
 import os
 import threading
@@ -30,6 +31,8 @@ class _MemoryStream:
         self._former = self._variable.value
         self._num_users = 0
         self._lock = threading.Lock()
+        # A thread that had read the variable before `leave` may write after it.
+        atexit.register(self._pass_on)
 
     def enter(self) -> None:
         with self._lock:
@@ -43,6 +46,11 @@ class _MemoryStream:
             self._num_users -= 1
             if not self._num_users:
                 self._variable.value = self._former
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Write to standard error what was written meanwhile, but for libmpg123's lines."""
+        with self._lock:
             lines = self._take().splitlines(keepends=True)
         if kept := b"".join(line for line in lines if not line.startswith(_PREFIX)):
             os.write(2, kept)

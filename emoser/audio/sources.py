@@ -24,6 +24,7 @@ from emoser.audio.reader import ByteReader
 from emoser.audio.sniffing import SEARCH_BYTES, refuse_unknown
 from emoser.audio.wrappers import peel, wrapped_name
 from emoser.errors import AudioError, unreadable_audio, writes_to
+from emoser.text import printable
 
 
 class TensorLike(Protocol):
@@ -98,7 +99,7 @@ def describe_source(source: Source) -> str:
     """
     name = source_name(source)
     if name is not None:
-        return _printable(name)
+        return printable(name)
     inner = peel(source)
     if isinstance(inner, _BYTES):
         return f"{memoryview(inner).nbytes} bytes"
@@ -245,11 +246,3 @@ def _refuse_large(size: int, limits: AudioLimits, name: str) -> None:
             f"{name} is larger than {limits.max_bytes} bytes; "
             "cut it, or pass AudioLimits with a larger max_bytes"
         )
-
-
-def _printable(text: str) -> str:
-    """The text with control characters, line ends and undecodable bytes written as escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )

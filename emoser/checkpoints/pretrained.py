@@ -65,32 +65,8 @@ def start_model(  # what a run chooses of its base
         ValueError: If the encoder has fewer layers, or no final norm that can be left out.
         CheckpointError: If the folder has no such encoder, or any tensor of it does not fit.
     """
-    files, base = as_files(source), None
-    if isinstance(files.config.get("emoser"), dict):
-        base = load_checkpoint(files).model
-        encoder = base.encoder
-        config = replace(
-            config,
-            encoder=base.config.encoder,
-            normalization=_choose_normalization(config, encoder.normalization),
-            sampling_rate=base.config.sampling_rate,
-            padding=base.config.padding,
-            final_norm=base.config.final_norm,
-        )
-        encoder.normalization = config.normalization
-    else:
-        whisper = files.config.get("model_type") == "whisper"
-        preprocessing = read_preprocessing(files)
-        usual = config.normalization if preprocessing.normalize else "none"
-        config = replace(
-            config,
-            normalization=_choose_normalization(config, usual),
-            sampling_rate=preprocessing.sampling_rate,
-        )
-        if whisper:
-            config = replace(config, encoder="whisper", padding="none")
-        encoder = _load_encoder(files, config)
-        config = replace(config, encoder=str(encoder.config.model_type))
+    files = as_files(source)
+    encoder, config, base = _open_encoder(files, config)
     if num_layers is not None:
         encoder.keep_layers(num_layers)
     if not final_norm and config.final_norm:
@@ -108,6 +84,36 @@ def start_model(  # what a run chooses of its base
     if keep_head and base is not None:
         _keep_head(model, base)
     return model
+
+
+def _open_encoder(
+    files: CheckpointFiles, config: ModelConfig
+) -> tuple[SpeechEncoder, ModelConfig, EmotionModel | None]:
+    """The encoder of a checkpoint, the configuration around it, and the emotion model it is of."""
+    if isinstance(files.config.get("emoser"), dict):
+        base = load_checkpoint(files).model
+        encoder = base.encoder
+        config = replace(
+            config,
+            encoder=base.config.encoder,
+            normalization=_choose_normalization(config, encoder.normalization),
+            sampling_rate=base.config.sampling_rate,
+            padding=base.config.padding,
+            final_norm=base.config.final_norm,
+        )
+        encoder.normalization = config.normalization
+        return encoder, config, base
+    preprocessing = read_preprocessing(files)
+    usual = config.normalization if preprocessing.normalize else "none"
+    config = replace(
+        config,
+        normalization=_choose_normalization(config, usual),
+        sampling_rate=preprocessing.sampling_rate,
+    )
+    if files.config.get("model_type") == "whisper":
+        config = replace(config, encoder="whisper", padding="none")
+    encoder = _load_encoder(files, config)
+    return encoder, replace(config, encoder=str(encoder.config.model_type)), None
 
 
 def _choose_normalization(config: ModelConfig, usual: str) -> str:

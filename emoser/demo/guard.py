@@ -12,9 +12,10 @@ from starlette.websockets import WebSocket
 
 from emoser.serve.access import Access
 from emoser.serve.errors import HostError
+from emoser.serve.uploads import limit_body
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 MAX_MESSAGE_BYTES = 8 * 2**20  # a live message holds 10 s of audio at 192 kHz in base64
 UPLOAD = "/upload"  # the end of the only path with larger messages, which Gradio limits
@@ -59,19 +60,5 @@ class Guard:
         if not length.isdigit() or int(length) > MAX_MESSAGE_BYTES:
             await PlainTextResponse(TOO_LARGE, 413)(scope, receive, send)
             return
-        await self._app(scope, _limit(receive), send)
-
-
-def _limit(receive: "Receive") -> "Receive":
-    """The same messages until they are longer than a request may be."""
-    num_bytes = 0
-
-    async def limited() -> "Message":
-        nonlocal num_bytes
-        message = await receive()
-        num_bytes += len(message.get("body", b""))
-        if num_bytes > MAX_MESSAGE_BYTES:
-            raise HTTPException(413, TOO_LARGE)
-        return message
-
-    return limited
+        limited = limit_body(receive, MAX_MESSAGE_BYTES, HTTPException(413, TOO_LARGE))
+        await self._app(scope, limited, send)

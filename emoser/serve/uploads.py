@@ -91,7 +91,7 @@ async def receive_upload(request: "Request", max_bytes: int) -> Upload:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(_too_large(max_bytes))
-    request._receive = _counted(request._receive, limit, max_bytes)
+    request._receive = limit_body(request._receive, limit, TooLargeError(_too_large(max_bytes)))
     with SpooledTemporaryFile(MEMORY_BYTES) as spool:
         named = await (_read_form if is_form else _read_body)(request, spool)
         size = spool.tell()
@@ -163,8 +163,8 @@ def _read_turns(field: Any) -> bytes | None:
     return turns
 
 
-def _counted(receive: "Receive", limit: int, max_bytes: int) -> "Receive":
-    """A `receive` that raises as soon as the body is larger than the limit."""
+def limit_body(receive: "Receive", limit: int, error: Exception) -> "Receive":
+    """A `receive` that raises the error as soon as the body is longer than `limit` bytes."""
     num_bytes = 0
 
     async def counted() -> "Message":
@@ -172,7 +172,7 @@ def _counted(receive: "Receive", limit: int, max_bytes: int) -> "Receive":
         message = await receive()
         num_bytes += len(message.get("body", b""))
         if num_bytes > limit:
-            raise TooLargeError(_too_large(max_bytes))
+            raise error
         return message
 
     return counted

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 import soundfile
+from support.browser import CLIPS, open_chromium
 from support.models import loud_model, small_config
 
 from emoser import EmotionClassifier
@@ -28,7 +29,6 @@ from emoser.checkpoints.save import save_model
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CLIPS = ROOT / "examples" / "audio"
 TIMEOUT = 120_000  # milliseconds; the machine may be busy
 DESKTOP, PHONE = (1280, 900), (390, 844)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -55,26 +55,9 @@ FOCUS = """() => { const e = document.activeElement; return [e.tagName.toLowerCa
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A browser that resolves no host names and has a clip as its microphone."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
     pytest.importorskip("gradio", reason='needs pip install "emoser[demo]"')
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("EMOSER_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("needs Chromium on the path, or its place in EMOSER_CHROMIUM")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found,
-            args=[
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={CLIPS / 'plain.wav'}",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

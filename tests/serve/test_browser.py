@@ -5,13 +5,11 @@ browser.
 """
 
 import json
-import os
-import shutil
 import time
-from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from support.browser import CLIPS, open_chromium
 from support.servers import running
 
 from emoser import EmotionClassifier
@@ -19,31 +17,13 @@ from emoser import EmotionClassifier
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.slow
 
-CLIPS = Path(__file__).parents[2] / "examples" / "audio"
 TIMEOUT = 120_000  # milliseconds; the machine may be busy
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A browser that resolves no host names and has a clip as its microphone."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("EMOSER_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("needs Chromium on the path, or its place in EMOSER_CHROMIUM")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found,
-            args=[
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={CLIPS / 'plain.wav'}",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
