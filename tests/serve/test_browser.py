@@ -71,7 +71,7 @@ def test_an_upload_shows_the_prediction_of_the_library(page):
     shown = json.loads(page.inner_text("#result"))
     expected = EmotionClassifier.from_pretrained("emoser-tiny").predict(CLIPS / "loud.flac")
     assert (shown["source"], shown["label"]) == ("loud.flac", expected.label)
-    assert page.locator("#endpoints li").count() == 6
+    assert page.locator("#endpoints li").count() == 7
 
 
 def test_a_recording_of_media_recorder_is_analysed_while_it_runs(page):
