@@ -21,6 +21,7 @@ import os, sys
 from emoser import load_audio
 from emoser.audio.folders import find_recordings
 from emoser.finetune.corpora.tree import list_audio
+load_audio(os.path.join(sys.argv[1], "a.ogg"))  # nobody may be kept from modules loaded late
 os.setuid(65534)
 for name in find_recordings(sys.argv[1]):
     try:

@@ -4,6 +4,7 @@ One graph for any number of recordings of any length, traced as for ONNX. Needs 
 OpenVINO, but not the package `onnx`.
 """
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -64,5 +65,7 @@ def _convert(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
     """Trace a module and convert it to a model of OpenVINO."""
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # a trace warns of every branch that it takes
+        # The converter imports `nncf.torch` where it is installed, which logs that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         traced = torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
         return engine.import_engine().convert_model(traced, example_input=examples)
