@@ -141,7 +141,13 @@ def measure_robustness(
 
     Raises:
         AudioError: If a recording cannot be read.
+        ValueError: If there are no labels.
     """
+    if not labels:
+        raise ValueError(
+            "robustness is measured by the recall of labels, and only dimensions are scored here; "
+            "leave --robustness out"
+        )
     conditions, missing = list_conditions()
     order = [index for members in group_by_file(utterances).values() for index in members]
     scored = [utterances[index] for index in order]
@@ -154,7 +160,7 @@ def measure_robustness(
             rate=SAMPLING_RATE,
             total=len(scored) * (1 + len(conditions)),
         )
-        answers = _choose(one.map_logits(logits), silent, one.labels, labels)
+        answers = _choose(one.map_logits(logits), silent, one.outputs, labels)
     names = (*labels, SILENCE)
     truth = np.array([names.index(item.label) for item in scored])
     groups = [item.voice or place for place, item in enumerate(scored)]
