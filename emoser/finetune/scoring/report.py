@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.evaluation import Report, score_logits, select_labels
 from emoser.finetune.scoring.logits import add_silence
@@ -258,10 +258,8 @@ def write_report(
     if robustness is not None:
         values |= {"robustness": robustness.to_dict()}
         text += f"\n{robustness.to_markdown()}"
-    with writes_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKDOWN).write_text(text, encoding="utf-8")
-        (folder / JSON).write_text(format_json(values, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / MARKDOWN, text)
+    write_text(folder / JSON, format_json(values, indent=2) + "\n")
     report = evaluation.report
     try:
         figure = plot_confusion(report.confusion, report.labels)
