@@ -307,11 +307,13 @@ class EmotionClassifier:
         batch_seconds: float | None = None,
         progress: bool = False,
         on_error: str = "raise",
+        adapt_speakers: bool = False,
     ) -> Conversation:
         """Who speaks, and how: the emotion of every turn of a conversation.
 
-        The answer for a turn equals `predict` on a file that holds the turn alone. The recording
-        is decoded once, in order and in constant memory, whatever the order of the turns.
+        The answer for a turn equals `predict` on a file that holds the turn alone, if speakers are
+        not adapted to. The recording is decoded once, in order and in constant memory, whatever the
+        order of the turns.
 
         Args:
             source: As for `predict`.
@@ -328,9 +330,13 @@ class EmotionClassifier:
             progress: Show a progress bar when the standard error is a terminal.
             on_error: "raise" at the first turn without an answer, or "return" its error in
                 `Turn.error`.
+            adapt_speakers: Answer for every speaker with at least 8 turns with speech as `adapt`
+                does after these turns; `Conversation.adaptations` says for whom. A speaker whose
+                turns all carry one emotion gets worse answers: it is taken for the voice.
 
         Raises:
             AudioError: If the recording cannot be read, or ends before a turn begins.
+            CheckpointError: With `adapt_speakers`, as for `adapt`.
             DependencyError: If finding the turns needs a package that is not installed.
             TurnsError: If the turns cannot be read, or a turn is empty.
             ValueError: As for `predict`.
@@ -345,7 +351,14 @@ class EmotionClassifier:
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         if turns is None:
             turns, options = find_turns(source, options, vad=vad, limits=self._predictor.limits)
-        return predict_turns(self._predictor, source, turns, options, progress=progress)
+        return predict_turns(
+            self._predictor,
+            source,
+            turns,
+            options,
+            progress=progress,
+            adapt_speakers=adapt_speakers,
+        )
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """New columns for a batch of rows: `dataset.map(classifier, batched=True)`.

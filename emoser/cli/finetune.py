@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,10 +205,11 @@ def _check(
     utterances: Sequence["Utterance"], config: "FinetuneConfig", options: argparse.Namespace
 ) -> int:
     """Print whether the model can overfit a few clips; the files of the check are removed."""
+    from emoser.checkpoints.atomic import scratch_folder
     from emoser.finetune.experiments.finetuning import probe
 
     labelled = config.model.targets != "dimensions" and bool(utterances[0].label)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         learned, accuracy = probe(
             utterances,
             config=config,

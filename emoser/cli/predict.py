@@ -66,6 +66,10 @@ TURNS = {
 }
 TURN_OUTPUT = {
     "--vad": value("how --diarize finds speech", "energy", choices=("energy", "silero")),
+    "--adapt-speakers": flag(
+        "adapt to each speaker with at least 8 turns with speech; makes answers worse for one "
+        "whose turns all carry the same emotion"
+    ),
     "--plot": value("draw a .png, .svg or .pdf picture", metavar="IMAGE"),
     "--theme": value("theme of the picture: light or dark", "light"),
 }
@@ -108,8 +112,10 @@ def run(options: argparse.Namespace) -> int:
         return _run_folder(options)
     if options.turns or options.diarize:
         return run_turns(options)
-    if options.format or options.plot:
-        raise ValueError("--format and --plot are for turns; pass --turns or --diarize")
+    if options.format or options.plot or options.adapt_speakers:
+        raise ValueError(
+            "--format, --plot and --adapt-speakers are for turns; pass --turns or --diarize"
+        )
     if options.start is not None or options.end is not None:
         return _run_piece(options)
     names = list(expand_names(options.files))
@@ -146,7 +152,10 @@ def _run_folder(options: argparse.Namespace) -> int:
     from emoser.audio.folders import parse_shard
     from emoser.bulk import BulkJob, predict_folder
 
-    others = ("json", "csv", "format", "top_k", "turns", "diarize", "plot", "start", "end")
+    others = (
+        "json", "csv", "format", "top_k", "turns", "diarize", "plot", "adapt_speakers", "start",
+        "end",
+    )  # fmt: skip
     if len(options.files) != 1 or any(getattr(options, name) for name in others):
         raise ValueError(
             "--output takes one folder and cannot be combined with --json, --csv, --format, "

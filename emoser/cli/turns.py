@@ -34,13 +34,17 @@ def run_turns(options: argparse.Namespace) -> int:
         options.turns,
         progress=True,
         on_error="return",
-        **select(options, "channel", "batch_seconds", "vad"),
+        **select(options, "channel", "batch_seconds", "vad", "adapt_speakers"),
     )
     if conversation.failure is not None:
         raise conversation.failure
     if options.plot:
         conversation.plot(options.plot, theme=options.theme)
-    print(_choose_writer(options)(conversation), end="")
+    write = _choose_writer(options)
+    print(write(conversation), end="")
+    if write is not _table:  # which ends with the summary
+        for speaker, adaptation in conversation.adaptations.items():
+            print(f"emoser: {printable(f'{speaker}: {adaptation}')}", file=sys.stderr)
     if errors := conversation.errors:
         count = counted(len(conversation), "turn")
         print(f"emoser: {len(errors)} of {count} could not be predicted", file=sys.stderr)

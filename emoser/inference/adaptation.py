@@ -44,6 +44,16 @@ class ShiftedRuntime:
         return InferenceOutput(logits - self._shift, embeddings)
 
 
+def adapt_output(output: RecordingOutput, adaptation: Adaptation) -> RecordingOutput:
+    """What the adapted model would have given for the same recording."""
+    return replace(output, logits=output.logits - np.asarray(adaptation.shift, np.float32))
+
+
+def has_speech(output: RecordingOutput) -> bool:
+    """Whether a recording counts for an adaptation."""
+    return SILENCE not in output.quality
+
+
 def adapt_model(opened: OpenedModel, adaptation: Adaptation | None) -> OpenedModel:
     """The model with an adaptation; the model itself without one."""
     if adaptation is None:
@@ -92,7 +102,7 @@ def estimate_adaptation(
     Raises:
         ValueError: If there are fewer.
     """
-    voiced = [output for output in outputs if SILENCE not in output.quality]
+    voiced = list(filter(has_speech, outputs))
     if len(voiced) < minimum:
         raise ValueError(
             f"{counted(len(voiced), 'recording')} with speech cannot adapt to a speaker; give at "

@@ -111,22 +111,21 @@ class Predictor:
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[Prediction | EmoserError]:
         """The prediction of each recording in order, or its error where errors are returned."""
-        outputs = self._infer(sources, options)
-        return (item if isinstance(item, EmoserError) else self._predict(item) for item in outputs)
+        return map(self.conclude, self._infer(sources, options))
 
-    def predict_pieces(
+    def infer_pieces(
         self, source: Source, pieces: Sequence[Piece], options: BatchOptions
-    ) -> Iterator[tuple[int, Prediction | EmoserError]]:
-        """Index and prediction of each piece of a recording, in the order of their ends."""
+    ) -> Iterator[tuple[int, RecordingOutput | EmoserError]]:
+        """Index and outputs of each piece of a recording, in the order of their ends.
+
+        An error is raised, or takes the place of the outputs where errors are returned.
+        """
         for _, place, output in infer_pieces(
             [(source, pieces)], self.runtime, self._inference(options)
         ):
-            if not isinstance(output, EmoserError):
-                yield place, self._predict(output)
-            elif options.on_error == "raise":
+            if isinstance(output, EmoserError) and options.on_error == "raise":
                 raise output
-            else:
-                yield place, output
+            yield place, output
 
     def predict_piece(
         self, source: Source, piece: Piece, options: BatchOptions
@@ -143,7 +142,8 @@ class Predictor:
                 "0 and end after it"
             )
         whole = piece._replace(end=None if end == math.inf else end)
-        return (answer for _, answer in self.predict_pieces(source, [whole], options))
+        outputs = self.infer_pieces(source, [whole], options)
+        return (self.conclude(output) for _, output in outputs)
 
     def embed(
         self, sources: Iterable[Source], options: BatchOptions
@@ -159,11 +159,15 @@ class Predictor:
             CheckpointError: If the model cannot be adapted.
             ValueError: If there are too few recordings.
         """
-        check_adaptable(self.config, self._name)
+        self.check_adaptable()
         outputs = self._infer(sources, options)
         return estimate_adaptation(
             (output for output in outputs if isinstance(output, RecordingOutput)), self.config
         )
+
+    def check_adaptable(self) -> None:
+        """Refuse a model that cannot be adapted to a speaker, as `adapt` does."""
+        check_adaptable(self.config, self._name)
 
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions
@@ -198,7 +202,10 @@ class Predictor:
             return values, 0.0
         return self.label_map.apply(values, multi_label=self.config.multi_label)
 
-    def _predict(self, output: RecordingOutput) -> Prediction:
+    def conclude(self, output: RecordingOutput | EmoserError) -> Prediction | EmoserError:
+        """The prediction by the outputs for a recording; an error stays as it is."""
+        if isinstance(output, EmoserError):
+            return output
         values, unmapped = self._average(output.logits, output.weights)
         return Prediction.from_scores(
             dict(zip(self.labels, values, strict=True)),

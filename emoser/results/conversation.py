@@ -30,6 +30,40 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
+class SpeakerAdaptation:
+    """Whether the answers for a speaker were adapted to the voice, where that was asked for.
+
+    Attributes:
+        num_turns: The turns of the speaker with speech, by which it was or was not.
+        reason: Why it was not; empty if it was.
+
+    Example:
+        >>> print(SpeakerAdaptation(12))
+        adapted by 12 turns
+        >>> print(SpeakerAdaptation(1, "one turn is too little"))
+        not adapted: one turn is too little
+    """
+
+    num_turns: int
+    reason: str = ""
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the answers were adapted."""
+        return not self.reason
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"adapted": self.adapted, "num_turns": self.num_turns, "note": str(self)}
+
+    def __str__(self) -> str:
+        """By how many turns, or why not."""
+        if self.reason:
+            return f"not adapted: {self.reason}"
+        return f"adapted by {counted(self.num_turns, 'turn')}"
+
+
+@dataclass(frozen=True)
 class SpeakerSummary:
     """How one speaker speaks.
 
@@ -40,6 +74,7 @@ class SpeakerSummary:
         shares: Share of each label in the time of the answered turns, the largest first.
         switches: How often the emotion of a turn differs from that of the speaker's turn before;
             silence is passed over.
+        adaptation: Whether the answers were adapted to the voice; None if nobody asked for it.
     """
 
     speaker: str
@@ -47,16 +82,20 @@ class SpeakerSummary:
     seconds: float
     shares: Mapping[str, float] = field(hash=False)
     switches: int
+    adaptation: SpeakerAdaptation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {**asdict(self), "seconds": round(self.seconds, TIME_DIGITS)}
+        adaptation = self.adaptation.to_dict() if self.adaptation else None
+        seconds = round(self.seconds, TIME_DIGITS)
+        return {**asdict(self), "seconds": seconds, "adaptation": adaptation}
 
     def __str__(self) -> str:
-        """One line: time, shares and switches."""
+        """One line: time, shares, switches, and the adaptation if one was asked for."""
         shares = ", ".join(f"{label} {share:.0%}" for label, share in self.shares.items())
         facts = [f"{self.seconds:.1f} s in {counted(self.num_turns, 'turn')}", shares]
         facts.append(f"{self.switches} switch{'' if self.switches == 1 else 'es'}")
+        facts.append("" if self.adaptation is None else str(self.adaptation))
         return f"{self.speaker}: {'; '.join(fact for fact in facts if fact)}"
 
 
@@ -70,6 +109,8 @@ class Conversation:
         dimensions: Names of the dimensions, mostly none.
         model: Name of the checkpoint.
         source: The file, or a short description of the input.
+        adaptations: Which speakers the answers were adapted to, by name; empty if nobody asked
+            for it.
 
     Example:
         >>> from emoser.results.prediction import Prediction
@@ -94,6 +135,7 @@ class Conversation:
     dimensions: tuple[str, ...] = ()
     model: str = ""
     source: str = field(default="", compare=False)
+    adaptations: Mapping[str, SpeakerAdaptation] = field(default_factory=dict, hash=False)
 
     def __iter__(self) -> Iterator[Turn]:
         return iter(self.turns)
@@ -153,6 +195,7 @@ class Conversation:
             sum(max(turn.duration, 0.0) for turn in turns),
             {label: seconds / whole for label, seconds in ranked},
             sum(label != before for before, label in pairwise(labels)),
+            self.adaptations.get(speaker),
         )
 
     def to_dict(self) -> dict[str, Any]:

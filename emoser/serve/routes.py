@@ -54,6 +54,13 @@ EXAMPLE = Prediction.from_scores(
 Channel = Annotated[str, Query(description="mix, left, right or the index of a channel, from 0")]
 TimelineChannel = Annotated[str, Query(description="as for predict, or each for every channel")]
 TurnsChannel = Annotated[str, Query(description="as for predict, or each: that of every turn")]
+AdaptSpeakers = Annotated[
+    bool,
+    Query(
+        description="adapt to each speaker with at least 8 turns with speech; makes answers worse "
+        "for one whose turns all carry the same emotion"
+    ),
+]
 Filename = Annotated[str, Query(description="name of a raw body, for the answer and errors")]
 Vad = Annotated[Literal["energy", "silero", "none"], Query(description="voice activity detection")]
 
@@ -133,14 +140,21 @@ def _add_turns(router: APIRouter, service: Service) -> None:
         openapi_extra=BODY,
     )
     async def turns(
-        request: Request, channel: TurnsChannel = "mix", filename: Filename = ""
+        request: Request,
+        channel: TurnsChannel = "mix",
+        adapt_speakers: AdaptSpeakers = False,
+        filename: Filename = "",
     ) -> Response:
         def analyse(file: Any) -> tuple[Mapping[str, Any], float]:
             listed = None
             if file.turns is not None:
                 listed = parse_turns(file.turns, name="turns", recording=file.name)
             found = service.classifier.predict_turns(
-                file, listed, channel=parse_channel(channel), on_error="return"
+                file,
+                listed,
+                channel=parse_channel(channel),
+                on_error="return",
+                adapt_speakers=adapt_speakers,
             )
             if found.failure is not None:
                 raise found.failure

@@ -1,15 +1,18 @@
 """A client of `emoser serve`: `python client.py http://127.0.0.1:8000 call.wav [TOKEN]`.
 
-`predict` and `timeline` need the standard library only; `stream` needs `pip install websockets`.
+It needs the standard library only; `stream` needs `pip install websockets`.
 """
 
 import http.client
+import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
 
 MAX_TRIES = 5
@@ -38,21 +41,33 @@ class Client:
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         self._address = urlsplit(address)
-        self._headers = {"Content-Type": "application/octet-stream"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def predict(self, path: str, **query: Any) -> dict[str, Any]:
         """The prediction of a file; `query` are options such as channel="left"."""
-        return self._post("/v1/predict", Path(path), query)
+        return self._post_file("/v1/predict", path, query)
 
     def timeline(self, path: str, **query: Any) -> dict[str, Any]:
         """The timeline of a file; `query` are options such as hop_seconds=0.5."""
-        return self._post("/v1/timeline", Path(path), query)
+        return self._post_file("/v1/timeline", path, query)
 
     def embed(self, path: str) -> dict[str, Any]:
         """The embedding of a file."""
-        return self._post("/v1/embed", Path(path), {})
+        return self._post_file("/v1/embed", path, {})
+
+    def turns(self, path: str, turns: str | None = None, **query: Any) -> dict[str, Any]:
+        """The turns of a call, as by `emoser predict --turns`; by default, a speaker per channel.
+
+        `query` are options such as adapt_speakers=True.
+        """
+        if turns is None:
+            return self._post_file("/v1/turns", path, query)
+        boundary = uuid.uuid4().hex
+        fields = {"file": Path(path), "turns": Path(turns)}
+        parts = [_write_field(boundary, field, file) for field, file in fields.items()]
+        body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
+        kind = f"multipart/form-data; boundary={boundary}"
+        return self._post("/v1/turns", query, lambda: io.BytesIO(body), kind)
 
     def stream(
         self, blocks: Iterable[bytes], *, sampling_rate: int, **query: Any
@@ -63,26 +78,32 @@ class Client:
         query = {"format": "s16le", "sampling_rate": sampling_rate, **query}
         scheme = "wss" if self._address.scheme == "https" else "ws"
         address = f"{scheme}://{self._address.netloc}/v1/stream?{urlencode(query)}"
-        headers = {key: self._headers[key] for key in ("Authorization",) if key in self._headers}
-        with connect(address, additional_headers=headers) as socket:
+        with connect(address, additional_headers=self._headers) as socket:
             for block in blocks:
                 socket.send(block)
                 yield from map(json.loads, _arrived(socket))
             socket.send("end")
             yield from map(json.loads, socket)
 
-    def _post(self, path: str, file: Path, query: dict[str, Any]) -> dict[str, Any]:
-        """Send a file; waits as long as a busy service asks for, up to five times."""
-        target = f"{path}?{urlencode({'filename': file.name, **query})}"
-        kind = {"https": http.client.HTTPSConnection}.get(
+    def _post_file(self, path: str, file: str, query: dict[str, Any]) -> dict[str, Any]:
+        named = {"filename": Path(file).name, **query}
+        return self._post(path, named, partial(open, file, "rb"), "application/octet-stream")
+
+    def _post(
+        self, path: str, query: dict[str, Any], open_body: Callable[[], BinaryIO], kind: str
+    ) -> dict[str, Any]:
+        """Send a body; waits as long as a busy service asks for, up to five times."""
+        target = f"{path}?{urlencode(query)}"
+        headers = {**self._headers, "Content-Type": kind}
+        connect = {"https": http.client.HTTPSConnection}.get(
             self._address.scheme, http.client.HTTPConnection
         )
         remaining = MAX_TRIES
         while True:
             remaining -= 1
-            connection = kind(self._address.netloc)
-            with file.open("rb") as body:
-                connection.request("POST", target, body, self._headers)
+            connection = connect(self._address.netloc)
+            with open_body() as body:
+                connection.request("POST", target, body, headers)
                 answer = connection.getresponse()
                 content = json.loads(answer.read())
             connection.close()
@@ -92,6 +113,13 @@ class Client:
             if wait is None or not remaining:
                 raise ServiceError(answer.status, content["error"])
             time.sleep(float(wait))
+
+
+def _write_field(boundary: str, field: str, file: Path) -> bytes:
+    """A file as a field of a form."""
+    name = file.name.replace('"', "%22")
+    head = f'Content-Disposition: form-data; name="{field}"; filename="{name}"'
+    return f"--{boundary}\r\n{head}\r\n\r\n".encode() + file.read_bytes() + b"\r\n"
 
 
 def _arrived(socket: Any) -> Iterator[str]:

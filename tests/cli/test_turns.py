@@ -12,6 +12,7 @@ import soundfile
 
 from emoser import EmotionClassifier
 from emoser.cli import main
+from emoser.inference.adaptation import MIN_RECORDINGS
 from emoser.results.transcripts.reading import parse_turns
 
 CLIP = Path(__file__).parents[2] / "examples" / "audio" / "plain.wav"
@@ -55,6 +56,29 @@ def test_each_turn_has_a_row_and_each_speaker_a_summary(run, classifier):
     assert rows[0]["scores"] == pytest.approx(dict(first.scores), abs=1e-6)
     table = list(csv.DictReader(io.StringIO(run(CLIP, "--turns", "call.rttm", "--csv")[1])))
     assert [row["label"] for row in table] == [first.label, second.label]
+
+
+def test_speakers_with_enough_turns_are_adapted_to(run, classifier):
+    spans = [(round(0.25 * number, 2), round(0.25 * number + 0.9, 2)) for number in range(8)]
+    rows = [f"SPEAKER x 1 {start} 0.9 <NA> <NA> anna\n" for start, _ in spans]
+    Path("eight.rttm").write_text("".join(rows) + "SPEAKER x 1 0.0 1.0 <NA> <NA> ben\n")
+    words = (CLIP, "--turns", "eight.rttm", "--adapt-speakers")
+    expected = classifier.predict_turns(CLIP, "eight.rttm", adapt_speakers=True)
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    too_few = "not adapted: 1 turn with speech; at least 8 are needed"
+    assert [line.rpartition("; ")[2] for line in out.splitlines()[9:10]] == ["adapted by 8 turns"]
+    assert out.splitlines()[10].endswith(f"; {too_few}")
+    code, out, err = run(*words, "--json")
+    found = [json.loads(line)["scores"] for line in out.splitlines()]
+    assert found[0] == pytest.approx(dict(expected[0].scores), abs=1e-6)
+    plain = [json.loads(line)["scores"] for line in run(*words[:-1], "--json")[1].splitlines()]
+    assert found[:8] != plain[:8]
+    assert found[8] == plain[8]
+    assert code == 0
+    assert err == f"emoser: anna: adapted by 8 turns\nemoser: ben: {too_few}\n"
+    shown = " ".join(run("--help")[1].split())
+    assert f"at least {MIN_RECORDINGS} turns with speech; makes answers worse" in shown
 
 
 def test_formats_are_those_of_other_programs(run):
@@ -116,10 +140,12 @@ def test_a_piece_is_predicted_alone(run, classifier):
         ([CLIP, "--turns", "call.rttm", "--diarize"], 2, "not allowed with"),
         ([CLIP, "--turns", "call.rttm", "--channel", "each", "--top-k", "1"], 2, "--top-k"),
         ([CLIP, "--format", "srt"], 2, "pass --turns or --diarize"),
+        ([CLIP, "--adapt-speakers"], 2, "pass --turns or --diarize"),
         ([CLIP, "--start", "2", "--end", "1"], 2, "is empty"),
         ([CLIP, "--start", "9"], 3, "has no samples after 9 s"),
         ([".", "--start", "1"], 2, "take one recording"),
         ([".", "--output", "a.csv", "--turns", "call.rttm"], 2, "cannot be combined"),
+        ([".", "--output", "a.csv", "--adapt-speakers"], 2, "cannot be combined"),
     ],
 )
 def test_errors_are_one_sentence_with_an_exit_code(run, words, code, message):

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.fakes import formula_classifier
 from support.models import random_clips
 
 from emoser import EmotionClassifier, load_audio
-from emoser.errors import AudioError, DependencyError, HubError, TurnsError
+from emoser.errors import AudioError, CheckpointError, DependencyError, HubError, TurnsError
 from emoser.inference import diarization
 from emoser.results.turns import Turn
 
@@ -69,6 +70,106 @@ def test_a_turn_has_the_answer_of_its_cut_file(classifier, tmp_path, name):
             assert turn.scores == alone.scores
             piece = classifier.predict(call, channel=channel, start=turn.start, end=turn.end)
             assert piece == alone
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_speaker_with_enough_turns_has_the_answers_of_adapt_on_the_cut_files(backend, tmp_path):
+    if backend == "onnx":
+        pytest.importorskip("onnxruntime")
+    classifier = EmotionClassifier.from_pretrained("emoser-tiny", backend=backend)
+    rate, call = 8_000, tmp_path / "call.wav"
+    samples = voice(20.0, rate, 1)[:, 0]
+    samples[10 * rate : 11 * rate] = 0.0
+    soundfile.write(call, samples, rate, subtype="FLOAT")
+    anna = [(round(0.9 * number, 2), round(0.9 * number + 1.1, 2), "anna") for number in range(9)]
+    ben = [(12.0 + number, 12.7 + number, "ben") for number in range(7)]
+    silent, late = (10.0, 11.0, "ben"), (30.0, 31.0, "ben")
+    unknown = [(0.5 * number, 0.5 * number + 1.0) for number in range(8)]
+    turns = [*reversed(anna), silent, *ben, late, *unknown]
+    found = classifier.predict_turns(call, turns, on_error="return", adapt_speakers=True)
+    plain = classifier.predict_turns(call, turns, on_error="return")
+
+    def cut(turn):
+        file = tmp_path / f"{turn.start}-{turn.end}.wav"
+        part = samples[round(turn.start * rate) : round(turn.end * rate)]
+        soundfile.write(file, part, rate, subtype="FLOAT")
+        return file
+
+    files = [cut(turn) for turn in found if turn.speaker == "anna"]
+    adapted = classifier.adapt(files)
+    for file, turn, before in zip(files, found[:9], plain[:9], strict=True):
+        assert turn.prediction == adapted.predict(file)
+        assert turn.scores == adapted.predict(file).scores
+        assert turn.scores != before.scores
+        assert turn.prediction != classifier.predict(file)
+    assert found[9:] == plain[9:]
+    assert {name: one.to_dict() for name, one in found.adaptations.items()} == {
+        "anna": {"adapted": True, "num_turns": 9, "note": "adapted by 9 turns"},
+        "ben": {
+            "adapted": False,
+            "num_turns": 7,
+            "note": "not adapted: 7 turns with speech; at least 8 are needed",
+        },
+        "unknown": {
+            "adapted": False,
+            "num_turns": 8,
+            "note": "not adapted: it is unknown who speaks in these turns",
+        },
+    }
+    assert str(found.summary()["anna"]).endswith("; adapted by 9 turns")
+    notes = [speaker["adaptation"]["num_turns"] for speaker in found.to_dict()["speakers"]]
+    assert sorted(notes) == [7, 8, 9]
+    assert plain.adaptations == {}
+    assert plain.summary()["anna"].to_dict()["adaptation"] is None
+
+
+def test_the_turns_of_an_adapted_speaker_are_decoded_once_and_not_kept(classifier, tmp_path):
+    minute = random_clips([60 * 16_000])[0]
+
+    def peak(minutes):
+        call = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(call, "w", 16_000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+        turns = [(6.0 * number, 6.0 * number + 5.0, "anna") for number in range(10 * minutes)]
+        reads = CountedReads(call)
+        with reads:
+            tracemalloc.start()
+            found = classifier.predict_turns(reads, turns, adapt_speakers=True)
+            used = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert found.adaptations["anna"].num_turns == 10 * minutes
+        size = call.stat().st_size
+        assert 0.9 * size < reads.total < 1.1 * size + 2**20
+        return used
+
+    peak(1)  # what is loaded at first use
+    assert peak(6) < peak(2) + 2**20  # the sound of forty turns more would take 12 MiB
+
+
+class CountedReads(io.FileIO):
+    """A file that counts the bytes that are read from it."""
+
+    total = 0
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        self.total += count or 0
+        return count
+
+    def read(self, size=-1):
+        found = super().read(size)
+        self.total += len(found or b"")
+        return found
+
+
+def test_a_model_that_cannot_be_adapted_is_refused_before_the_recording_is_read(classifier):
+    clip = CLIPS / "plain.wav"
+    adapted = classifier.adapt([clip] * 8)
+    with pytest.raises(CheckpointError, match="is adapted to 8 recordings"):
+        adapted.predict_turns("none.wav", [(0, 1, "anna")], adapt_speakers=True)
+    with pytest.raises(CheckpointError, match="does not state mean_logits"):
+        formula_classifier().predict_turns("none.wav", [(0, 1, "anna")], adapt_speakers=True)
 
 
 def test_each_channel_is_a_speaker(classifier, tmp_path):

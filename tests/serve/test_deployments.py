@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from support.servers import running
 
 from emoser import EmotionClassifier, load_audio
@@ -40,17 +41,28 @@ def test_the_client_gets_answers_and_errors(classifier, tmp_path):
     example = load_example("client")
     bad = tmp_path / "bad.wav"
     bad.write_text("<html>")
+    table, stereo = tmp_path / 'a "call".csv', tmp_path / "call.wav"
+    table.write_text("start,end,speaker\n0,1,anna\n1,2,ben\n")
+    speech = load_audio(CLIP)
+    soundfile.write(stereo, np.stack([speech, speech], axis=1), 16_000)
     with running(classifier, token_file=str(tokens)) as server:
         client = example.Client(str(server.base_url), token="secret")
         assert client.predict(str(CLIP))["label"] == classifier.predict(CLIP).label
         assert client.timeline(str(CLIP), hop_seconds=0.5)["hop_seconds"] == 0.5
         assert len(client.embed(str(CLIP))["embedding"]) == classifier.embed([CLIP]).shape[1]
+        calls = [
+            client.turns(str(CLIP), str(table), adapt_speakers=True),
+            client.turns(str(stereo)),
+        ]
         with pytest.raises(example.ServiceError, match=r"bad\.wav cannot be decoded") as refused:
             client.predict(str(bad))
         assert (refused.value.kind, refused.value.status) == ("AudioError", 422)
         values = (load_audio(CLIP) * 32767).astype("<i2").tobytes()
         blocks = [values[start : start + 3200] for start in range(0, len(values), 3200)]
         messages = list(client.stream(blocks, sampling_rate=16_000, vad="none"))
+    assert [turn["speaker"] for turn in calls[0]["turns"]] == ["anna", "ben"]
+    assert calls[0]["speakers"][0]["adaptation"]["num_turns"] == 1
+    assert {turn["channel"] for turn in calls[1]["turns"]} == {0, 1}
     assert messages[0]["type"] == "ready"
     assert messages[-1]["seconds"] == pytest.approx(len(values) / 32_000, abs=1e-3)
 

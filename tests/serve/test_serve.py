@@ -134,6 +134,23 @@ def test_turns_have_the_answers_of_the_library(client, plain, name, as_text):
     assert answer["source"] == CLIP.name
 
 
+def test_speakers_are_adapted_to_where_the_query_asks_for_it(client, plain):
+    turns = [(0.1 * number, 0.1 * number + 1.0, "anna") for number in range(8)]
+    table = "".join(f"{start}\t{end}\t{name}\n" for start, end, name in [*turns, (0, 1, "ben")])
+    form = {"files": {"file": (CLIP.name, CLIP.read_bytes()), "turns": ("x", table)}}
+    answer = client.post("/v1/turns", params={"adapt_speakers": True}, **form).json()
+    expected = plain.predict_turns(CLIP, turns, adapt_speakers=True)
+    for turn, other in zip(answer["turns"], expected, strict=False):
+        assert turn["scores"] == pytest.approx(dict(other.scores), abs=1e-6)
+    notes = {item["speaker"]: item["adaptation"] for item in answer["speakers"]}
+    assert notes["anna"] == {"adapted": True, "num_turns": 8, "note": "adapted by 8 turns"}
+    assert notes["ben"]["note"].endswith("1 turn with speech; at least 8 are needed")
+    untouched = client.post("/v1/turns", **form).json()
+    assert [item["adaptation"] for item in untouched["speakers"]] == [None, None]
+    assert untouched["turns"][0]["scores"] != answer["turns"][0]["scores"]
+    assert untouched["turns"][8]["scores"] == pytest.approx(answer["turns"][8]["scores"])
+
+
 def test_turns_that_cannot_be_answered_are_named(client, tmp_path):
     stereo = tmp_path / "call.wav"
     soundfile.write(stereo, np.zeros((16_000, 2)), 16_000)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.errors import CheckpointError, writes_to
+from emoser.checkpoints.atomic import write_text
+from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.annotations import choose_targets, find_outputs
 from emoser.finetune.data.utterance import Utterance
@@ -295,10 +296,7 @@ def _hash_content(path: str, size: int, changed: int) -> str:
 
 def _write_result(values: Mapping[str, Any], folder: Path) -> None:
     """Write the result of a split, and remove what only its training needs."""
-    temporary = folder / f"{RESULT}.part"
-    with writes_to(folder / RESULT):
-        temporary.write_text(format_json(values), encoding="utf-8")
-    temporary.replace(folder / RESULT)
+    write_text(folder / RESULT, format_json(values))
     shutil.rmtree(folder / STATES, ignore_errors=True)
     for file in folder.glob("*.features"):
         file.unlink()
@@ -307,6 +305,5 @@ def _write_result(values: Mapping[str, Any], folder: Path) -> None:
 def _write_summary(result: ExperimentResult, folder: Path) -> None:
     write_report(result.pooled, folder, title="All splits together")
     text = format_json(result.to_dict(), indent=2) + "\n"
-    with writes_to(folder):
-        (folder / SUMMARY).write_text(text, encoding="utf-8")
-        (folder / TABLE).write_text(describe_folds(result), encoding="utf-8")
+    write_text(folder / SUMMARY, text)
+    write_text(folder / TABLE, describe_folds(result))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.config import Augmentation, FinetuneConfig
 from emoser.finetune.data.annotations import choose_targets, find_outputs
 from emoser.finetune.data.utterance import Utterance
@@ -195,8 +195,7 @@ def probe(
 def _write(result: FinetuneResult, record: TrainingRecord, folder: Path) -> None:
     write_report(result.evaluation, folder, title=folder.name, training=record)
     text = format_json(result.to_dict(), indent=2) + "\n"
-    with writes_to(folder / "result.json"):
-        (folder / "result.json").write_text(text, encoding="utf-8")
+    write_text(folder / "result.json", text)
 
 
 def _first_possible(utterances: Sequence[Utterance]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
 from emoser.finetune.data.annotations import choose_targets
@@ -95,8 +95,7 @@ def reproduce(
         _describe_paper(experiment, config),
     ]
     table = describe_folds(result, title=title, beside=beside)
-    with writes_to(output / TABLE):
-        processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    processes.write(lambda: write_text(output / TABLE, table))
     return result, table
 
 

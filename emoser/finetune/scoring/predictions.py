@@ -1,10 +1,11 @@
 """A table of what a model answered: one row per recording."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.scoring.models import Scores
 from emoser.results.segments import SILENCE
 from emoser.text import csv_line, guard_cell
@@ -37,6 +38,4 @@ def write_predictions(scores: Scores, file: Path) -> None:
         for name, value in zip(scores.dimensions, row[count:], strict=True):
             cells += [f"{item.value(name):.6f}", f"{value:.6f}"]
         lines.append(csv_line(cells))
-    with writes_to(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(lines), encoding="utf-8", newline="")
+    write_text(Path(os.path.realpath(file)), "".join(lines))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.data.annotations import note_scale
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.dimensions import (
@@ -376,10 +376,8 @@ def write_report(
     if robustness is not None:
         values |= {"robustness": robustness.to_dict()}
         text += f"\n{robustness.to_markdown()}"
-    with writes_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKDOWN).write_text(text, encoding="utf-8")
-        (folder / JSON).write_text(format_json(values, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / MARKDOWN, text)
+    write_text(folder / JSON, format_json(values, indent=2) + "\n")
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
     with suppress(ImportError):

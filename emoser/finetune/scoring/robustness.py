@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.finetune.data.augment import SAMPLING_RATE, Samples
+from emoser.audio import SAMPLING_RATE
+from emoser.finetune.data.augment import Samples
 from emoser.finetune.data.conditions import Condition, list_conditions
 from emoser.finetune.data.recordings import Recordings, group_by_file
 from emoser.finetune.data.utterance import Utterance
