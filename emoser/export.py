@@ -7,14 +7,13 @@ the numbers of the original.
 
 import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from emoser.audio import load_audio
 from emoser.audio.folders import find_recordings
-from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.atomic import new_folder, scratch_folder
 from emoser.checkpoints.card import CardFacts, build_card
 from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
@@ -125,15 +124,15 @@ def _write_int8(
 
     calibration, held_out = split_clips(clips)
     quantize = quantize_openvino if to == "openvino" else quantize_onnx
-    with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
+    with scratch_folder() as place:
         compared = held_out[:MAX_CLIPS]
-        plain = write_graph(checkpoint, Path(place), to=to, clips=compared, looped=False)
-        quantize(Path(place) / plain.file, folder / plain.file, calibration)
+        plain = write_graph(checkpoint, place, to=to, clips=compared, looped=False)
+        quantize(place / plain.file, folder / plain.file, calibration)
         manifest = replace(plain, dtype="int8", parity={})
         manifest.write(folder)
         runtime, reference = (
             open_runtime(CheckpointFiles(checkpoint.name, graph), device="cpu", backend=to).runtime
-            for graph in (folder, Path(place))
+            for graph in (folder, place)
         )
         num_labels = len(plain.config.labels)
         parity = measure_agreement(runtime, reference, held_out, num_labels)

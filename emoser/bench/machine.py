@@ -88,7 +88,9 @@ def measure_limit(dtype: str, *, seconds: float) -> float:
     return max(rates)
 
 
-def count_gflop(model: Any, lengths: Sequence[float]) -> list[float] | None:
+def count_gflop(
+    model: Any, lengths: Sequence[float], *, sampling_rate: int = SAMPLING_RATE
+) -> list[float] | None:
     """Matrix arithmetic of a model for recordings of the given seconds, in GFLOP each.
 
     Matrix products and convolutions are counted by torch. Its counter has no entry for the fused
@@ -106,7 +108,7 @@ def count_gflop(model: Any, lengths: Sequence[float]) -> list[float] | None:
         counter = FlopCounterMode(display=False)
         try:
             with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                model(torch.zeros(1, round(seconds * SAMPLING_RATE), device="meta"))
+                model(torch.zeros(1, round(seconds * sampling_rate), device="meta"))
         except (RuntimeError, NotImplementedError, ValueError):
             return None
         counts.append(counter.get_total_flops() / 1e9)

@@ -8,7 +8,6 @@ its result, all of them JSON objects. An error is written as `{"error": ...}` an
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from emoser.bench.machine import (
     read_peak,
     time_calls,
 )
+from emoser.checkpoints.atomic import scratch_folder
 from emoser.checkpoints.files import CONFIG, CheckpointFiles
 from emoser.errors import EmoserError
 
@@ -89,9 +89,9 @@ def _load_pipeline(model: str) -> LoadedEngine:
         register()
     from transformers import pipeline
 
-    with tempfile.TemporaryDirectory(prefix="emoser-bench-") as place:
-        _write_plain(files, Path(place))
-        classify = pipeline("audio-classification", place, device="cpu", dtype=torch.float32)
+    with scratch_folder() as place:
+        _write_plain(files, place)
+        classify = pipeline("audio-classification", str(place), device="cpu", dtype=torch.float32)
 
     def as_input(clip: Samples) -> dict[str, Any]:
         return {"raw": clip, "sampling_rate": SAMPLING_RATE}
@@ -191,7 +191,8 @@ def _count_gflop(folder: Path) -> list[float] | None:
         model = load_checkpoint(folder).model
     except EmoserError:  # an exported folder has a graph only
         return None
-    return count_gflop(model, (CLIP_SECONDS, *MIXED_SECONDS))
+    rate = model.config.sampling_rate
+    return count_gflop(model, (CLIP_SECONDS, *MIXED_SECONDS), sampling_rate=rate)
 
 
 if __name__ == "__main__":

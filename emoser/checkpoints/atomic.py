@@ -141,11 +141,15 @@ def _members(item: Path) -> Iterator[Path]:
 def new_file(file: Path) -> Iterator[Path]:
     """A temporary file that takes the place of `file` when the block ends without an error.
 
-    A link is replaced, and what it points to is left alone.
+    A link is replaced, and what it points to is left alone. A device or a pipe is written itself.
 
     Raises:
         DiskError: If the disk is full.
     """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        with writes_to(file):
+            yield file
+        return
     temporary = file.with_name(f"{_prefix(file)}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with writes_to(file):
@@ -157,13 +161,36 @@ def new_file(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a text file; a reader sees the old version or the new one.
+
+    Raises:
+        DiskError: If the disk is full.
+    """
+    with new_file(file) as written:
+        written.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for temporary files, removed at the end; those of killed processes go first."""
+    mine = f"emoser-{_machine()}-"
+    for former in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        process = former.name.removeprefix(mine).partition("-")[0]
+        if process.isdecimal() and not is_alive(int(process)):
+            shutil.rmtree(former, ignore_errors=True)  # does not follow links
+    prefix = f"{mine}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 def is_alive(process: int) -> bool:
     """Whether a process runs; assumed on Windows, where `os.kill` would end it."""
     if os.name == "nt":
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass

@@ -5,12 +5,11 @@ appears; the logits that were compared are stored in `golden.json`.
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emoser.checkpoints.atomic import new_folder
+from emoser.checkpoints.atomic import new_folder, scratch_folder
 from emoser.checkpoints.card import CardFacts, build_card, check_card, read_max_difference
 from emoser.checkpoints.files import CARD, GOLDEN, CheckpointFiles, as_files
 from emoser.checkpoints.hub import address_of, check_name, push_folder
@@ -130,8 +129,8 @@ def publish(
     """
     check_name(repo_id)
     source = CheckpointFiles(info.name, Path(info.path), info.revision)
-    with tempfile.TemporaryDirectory(prefix="emoser-") as place:
-        folder = Path(place) / "model"
+    with scratch_folder() as place:
+        folder = place / "model"
         convert_checkpoint(source, folder, name=repo_id, labels=labels, adaptation=adaptation)
         faults = check_card(as_files(folder).card)
         if faults:

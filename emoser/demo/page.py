@@ -4,17 +4,15 @@ The page makes no requests to other machines: no fonts, scripts, analytics or up
 """
 
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoser.checkpoints.atomic import is_alive
+from emoser.checkpoints.atomic import scratch_folder
 from emoser.demo.sessions import Sessions
 from emoser.errors import DeviceError, missing_extra
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 STYLE = Path(__file__).with_name("page.css")
 MICROPHONE = Path(__file__).with_name("microphone.js")
-UPLOADS = "emoser-demo-"  # folder of them; the process id follows
 KEPT_SECONDS = 900  # lifetime of an upload
 SWEEP_SECONDS = 60  # between checks for expired uploads
 SCHEMES = ("http", "https")
@@ -220,22 +217,12 @@ def _launch_arguments(options: "DemoOptions") -> dict[str, Any]:
     }
 
 
-def _clear_uploads() -> None:
-    """Delete what demos that were killed have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
-        process = folder.name.removeprefix(UPLOADS).split("-")[0]
-        if process.isdigit() and not is_alive(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)  # does not follow links
-
-
 @contextmanager
 def _temporary_uploads() -> Iterator[None]:
     """Set Gradio's upload folder to a temporary one."""
     former = os.environ.get("GRADIO_TEMP_DIR")
-    _clear_uploads()
-    prefix = f"{UPLOADS}{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with scratch_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
         try:
             yield
         finally:

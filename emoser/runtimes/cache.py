@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser._version import __version__
-from emoser.checkpoints.atomic import clear_leftovers, new_file, new_folder
+from emoser.checkpoints.atomic import clear_leftovers, new_file, new_folder, scratch_folder
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import writes_to
 from emoser.json_text import read_json
@@ -99,14 +98,14 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
     if problem is None:
         yield Entry(folder)
         return
-    with tempfile.TemporaryDirectory(prefix="emoser-", ignore_cleanup_errors=True) as place:
+    with scratch_folder() as place:
         with writes_to(place):
-            build(Path(place))
+            build(place)
         note = (
             f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
             f"converted each time; set {VARIABLE} to a folder that can be written"
         )
-        yield Entry(Path(place), (note,))
+        yield Entry(place, (note,))
 
 
 def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:

@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import uvicorn
 
+from emoser.checkpoints.atomic import scratch_folder
 from emoser.errors import DeviceError
 from emoser.serve.app import build_app
 from emoser.serve.metrics import SHARED_FOLDER
@@ -166,11 +166,11 @@ def _quiet_signals() -> Iterator[None]:
 def _shared_settings(options: ServeOptions) -> Iterator[None]:
     """Pass settings to worker processes, and a folder in which they share their metrics."""
     former = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="emoser-serve-") as folder:
+    with scratch_folder() as folder:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             del os.environ[name]
         os.environ.update(options.to_environment())
-        os.environ.setdefault(SHARED_FOLDER, folder)
+        os.environ.setdefault(SHARED_FOLDER, str(folder))
         try:
             yield
         finally:

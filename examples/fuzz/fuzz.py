@@ -7,8 +7,10 @@
 Recordings in all formats, checkpoints of every layout, exported folders and cached graphs are
 damaged at random, with fixed seeds: the same case is the same damage on every machine. Each case
 must end in the right answer or in one of emoser's errors, within limits of memory and time, and
-leave no file and no connection behind. Commands that write are killed and repeated. The exit code
-is 1 if a case ended in anything else; its number and what was done are printed.
+leave no file and no connection behind. Commands that write are killed at one of the system calls
+that change their files (strace must be installed) and repeated; those kills that came too late are
+counted apart. The exit code is 1 if a case ended in anything else; its number and what was done are
+printed.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -51,17 +53,25 @@ def main() -> None:
         end = began + 60 * options.minutes / len(options.parts)
         with tempfile.TemporaryDirectory(prefix="emoser-fuzz-") as place:
             if part == "kills":
-                outcomes = list(run_kills(Path(place), end, options.count))
+                outcomes = list(run_kills(Path(place), end, options.count, options.first))
             else:
                 outcomes = list(run_cases(part, Path(place), end, options.count, options.first))
-        counts = Counter(outcome for outcome, _ in outcomes)
-        listed = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
-        minutes = (time.monotonic() - began) / 60
-        print(f"| {part} | {len(outcomes):,} | {minutes:.1f} | {listed} |", flush=True)
+        print(_row(part, outcomes, minutes=f"{(time.monotonic() - began) / 60:.1f}"), flush=True)
+        if part == "kills":
+            names = sorted({detail.partition(",")[0] for _, detail in outcomes})
+            for name in names:
+                chosen = [item for item in outcomes if item[1].partition(",")[0] == name]
+                print(_row(f"kills: {name}", chosen))
         strange = [f"{name}: {detail}" for name, detail in outcomes if name not in ALLOWED]
         print(*strange[:SHOWN], sep="\n", end="\n" if strange else "", file=sys.stderr)
         faults += len(strange)
     sys.exit(1 if faults else 0)
+
+
+def _row(name: str, outcomes: Sequence[tuple[str, str]], *, minutes: str = "") -> str:
+    counts = Counter(outcome for outcome, _ in outcomes)
+    listed = ", ".join(f"{outcome} {count:,}" for outcome, count in counts.most_common())
+    return f"| {name} | {len(outcomes):,} | {minutes} | {listed} |"
 
 
 def run_cases(

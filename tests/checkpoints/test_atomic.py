@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from support.models import loud_model, small_config
 
-from emoser.checkpoints.atomic import new_file, new_folder
+from emoser.checkpoints.atomic import new_file, new_folder, scratch_folder, write_text
 from emoser.checkpoints.save import load_model, save_model
+from emoser.errors import DiskError
 from emoser.runtimes.cache import open_entry
 
 WRITER = """
@@ -192,3 +194,38 @@ def test_a_full_disk_leaves_the_old_version(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_scratch_folders_of_killed_processes_go_and_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder() as folder:
+        mine, number = folder.name.split(f"{os.getpid()}-")
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    numbers = (dead.stdout.strip(), "9" * 30, os.getpid(), os.getppid())
+    folders = [tmp_path / f"{mine}{process}-{number}" for process in numbers]
+    folders.append(tmp_path / f"emoser-elsewhere-{dead.stdout.strip()}-{number}")
+    for folder in folders:
+        folder.mkdir()
+        (folder / "call.wav").touch()
+    (tmp_path / f"{mine}{dead.stdout.strip()}-link").symlink_to(folders[2])
+    with scratch_folder() as folder:
+        assert folder.parent == tmp_path
+    assert [folder.exists() for folder in folders] == [False, False, True, True, True]
+    assert (folders[2] / "call.wav").exists()
+    assert not folder.exists()
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_text)
+        write_text(pipe, "path,label\n")
+        assert read.result() == "path,label\n"
+    assert pipe.is_fifo()
+
+
+def test_a_device_is_written_and_not_replaced():
+    with pytest.raises(DiskError, match="/dev/full cannot be written: the disk is full"):
+        write_text(Path("/dev/full"), "path,label\n")
+    assert Path("/dev/full").is_char_device()

@@ -1,9 +1,5 @@
 """Requests under foreign names, from foreign pages or of any length do not reach the page."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("gradio")
@@ -16,7 +12,7 @@ from starlette.testclient import TestClient
 
 from emoser.demo import DemoOptions
 from emoser.demo.guard import MAX_MESSAGE_BYTES
-from emoser.demo.page import UPLOADS, _clear_uploads, _launch_arguments
+from emoser.demo.page import _launch_arguments
 
 
 async def count(request: Request) -> PlainTextResponse:
@@ -76,21 +72,3 @@ def test_messages_end_at_a_limit_and_uploads_do_not(client, chunked):
     assert send(PATH, MAX_MESSAGE_BYTES).text == str(MAX_MESSAGE_BYTES)
     assert send(PATH, MAX_MESSAGE_BYTES + 1).status_code == 413
     assert send("/gradio_api/upload", MAX_MESSAGE_BYTES + 1).text == str(MAX_MESSAGE_BYTES + 1)
-
-
-def test_uploads_of_a_killed_demo_go_at_the_next_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    folders = [tmp_path / f"{UPLOADS}{process}-abc" for process in (dead, os.getpid())]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "call.wav").touch()
-    (tmp_path / f"{UPLOADS}{dead}-link").symlink_to(folders[1])
-    _clear_uploads()
-    assert [folder.exists() for folder in folders] == [False, True]
-    assert (folders[1] / "call.wav").exists()

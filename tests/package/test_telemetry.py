@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import soundfile
 from support.voices import write_voices
 
+from emoser.audio import SAMPLING_RATE, load_audio
 from emoser.telemetry import VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -137,12 +139,15 @@ def commands(folder: Path, out: Path) -> dict[str, list[str]]:
         "doctor": [*emoser, "doctor", "emoser-tiny"],
         "convert": [*emoser, "convert", "emoser-tiny", str(out / "copy")],
         "timeline": [*emoser, "timeline", str(CLIP), *TINY],
+        "listen": [*emoser, "listen", "-", *TINY],
+        "card": [*emoser, "card", "emoser-tiny"],
         "demo": [*emoser, "demo", *TINY, "--port", "7893"],
+        "serve": [*emoser, "serve", *TINY, "--port", "7894"],
     }
 
 
 NAMES = list(commands(Path(), Path()))
-ENDLESS = ("demo",)
+ENDLESS = ("demo", "serve")
 MAY_REFUSE = ("int8",)  # tones are not speech, so that int8 may change too many labels
 
 
@@ -154,9 +159,12 @@ def test_no_system_call_reaches_another_machine(name, recordings, tmp_path):
     home, trace = tmp_path / "home", tmp_path / "trace"
     home.mkdir()
     command = commands(recordings, tmp_path)[name]
+    speech = tmp_path / "speech.raw"  # what `listen` gets; no other command reads it
+    soundfile.write(speech, load_audio(CLIP), SAMPLING_RATE, subtype="PCM_16")
     process = subprocess.Popen(
         ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(trace), *command],
         env=environment(home),
+        stdin=speech.open("rb"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emoser.errors import missing_extra, writes_to
+from emoser.checkpoints.atomic import new_file
+from emoser.errors import missing_extra
 from emoser.finetune.corpora.rows import Row, Table
 
 MARKERS = ("dataset_info.json", "dataset_dict.json")
@@ -97,13 +98,8 @@ def _place(audio: Mapping[str, Any] | None, folder: Path) -> str | None:
     suffix = Path(path).suffix if path else ".audio"
     file = folder / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
     if not file.is_file() or file.stat().st_size != len(content):
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            with writes_to(file):
-                temporary.write_bytes(content)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(file) as written:
+            written.write_bytes(content)
     return str(file.absolute())
 
 

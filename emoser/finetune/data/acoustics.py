@@ -1,12 +1,14 @@
-"""Acoustic statistics of clips at 16 kHz (pitch, level, spectrum): targets of an auxiliary task."""
+"""Acoustic statistics of clips (pitch, level, spectrum): targets of an auxiliary task."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-SAMPLING_RATE = 16_000
+from emoser.audio import SAMPLING_RATE
+
 FRAME, HOP, FFT = 512, 160, 1024  # samples: 32 ms, 10 ms
 LOWEST_PITCH, HIGHEST_PITCH = 75.0, 600.0  # Hz
 VOICED = 0.5  # normalised autocorrelation of a voiced frame
@@ -18,7 +20,7 @@ CLIPPED = 4.0  # standard deviations
 Vector = NDArray[np.float64]
 
 
-def describe_clip(samples: NDArray[np.float32]) -> Vector:
+def describe_clip(samples: NDArray[np.float32], *, sampling_rate: int = SAMPLING_RATE) -> Vector:
     """Statistics of a clip's pitch, voicing, level, spectral slopes and cepstrum, (D,).
 
     The level is relative to the loudest frame, so the gain has no effect.
@@ -28,6 +30,8 @@ def describe_clip(samples: NDArray[np.float32]) -> Vector:
         >>> round(float(np.exp2(describe_clip(tone)[0])))  # median pitch
         200
     """
+    if sampling_rate != SAMPLING_RATE:
+        samples = soxr.resample(samples, sampling_rate, SAMPLING_RATE)
     power, level, pitch, periodicity = _analyze(samples)
     loud = level > level.max() - 35.0
     voiced = (periodicity > VOICED) & loud

@@ -1,4 +1,4 @@
-"""Augmentation of training clips: float32 samples (T,) at 16 kHz.
+"""Augmentation of training clips: float32 samples (T,) at the rate of the model.
 
 Each variation is a pure function; `augment` draws from an explicit generator which to apply.
 """
@@ -10,33 +10,41 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from emoser.audio import SAMPLING_RATE
 from emoser.finetune.config import Augmentation
 from emoser.models import torchaudio_guard
 
-SAMPLING_RATE = 16_000
 MU_LAW_LEVELS = 256  # ITU-T G.711
 TELEPHONE_BAND = (300.0, 3400.0)  # Hz, ITU-T G.712
 REFERENCE_HERTZ = 1000.0  # where a tilt has 0 dB
 LOWEST_HERTZ = 50.0  # below it, tilts and noise colours are flat
 SILENCE = 1e-8
-LEVEL_SAMPLES = 320  # 20 ms: frames whose peak is measured
+LEVEL_SECONDS = 0.02  # of frames whose peak is measured
 QUIET = 0.08  # of the peak of the clip, -22 dB; quieter ends are trimmed
 
 Samples = NDArray[np.float32]
 
 
 def drop_quiet_ends(
-    samples: Samples, augmentation: Augmentation, generator: np.random.Generator
+    samples: Samples,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+    *,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> Samples:
     """Trim the quiet ends of a clip at random; applied before the clip is cropped."""
     if generator.random() >= augmentation.trim_probability:
         return samples
     before, behind = generator.uniform(0.0, augmentation.trim_seconds, size=2)
-    return trim_ends(samples, before=before, behind=behind)
+    return trim_ends(samples, before=before, behind=behind, sampling_rate=sampling_rate)
 
 
 def augment(
-    samples: Samples, augmentation: Augmentation, generator: np.random.Generator
+    samples: Samples,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+    *,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> Samples:
     """A random variation of a clip; a change of speed changes its length.
 
@@ -46,29 +54,41 @@ def augment(
         >>> bool(np.array_equal(varied, augment(tone, Augmentation(), np.random.default_rng(0))))
         True
     """
+    rate = {"sampling_rate": sampling_rate}
     if generator.random() < augmentation.speed_probability:
         change = augmentation.speed_change
         samples = change_speed(samples, 1.0 + generator.uniform(-change, change))
     if generator.random() < augmentation.reverb_probability:
-        samples = add_reverb(samples, generator.uniform(*augmentation.reverb_seconds), generator)
+        samples = add_reverb(
+            samples, generator.uniform(*augmentation.reverb_seconds), generator, **rate
+        )
     if generator.random() < augmentation.tilt_probability:
         tilt = augmentation.tilt_decibels
-        samples = tilt_spectrum(samples, generator.uniform(-tilt, tilt))
+        samples = tilt_spectrum(samples, generator.uniform(-tilt, tilt), **rate)
     if generator.random() < augmentation.noise_probability:
-        samples = add_noise(samples, generator.uniform(*augmentation.noise_decibels), generator)
+        samples = add_noise(
+            samples, generator.uniform(*augmentation.noise_decibels), generator, **rate
+        )
     if generator.random() < augmentation.telephone_probability:
-        samples = simulate_telephone(samples)
+        samples = simulate_telephone(samples, **rate)
     gain = generator.uniform(-augmentation.gain_decibels, augmentation.gain_decibels)
     return apply_gain(samples, gain)
 
 
-def trim_ends(samples: Samples, *, before: float = 0.0, behind: float = 0.0) -> Samples:
+def trim_ends(
+    samples: Samples,
+    *,
+    before: float = 0.0,
+    behind: float = 0.0,
+    sampling_rate: int = SAMPLING_RATE,
+) -> Samples:
     """Trim the quiet ends of a clip.
 
     Args:
         samples: The clip, (T,).
         before: Most seconds to keep before the first loud frame.
         behind: Most seconds to keep after the last loud frame.
+        sampling_rate: In Hz.
 
     Example:
         >>> clip = np.zeros(16_000, np.float32)
@@ -78,13 +98,14 @@ def trim_ends(samples: Samples, *, before: float = 0.0, behind: float = 0.0) -> 
     """
     if not len(samples):
         return samples
-    starts = np.arange(0, len(samples), LEVEL_SAMPLES)
+    frame = round(LEVEL_SECONDS * sampling_rate)
+    starts = np.arange(0, len(samples), frame)
     peaks = np.maximum.reduceat(np.abs(samples), starts)
     loud = np.flatnonzero(peaks > QUIET * peaks.max())
     if not len(loud):
         return samples
-    begin = loud[0] * LEVEL_SAMPLES - round(before * SAMPLING_RATE)
-    end = (loud[-1] + 1) * LEVEL_SAMPLES + round(behind * SAMPLING_RATE)
+    begin = loud[0] * frame - round(before * sampling_rate)
+    end = (loud[-1] + 1) * frame + round(behind * sampling_rate)
     return samples[max(begin, 0) : end]
 
 
@@ -114,31 +135,41 @@ def change_speed(samples: Samples, factor: float) -> Samples:
     return np.asarray(changed, dtype=np.float32)
 
 
-def add_noise(samples: Samples, decibels: float, generator: np.random.Generator) -> Samples:
+def add_noise(
+    samples: Samples,
+    decibels: float,
+    generator: np.random.Generator,
+    *,
+    sampling_rate: int = SAMPLING_RATE,
+) -> Samples:
     """Add stationary noise at a signal-to-noise ratio of `decibels`.
 
     Its colour is random, from white (flat) to brown (-6 dB per octave).
     """
-    octaves = _octaves(_fast_length(len(samples)))
+    octaves = _octaves(_fast_length(len(samples)), sampling_rate)
     drawn = generator.standard_normal(2 * len(octaves), dtype=np.float32).view(np.complex64)
     noise = _invert(drawn * np.exp2(octaves * np.float32(-generator.random())), len(samples))
     level = _root_mean_square(samples) * 10.0 ** (-decibels / 20.0)
     return samples + noise * np.float32(level / max(_root_mean_square(noise), SILENCE))
 
 
-def tilt_spectrum(samples: Samples, decibels_per_octave: float) -> Samples:
+def tilt_spectrum(
+    samples: Samples, decibels_per_octave: float, *, sampling_rate: int = SAMPLING_RATE
+) -> Samples:
     """Tilt the spectrum of a clip around 1 kHz."""
-    octaves = _octaves(_fast_length(len(samples)))
+    octaves = _octaves(_fast_length(len(samples)), sampling_rate)
     return _filter(samples, np.exp2(octaves * np.float32(decibels_per_octave / 6.0206)))
 
 
-def limit_band(samples: Samples, low: float, high: float) -> Samples:
+def limit_band(
+    samples: Samples, low: float, high: float, *, sampling_rate: int = SAMPLING_RATE
+) -> Samples:
     """Remove frequencies below `low` and above `high` Hz."""
-    frequencies = np.fft.rfftfreq(_fast_length(len(samples)), 1.0 / SAMPLING_RATE)
+    frequencies = np.fft.rfftfreq(_fast_length(len(samples)), 1.0 / sampling_rate)
     return _filter(samples, ((frequencies >= low) & (frequencies <= high)).astype(np.float32))
 
 
-def simulate_telephone(samples: Samples) -> Samples:
+def simulate_telephone(samples: Samples, *, sampling_rate: int = SAMPLING_RATE) -> Samples:
     """Limit a clip to the telephone band and quantise it to the 256 levels of mu-law.
 
     Raises:
@@ -148,20 +179,29 @@ def simulate_telephone(samples: Samples) -> Samples:
     import torch
     from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
-    limited = torch.from_numpy(limit_band(samples, *TELEPHONE_BAND)).clamp(-1.0, 1.0)
+    low, high = TELEPHONE_BAND
+    line = limit_band(samples, low, high, sampling_rate=sampling_rate)
+    limited = torch.from_numpy(line).clamp(-1.0, 1.0)
     decoded = mu_law_decoding(mu_law_encoding(limited, MU_LAW_LEVELS), MU_LAW_LEVELS)
     return np.asarray(decoded.numpy(), dtype=np.float32)
 
 
-def add_reverb(samples: Samples, seconds: float, generator: np.random.Generator) -> Samples:
+def add_reverb(
+    samples: Samples,
+    seconds: float,
+    generator: np.random.Generator,
+    *,
+    sampling_rate: int = SAMPLING_RATE,
+) -> Samples:
     """Convolve a clip with a synthetic room: an impulse and decaying noise of equal power.
 
     Args:
         samples: The clip, (T,).
         seconds: Reverberation time (decay by 60 dB).
         generator: Source of the noise.
+        sampling_rate: In Hz.
     """
-    size = max(int(seconds * SAMPLING_RATE), 1)
+    size = max(int(seconds * sampling_rate), 1)
     decay = np.exp2(np.linspace(0.0, -3.0 * np.log2(10.0), size, dtype=np.float32))
     room = generator.standard_normal(size, dtype=np.float32) * decay
     room /= max(float(np.sqrt(np.square(room).sum())), SILENCE)
@@ -175,9 +215,9 @@ def _root_mean_square(samples: Samples) -> float:
 
 
 @lru_cache(maxsize=64)
-def _octaves(length: int) -> Samples:
+def _octaves(length: int, sampling_rate: int) -> Samples:
     """Frequencies of a spectrum, in octaves above 1 kHz."""
-    frequencies = np.fft.rfftfreq(length, 1.0 / SAMPLING_RATE)
+    frequencies = np.fft.rfftfreq(length, 1.0 / sampling_rate)
     ratios = np.maximum(frequencies, LOWEST_HERTZ) / REFERENCE_HERTZ
     octaves: Samples = np.log2(ratios).astype(np.float32)
     octaves.flags.writeable = False

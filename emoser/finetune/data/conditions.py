@@ -13,9 +13,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import soxr
 
-from emoser.audio import load_audio
+from emoser.audio import SAMPLING_RATE, load_audio
 from emoser.finetune.data.augment import (
-    SAMPLING_RATE,
     TELEPHONE_BAND,
     Samples,
     add_noise,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import new_file, write_text
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
@@ -106,7 +106,13 @@ class Waveforms(Inputs):
         if generator is None:
             return super().load(indices)
         clips = [
-            vary_clip(self.recordings[index], self.config, generator, longest=self._longest)
+            vary_clip(
+                self.recordings[index],
+                self.config,
+                generator,
+                longest=self._longest,
+                sampling_rate=self.windows.sampling_rate,
+            )
             for index in indices
         ]
         return Batch("waveforms", *collate(clips))
@@ -148,9 +154,9 @@ class StoredFeatures(Inputs):
         size = int(self._offsets[-1])
         complete = file.is_file() and file.stat().st_size == size * dtype.itemsize
         if not complete or not _has_key(index, key):
-            with writes_to(file):
-                _write_features(encoder, self.windows, file, dtype)
-                index.write_text(json.dumps({"key": key}), encoding="utf-8")
+            index.unlink(missing_ok=True)  # never beside the features of another run
+            _write_features(encoder, self.windows, file, dtype)
+            write_text(index, json.dumps({"key": key}))
         self._values = torch.from_file(str(file), shared=True, size=size, dtype=dtype)
 
     def load_windows(self, indices: Sequence[int]) -> Batch:
@@ -219,7 +225,8 @@ def pool_windows(
         if config is None or not copy:
             return windows[index]
         generator = np.random.default_rng([config.run.seed, copy, index])
-        return vary_clip(windows[index], config, generator, longest=longest)
+        rate = windows.sampling_rate
+        return vary_clip(windows[index], config, generator, longest=longest, sampling_rate=rate)
 
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
@@ -246,14 +253,16 @@ def vary_clip(
     generator: np.random.Generator,
     *,
     longest: int,
+    sampling_rate: int,
 ) -> NDArray[np.float32]:
     """An augmented crop of at most `longest` samples; cropped before too, which is faster."""
     augmentation = config.data.augmentation
     if not config.varies:
         return crop(clip, longest, generator)
-    clip = drop_quiet_ends(clip, augmentation, generator)
+    clip = drop_quiet_ends(clip, augmentation, generator, sampling_rate=sampling_rate)
     wide = int(longest * (1.0 + augmentation.speed_change)) + 1
-    varied = augment(crop(clip, wide, generator), augmentation, generator)
+    cropped = crop(clip, wide, generator)
+    varied = augment(cropped, augmentation, generator, sampling_rate=sampling_rate)
     return crop(varied, longest, generator)
 
 
@@ -348,20 +357,15 @@ def _write_features(
     encoder: SpeechEncoder, windows: Windows, file: Path, dtype: torch.dtype
 ) -> None:
     device = next(encoder.parameters()).device
-    temporary = file.with_suffix(".part")
     numbers = Progress(range(len(windows)), "convolutions, windows")
-    try:
-        with temporary.open("wb") as opened, torch.inference_mode():
-            for index in numbers:
-                samples = torch.from_numpy(windows[index])[None]
-                shortage = max(encoder.min_samples - samples.shape[1], 0)
-                samples = functional.pad(samples, (0, shortage)).to(device)
-                features = encoder.extract_features(encoder.normalize(samples, None), None)
-                values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
-                opened.write(values.numpy().tobytes())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(file) as written, written.open("wb") as opened, torch.inference_mode():
+        for index in numbers:
+            samples = torch.from_numpy(windows[index])[None]
+            shortage = max(encoder.min_samples - samples.shape[1], 0)
+            samples = functional.pad(samples, (0, shortage)).to(device)
+            features = encoder.extract_features(encoder.normalize(samples, None), None)
+            values = features[0].to("cpu", dtype).contiguous().view(torch.uint8)
+            opened.write(values.numpy().tobytes())
 
 
 def _feature_key(encoder: SpeechEncoder, windows: Windows, precision: str) -> str:

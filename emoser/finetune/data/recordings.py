@@ -33,7 +33,8 @@ Key: TypeAlias = tuple[str, float | None, float | None]
 class Clip:
     """A decoded utterance, stored as 16-bit integers if these represent it exactly."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Samples, rate: int) -> None:
+        self._rate = rate
         integers = np.rint(np.clip(samples, -1.0, 1.0 - 1.0 / SCALE) * SCALE).astype(np.int16)
         self.stored: NDArray[np.int16] | Samples = integers
         if not np.array_equal(self.samples, samples):
@@ -46,16 +47,16 @@ class Clip:
             return self.stored.astype(np.float32) / np.float32(SCALE)
         return self.stored.astype(np.float32, copy=False)
 
-    def is_silent(self, rate: int) -> bool:
+    def is_silent(self) -> bool:
         """Whether nobody speaks, by the rule of `predict`."""
-        meter = PieceMeter(rate)
+        meter = PieceMeter(self._rate)
         meter.update(self.samples)
         return SILENCE in meter.flags()
 
     @cached_property
     def statistics(self) -> NDArray[np.float64]:
         """Acoustic statistics, see `describe_clip`."""
-        return describe_clip(self.samples)
+        return describe_clip(self.samples, sampling_rate=self._rate)
 
 
 class Recordings:
@@ -103,7 +104,7 @@ class Recordings:
 
     def find_silent(self) -> NDArray[np.bool_]:
         """Whether nobody speaks in each clip, by the rule of `predict`, (N,)."""
-        return np.array([clip.is_silent(self.sampling_rate) for clip in self._clips], dtype=bool)
+        return np.array([clip.is_silent() for clip in self._clips], dtype=bool)
 
     def describe(self) -> NDArray[np.float64]:
         """Acoustic statistics of every clip, (N, D)."""
@@ -279,7 +280,7 @@ def _read_clips(rate: int, utterances: Sequence[Utterance]) -> dict[Key, Clip | 
         parts[piece].append(samples)
         if end is not None:
             joined = parts.pop(piece)
-            clips[_key(utterances[piece])] = end.error or Clip(np.concatenate(joined))
+            clips[_key(utterances[piece])] = end.error or Clip(np.concatenate(joined), rate)
     return clips
 
 

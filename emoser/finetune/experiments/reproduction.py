@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoser.errors import writes_to
+from emoser.checkpoints.atomic import write_text
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
+from emoser.finetune.data.annotations import choose_targets
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.cross_validation import (
     TABLE,
@@ -94,8 +95,7 @@ def reproduce(
         _describe_paper(experiment, config),
     ]
     table = describe_folds(result, title=title, beside=beside)
-    with writes_to(output / TABLE):
-        processes.write(lambda: (output / TABLE).write_text(table, encoding="utf-8"))
+    processes.write(lambda: write_text(output / TABLE, table))
     return result, table
 
 
@@ -116,6 +116,7 @@ def read_utterances(experiment: Experiment) -> list[Utterance]:
         found = [item for item in found if item.label in experiment.labels]
     if experiment.improvised:
         found = [item for item in found if item.style == "improvised"]
+    found = choose_targets(found, "labels")
     if not found:
         raise ValueError("no recording has one of these labels; change labels or improvised")
     return found

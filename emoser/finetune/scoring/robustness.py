@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoser.finetune.data.augment import SAMPLING_RATE, Samples
+from emoser.audio import SAMPLING_RATE
+from emoser.finetune.data.augment import Samples
 from emoser.finetune.data.conditions import Condition, list_conditions
 from emoser.finetune.data.recordings import Recordings, group_by_file
 from emoser.finetune.data.utterance import Utterance
@@ -139,6 +140,7 @@ def measure_robustness(
 
     Raises:
         AudioError: If a recording cannot be read.
+        ValueError: If there are no labels.
     """
     return score_answers(
         answer_conditions(model, utterances, labels, seed=seed), trained_on=trained_on
@@ -179,6 +181,11 @@ def answer_conditions(
     A file is decoded once; one recording after the other is answered in all conditions. The
     arguments and errors are those of `measure_robustness`.
     """
+    if not labels:
+        raise ValueError(
+            "robustness is measured by the recall of labels, and only dimensions are scored here; "
+            "leave --robustness out"
+        )
     conditions, missing = list_conditions()
     order = [index for members in group_by_file(utterances).values() for index in members]
     scored = [utterances[index] for index in order]
@@ -191,7 +198,7 @@ def answer_conditions(
             rate=SAMPLING_RATE,
             total=len(scored) * (1 + len(conditions)),
         )
-        answers = _choose(one.map_logits(logits), silent, one.labels, labels)
+        answers = _choose(one.map_logits(logits), silent, one.outputs, labels)
     return ConditionAnswers(
         tuple(scored),
         tuple(labels),

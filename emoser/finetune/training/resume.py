@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from emoser._version import __version__
-from emoser.checkpoints.atomic import new_folder
-from emoser.errors import CheckpointError, writes_to
+from emoser.checkpoints.atomic import new_folder, write_text
+from emoser.errors import CheckpointError
 from emoser.finetune.config import WITH_TEACHERS, FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.json_text import format_json, read_json
@@ -50,7 +50,7 @@ def fingerprint(
     teachers.
     """
     plain = [
-        [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
+        [[item.truth, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip
@@ -115,17 +115,13 @@ def clear_leftovers(folder: Path) -> None:
 def write_settings(folder: Path, config: FinetuneConfig) -> None:
     """Write the settings beside the weights."""
     text = format_json(config.to_dict(), indent=2) + "\n"
-    with writes_to(folder / SETTINGS):
-        (folder / SETTINGS).write_text(text, encoding="utf-8")
+    write_text(folder / SETTINGS, text)
 
 
 def write_log(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the log of the epochs so far, one JSON object per line."""
     lines = "".join(format_json(record) + "\n" for record in records)
-    temporary = folder / f"{LOG}.part"
-    with writes_to(folder / LOG):
-        temporary.write_text(lines, encoding="utf-8")
-    temporary.replace(folder / LOG)
+    write_text(folder / LOG, lines)
 
 
 def _states(folder: Path) -> list[Path]:

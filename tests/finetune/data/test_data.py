@@ -1,6 +1,7 @@
 """Tables, recordings, settings, batches, augmentation and acoustic statistics."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +15,19 @@ from emoser.finetune.config import Augmentation
 from emoser.finetune.data import augment as augmentation
 from emoser.finetune.data.acoustics import describe_clip, standardize_statistics
 from emoser.finetune.data.batches import plan_epoch
+from emoser.finetune.data.inputs import Waveforms, vary_clip
 from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.inference import pieces
 
 RATE = 16_000
+FRAME = RATE // 50  # whose peak is measured
+EVERYTHING = Augmentation(
+    speed_probability=1.0,
+    noise_probability=1.0,
+    tilt_probability=1.0,
+    telephone_probability=1.0,
+    reverb_probability=1.0,
+)
 
 
 @pytest.fixture
@@ -240,8 +250,8 @@ def test_a_weight_for_an_unknown_corpus_is_refused():
         plan_epoch(corpus_of({("a", "sad"): 3}), [1.0] * 3, config, epoch=0)
 
 
-def tone(hertz, seconds=1.0):
-    return np.sin(2 * np.pi * hertz / RATE * np.arange(int(seconds * RATE))).astype(np.float32)
+def tone(hertz, seconds=1.0, rate=RATE):
+    return np.sin(2 * np.pi * hertz / rate * np.arange(int(seconds * rate))).astype(np.float32)
 
 
 def level(samples):
@@ -295,11 +305,79 @@ def test_trim_ends_removes_quiet_ends_and_keeps_pauses():
     voice = tone(300.0)[: RATE // 4]
     clip = np.concatenate([hiss, voice, hiss, 0.2 * voice, hiss])
     trimmed = augmentation.trim_ends(clip)
-    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * augmentation.LEVEL_SAMPLES)
+    assert len(trimmed) == pytest.approx(1.5 * RATE, abs=2 * FRAME)
     assert np.array_equal(trimmed[:1000], clip[RATE : RATE + 1000])
     longer = augmentation.trim_ends(clip, before=0.25, behind=0.5)
     assert len(longer) == len(trimmed) + 0.75 * RATE
     assert np.array_equal(augmentation.trim_ends(np.zeros(900, np.float32)), np.zeros(900))
+
+
+@pytest.fixture(params=[8_000, 16_000, 44_100])
+def rate(request):
+    return request.param
+
+
+def test_a_tilt_and_a_band_are_in_hertz_at_every_rate(rate):
+    tilted = [
+        level(augmentation.tilt_spectrum(tone(hertz, rate=rate), 3.0, sampling_rate=rate))
+        for hertz in (500.0, 1000.0, 2000.0)
+    ]
+    assert tilted == pytest.approx([-6.01, -3.01, -0.01], abs=0.1)
+    for change in (
+        partial(augmentation.limit_band, low=300.0, high=3400.0),
+        augmentation.simulate_telephone,
+    ):
+        kept, low, high = (
+            level(change(0.5 * tone(hertz, rate=rate), sampling_rate=rate))
+            for hertz in (1000.0, 150.0, 3900.0)
+        )
+        assert kept == pytest.approx(-9.03, abs=0.2)
+        assert max(low, high) < -40.0
+
+
+class Brown:
+    """A generator that draws the brownest colour."""
+
+    def __init__(self, seed):
+        self.standard_normal = np.random.default_rng(seed).standard_normal
+
+    def random(self):
+        return 1.0
+
+
+def test_noise_has_its_colour_at_every_rate(rate):
+    clean = tone(440.0, rate=rate)
+    noises = [augmentation.add_noise(clean, 0.0, Brown(n), sampling_rate=rate) for n in range(100)]
+    power = np.square(np.abs(np.fft.rfft(np.subtract(noises, clean), axis=1))).mean(axis=0)
+    levels = [10 * np.log10(power[hertz - 20 : hertz + 21].mean()) for hertz in (700, 1400, 2800)]
+    assert np.diff(levels) == pytest.approx([-6.02, -6.02], abs=0.4)  # power has a bin per Hz
+
+
+def test_a_room_and_trimmed_ends_are_in_seconds_at_every_rate(rate):
+    click = np.eye(1, rate, dtype=np.float32)[0]
+    generator = np.random.default_rng(0)
+    room = augmentation.add_reverb(click, 0.5, generator, sampling_rate=rate)
+    early, late = (level(room[int(at * rate) : int((at + 0.05) * rate)]) for at in (0.001, 0.4))
+    assert early - late == pytest.approx(60 * 0.399 / 0.5, abs=4.0)
+    assert np.abs(room[int(0.51 * rate) :]).max() < 1e-5
+    ends = np.zeros(rate, np.float32)
+    clip = np.concatenate([ends, tone(300.0, rate=rate), ends])
+    trimmed = augmentation.trim_ends(clip, before=0.25, behind=0.5, sampling_rate=rate)
+    assert len(trimmed) / rate == pytest.approx(1.75, abs=0.04)
+
+
+def test_training_clips_are_varied_at_the_rate_of_the_model(tmp_path):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, random_clips([8_000])[0], 8_000)
+    recordings = Recordings([Utterance(str(file), "sad")], sampling_rate=8_000)
+    clip, config = recordings[0], FinetuneConfig(augmentation=EVERYTHING, crop_seconds=None)
+    loaded = Waveforms(recordings, config).load([0], np.random.default_rng(1)).values[0]
+    usual, expected = (
+        vary_clip(clip, config, np.random.default_rng(1), longest=len(clip), sampling_rate=rate)
+        for rate in (16_000, 8_000)
+    )
+    assert np.array_equal(loaded, expected)
+    assert not np.allclose(loaded, usual, atol=1e-3)
 
 
 def test_clips_are_trimmed_with_the_given_probability():
@@ -308,8 +386,8 @@ def test_clips_are_trimmed_with_the_given_probability():
     half = Augmentation(trim_probability=0.5, trim_seconds=0.1)
     sizes = np.array([len(augmentation.drop_quiet_ends(clip, half, generator)) for _ in range(400)])
     assert np.mean(sizes < len(clip)) == pytest.approx(0.5, abs=0.08)
-    assert sizes.min() >= RATE - augmentation.LEVEL_SAMPLES
-    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * augmentation.LEVEL_SAMPLES
+    assert sizes.min() >= RATE - FRAME
+    assert sizes[sizes < len(clip)].max() <= 1.2 * RATE + 2 * FRAME
     with pytest.raises(ValueError, match="trim_seconds is -1"):
         Augmentation(trim_seconds=-1.0)
 
@@ -324,15 +402,8 @@ def test_augmentation_off_changes_nothing():
 def test_augmentation_does_not_modify_its_input_and_is_reproducible():
     clip = random_clips([9000])[0]
     before = clip.copy()
-    everything = Augmentation(
-        speed_probability=1.0,
-        noise_probability=1.0,
-        tilt_probability=1.0,
-        telephone_probability=1.0,
-        reverb_probability=1.0,
-    )
     first, second = (
-        augmentation.augment(clip, everything, np.random.default_rng(5)) for _ in range(2)
+        augmentation.augment(clip, EVERYTHING, np.random.default_rng(5)) for _ in range(2)
     )
     assert np.array_equal(clip, before)
     assert np.array_equal(first, second)

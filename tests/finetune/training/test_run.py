@@ -139,7 +139,9 @@ def test_varied_copies_of_a_frozen_encoder_are_those_of_the_seed_copy_and_clip(c
     assert not torch.allclose(copies[1], copies[2], atol=1e-3)
     generator = np.random.default_rng([COPIED.run.seed, 2, 5])
     longest = limit_clips(windows, COPIED)
-    varied = torch.from_numpy(vary_clip(windows[5], COPIED, generator, longest=longest))[None]
+    varied = torch.from_numpy(
+        vary_clip(windows[5], COPIED, generator, longest=longest, sampling_rate=16_000)
+    )[None]
     with torch.inference_mode():
         assert torch.allclose(copies[2][5, 0], model(varied).embedding[0], atol=1e-5)
 
