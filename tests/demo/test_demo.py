@@ -67,6 +67,26 @@ def test_every_quality_flag_is_explained():
     assert set(QUALITY) == set(FLAGS)
 
 
+def test_a_model_of_another_rate_is_heard_at_it(clip, tmp_path):
+    save_model(loud_model(small_config(), sampling_rate=8_000), tmp_path / "model")
+    name, options = str(tmp_path / "model"), {"backend": "torch", "device": "cpu"}
+    classifier = EmotionClassifier.from_pretrained(name, **options)
+    sessions = Sessions(DemoOptions(models=(name,), **options))
+    prediction, timeline = classifier.predict(clip), classifier.timeline(clip)
+    files = downloads(sessions.analyse("visitor", clip, name, ignore))
+    shown = json.loads(files["loud.json"])
+    assert shown["prediction"] == {**prediction.to_dict(), "source": "loud.flac"}
+    assert shown["timeline"] == {**timeline.to_dict(), "source": "loud.flac"}
+    samples, rate = soundfile.read(clip, dtype="float32")
+    page = ""
+    for part in np.array_split(samples, 5):
+        page = sessions.push_live(message(part, model=name, rate=rate)) or page
+    page = sessions.push_live(message([], model=name, rate=rate, last=True)) or page
+    stream = EmotionStream(classifier, sampling_rate=rate, hop_seconds=HOP_SECONDS)
+    segments = [*stream.push(samples), *stream.flush()]
+    assert all(f"<b>{item.name}</b>" in page for item in segments)
+
+
 def test_page_and_downloads_hold_the_results_of_the_classifier(sessions, model, classifier, clip):
     page = sessions.analyse("visitor", clip, model, ignore)
     prediction, timeline = classifier.predict(clip), classifier.timeline(clip)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 from prometheus_client.parser import text_string_to_metric_families
+from support.models import loud_model, small_config
 from support.servers import running
 
 from emoser import EmotionClassifier
+from emoser.checkpoints.save import save_model
 from emoser.cli import main
 
 pytest.importorskip("fastapi")
@@ -43,6 +45,19 @@ def plain():
 def client(classifier):
     with running(classifier) as running_client:
         yield running_client
+
+
+def test_a_model_of_another_rate_is_heard_at_it(tmp_path):
+    save_model(loud_model(small_config(), sampling_rate=8_000), tmp_path / "model")
+    options = ServeOptions(model=str(tmp_path / "model"), backend="torch", device="cpu")
+    plain = EmotionClassifier.from_pretrained(options.model, backend="torch", device="cpu")
+    with running(load_classifier(options)) as client:
+        scores = client.post("/v1/predict", content=CLIP.read_bytes()).json()["scores"]
+        timeline = client.post("/v1/timeline", content=CLIP.read_bytes()).json()
+        vector = client.post("/v1/embed", content=CLIP.read_bytes()).json()["embedding"]
+    assert scores == pytest.approx(dict(plain.predict(CLIP).scores), abs=1e-6)
+    assert timeline["segments"] == plain.timeline(CLIP).to_dict()["segments"]
+    assert vector == pytest.approx(plain.embed([CLIP])[0].tolist(), abs=1e-5)
 
 
 class Waiting:
