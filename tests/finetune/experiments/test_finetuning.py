@@ -99,7 +99,7 @@ def test_a_base_of_another_rate_is_tuned_and_heard_at_it(mode, voices, tmp_path)
     base = build_model(voice_config(), ModelConfig(labels=LABELS, sampling_rate=8_000), seed=0)
     save_model(base, tmp_path / "base")
     config = CONFIG.replace(
-        base=str(tmp_path / "base"), mode=mode, statistics_weight=0.0, save_every_steps=None
+        base=str(tmp_path / "base"), mode=mode, statistics_weight=0.0, save_every_steps=50
     )
     result = finetune(voices, config=config, output=tmp_path / "run", device="cpu")
     stated = json.loads((result.folder / "preprocessor_config.json").read_text())
