@@ -1,6 +1,7 @@
 """Replace a folder so that readers see the old version or the new one, never a mixture."""
 
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emoser.errors import writes_to
@@ -47,7 +48,9 @@ def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     clear_leftovers(folder.parent, folder.name)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise FileExistsError(f"{folder} is not empty; pass overwrite=True to replace it")
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}-", dir=folder.parent))
+    prefix = f"{_prefix(folder)}{os.getpid()}-"
+    with _naming(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         os.chmod(temporary, 0o755)
         with writes_to(folder):  # while what was written is still there
@@ -150,15 +153,29 @@ def new_file(file: Path) -> Iterator[Path]:
         with writes_to(file):
             yield file
         return
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
     temporary = file.with_name(f"{_prefix(file)}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with writes_to(file):
+        with writes_to(file), _naming(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(file.parent, file.name)
             yield temporary
         os.replace(temporary, file)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or has never been there
+            temporary.unlink()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of temporary files beside a path name the path."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename).startswith(str(path.with_name(_prefix(path)))):
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_text(file: Path, text: str) -> None:

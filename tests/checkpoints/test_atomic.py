@@ -215,6 +215,14 @@ def test_scratch_folders_of_killed_processes_go_and_others_stay(tmp_path, monkey
     assert not folder.exists()
 
 
+def test_errors_name_what_the_user_chose(tmp_path):
+    (tmp_path / "file").touch()
+    for place, kind in ((tmp_path, IsADirectoryError), (tmp_path / "file/x", NotADirectoryError)):
+        with pytest.raises(kind) as error:
+            write_text(place, "")
+        assert error.value.filename == str(place)
+
+
 def test_a_pipe_is_written_and_not_replaced(tmp_path):
     pipe = tmp_path / "rows.csv"
     os.mkfifo(pipe)
