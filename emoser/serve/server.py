@@ -17,7 +17,6 @@ import uvicorn
 
 from emoser.checkpoints.atomic import scratch_folder
 from emoser.errors import DeviceError
-from emoser.serve import create_app
 from emoser.serve.app import build_app
 from emoser.serve.connections import LimitedProtocol
 from emoser.serve.metrics import SHARED_FOLDER
@@ -99,7 +98,8 @@ def create_worker_app() -> "FastAPI":
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=stop_after_parent, daemon=True).start()
-    return create_app()
+    options = ServeOptions.from_environment()
+    return build_app(options, load_classifier(options))
 
 
 class _Server(uvicorn.Server):
