@@ -1,12 +1,14 @@
-"""Metrics of a classifier on labelled recordings: class indices in, values in [0, 1] out.
+"""Metrics of labelled recordings: classes as indices, and values of dimensions.
 
-Accuracy (the "WA" of the literature), recall averaged over the classes (UAR, its "UA"), macro
-F1, confusion, and the expected calibration error. A class without recordings is left out
-of the averages: it has no recall. Every metric raises a ValueError without recordings, for
-lengths that differ, and for anything but indices from 0 on.
+Of classes: accuracy (the "WA" of the literature), recall averaged over the classes (UAR, its
+"UA"), macro F1, confusion, and the expected calibration error, all in [0, 1]. A class without
+recordings is left out of the averages: it has no recall. Of values: concordance (CCC), Pearson's
+correlation, and the mean absolute error. Every metric raises a ValueError without recordings,
+for lengths that differ, and for anything but indices from 0 on, or finite numbers.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ NUM_BINS = 15
 FEWEST_SPEAKERS = 4  # of a confidence interval
 
 Indices = Sequence[int] | NDArray[np.int64]
+Values = Sequence[float] | NDArray[np.floating]
 
 
 def accuracy(truth: Indices, predicted: Indices) -> float:
@@ -111,11 +114,51 @@ def expected_calibration_error(
     return round(float(np.abs(gaps).sum() / len(truth)), 12)
 
 
+def concordance(truth: Values, predicted: Values) -> float:
+    """Concordance correlation coefficient (Lin 1989), in [-1, 1]; 1 if all values are equal.
+
+    2 cov / (var + var + (difference of the means) ** 2), with variances over N; 0 if neither side
+    varies. Unlike Pearson's correlation, it falls with a wrong mean or spread.
+
+    Example:
+        >>> concordance([0.0, 1.0], [0.0, 1.0]), concordance([0.0, 1.0], [1.0, 2.0])
+        (1.0, 0.3333333333333333)
+    """
+    truth, predicted = _check_values(truth, predicted)
+    covariance = np.mean((truth - truth.mean()) * (predicted - predicted.mean()))
+    spread = truth.var() + predicted.var() + (truth.mean() - predicted.mean()) ** 2
+    return float(2 * covariance / spread) if spread > 0 else 0.0
+
+
+def pearson(truth: Values, predicted: Values) -> float:
+    """Pearson's correlation, in [-1, 1]; 0 if a side does not vary.
+
+    Example:
+        >>> pearson([0.0, 1.0], [1.0, 3.0])
+        1.0
+    """
+    truth, predicted = _check_values(truth, predicted)
+    covariance = np.mean((truth - truth.mean()) * (predicted - predicted.mean()))
+    spread = truth.std() * predicted.std()
+    return float(covariance / spread) if spread > 0 else 0.0
+
+
+def mean_absolute_error(truth: Values, predicted: Values) -> float:
+    """Mean distance of the values.
+
+    Example:
+        >>> mean_absolute_error([0.0, 1.0], [0.5, 1.0])
+        0.25
+    """
+    truth, predicted = _check_values(truth, predicted)
+    return float(np.abs(truth - predicted).mean())
+
+
 def bootstrap_interval(
-    truth: Indices,
-    predicted: Indices,
+    truth: Indices | Values,
+    predicted: Indices | Values,
     groups: Sequence[Hashable],
-    figure: Callable[[Indices, Indices], float],
+    figure: Callable[[Any, Any], float],
     *,
     num_draws: int = 1000,
     level: float = 0.95,
@@ -127,8 +170,8 @@ def bootstrap_interval(
     with a single group, recordings are drawn.
 
     Args:
-        truth: The class of each recording, (N,).
-        predicted: The predicted class of each, (N,).
+        truth: The class or value of each recording, (N,).
+        predicted: What was predicted of each, (N,).
         groups: The speaker of each recording, (N,).
         figure: The metric, such as `accuracy` or `unweighted_average_recall`.
         num_draws: Number of bootstrap samples.
@@ -139,7 +182,7 @@ def bootstrap_interval(
         >>> bootstrap_interval([0, 0, 1, 1], [0, 0, 1, 1], "aabb", accuracy)
         (1.0, 1.0)
     """
-    truth, predicted = _check(truth, predicted)
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
     drawn = draw_groups(groups, num_draws, seed)
     figures = [figure(truth[rows], predicted[rows]) for rows in drawn]
     low, high = np.quantile(figures, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
@@ -180,11 +223,26 @@ def draw_groups(groups: Sequence[Hashable], num_draws: int, seed: int) -> list[N
 
 def _check(truth: Indices, predicted: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     truth, predicted = np.asarray(truth), np.asarray(predicted)
-    if truth.ndim != 1 or truth.shape != predicted.shape or len(truth) == 0:
-        raise ValueError(
-            f"truth has shape {truth.shape} and the predictions {predicted.shape}; "
-            "both need one class index per recording, and at least one recording"
-        )
+    _check_shapes(truth, predicted, "class index")
     if truth.dtype.kind not in "iu" or predicted.dtype.kind not in "iu" or truth.min() < 0:
         raise ValueError("classes are given as indices from 0 on, not as names or fractions")
     return truth.astype(np.int64), predicted.astype(np.int64)
+
+
+def _check_values(
+    truth: Values, predicted: Values
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    left = np.asarray(truth, dtype=np.float64)
+    right = np.asarray(predicted, dtype=np.float64)
+    _check_shapes(left, right, "value")
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise ValueError("values must be finite numbers")
+    return left, right
+
+
+def _check_shapes(truth: NDArray[Any], predicted: NDArray[Any], kind: str) -> None:
+    if truth.ndim != 1 or truth.shape != predicted.shape or len(truth) == 0:
+        raise ValueError(
+            f"truth has shape {truth.shape} and the predictions {predicted.shape}; "
+            f"both need one {kind} per recording, and at least one recording"
+        )

@@ -6,7 +6,7 @@ No request is made.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,12 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "calibration_error": ("", "Expected calibration error"),
 }
 """Figures of an evaluation: the metric of the Hub, "" if it has none, and the name in the text."""
+DIMENSION_METRICS: Mapping[str, tuple[str, str]] = {
+    "ccc": ("ccc", "Concordance (CCC)"),
+    "pearson": ("pearsonr", "Pearson correlation"),
+    "mae": ("mae", "Mean absolute error"),
+}
+"""The same of a dimension."""
 GROUPS: Mapping[str, str] = {
     "per_corpus": "corpus",
     "per_sex": "sex of the speaker",
@@ -249,12 +255,26 @@ def _results(facts: CardFacts) -> list["EvalResult"]:
             dataset_name=f"{found.get('dataset', 'custom')}, {found['protocol']}",
             metric_type=kind,
             metric_name=name,
-            metric_value=float(found[key]),
+            metric_value=value,
         )
         for found in stated_evaluations(facts.config.training)
-        for key, (kind, name) in METRICS.items()
-        if kind and key in found
+        for kind, name, value, _ in _list_figures(found)
+        if kind
     ]
+
+
+def _list_figures(
+    found: Mapping[str, Any],
+) -> Iterator[tuple[str, str, float, Sequence[float] | None]]:
+    """Metric of the Hub, name, value and interval of every figure of an evaluation."""
+    for key, (kind, name) in METRICS.items():
+        if key in found:
+            yield kind, name, float(found[key]), found.get(f"{key}_interval")
+    intervals = found.get("dimension_intervals") or {}
+    for dimension, figures in (found.get("dimensions") or {}).items():
+        for key, (kind, name) in DIMENSION_METRICS.items():
+            interval = intervals.get(dimension, {}).get(key)
+            yield kind, f"{name} of {markdown_text(dimension)}", float(figures[key]), interval
 
 
 def stated_evaluations(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -285,11 +305,9 @@ def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
 def _figures(found: Mapping[str, Any]) -> str:
     rows = [["figure", "value", name_interval(found.get("num_speakers"))]]
     mark = " (trained on)" if found.get("trained_on") else ""
-    for key, (_, name) in METRICS.items():
-        if key in found:
-            interval = found.get(f"{key}_interval")
-            shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-            rows.append([name, f"{found[key]:.3f}{mark}", shown])
+    for _, name, value, interval in _list_figures(found):
+        shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+        rows.append([name, f"{value:.3f}{mark}", shown])
     return markdown_table(rows)
 
 

@@ -56,8 +56,8 @@ def start_model(  # what a run chooses of its base
             takes recordings at their own length (`padding` "none"), but for emotion models that
             do not.
         seed: Seed of the head; torch's global generator is left as it was.
-        keep_head: Whether to keep the rows of an emotion model's linear head for the labels that
-            it has; the others are initialised at random.
+        keep_head: Whether to keep the rows of an emotion model's linear head for the labels and
+            dimensions that it has; the others are initialised at random.
         num_layers: How many of the encoder's layers are kept, from the first; None for all.
         final_norm: Whether Whisper's final layer norm follows the last layer kept.
 
@@ -80,6 +80,7 @@ def start_model(  # what a run chooses of its base
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmotionModel(config, encoder).train()
+    _centre_dimensions(model)
     model.trained_on = read_stages(files)
     if keep_head and base is not None:
         _keep_head(model, base)
@@ -120,8 +121,14 @@ def _choose_normalization(config: ModelConfig, usual: str) -> str:
     return "level" if config.normalization == "level" else usual
 
 
+def _centre_dimensions(model: EmotionModel) -> None:
+    """Let the answers of new dimensions begin in the middle of their scale, which is 0 to 1."""
+    with torch.no_grad():
+        model.head.get_parameter("classifier.bias")[len(model.config.labels) :] = 0.5
+
+
 def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
-    """Copy the rows of the labels that both models have, if both have a plain linear head."""
+    """Copy the rows of the outputs that both models have, if both have a plain linear head."""
     ours, theirs = model.head, base.head
     alike = base.config.pooling == "mean" and not (base.config.layer_mix or base.config.output_norm)
     if not (alike and isinstance(ours, LinearHead) and isinstance(theirs, LinearHead)):
@@ -129,9 +136,9 @@ def _keep_head(model: EmotionModel, base: EmotionModel) -> None:
     if theirs.projector is not None:
         return
     with torch.no_grad():
-        for row, label in enumerate(model.config.labels):
-            if label in base.config.labels:
-                known = base.config.labels.index(label)
+        for row, name in enumerate(model.config.outputs):
+            if name in base.config.outputs:
+                known = base.config.outputs.index(name)
                 ours.classifier.weight[row] = theirs.classifier.weight[known]
                 ours.classifier.bias[row] = theirs.classifier.bias[known]
 

@@ -30,7 +30,7 @@ OPTIONS = {
         "the model states about its training)"
     ),
     "--only-known": flag("leave out recordings with labels that the model lacks"),
-    "--output": value("folder for report.md, report.json and confusion.png", type=Path),
+    "--output": value("folder for report.md, report.json and pictures", type=Path),
     "--predictions": value("CSV table to write, with the answer for every recording", type=Path),
     "--robustness": flag(
         "also score the recordings after codecs, in noise and rooms, at other levels and speeds "
@@ -72,9 +72,8 @@ def run(options: argparse.Namespace) -> int:
         plain = {name: found and found.to_dict() for name, found in measured.items()}
         print(format_json({**evaluation.to_dict(), **plain}))
         return 0
-    low, high = evaluation.uar_interval
     show(f"protocol: {evaluation.protocol}", *evaluation.notes, evaluation.report)
-    print(f"UAR, {evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %")
+    show(*evaluation.describe_intervals())
     if comparison is not None:
         show(comparison)
     if robustness is not None:

@@ -17,6 +17,7 @@ from emoser.finetune.settings import (
     MODES,
     PRECISIONS,
     SMALL,
+    TARGETS,
     DataSettings,
     ModelSettings,
     OptimisationSettings,
@@ -32,9 +33,9 @@ DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a 
 
 HELP = "train on your own recordings"
 DESCRIPTION = (
-    "Train on your own recordings: a table with the columns path and label, and "
-    "optionally speaker, split, start and end. Run the same command again to resume an "
-    "interrupted run."
+    "Train on your own recordings: a table with the columns path and label, or arousal, dominance "
+    "and valence, and optionally speaker, split, start and end. Run the same command again to "
+    "resume an interrupted run."
 )
 CORPUS: Options = {
     "corpus": value(
@@ -42,6 +43,11 @@ CORPUS: Options = {
         f"`datasets`, or, with --root, the name of a corpus: {', '.join(READERS)}",
     ),
     "--root": value("folder of the named corpus, or of relative paths", type=Path),
+    "--scale": {
+        **value("lowest and highest value of arousal, dominance and valence", type=float),
+        "nargs": 2,
+        "metavar": ("LOWEST", "HIGHEST"),
+    },
 }
 UNREADABLE: Options = {
     "--skip-unreadable": flag("leave out recordings that are missing or cannot be decoded"),
@@ -88,6 +94,7 @@ OPTIONS = {
     "--base": value(f"encoder: {MODEL_HELP}", DEFAULT_BASE),
     "--mode": value("parts of the encoder to train", ModelSettings.mode, choices=MODES),
     "--layers": value("use only the first N layers of the encoder", type=int, metavar="N"),
+    "--targets": value("what of the annotation to learn", ModelSettings.targets, choices=TARGETS),
     "--split": value(
         "test set: whole speakers, the column split, or random clips",
         "auto",
@@ -147,7 +154,13 @@ def read_corpus(options: argparse.Namespace) -> list["Utterance"]:
     """The utterances of the options `CORPUS` and `UNREADABLE`."""
     from emoser.finetune import read_corpus
 
-    return read_corpus(options.corpus, root=options.root, check_files=not options.skip_unreadable)
+    scale = None if options.scale is None else (options.scale[0], options.scale[1])
+    return read_corpus(
+        options.corpus,
+        root=options.root,
+        check_files=not options.skip_unreadable,
+        scale=scale,
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -160,6 +173,7 @@ def run(options: argparse.Namespace) -> int:
     config = FinetuneConfig(
         options.base,
         mode=options.mode,
+        targets=options.targets,
         num_layers=options.layers,
         **given(options, TRAINING),
     )
@@ -177,12 +191,12 @@ def run(options: argparse.Namespace) -> int:
         print(format_json(result.to_dict()))
         return 0
     evaluation = result.evaluation
-    low, high = evaluation.uar_interval
-    interval = f"{evaluation.interval_name}: {100 * low:.1f} to {100 * high:.1f} %"
-    show(f"protocol: {evaluation.protocol}")
-    print(f"best epoch {result.best_epoch}, temperature {result.temperature:.2f}")
+    show(f"protocol: {evaluation.protocol}", *evaluation.notes)
+    labelled = bool(evaluation.report.labels)
+    temperature = f", temperature {result.temperature:.2f}" * labelled
+    print(f"best epoch {result.best_epoch}{temperature}")
     show(evaluation.report)
-    print(f"UAR {100 * evaluation.report.uar:.1f} % ({interval})")
+    show(*evaluation.describe_intervals())
     show(f"checkpoint: {result.folder}", f"report: {options.output / 'report.md'}")
     return 0
 
@@ -194,6 +208,7 @@ def _check(
     from emoser.checkpoints.atomic import scratch_folder
     from emoser.finetune.experiments.finetuning import probe
 
+    labelled = config.model.targets != "dimensions" and bool(utterances[0].label)
     with scratch_folder() as folder:
         learned, accuracy = probe(
             utterances,
@@ -205,5 +220,6 @@ def _check(
     if options.json:
         print(format_json({"learned": learned, "accuracy": accuracy}))
     else:
-        print(f"can the model overfit 32 clips? {answer} (accuracy {100 * accuracy:.0f} %)")
+        figure = f"accuracy {100 * accuracy:.0f} %" if labelled else f"CCC {accuracy:.2f}"
+        print(f"can the model overfit 32 clips? {answer} ({figure})")
     return 0 if learned else 3

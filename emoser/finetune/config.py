@@ -31,6 +31,9 @@ __all__ = ["Augmentation", "FinetuneConfig"]
 WITHOUT_EFFECT = ("save_every_steps", "tensorboard")  # on the weights that a run ends with
 WITH_TEACHERS = ("distillation_weight", "distillation_temperature")
 LATER = (
+    "targets",
+    "dimension_loss",
+    "dimension_weight",
     "num_layers",
     "final_norm",
     "normalization",

@@ -130,7 +130,9 @@ def split_by_class(utterances: Sequence[Utterance], *, seed: int) -> Split:
     training: list[Utterance] = []
     validation: list[Utterance] = []
     test: list[Utterance] = []
-    for label in sorted({item.label for item in utterances}):
+    labels = sorted({item.label for item in utterances})
+    of_classes = " of every class" * (labels != [""])
+    for label in labels:
         members = [item for item in utterances if item.label == label]
         generator.shuffle(members)
         size = max(1, round(len(members) * SPLIT_PARTS[1]))
@@ -139,7 +141,7 @@ def split_by_class(utterances: Sequence[Utterance], *, seed: int) -> Split:
         training += members[2 * size :]
     return Split(
         f"seed {seed}",
-        "speaker-dependent: random 80/10/10 split of every class, speakers on all sides",
+        f"speaker-dependent: random 80/10/10 split{of_classes}, speakers on all sides",
         tuple(training),
         tuple(validation),
         tuple(test),
@@ -305,9 +307,9 @@ def drop_duplicates(utterances: Sequence[Utterance]) -> tuple[list[Utterance], l
     """
     groups = find_duplicates(utterances)
     conflicts = [
-        " = ".join(f"{item.path} ({item.label}, {item.speaker})" for item in group)
+        " = ".join(f"{item.path} ({item.truth}, {item.speaker})" for item in group)
         for group in groups
-        if len({(item.label, item.voice) for item in group}) > 1
+        if len({(item.truth, item.voice) for item in group}) > 1
     ]
     if conflicts:
         raise ValueError(

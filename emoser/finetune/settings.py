@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, NamedTuple
 
 MODES = ("entire", "partial", "frozen", "lora", "last-k")
+TARGETS = ("auto", "labels", "dimensions")
 PADDINGS = ("exact", "paper", "today")
 PRECISIONS = ("float32", "bfloat16", "float16")
 CACHES = ("off", *PRECISIONS)
@@ -123,6 +124,8 @@ class ModelSettings(Settings):
     """What is built around the encoder, and which parts are trained.
 
     Attributes:
+        targets: What is learned of the annotation: "labels", "dimensions" (arousal, dominance,
+            valence), or "auto" for all that the recordings have.
         num_layers: How many of the encoder's layers are used, from the first; None for all.
         final_norm: Whether Whisper's final layer norm follows the last layer used.
         normalization: Of the samples: "usual" (as the base was trained), or "level" (every clip
@@ -147,6 +150,7 @@ class ModelSettings(Settings):
         lora_rank: Rank of the adapters in "lora".
     """
 
+    targets: Annotated[str, one_of(*TARGETS)] = "auto"
     num_layers: Annotated[int | None, ABOVE_ZERO_OR_NONE] = None
     final_norm: bool = True
     normalization: Annotated[str, one_of("usual", "level")] = "usual"
@@ -243,6 +247,9 @@ class OptimisationSettings(Settings):
         clipping: "joint" (one norm over all weights), or "separate" (encoder and head).
         class_weights: Whether classes are weighted in the loss by 1 over their frequency.
         label_smoothing: Part of the target that is spread over all labels.
+        dimension_loss: Loss of arousal, dominance and valence: "ccc" (1 minus the mean concordance
+            of the batch) or "mse" (squared error), on a scale of 0 to 1.
+        dimension_weight: Its weight beside that of the labels, which is 1.
         statistics_weight: Weight of an auxiliary task, dropped after the training: predicting
             acoustic statistics of the clip from the embedding.
         distillation_weight: Part of the loss that follows the teachers, if `train` is given any;
@@ -260,6 +267,8 @@ class OptimisationSettings(Settings):
     clipping: Annotated[str, one_of("joint", "separate")] = "joint"
     class_weights: bool = False
     label_smoothing: Annotated[float, BELOW_ONE] = 0.0
+    dimension_loss: Annotated[str, one_of("ccc", "mse")] = "ccc"
+    dimension_weight: Annotated[float, ABOVE_ZERO] = 1.0
     statistics_weight: Annotated[float, AT_LEAST_ZERO] = 0.0
     distillation_weight: Annotated[float, SHARE] = 0.7
     distillation_temperature: Annotated[float, ABOVE_ZERO] = 2.0
@@ -280,8 +289,10 @@ class ScheduleSettings(Settings):
             and saved; 0 for no average.
         pretrained_share: Share of the pretrained weights in the encoder that is validated and
             saved: 0 for the trained weights alone, 0.5 for the middle between both.
-        selection: Validation figure that chooses the best epoch: "uar" or "accuracy"; or "last"
-            for the last epoch, so that nothing is chosen by validation speakers.
+        selection: Validation figure that chooses the best epoch: "uar", "accuracy", or "ccc" (mean
+            concordance of the dimensions, which stands for the other two where there are no labels
+            and is averaged with them where there are both); or "last" for the last epoch, so that
+            nothing is chosen by validation speakers.
     """
 
     epochs: Annotated[int, or_auto(ABOVE_ZERO)] = AUTO
@@ -289,7 +300,7 @@ class ScheduleSettings(Settings):
     warmup: Annotated[float, BELOW_ONE] = 0.1
     ema_decay: Annotated[float, BELOW_ONE] = 0.0
     pretrained_share: Annotated[float, BELOW_ONE] = 0.0
-    selection: Annotated[str, one_of("uar", "accuracy", "last")] = "uar"
+    selection: Annotated[str, one_of("uar", "accuracy", "ccc", "last")] = "uar"
 
 
 @dataclass(frozen=True)

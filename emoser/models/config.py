@@ -15,13 +15,16 @@ NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
 HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
-UNSTATED = ("padding", "final_norm", "multi_label", "mean_logits", "adapted_recordings")
+UNSTATED = (
+    "padding", "final_norm", "multi_label", "dimension_scale", "mean_logits", "adapted_recordings",
+)  # fmt: skip
 """Fields that are left out of the block at their defaults."""
 ACTIVATIONS = ("none", "tanh", "relu")
 DEFAULT_MAX_SECONDS = 30.0
 MAX_OUTPUTS = 1_000
 LINEAR_DENSE = ("dense", "none")  # head and activation
 MEAN_LOGIT = Numbers(-1e6, 1e6, whole=False)
+SCALE_END = Numbers(-1e6, 1e6, whole=False)
 RANGES: Mapping[str, Field] = {
     "encoder": Words(),
     "input_mean": Numbers(-1e5, 1e5, whole=False),
@@ -87,6 +90,8 @@ class ModelConfig:
         sampling_rate: Sampling rate in Hz of the training.
         multi_label: Whether the labels are independent of one another: each has the sigmoid of
             its logit as its score, instead of all together a softmax.
+        dimension_scale: Lowest and highest value of the scale on which dimensions were annotated,
+            which are 0 and 1 in the outputs. Empty if it is not known.
         mean_logits: Of the training speakers, one for each label: the mean over speakers of the
             mean over the labels of a speaker's recordings. Empty if it is not known.
         adapted_recordings: Recordings of one speaker that the biases were adapted to; 0 for none.
@@ -114,6 +119,7 @@ class ModelConfig:
     temperature: float = 1.0
     sampling_rate: int = 16_000
     multi_label: bool = False
+    dimension_scale: tuple[float, ...] = ()
     mean_logits: tuple[float, ...] = ()
     adapted_recordings: int = 0
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -152,9 +158,7 @@ class ModelConfig:
             faults.append("multi_label needs labels, and another pooling than 'frames'")
         if (self.pooling == "frames") != (self.frame_seconds is not None):
             faults.append("pooling 'frames' needs frame_seconds, and no other pooling has it")
-        finite = all(map(MEAN_LOGIT.allows, self.mean_logits))
-        if not finite or len(self.mean_logits) not in (0, len(self.labels)):
-            faults.append("mean_logits needs one number for each label")
+        faults += self._faults_of_numbers()
         if faults:
             raise ValueError("; ".join(faults))
 
@@ -193,6 +197,16 @@ class ModelConfig:
             faults.append(f"{len(self.raw_labels)} raw_labels for {len(self.outputs)} labels")
         return faults
 
+    def _faults_of_numbers(self) -> list[str]:
+        faults = []
+        scale, means = self.dimension_scale, self.mean_logits
+        rising = len(scale) == 2 and all(map(SCALE_END.allows, scale)) and scale[0] < scale[1]
+        if scale and not (self.dimensions and rising):
+            faults.append("dimension_scale needs dimensions, and two numbers, the lower one first")
+        if not all(map(MEAN_LOGIT.allows, means)) or len(means) not in (0, len(self.labels)):
+            faults.append("mean_logits needs one number for each label")
+        return faults
+
     def to_block(self) -> dict[str, Any]:
         """The dictionary that is saved as `"emoser"`."""
         usual = {item.name: item.default for item in fields(self) if item.name in UNSTATED}
@@ -220,7 +234,7 @@ class ModelConfig:
         strange = sorted(set(values) - known)
         if strange or "labels" not in values:
             raise ValueError(f"the emoser block has unknown fields {strange} or no labels")
-        for key in ("labels", "raw_labels", "dimensions", "mean_logits"):
+        for key in ("labels", "raw_labels", "dimensions", "dimension_scale", "mean_logits"):
             values[key] = tuple(values.get(key, ()))
         return cls(**values)
 

@@ -31,7 +31,10 @@ WIDE_SECONDS = 180.0
 MAX_STEPS = 300  # of the probabilities: what is narrower cannot be made out
 LANE_HEIGHT = 0.7  # of the distance between two speakers
 LETTER_INCHES = 0.09  # of a name in a segment
+EDGE_POINTS = 0.8  # of the outline of a box
+POINTS_PER_INCH = 72
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
+SOLID_POINTS = 50  # of a scatter plot; more are drawn the fainter
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
 ROUNDING = 1e-3  # of a sum of probabilities
 PEAK_SECONDS = 0.032  # of each value of `Timeline.peaks`
@@ -96,12 +99,15 @@ def plot_conversation(conversation: "Conversation", *, theme: str = "light") -> 
     figure = _open_figure(theme, 1.3 + 0.55 * len(speakers), width=width)
     colours = colours_of(conversation.labels)
     axes = figure.add_subplot()
+    scale = axes.bbox.width / DOTS_PER_INCH / (conversation.duration or 1.0)  # inches per second
     for row, speaker in enumerate(speakers):
         for turn in lane_of(conversation, speaker):
             start = max(turn.start, 0.0)
+            seconds = max(turn.end - start, 1.0 / DOTS_PER_INCH / scale)  # at least a pixel
             colour = colours.get(turn.label or "")
             axes.broken_barh(
-                [(start, turn.end - start)], (row - LANE_HEIGHT / 2, LANE_HEIGHT), linewidth=0.8,
+                [(start, seconds)], (row - LANE_HEIGHT / 2, LANE_HEIGHT),
+                linewidth=_edge(seconds * scale) if colour else EDGE_POINTS,
                 facecolor=colour or "none", edgecolor=style.paper if colour else style.faint,
                 linestyle="-" if colour else ":",
             )  # fmt: skip
@@ -152,6 +158,35 @@ def plot_confusion(
     _style(axes, colours)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    return figure
+
+
+def plot_values(
+    pairs: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+    notes: Mapping[str, str],
+    *,
+    theme: str = "light",
+) -> "Picture":
+    """True against predicted values of each dimension, with the line on which they are equal.
+
+    `notes` are shown beside the names of the dimensions. Raises as `Timeline.plot`.
+    """
+    side = WIDTH_INCHES / 3
+    figure, style = _open_figure(theme, side + 0.5, width=side * len(pairs) + 0.5), THEMES[theme]
+    for place, (name, (truth, predicted)) in enumerate(pairs.items()):
+        axes = figure.add_subplot(1, len(pairs), place + 1)
+        ends = [min(0.0, truth.min(), predicted.min()), max(1.0, truth.max(), predicted.max())]
+        axes.plot(ends, ends, color=style.ink, linewidth=0.8, linestyle=":")
+        shade = min(1.0, max(0.1, SOLID_POINTS / len(truth)))
+        axes.scatter(truth, predicted, s=9, color=style.deep, alpha=shade, linewidths=0)
+        axes.set_xlim(ends[0] - 0.05, ends[1] + 0.05)
+        axes.set_ylim(ends[0] - 0.05, ends[1] + 0.05)
+        axes.set_aspect("equal")
+        axes.set_title(f"{plain_text(name)}\n{notes[name]}", fontsize=9, color=style.ink)
+        axes.set_xlabel("true")
+        axes.set_ylabel("predicted" if place == 0 else "")
+        _style(axes, style)
+    figure.tight_layout()
     return figure
 
 
@@ -234,7 +269,7 @@ def _draw_segments(
             continue
         plain = segment.label is None
         axes.broken_barh(
-            [(segment.start, segment.duration)], (0, 1), linewidth=0.8,
+            [(segment.start, segment.duration)], (0, 1), linewidth=_edge(segment.duration * scale),
             facecolor="none" if plain else colours[segment.label or ""],
             edgecolor=theme.faint if plain else theme.paper,
             hatch="////" if segment.kind == "uncertain" else None,
@@ -247,6 +282,11 @@ def _draw_segments(
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])
+
+
+def _edge(inches: float) -> float:
+    """The points of the outline of a box, which would cover the colour of a narrow one."""
+    return min(EDGE_POINTS, inches * POINTS_PER_INCH / 4)
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:

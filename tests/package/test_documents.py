@@ -73,6 +73,12 @@ def workspace(tmp_path_factory):
         rows = write_voices(place, 48, num_voices=6, noise=0.01, suffix=".wav", seed=seed)
         lines = [f"{path},{label},{6 * seed + voice}" for path, label, voice in rows]
         (folder / f"{table}.csv").write_text("\n".join(["path,label,speaker", *lines]))
+        ratings = [
+            f"{path},{1 + index % 7},{2 if label == 'sad' else 6},{6 * seed + voice}"
+            for index, (path, label, voice) in enumerate(rows)
+        ]
+        name = table.replace("calls", "ratings")
+        (folder / f"{name}.csv").write_text("\n".join(["path,arousal,valence,speaker", *ratings]))
     return folder
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+from scipy.stats import pearsonr
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    mean_absolute_error,
+)
 
 from emoser import metrics
 
@@ -56,3 +63,37 @@ def test_what_is_no_list_of_classes_is_refused(truth, predicted):
 def test_a_confusion_needs_room_for_every_class():
     with pytest.raises(ValueError, match="num_labels=2"):
         metrics.confusion_matrix([0, 2], [0, 1], 2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0], ids=["centred", "shifted"])
+def test_figures_of_values_are_those_of_other_formulas(offset):
+    generator = np.random.default_rng(4)
+    truth = generator.uniform(size=200)
+    predicted = 0.4 * truth + offset + 0.2 * generator.standard_normal(200)
+    r, gap = np.corrcoef(truth, predicted)[0, 1], truth.mean() - predicted.mean()
+    ratio = truth.std() / predicted.std()  # Lin's form: correlation times bias correction
+    lin = r * 2 / (ratio + 1 / ratio + gap**2 / (truth.std() * predicted.std()))
+    square = np.mean((truth - predicted) ** 2)
+    independent = 1 - square / (truth.var() + predicted.var() + gap**2)
+    found = metrics.concordance(truth, predicted)
+    assert found == pytest.approx(lin, abs=1e-12)
+    assert found == pytest.approx(independent, abs=1e-12)
+    assert metrics.pearson(truth, predicted) == pytest.approx(pearsonr(truth, predicted)[0])
+    assert metrics.mean_absolute_error(truth, predicted) == pytest.approx(
+        mean_absolute_error(truth, predicted)
+    )
+
+
+def test_values_that_do_not_vary_agree_with_nothing():
+    assert metrics.concordance([0.5, 0.5], [0.5, 0.5]) == 0.0
+    assert metrics.pearson([0.0, 1.0], [0.5, 0.5]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted"),
+    [([], []), ([0.1, 0.2], [0.1]), ([float("nan")], [0.0]), ([0.0], [float("inf")])],
+    ids=["none", "lengths", "nan", "infinite"],
+)
+def test_what_is_no_list_of_values_is_refused(truth, predicted):
+    with pytest.raises(ValueError, match="value"):
+        metrics.concordance(truth, predicted)

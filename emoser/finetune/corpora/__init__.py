@@ -16,7 +16,11 @@ READERS = (
 
 
 def read_corpus(
-    corpus: str | Path, *, root: str | Path | None = None, check_files: bool = True
+    corpus: str | Path,
+    *,
+    root: str | Path | None = None,
+    check_files: bool = True,
+    scale: tuple[float, float] | None = None,
 ) -> list[Utterance]:
     r"""Utterances of a named corpus, or of a table of one's own.
 
@@ -26,6 +30,8 @@ def read_corpus(
             `metadata.csv` or `metadata.jsonl` like the audio folders of `datasets`.
         root: Folder of the named corpus; for a table, the folder of relative paths.
         check_files: Whether to refuse a table with recordings that do not exist.
+        scale: Lowest and highest value of the columns arousal, dominance and valence of a table;
+            None if not known. Named corpora have their own.
 
     Raises:
         FileNotFoundError: If recordings are missing, all in one message.
@@ -44,7 +50,9 @@ def read_corpus(
     if str(corpus) not in READERS:
         from emoser.finetune.corpora import table  # needs NumPy, which `--help` does not wait for
 
-        return table.read(corpus, root=root, check_files=check_files)
+        return table.read(corpus, root=root, check_files=check_files, scale=scale)
+    if scale is not None:
+        raise ValueError(f"the corpus {corpus} has its own scale; leave scale= (--scale) out")
     if root is None:
         raise ValueError(f"the corpus {corpus} needs root=, the folder that it is in")
     reader = import_module(f"emoser.finetune.corpora.{str(corpus).replace('-', '_')}")

@@ -4,9 +4,12 @@ Times are given in seconds whatever their unit, and as start and end whichever t
 and duration a table has.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from emoser.labels import DIMENSIONS
 
 NAMES: Mapping[str, Sequence[str]] = {
     "path": (
@@ -21,6 +24,9 @@ NAMES: Mapping[str, Sequence[str]] = {
     "session": ("session", "sessionid"),
     "style": ("style",),
     "sentence": ("sentence", "sentenceid"),
+    "arousal": ("arousal", "activation"),
+    "dominance": ("dominance",),
+    "valence": ("valence",),
 }
 """Fields, and the columns that hold them: small letters and digits, the first found counts."""
 
@@ -101,6 +107,11 @@ class Columns:
         """Whether there are columns of all these fields."""
         return all(self._fields[field] for field in fields)
 
+    @property
+    def is_annotated(self) -> bool:
+        """Whether a table with these columns names recordings and says what is in them."""
+        return self.has("path") and any(map(self.has, ("label", *DIMENSIONS)))
+
     def text(self, row: Mapping[str, Any], field: str) -> str | None:
         """The value of a field, from the first of its columns that has one; None if missing.
 
@@ -109,6 +120,29 @@ class Columns:
         """
         values = (_text(name, row.get(name)) for name in self._fields[field])
         return next(filter(None, values), None)
+
+    def dimensions(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """The values of the dimensions that the table has columns of; empty if all are missing.
+
+        Raises:
+            ValueError: If a value is not a number, or some are missing.
+        """
+        names = [name for name in DIMENSIONS if self.has(name)]
+        texts = {name: self.text(row, name) for name in names}
+        if not any(texts.values()):
+            return {}
+        return {name: self._number(name, text) for name, text in texts.items()}
+
+    def _number(self, name: str, text: str | None) -> float:
+        if text is None:
+            raise ValueError(f"{name} is empty; fill it or leave the row out")
+        try:
+            value = float(text.replace(self._decimal, "."))
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {text!r}, not a number; correct it or rename the column")
+        return value
 
     def piece(self, row: Mapping[str, Any]) -> tuple[float | None, float | None]:
         """Start and end in seconds; None for the start or the end of the file.

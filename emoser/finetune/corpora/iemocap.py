@@ -3,7 +3,8 @@
 Labels come from `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`, recordings from
 `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`. Excited counts as happy. The
 speaker is the last `_F` or `_M` of the turn's name; the letter before `_impro` or `_script`
-names who wore the markers. The counts per session and class are checked.
+names who wore the markers. Valence, arousal (activation) and dominance are the means of the
+annotators, from 1 to 5. The counts per session and class are checked.
 """
 
 import re
@@ -12,9 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.data.utterance import Utterance
+from emoser.labels import DIMENSIONS
 from emoser.text import shorten
 
-EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(Ses\d\d[FM]_\S+)\t(\w+)\t", re.MULTILINE)
+EVALUATION = re.compile(
+    r"^\[[\d.]+ - [\d.]+\]\t(?P<turn>Ses\d\d[FM]_\S+)\t(?P<emotion>\w+)\t"
+    r"(?:\[(?P<valence>[\d.]+), (?P<arousal>[\d.]+), (?P<dominance>[\d.]+)\])?",
+    re.MULTILINE,
+)
+SCALE = (1.0, 5.0)
 TURN = re.compile(r"Ses(0[1-5])[FM]_((impro|script)\w+)_([FM])(\w*\d+)")
 EMOTIONS: Mapping[str, str] = {
     "neu": "neutral",
@@ -52,10 +59,10 @@ def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> 
         raise ValueError(f"speakers is {speakers!r}, allowed are {', '.join(SPEAKERS)}")
     folder = Path(root)
     utterances = [
-        _read_turn(session, turn, EMOTIONS[emotion], speakers)
+        _read_turn(session, line, speakers)
         for session in (folder / f"Session{number}" for number in COUNTS)
-        for turn, emotion in _read_labels(session)
-        if emotion in EMOTIONS
+        for line in _read_lines(session)
+        if line["emotion"] in EMOTIONS
     ]
     if not utterances:
         raise FileNotFoundError(
@@ -99,13 +106,14 @@ def upstream_sex(turn: str) -> str:
     return "f" if turn[position] == "F" else "m"
 
 
-def _read_labels(session: Path) -> list[tuple[str, str]]:
+def _read_lines(session: Path) -> list[re.Match[str]]:
     files = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
-    return [(match[1], match[2]) for text in texts for match in EVALUATION.finditer(text)]
+    return [match for text in texts for match in EVALUATION.finditer(text)]
 
 
-def _read_turn(session: Path, turn: str, label: str, speakers: str) -> Utterance:
+def _read_turn(session: Path, line: re.Match[str], speakers: str) -> Utterance:
+    turn = line["turn"]
     match = TURN.fullmatch(turn)
     if match is None:
         raise ValueError(f"{session} names the turn {turn!r}, which no turn of IEMOCAP is called")
@@ -115,11 +123,13 @@ def _read_turn(session: Path, turn: str, label: str, speakers: str) -> Utterance
     path = session / "sentences" / "wav" / f"{turn[:6]}_{dialogue}" / f"{turn}.wav"
     return Utterance(
         str(path),
-        label,
+        EMOTIONS[line["emotion"]],
         speaker=str(2 * int(number) - (sex == "f")),
         corpus="iemocap",
         sex=sex,
         session=index,
         style="improvised" if kind == "impro" else "scripted",
         sentence=dialogue if kind == "script" else None,
+        dimensions={name: float(line[name]) for name in DIMENSIONS if line[name]},
+        scale=SCALE,
     )

@@ -1,7 +1,7 @@
 """MSP-Podcast (Lotfian & Busso 2019): `Labels/labels_consensus.csv` and `Audios/*.wav`.
 
-Consensus labels and the official split. Clips without agreement (X) or with another emotion (O)
-are left out.
+Consensus labels, arousal, dominance and valence (from 1 to 7) where the table has them, and the
+official split. Clips without agreement (X) or with another emotion (O) are left out.
 """
 
 from pathlib import Path
@@ -21,6 +21,8 @@ EMOTIONS = {
     "C": "contempt",
     "N": "neutral",
 }
+ATTRIBUTES = {"arousal": "EmoAct", "dominance": "EmoDom", "valence": "EmoVal"}
+SCALE = (1.0, 7.0)
 SPLITS = {"train": "train", "development": "validation"}
 
 
@@ -31,7 +33,7 @@ def read(root: str | Path) -> list[Utterance]:
 
     Raises:
         FileNotFoundError: If the table or all of its recordings are missing.
-        ValueError: If the table lacks a column.
+        ValueError: If the table lacks a column, or an attribute is not a number.
     """
     folder = Path(root)
     table = next((file for file in list_files(folder) if file.name == TABLE), None)
@@ -54,6 +56,12 @@ def read(root: str | Path) -> list[Utterance]:
                 corpus="msp-podcast",
                 sex={"male": "m", "female": "f"}.get(row["Gender"].strip().lower()),
                 split=SPLITS.get(split, split or None),
+                dimensions={
+                    name: float(row[column])
+                    for name, column in ATTRIBUTES.items()
+                    if row.get(column)
+                },
+                scale=SCALE,
             )
         )
     report_tree(root, utterances, corpus="msp-podcast", num_complete=len(rows), missing=missing)

@@ -1,9 +1,9 @@
 """Read a table of recordings into utterances.
 
 A file (see `rows`), or a folder that is read through its `metadata` files like the audio folders of
-`datasets`, or that `datasets` saved. The columns (see `columns`) are path and label, and optionally
-speaker, corpus, sex, split, start, end, duration, session, style and sentence. Relative paths count
-from the folder of the table. No audio is decoded.
+`datasets`, or that `datasets` saved. The columns (see `columns`) are path; label, or arousal,
+dominance and valence, or both; and optionally speaker, corpus, sex, split, start, end, duration,
+session, style and sentence. Relative paths count from the folder of the table. No audio is decoded.
 """
 
 import logging
@@ -34,11 +34,16 @@ logger = logging.getLogger(__name__)
 
 
 def read(
-    table: str | Path, *, root: str | Path | None = None, check_files: bool = True
+    table: str | Path,
+    *,
+    root: str | Path | None = None,
+    check_files: bool = True,
+    scale: tuple[float, float] | None = None,
 ) -> list[Utterance]:
     """Utterances of a table, or of a folder with metadata files.
 
-    Rows without a label are left out, with a warning.
+    Rows without an annotation are left out, with a warning; so are those without a label, if the
+    table has such a column.
 
     Args:
         table: A file of CSV, JSON, JSON lines or Parquet. A folder is searched for metadata
@@ -47,6 +52,7 @@ def read(
         root: Folder that relative paths count from, the table's own unless given; audio that a
             folder of `datasets` or a Parquet file holds as bytes is written there.
         check_files: Whether to refuse a table with recordings that do not exist.
+        scale: Lowest and highest value of arousal, dominance and valence; None if not known.
 
     Raises:
         FileNotFoundError: If the table is missing, or recordings that it names are; these
@@ -56,15 +62,17 @@ def read(
             one message.
     """
     table, place = Path(table), None if root is None else Path(root)
+    if scale is not None and not scale[0] < scale[1]:
+        raise ValueError(f"scale is {scale}; it must be (lowest, highest)")
     if table.is_dir() and not is_dataset(table):
-        return _read_folder(table, check_files=check_files)
+        return _read_folder(table, check_files=check_files, scale=scale)
     folder = place or (table if table.is_dir() else table.parent)
     if table.is_dir():
         content = place_audio(read_dataset(table), place)
     else:
         content = read_table(table, is_header=_is_header)
         content = place_audio(content, place) if isinstance(content.rows, list) else content
-    utterances = _read_rows(content, table, folder)
+    utterances = _read_rows(content, table, folder, scale)
     missing = [item.path for item in utterances if not os.path.isfile(item.path)]
     if check_files and missing:
         raise FileNotFoundError(
@@ -74,7 +82,9 @@ def read(
     return utterances
 
 
-def _read_folder(folder: Path, *, check_files: bool) -> list[Utterance]:
+def _read_folder(
+    folder: Path, *, check_files: bool, scale: tuple[float, float] | None
+) -> list[Utterance]:
     files = [file for file in list_files(folder) if file.name in METADATA]
     if not files:
         raise FileNotFoundError(
@@ -83,24 +93,26 @@ def _read_folder(folder: Path, *, check_files: bool) -> list[Utterance]:
     return [
         item if item.split or file.parent == folder else replace(item, split=file.parent.name)
         for file in files
-        for item in read(file, check_files=check_files)
+        for item in read(file, check_files=check_files, scale=scale)
     ]
 
 
 def _is_header(names: Sequence[str]) -> bool:
     try:
-        return Columns(names).has("path", "label")
+        return Columns(names).is_annotated
     except ValueError:  # of columns that are refused, and so are the right ones
         return True
 
 
-def _read_rows(content: Table, table: Path, folder: Path) -> list[Utterance]:
+def _read_rows(
+    content: Table, table: Path, folder: Path, scale: tuple[float, float] | None
+) -> list[Utterance]:
     columns = _find_columns(content, table)
     utterances, faults, num_rows = [], [], 0
     for place, row in content.rows:
         num_rows += 1
         try:
-            utterance = _read_row(row, columns, folder)
+            utterance = _read_row(row, columns, folder, scale)
         except ValueError as error:
             faults.append(f"{place}: {error}")
             continue
@@ -109,7 +121,10 @@ def _read_rows(content: Table, table: Path, folder: Path) -> list[Utterance]:
     if faults:
         raise ValueError(f"{table}: {shorten(faults, separator='; ')}")
     if not utterances:
-        raise ValueError(f"{table} has no row with a label; fill the column label or emotion")
+        missing = "a label; fill the column label or emotion"
+        if not columns.has("label"):
+            missing = "a value; fill the columns of the dimensions"
+        raise ValueError(f"{table} has no row with {missing}")
     unlabelled = num_rows - len(utterances)
     if unlabelled:
         logger.warning(
@@ -123,19 +138,30 @@ def _find_columns(content: Table, table: Path) -> Columns:
         columns = Columns(content.columns, decimal=content.decimal)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from error
-    if not columns.has("path", "label"):
+    if not columns.is_annotated:
         names = shorten([printable(name) for name in content.columns]) or "none"
         raise ValueError(
-            f"{table} has the columns {names}; it needs path (or file_name) and label (or emotion)"
+            f"{table} has the columns {names}; it needs path (or file_name) and label (or "
+            "emotion), or arousal, dominance or valence"
         )
     return columns
 
 
-def _read_row(row: Mapping[str, Any], columns: Columns, folder: Path) -> Utterance | None:
-    """The utterance of a row with the label of the table, or None without one."""
+def _read_row(
+    row: Mapping[str, Any], columns: Columns, folder: Path, scale: tuple[float, float] | None
+) -> Utterance | None:
+    """The utterance of a row with the label of the table, or None without an annotation."""
     label = columns.text(row, "label")
-    if label is None:
+    if label is None and columns.has("label"):
         return None
+    dimensions = columns.dimensions(row)
+    if label is None and not dimensions:
+        return None
+    for name, value in dimensions.items():
+        if scale and not scale[0] <= value <= scale[1]:
+            raise ValueError(
+                f"{name} is {value:g}, outside the scale from {scale[0]:g} to {scale[1]:g}"
+            )
     path = columns.text(row, "path")
     if path is None:
         raise ValueError("no path")
@@ -148,7 +174,9 @@ def _read_row(row: Mapping[str, Any], columns: Columns, folder: Path) -> Utteran
     if (fields["speaker"] or "").casefold() in NOBODY:
         fields["speaker"] = None
     fields["sex"] = sex and SEXES.get(sex.casefold(), sex.casefold())
-    return Utterance(file, label, start=start, end=end, **fields)
+    if dimensions:
+        fields |= {"dimensions": dimensions, "scale": scale}
+    return Utterance(file, label or "", start=start, end=end, **fields)
 
 
 def _find_file(folder: Path, path: str) -> str:
@@ -179,4 +207,4 @@ def _name_labels(utterances: list[Utterance]) -> Iterator[Utterance]:
     for item in utterances:
         kept = foreign and len(item.label) == 1
         label = item.label.casefold() if kept else canonical_label(item.label)
-        yield replace(item, label=label)
+        yield replace(item, label=label) if label else item

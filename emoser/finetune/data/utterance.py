@@ -1,7 +1,9 @@
 """`Utterance`: a labelled recording, or a piece of one."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from emoser.labels import find_label_faults
 
@@ -10,11 +12,11 @@ from emoser.labels import find_label_faults
 class Utterance:
     """A labelled recording, or the piece of it between `start` and `end`.
 
-    Everything but `path` and `label` is None if unknown or not applicable.
+    Everything but `path` and the annotation is None if unknown or not applicable.
 
     Attributes:
         path: The audio file.
-        label: Canonical name of the emotion.
+        label: Canonical name of the emotion; empty if there are only dimensions.
         speaker: Name of the speaker, unique within the corpus.
         corpus: Name of the corpus.
         sex: "f" or "m".
@@ -24,14 +26,18 @@ class Utterance:
         session: Recording session; a speaker takes part in only one.
         style: "improvised" or "scripted".
         sentence: Identifier of the text, the same for equal texts.
+        dimensions: Annotated values, such as those of "arousal", on the scale of the annotation.
+        scale: Lowest and highest value of that scale; None if it is not stated.
 
     Example:
         >>> Utterance("call.wav", "angry", speaker="anna", corpus="calls").voice
         ('calls', 'anna')
+        >>> Utterance("call.wav", dimensions={"arousal": 5.5}, scale=(1, 7)).value("arousal")
+        0.75
     """
 
     path: str
-    label: str
+    label: str = ""
     speaker: str | None = None
     corpus: str | None = None
     sex: str | None = None
@@ -41,18 +47,25 @@ class Utterance:
     session: str | None = None
     style: str | None = None
     sentence: str | None = None
+    dimensions: Mapping[str, float] = field(default_factory=dict, hash=False)
+    scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: If path or label is empty, the label holds control or path characters,
-                `start` is not a number from 0 on, or `end` is not after `start`.
+            ValueError: If the path or the annotation is empty, a label holds control or path
+                characters, a dimension is not a number, the scale does not rise, `start` is not
+                a number from 0 on, or `end` is not after `start`.
         """
-        if not self.path or not self.label:
-            raise ValueError(f"an utterance needs a path and a label, got {self}")
-        if faults := find_label_faults([self.label]):
+        if not self.path or not (self.label or self.dimensions):
+            raise ValueError(f"an utterance needs a path, and a label or dimensions, got {self}")
+        if faults := find_label_faults([name for name in (self.label,) if name]):
             raise ValueError(f"{self.path}: {'; '.join(faults)}; correct the label")
+        if not all(map(math.isfinite, self.dimensions.values())):
+            raise ValueError(f"{self.path}: {dict(self.dimensions)} must be numbers")
+        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
+            raise ValueError(f"{self.path}: the scale {self.scale} must be (lowest, highest)")
         if self.end == math.inf:
             object.__setattr__(self, "end", None)
         start = self.start or 0.0
@@ -71,3 +84,15 @@ class Utterance:
     def voice(self) -> tuple[str | None, str] | None:
         """Corpus and speaker; None if the speaker is unknown."""
         return None if self.speaker is None else (self.corpus, self.speaker)
+
+    @property
+    def truth(self) -> Any:
+        """All of the annotation in plain values; the label alone where there is nothing else."""
+        if not self.dimensions:
+            return self.label
+        return self.label, tuple(sorted(self.dimensions.items())), self.scale
+
+    def value(self, dimension: str) -> float:
+        """The value of a dimension, where 0 and 1 are the ends of the scale, which is stated."""
+        low, high = self.scale or (0.0, 1.0)
+        return (self.dimensions[dimension] - low) / (high - low)

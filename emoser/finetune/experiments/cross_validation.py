@@ -6,6 +6,7 @@ interrupted and resumed at any time.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from emoser.checkpoints.atomic import write_text
 from emoser.errors import CheckpointError
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.annotations import choose_targets, find_outputs
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.experiments.split_run import SplitSetup, find_classes, run_split
+from emoser.finetune.experiments.split_run import SplitSetup, run_split
 from emoser.finetune.experiments.start import (
     compare_base,
     find_base,
@@ -45,7 +47,7 @@ from emoser.text import counted, markdown_table
 RESULT = "result.json"
 MAX_RESULT_BYTES = 2**30  # the logits of a million recordings
 SUMMARY, TABLE = "summary.json", "summary.md"
-FIGURES = ("accuracy", "uar", "macro_f1")
+FIGURES = {"accuracy": "accuracy (WA)", "uar": "UAR (UA)", "macro_f1": "macro F1", "ccc": "CCC"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class FoldResult:
         best_epoch: The epoch that the validation set chose.
         accuracy: On the test set.
         uar: On the test set.
-        macro_f1: On the test set.
+        macro_f1: On the test set. These three are NaN without labels.
         shared_sentences: Part of the test clips whose text is in the training set too; None if
             texts are not known.
+        ccc: Mean concordance of the dimensions on the test set; NaN without any.
     """
 
     name: str
@@ -74,6 +77,7 @@ class FoldResult:
     uar: float
     macro_f1: float
     shared_sentences: float | None
+    ccc: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,18 @@ class ExperimentResult:
     folds: tuple[FoldResult, ...]
     pooled: Evaluation
 
+    @property
+    def figures(self) -> dict[str, str]:
+        """The figures that the splits have, and their names in tables."""
+        report = self.pooled.report
+        return {
+            key: name
+            for key, name in FIGURES.items()
+            if (report.dimensions if key == "ccc" else report.labels)
+        }
+
     def mean(self, figure: str) -> float:
-        """Mean of a figure ("accuracy", "uar", "macro_f1") over the splits."""
+        """Mean of a figure ("accuracy", "uar", "macro_f1", "ccc") over the splits."""
         return float(np.mean([getattr(fold, figure) for fold in self.folds]))
 
     def deviation(self, figure: str) -> float:
@@ -101,8 +115,8 @@ class ExperimentResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        summed = {name: [self.mean(name), self.deviation(name)] for name in FIGURES}
-        return {**asdict(self), "mean_and_deviation": summed}
+        summed = {name: [self.mean(name), self.deviation(name)] for name in self.figures}
+        return {**asdict(self), "pooled": self.pooled.to_dict(), "mean_and_deviation": summed}
 
 
 def cross_validate(  # noqa: PLR0913  # the public signature of the project
@@ -157,22 +171,22 @@ def cross_validate(  # noqa: PLR0913  # the public signature of the project
     folder, base = Path(output), find_base(config)
     config, recordings = fit_settings(config, base), open_recordings(base)
     readable, left_out = recordings.read(utterances, skip_unreadable=skip_unreadable)
-    kept, dropped = drop_duplicates(readable)
-    labels = find_classes(kept)
+    kept, dropped = drop_duplicates(choose_targets(readable, config.model.targets))
+    outputs = find_outputs(kept)
     splits = build_splits(
         kept, setting, seed=config.run.seed, num_seeds=num_seeds, num_folds=num_folds
     )
     tested = [item for split in splits for item in split.test]
     overlap = compare_base(config, base, tested, speakers=setting != "sd")
     trained_on = refuse_overlap([overlap], allowed=allow_trained_on)
-    setup = SplitSetup(config, base, labels, join_processes(device), recordings)
+    setup = SplitSetup(config, base, outputs, join_processes(device), recordings)
     done = [_run_fold(split, setup, folder, count_speakers=setting != "sd") for split in splits]
     notes = [f"all {len(splits)} splits together; means over the splits are in {TABLE}", *left_out]
     notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
     pooled = assess(
         np.concatenate([logits for _, logits in done]),
         tested,
-        setup.labels,
+        outputs.outputs,
         protocol=splits[0].protocol,
         notes=notes,
         silent=recordings.select(tested).find_silent(),
@@ -188,16 +202,17 @@ def describe_folds(
 ) -> str:
     """The splits as a Markdown table, with mean and deviation; `beside` are lines above it."""
     mark = TRAINED_ON * bool(result.pooled.report.trained_on)
+    figures = result.figures
     rows = [
-        ["split", "training", "test", "best epoch", "accuracy (WA)", "UAR (UA)", "macro F1"],
+        ["split", "training", "test", "best epoch", *figures.values()],
         *(
             [fold.name, *map(str, (fold.num_training, fold.num_test, fold.best_epoch)),
-             *(f"{100 * getattr(fold, name):.2f}{mark}" for name in FIGURES)]
+             *(f"{100 * getattr(fold, name):.2f}{mark}" for name in figures)]
             for fold in result.folds
         ),
         ["mean ± deviation", "", "", "",
          *(f"{100 * result.mean(name):.2f} ± {100 * result.deviation(name):.2f}{mark}"
-           for name in FIGURES)],
+           for name in figures)],
     ]  # fmt: skip
     lines = [f"# {title}", "", f"Protocol: {result.protocol}.", "", *beside]
     lines += [*[""] * bool(beside), markdown_table(rows)]
@@ -214,7 +229,7 @@ def _run_fold(
     """The result of a split, read from its folder if it is complete."""
     folder = output / split.name.replace(" ", "-").replace("/", "-")
     setup = replace(setup, config=setup.config.replace(seed=split.seed))
-    fingerprint = _fingerprint(split, setup.config, setup.labels)
+    fingerprint = _fingerprint(split, setup.config, setup.outputs.outputs)
     known = _read_result(folder / RESULT, fingerprint)
     if known is not None:
         return known
@@ -229,7 +244,10 @@ def _run_fold(
         num_test=len(split.test),
         best_epoch=done.best_epoch,
         shared_sentences=split.shared_sentences,
-        **{name: getattr(report, name) for name in FIGURES},
+        accuracy=report.accuracy,
+        uar=report.uar,
+        macro_f1=report.macro_f1,
+        ccc=report.mean_ccc if report.dimensions else math.nan,
     )
     values = {"fingerprint": fingerprint, "fold": asdict(fold), "logits": logits.tolist()}
     setup.processes.write(lambda: _write_result(values, folder))
@@ -241,7 +259,11 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
         return None
     try:
         values = read_json(file, dict, max_bytes=MAX_RESULT_BYTES)
-        fold = FoldResult(**values["fold"])
+        figures: dict[str, Any] = {
+            name: math.nan if value is None and name in FIGURES else value
+            for name, value in values["fold"].items()
+        }
+        fold = FoldResult(**figures)
         logits = np.array(values["logits"], dtype=np.float32)
         owner = values["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
@@ -251,12 +273,12 @@ def _read_result(file: Path, name: str) -> tuple[FoldResult, NDArray[np.float32]
     return fold, logits
 
 
-def _fingerprint(split: Split, config: FinetuneConfig, labels: tuple[str, ...]) -> str:
+def _fingerprint(split: Split, config: FinetuneConfig, outputs: tuple[str, ...]) -> str:
     sides = [
-        [[item.path, _hash_file(item.path), item.label, item.start, item.end] for item in side]
+        [[item.path, _hash_file(item.path), item.truth, item.start, item.end] for item in side]
         for side in (split.training, split.validation, split.test)
     ]
-    text = json.dumps([sides, split.protocol, config.identity(), labels], sort_keys=True)
+    text = json.dumps([sides, split.protocol, config.identity(), outputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -274,7 +296,7 @@ def _hash_content(path: str, size: int, changed: int) -> str:
 
 def _write_result(values: Mapping[str, Any], folder: Path) -> None:
     """Write the result of a split, and remove what only its training needs."""
-    write_text(folder / RESULT, json.dumps(values))
+    write_text(folder / RESULT, format_json(values))
     shutil.rmtree(folder / STATES, ignore_errors=True)
     for file in folder.glob("*.features"):
         file.unlink()

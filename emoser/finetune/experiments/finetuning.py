@@ -11,12 +11,11 @@ from pathlib import Path
 
 from emoser.checkpoints.atomic import write_text
 from emoser.finetune.config import Augmentation, FinetuneConfig
+from emoser.finetune.data.annotations import choose_targets, find_outputs
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.split_run import (
     FinetuneResult,
     SplitSetup,
-    find_classes,
-    order_labels,
     run_split,
 )
 from emoser.finetune.experiments.start import (
@@ -63,7 +62,7 @@ def finetune(
         utterances: All recordings; `split` divides them.
         config: All settings.
         output: Folder of the run: `best/` (the checkpoint with its card), `report.md`,
-            `report.json`, `result.json`, `confusion.png`, `log.jsonl`.
+            `report.json`, `result.json`, `confusion.png` or `dimensions.png`, `log.jsonl`.
         split: "column" (the split of the utterances' own column), "speakers" (by whole speakers,
             three fifths for training), "random" (a part of every class, speakers on all sides),
             or "auto": the first of these that the utterances allow, but "random" only if no
@@ -94,13 +93,13 @@ def finetune(
     folder, base = Path(output), find_base(config)
     config, recordings = fit_settings(config, base), open_recordings(base)
     readable, notes = recordings.read(utterances, skip_unreadable=skip_unreadable)
-    kept, dropped = drop_duplicates(readable)
-    labels = find_classes(kept)
+    kept, dropped = drop_duplicates(choose_targets(readable, config.model.targets))
+    outputs = find_outputs(kept)
     divided = choose_split(kept, split, seed=config.run.seed)
-    check_classes(divided, labels)
+    check_classes(divided, outputs.labels)
     notes += [f"{counted(len(dropped), 'duplicate')} left out"] if dropped else []
     overlap = compare_base(config, base, divided.test, speakers=divided.speaker_independent)
-    setup = SplitSetup(config, base, labels, ProcessGroup(device), recordings)
+    setup = SplitSetup(config, base, outputs, ProcessGroup(device), recordings)
     result, _ = run_split(
         divided, setup, folder, name=folder.name, calibrate=True, notes=notes,
         trained_on=str(overlap),
@@ -160,13 +159,14 @@ def probe(
     device: str = "auto",
     skip_unreadable: bool = False,
 ) -> tuple[bool, float]:
-    """Whether the model can overfit 32 clips, and its accuracy on them.
+    """Whether the model can overfit 32 clips, and its accuracy or CCC on them.
 
     A sanity check of labels, recordings and learning rates; no estimate for other clips. The
     clips are spread over the classes; the check has its own epochs and no augmentation.
     """
-    labels = find_classes(utterances)
-    by_label = [[item for item in utterances if item.label == label] for label in labels]
+    kept = choose_targets(utterances, config.model.targets)
+    labels = find_outputs(kept).labels or ("",)
+    by_label = [[item for item in kept if item.label == label] for label in labels]
     chosen = [item for turn in zip_longest(*by_label) for item in turn if item][:PROBE_CLIPS]
     recordings = open_recordings(find_base(config))
     chosen, _ = recordings.read(chosen, skip_unreadable=skip_unreadable)
@@ -179,17 +179,17 @@ def probe(
         ema_decay=0.0,
         selection="accuracy",
     )
-    accuracy = train(
+    learned = train(
         chosen,
         chosen,
-        model=build_initial_model(config, order_labels(chosen)),
+        model=build_initial_model(config, find_outputs(chosen)),
         config=config,
         output=output,
         device=device,
         share_speakers=True,
         recordings=recordings,
-    ).report.accuracy
-    return accuracy >= PROBE_LEARNED, accuracy
+    ).report.figure("accuracy")
+    return learned >= PROBE_LEARNED, learned
 
 
 def _write(result: FinetuneResult, record: TrainingRecord, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from emoser.checkpoints.atomic import write_text
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.corpora import iemocap, read_corpus
+from emoser.finetune.data.annotations import choose_targets
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.cross_validation import (
     TABLE,
@@ -115,6 +116,7 @@ def read_utterances(experiment: Experiment) -> list[Utterance]:
         found = [item for item in found if item.label in experiment.labels]
     if experiment.improvised:
         found = [item for item in found if item.style == "improvised"]
+    found = choose_targets(found, "labels")
     if not found:
         raise ValueError("no recording has one of these labels; change labels or improvised")
     return found

@@ -1,6 +1,6 @@
 """One split from encoder to checkpoint: a model is built, trained, calibrated, tested and saved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import Split
 from emoser.finetune.scoring.calibration import fit_temperature
+from emoser.finetune.scoring.dimensions import calibrate_values, pair_values
 from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.finetune.scoring.provenance import describe_training
@@ -23,7 +24,7 @@ from emoser.finetune.scoring.report import Evaluation, assess, mark_trained_on
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import merge_lora
 from emoser.finetune.training.run import BEST, train
-from emoser.labels import CANONICAL_LABELS
+from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 
 
@@ -34,14 +35,14 @@ class SplitSetup:
     Attributes:
         config: All settings.
         base: The checkpoint of `config.base`.
-        labels: Labels in the order of the logits.
+        outputs: Labels and dimensions of the model.
         processes: The processes that share the run.
         recordings: Decoded clips, shared by the splits.
     """
 
     config: FinetuneConfig
     base: CheckpointFiles
-    labels: tuple[str, ...]
+    outputs: ModelConfig
     processes: ProcessGroup
     recordings: Recordings = field(default_factory=Recordings)
 
@@ -54,7 +55,7 @@ class FinetuneResult:
         folder: The checkpoint, for `EmotionClassifier.from_pretrained` and for transformers.
         best_epoch: The epoch that the validation set chose.
         temperature: Fitted on the validation set and stored in the checkpoint; 1 without
-            calibration.
+            calibration or labels.
         evaluation: The test figures with their protocol.
         epochs: One record per epoch, see `TrainingResult`.
     """
@@ -67,7 +68,11 @@ class FinetuneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {**asdict(self), "folder": str(self.folder)}
+        return {
+            **asdict(self),
+            "folder": str(self.folder),
+            "evaluation": self.evaluation.to_dict(),
+        }
 
 
 def run_split(
@@ -99,8 +104,8 @@ def run_split(
         AudioError: If a recording cannot be decoded.
         CheckpointError: If the encoder does not load, or the folder holds another run.
     """
-    config, labels, processes = setup.config, setup.labels, setup.processes
-    model = build_initial_model(config, labels, files=setup.base)
+    config, outputs, processes = setup.config, setup.outputs, setup.processes
+    model = build_initial_model(config, outputs, files=setup.base)
     trained = train(
         split.training,
         split.validation,
@@ -112,16 +117,16 @@ def run_split(
         recordings=setup.recordings,
     )
     if calibrate:
-        truth = np.array([labels.index(item.label) for item in split.validation])
-        temperature = fit_temperature(_predict(model, split.validation, setup), truth)
-        means = measure_mean_logits(
-            model, setup.recordings, split.training, device=processes.device
-        )
-        model.config = replace(model.config, temperature=temperature, mean_logits=means)
+        notes = [*notes, *_calibrate(model, split, setup)]
     logits = _predict(model, split.test, setup)
     silent = setup.recordings.select(split.test).find_silent()
     evaluation = assess(
-        logits, split.test, labels, protocol=split.protocol, notes=notes, silent=silent
+        logits,
+        split.test,
+        outputs.outputs,
+        protocol=split.protocol,
+        notes=notes,
+        silent=silent,
     )
     evaluation = mark_trained_on(evaluation, trained_on)
     training = describe_training(config, split, evaluation, base=setup.base)
@@ -134,32 +139,19 @@ def run_split(
     return result, logits
 
 
-def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
-    """The labels of utterances, canonical ones first and in their order.
-
-    Example:
-        >>> order_labels([Utterance("a", "sad"), Utterance("b", "bored"), Utterance("c", "happy")])
-        ('happy', 'sad', 'bored')
-    """
-    found = {item.label for item in utterances}
-    known = [label for label in CANONICAL_LABELS if label in found]
-    return (*known, *sorted(found - set(known)))
-
-
-def find_classes(utterances: Iterable[Utterance]) -> tuple[str, ...]:
-    """The labels of utterances as in `order_labels`.
-
-    Raises:
-        ValueError: If there are not at least two.
-    """
-    labels = order_labels(utterances)
-    if len(labels) < 2:
-        raise ValueError(
-            f"all recordings have the label {labels[0]}; training needs at least two labels"
-            if labels
-            else "there are no recordings; training needs some with at least two labels"
+def _calibrate(model: EmotionModel, split: Split, setup: SplitSetup) -> list[str]:
+    """Calibrate probabilities and values on the validation set; gives remarks on the values."""
+    outputs = setup.outputs
+    logits = _predict(model, split.validation, setup)
+    if outputs.labels:
+        truth = np.array([outputs.labels.index(item.label) for item in split.validation])
+        temperature = fit_temperature(logits[:, : len(outputs.labels)], truth)
+        means = measure_mean_logits(
+            model, setup.recordings, split.training, device=setup.processes.device
         )
-    return labels
+        model.config = replace(model.config, temperature=temperature, mean_logits=means)
+    pairs = pair_values(logits, split.validation, outputs.outputs, outputs.dimensions)
+    return calibrate_values(model, pairs)
 
 
 def _predict(

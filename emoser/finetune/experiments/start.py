@@ -66,9 +66,12 @@ def open_recordings(base: CheckpointFiles) -> Recordings:
 
 
 def build_initial_model(
-    config: FinetuneConfig, labels: Sequence[str], *, files: CheckpointFiles | None = None
+    config: FinetuneConfig,
+    outputs: Sequence[str] | ModelConfig,
+    *,
+    files: CheckpointFiles | None = None,
 ) -> EmotionModel:
-    """A model with the encoder of `config.base` and a new head for the labels.
+    """A model with the encoder of `config.base` and a new head for labels, or other outputs.
 
     `files` is the result of `find_base` for the settings, if the caller has it.
 
@@ -81,7 +84,7 @@ def build_initial_model(
     config = fit_settings(config, files)
     model = start_model(
         files,
-        describe_model(config, labels),
+        describe_model(config, outputs),
         seed=config.run.seed,
         keep_head=config.model.keep_head,
         num_layers=config.model.num_layers,
@@ -94,7 +97,7 @@ def build_initial_model(
     return model
 
 
-def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig:
+def describe_model(config: FinetuneConfig, outputs: Sequence[str] | ModelConfig) -> ModelConfig:
     """The configuration of the model around its encoder.
 
     With an output norm, samples are normalised by torch's layer norm, as in the authors' code;
@@ -108,8 +111,10 @@ def describe_model(config: FinetuneConfig, labels: Sequence[str]) -> ModelConfig
     normalization = "layer" if settings.output_norm else "clip"
     pooling = {"attention": "attentive-statistics", "statistics": "statistics"}
     projector = settings.head == "projector"
-    return ModelConfig(
-        labels=tuple(labels),
+    if not isinstance(outputs, ModelConfig):
+        outputs = ModelConfig(labels=tuple(outputs))
+    return replace(
+        outputs,
         normalization="level" if settings.normalization == "level" else normalization,
         output_norm=settings.output_norm,
         pooling=pooling.get(settings.head, "mean"),

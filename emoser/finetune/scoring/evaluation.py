@@ -4,9 +4,10 @@ Recordings are decoded, cut into windows and scored by the code of `EmotionClass
 including the calibration temperature. The metrics are those of `emoser.metrics`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.annotations import find_dimensions, state_scale
 from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
 from emoser.finetune.progress import Progress
+from emoser.finetune.scoring.dimensions import list_figures, pair_values, score_values
 from emoser.finetune.scoring.leakage import refuse_overlap
 from emoser.finetune.scoring.logits import add_silence, join_windows
 from emoser.finetune.scoring.scored_model import opened
@@ -32,20 +35,29 @@ from emoser.metrics import (
 )
 from emoser.models.model import EmotionModel
 from emoser.results.segments import SILENCE
-from emoser.text import aligned_table, counted
+from emoser.text import aligned_table, counted, join_words, shorten
 
 if TYPE_CHECKING:
     from emoser.finetune.training.distributed import ProcessGroup
 
 BATCH_SECONDS = 30.0  # on a GPU, padding included
+NOT_SCORED: Mapping[str, Any] = {
+    **dict.fromkeys(("accuracy", "uar", "macro_f1", "calibration_error"), math.nan),
+    "confusion": (),
+    **{name: {} for name in ("per_corpus", "per_sex", "per_speaker")},
+}
+"""What stands in a report for the figures of labels where there are none."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Metrics of a model on labelled recordings, all in [0, 1].
+    """Metrics of a model on labelled recordings.
+
+    Those of labels are in [0, 1], and NaN where only dimensions are scored.
 
     Attributes:
-        labels: The labels that the model chose from, in the order of `confusion`.
+        labels: The labels that the model chose from, in the order of `confusion`; empty where
+            only dimensions are scored.
         num_utterances: Number of recordings.
         num_speakers: Number of known speakers.
         accuracy: Share of correct predictions ("WA").
@@ -56,6 +68,8 @@ class Report:
         per_corpus: UAR of each corpus.
         per_sex: UAR of each sex, where known.
         per_speaker: UAR of each speaker, as "corpus/speaker".
+        dimensions: For each dimension "ccc" (concordance), "pearson" (correlation), and "mae"
+            (mean absolute error, on a scale of 0 to 1); see `emoser.metrics`.
         num_unreadable: Number of recordings that were left out, because they cannot be read.
         trained_on: What the model was trained on of these recordings, in a sentence; empty if
             nothing is known.
@@ -72,6 +86,7 @@ class Report:
     per_corpus: Mapping[str, float]
     per_sex: Mapping[str, float]
     per_speaker: Mapping[str, float]
+    dimensions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     num_unreadable: int = 0
     trained_on: str = ""
 
@@ -87,9 +102,34 @@ class Report:
         """Unweighted mean of the corpora's UARs."""
         return float(np.mean(list(self.per_corpus.values())))
 
+    @property
+    def mean_ccc(self) -> float:
+        """Mean concordance of the dimensions."""
+        return float(np.mean([figures["ccc"] for figures in self.dimensions.values()]))
+
+    @property
+    def curve(self) -> dict[str, Any]:
+        """The figures of an epoch, rounded."""
+        figures: dict[str, Any] = {}
+        if self.labels:
+            by_corpus = {key: round(value, 4) for key, value in self.per_corpus.items()}
+            figures = {"uar": self.uar, "accuracy": self.accuracy, "uar_per_corpus": by_corpus}
+        if self.dimensions:
+            by_name = {name: round(found["ccc"], 4) for name, found in self.dimensions.items()}
+            figures |= {"ccc": self.mean_ccc, "ccc_per_dimension": by_name}
+        return {key: round(v, 4) if isinstance(v, float) else v for key, v in figures.items()}
+
     def figure(self, selection: str) -> float:
-        """The metric that selects the best epoch: "uar" (mean over corpora) or "accuracy"."""
-        return self.mean_corpus_uar if selection == "uar" else self.accuracy
+        """The metric that selects the best epoch.
+
+        "uar" (mean over corpora), "accuracy" or "ccc" (mean over dimensions). Where labels and
+        dimensions are scored, the first two are averaged with the third; where only dimensions
+        are, the third stands for them.
+        """
+        if selection == "ccc" or not self.labels:
+            return self.mean_ccc
+        figure = self.mean_corpus_uar if selection == "uar" else self.accuracy
+        return (figure + self.mean_ccc) / 2 if self.dimensions else figure
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -97,12 +137,18 @@ class Report:
 
     def __str__(self) -> str:
         """The metrics and the confusion matrix, in a few lines."""
-        figures = (
-            f"{self.size}: UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, "
-            f"macro F1 {self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
-        )
-        figures += f"\n{self.trained_on}" * bool(self.trained_on)
-        return f"{figures}\n{aligned_table(confusion_table(self.labels, self.confusion))}"
+        lines = [f"{self.size}"]
+        if self.labels:
+            lines[0] += (
+                f": UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, macro F1 "
+                f"{self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
+            )
+        lines += [self.trained_on] * bool(self.trained_on)
+        if self.labels:
+            lines.append(aligned_table(confusion_table(self.labels, self.confusion)))
+        if self.dimensions:
+            lines.append(aligned_table(list_figures(self.dimensions)))
+        return "\n".join(lines)
 
 
 def evaluate(
@@ -115,11 +161,14 @@ def evaluate(
 ) -> Report:
     """Score a model on recordings that it was not trained on.
 
+    What both have is scored: labels, dimensions, or both. Values without a stated scale are on
+    that of the model if it states one, else on one that is found from them.
+
     Args:
         model: A bundled name, a folder, a Hub id, an `EmotionClassifier`, which is scored with its
             own engine and labels, or a model of torch; the mode of that is restored afterwards.
-        utterances: Recordings whose labels are all among `labels`. Where a classifier gives the
-            labels of its checkpoint other names, so they are given here.
+        utterances: Recordings whose labels, if any, are all among `labels`. Where a classifier
+            gives the labels of its checkpoint other names, so they are given here.
         labels: The labels to choose from; by default all labels of the model.
         skip_unreadable: Whether to leave out recordings that cannot be read; the report counts
             them.
@@ -127,7 +176,8 @@ def evaluate(
             these, as far as it states that; the report counts them.
 
     Raises:
-        ValueError: If there are no utterances, or one has another label.
+        ValueError: If there are no utterances, one has another label, or they have nothing that
+            the model gives.
         AudioError: Naming all recordings that cannot be read, unless they are left out; or if
             none is left.
         CheckpointError: If the model cannot be loaded.
@@ -140,15 +190,59 @@ def evaluate(
         (1, True)
     """
     with opened(model) as scored:
-        utterances, known = scored.rename(utterances), scored.labels
-        names = tuple(labels) or known
-        check_labels(utterances, names)
+        utterances = state_scale(scored.rename(utterances), scored.config.dimension_scale)
+        names, dimensions = find_common(
+            utterances, tuple(labels) or scored.labels, scored.config.dimensions
+        )
         trained_on = refuse_overlap([scored.compare(utterances)], allowed=allow_trained_on)
         inferred = scored.infer(utterances, skip_unreadable=skip_unreadable)
-    logits, columns = add_silence(inferred.logits, known, inferred.silent, inferred.utterances)
-    names = tuple(dict.fromkeys((*names, *columns[len(known) :])))
-    report = score_logits(logits, inferred.utterances, columns, labels=names)
+        outputs = scored.outputs
+    logits, columns = add_silence(inferred.logits, outputs, inferred.silent, inferred.utterances)
+    report = score_logits(
+        logits,
+        inferred.utterances,
+        columns,
+        labels=with_silence(names, columns[len(outputs) :]),
+        dimensions=dimensions,
+    )
     return replace(report, num_unreadable=len(inferred.faults), trained_on=trained_on)
+
+
+def find_common(
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    dimensions: Sequence[str],
+    *,
+    advice: str = "leave these out",
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels and dimensions of a model that can be scored on these recordings.
+
+    Raises:
+        ValueError: As `check_labels`; or if there are none, or some recordings lack a dimension
+            that others have.
+    """
+    found = find_dimensions(utterances)
+    common = tuple(name for name in dimensions if name in found)
+    unlabelled = [item.path for item in utterances if not item.label]
+    if labels and len(unlabelled) < len(utterances):
+        if unlabelled:
+            raise ValueError(f"these recordings have no label: {shorten(unlabelled)}; {advice}")
+        check_labels(utterances, labels, advice=advice)
+        return tuple(labels), common
+    if not utterances:
+        raise ValueError("no utterances to score; pass some with labels or dimensions")
+    if not common:
+        given = [*found, *["labels"] * (not unlabelled)]
+        raise ValueError(
+            f"the recordings are annotated with {join_words(given)} and the model gives "
+            f"{join_words([*['labels'] * bool(labels), *dimensions])}; pass recordings with these"
+        )
+    return (), common
+
+
+def with_silence(labels: Sequence[str], added: Sequence[str]) -> tuple[str, ...]:
+    """The labels to choose from, with those that `add_silence` added; () if there are none."""
+    return tuple(dict.fromkeys((*labels, *added))) if labels else ()
 
 
 def check_labels(
@@ -199,13 +293,19 @@ def score_epoch(
     by_window = np.zeros((len(windows), len(model.config.outputs)), dtype=np.float32)
     for indices, values in processes.gather(rows):
         by_window[indices] = values
-    logits = np.zeros((len(utterances), len(model.config.labels)), dtype=np.float32)
+    outputs = model.config.outputs
+    logits = np.zeros((len(utterances), len(outputs)), dtype=np.float32)
     for place, pieces in enumerate(windows.pieces):
         logits[place] = join_windows(by_window[pieces], windows.weights[pieces], model.config)
     labels = config.data.evaluation_labels or model.config.labels
-    known = model.config.labels
-    logits, columns = add_silence(logits, known, inputs.silent, utterances)
-    return score_logits(logits, utterances, columns, labels=(*labels, *columns[len(known) :]))
+    logits, columns = add_silence(logits, outputs, inputs.silent, utterances)
+    return score_logits(
+        logits,
+        utterances,
+        columns,
+        labels=with_silence(labels, columns[len(outputs) :]),
+        dimensions=model.config.dimensions,
+    )
 
 
 def score_logits(
@@ -214,27 +314,47 @@ def score_logits(
     columns: Sequence[str],
     *,
     labels: Sequence[str],
+    dimensions: Sequence[str] = (),
 ) -> Report:
-    """The report of logits (N, C) whose columns are `columns`, choosing only from `labels`."""
+    """The report of logits (N, C) whose columns are `columns`, choosing only from `labels`.
+
+    `dimensions` are those that are scored, of recordings that state their scale.
+    """
+    speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
+    figures = _score_labels(logits, utterances, columns, labels) if labels else NOT_SCORED
+    return Report(
+        labels=tuple(labels),
+        num_utterances=len(utterances),
+        num_speakers=len({speaker for speaker in speakers if speaker}),
+        **figures,
+        dimensions=score_values(pair_values(logits, utterances, columns, dimensions)),
+    )
+
+
+def _score_labels(
+    logits: NDArray[np.float32],
+    utterances: Sequence[Utterance],
+    columns: Sequence[str],
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """The fields of a report that are of labels."""
     truth, chosen = select_labels(logits, utterances, columns, labels)
     powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     predicted = probabilities.argmax(axis=1)
     speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
     corpora = [item.corpus or "" for item in utterances]
-    return Report(
-        labels=tuple(labels),
-        num_utterances=len(utterances),
-        num_speakers=len({speaker for speaker in speakers if speaker}),
-        accuracy=accuracy(truth, predicted),
-        uar=unweighted_average_recall(truth, predicted),
-        macro_f1=macro_f1(truth, predicted),
-        calibration_error=expected_calibration_error(truth, probabilities),
-        confusion=tuple(map(tuple, confusion_matrix(truth, predicted, len(labels)).tolist())),
-        per_corpus=_recall_by(corpora, truth, predicted),
-        per_sex=_recall_by([item.sex or "" for item in utterances], truth, predicted),
-        per_speaker=_recall_by(speakers, truth, predicted),
-    )
+    sexes = [item.sex or "" for item in utterances]
+    return {
+        "accuracy": accuracy(truth, predicted),
+        "uar": unweighted_average_recall(truth, predicted),
+        "macro_f1": macro_f1(truth, predicted),
+        "calibration_error": expected_calibration_error(truth, probabilities),
+        "confusion": tuple(map(tuple, confusion_matrix(truth, predicted, len(labels)).tolist())),
+        "per_corpus": _recall_by(corpora, truth, predicted),
+        "per_sex": _recall_by(sexes, truth, predicted),
+        "per_speaker": _recall_by(speakers, truth, predicted),
+    }
 
 
 def select_labels(

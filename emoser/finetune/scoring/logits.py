@@ -1,4 +1,4 @@
-"""Scores of labelled recordings: `predict_logits(model, utterances)` -> (N, C).
+"""What a model says about recordings: `predict_logits(model, utterances)` -> (N, C).
 
 Recordings are decoded, cut into windows and scored by the code of `EmotionClassifier.predict`,
 including the calibration temperature.
@@ -40,7 +40,7 @@ def predict_logits(
     *,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """Logarithms of the scores of `predict` for all clips, (N, C).
+    """Logarithms of the scores of `predict` for all clips, then its dimensions, (N, C).
 
     Args:
         model: Evaluated in eval mode on `device`; both are restored afterwards.
@@ -65,7 +65,7 @@ def infer_samples(
     rate: int,
     total: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Logarithms of the scores of `predict` for samples, (N, C), and who is silent, (N,).
+    """Outputs for samples as in `predict_logits`, (N, C), and who is silent, (N,).
 
     Args:
         runtime: The engine.
@@ -94,7 +94,7 @@ class Inferred(NamedTuple):
 
     Attributes:
         utterances: The N recordings.
-        logits: Logarithms of the scores of `predict`, (N, C), without dimensions.
+        logits: Logarithms of the scores of `predict`, then its dimensions, (N, C).
         silent: Whether nobody speaks in each, which `predict` answers with "silence", (N,).
         faults: The errors of the others.
     """
@@ -237,15 +237,18 @@ class _ModelRuntime:
 def join_windows(
     logits: NDArray[np.float32], weights: NDArray[np.float64], config: ModelConfig
 ) -> NDArray[np.float64]:
-    """Logarithms of the scores of a recording from the logits of its windows, (N, C) -> (C,).
+    """Logarithms of the scores, and dimensions, of a recording from its windows, (N, C) -> (C,).
 
     The scores are the weighted mean over windows of softmax(logits / temperature), or of the
-    sigmoid if labels are independent.
+    sigmoid if labels are independent; dimensions are the weighted mean of their values.
     """
+    values = weights @ logits[:, len(config.labels) :].astype(np.float64)
+    if not config.labels:
+        return np.asarray(values)
     scaled = logits[:, : len(config.labels)].astype(np.float64) / config.temperature
     if config.multi_label:
         scores = -np.logaddexp(0.0, -scaled)
     else:
         scores = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-    joined: NDArray[np.float64] = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
-    return joined
+    joined = np.logaddexp.reduce(scores + np.log(weights)[:, None], axis=0)
+    return np.concatenate([joined, values])

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emoser.finetune.data.annotations import state_scale
 from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
-from emoser.finetune.scoring.evaluation import check_labels
+from emoser.finetune.scoring.evaluation import find_common, with_silence
 from emoser.finetune.scoring.leakage import refuse_overlap
 from emoser.finetune.scoring.logits import Inferred, add_silence
 from emoser.finetune.scoring.report import Comparison, Evaluation, assess, compare
@@ -49,14 +50,16 @@ class Scores(NamedTuple):
         evaluation: The evaluation of the first model.
         comparison: That with the second model, if there is one.
         utterances: The N recordings that were scored, with labels as in `labels`.
-        labels: The labels that the models chose from.
-        logits: Logarithms of the first model's scores, (N, number of labels).
+        labels: The labels that the models chose from; empty if only dimensions were scored.
+        dimensions: The dimensions that were scored.
+        logits: Logarithms of the first model's scores, then its dimensions, (N, C).
     """
 
     evaluation: Evaluation
     comparison: Comparison | None
     utterances: list[Utterance]
     labels: tuple[str, ...]
+    dimensions: tuple[str, ...]
     logits: NDArray[np.float32]
 
 
@@ -82,12 +85,18 @@ def score_models(
     with ExitStack() as stack:
         scored = [stack.enter_context(opened(model)) for model in models]
         for model in scored:
-            utterances = model.rename(utterances)
-        labels = [label for label in scored[0].labels if all(label in one.labels for one in scored)]
+            utterances = state_scale(model.rename(utterances), model.config.dimension_scale)
+        labels, dimensions = (
+            [name for name in names[0] if all(name in others for others in names)]
+            for names in (
+                [one.labels for one in scored],
+                [one.config.dimensions for one in scored],
+            )
+        )
         notes: list[str] = []
-        if options.only_known:
+        if options.only_known and labels:
             utterances, notes = _keep_known(utterances, labels)
-        check_labels(utterances, labels, advice=ONLY_KNOWN)
+        common = find_common(utterances, labels, dimensions, advice=ONLY_KNOWN)
         overlaps = [model.compare(utterances) for model in scored]
         trained_on = refuse_overlap(overlaps, allowed=options.allow_trained_on)
         protocol = options.protocol or "; ".join(dict.fromkeys(o.describe() for o in overlaps))
@@ -98,7 +107,7 @@ def score_models(
             found.append(model.infer(utterances, skip_unreadable=options.skip_unreadable))
             notes += note_unreadable(found[-1].faults)
             utterances = found[-1].utterances
-    scores = _summarise(scored, found, labels, (protocol, *notes))
+    scores = _summarise(scored, found, common, (protocol, *notes))
     report = replace(scores.evaluation.report, trained_on=trained_on)
     comparison = scores.comparison
     if comparison is not None:
@@ -110,19 +119,24 @@ def score_models(
 def _summarise(
     scored: Sequence[ScoredModel],
     found: Sequence[Inferred],
-    labels: Sequence[str],
+    common: tuple[tuple[str, ...], tuple[str, ...]],
     remarks: Sequence[str],
 ) -> Scores:
-    """The figures of the models; the first of the remarks is the protocol."""
-    protocol, *notes = remarks
+    """The figures of the models in common; the first of the remarks is the protocol."""
+    (labels, dimensions), (protocol, *notes) = common, remarks
     utterances, silent = found[-1].utterances, found[-1].silent
     wider = [
-        add_silence(one.logits, model.labels, silent, utterances)
+        add_silence(one.logits, model.outputs, silent, utterances)
         for one, model in zip(found, scored, strict=True)
     ]
-    known = tuple(dict.fromkeys((*labels, *wider[0][1][len(scored[0].labels) :])))
+    known = with_silence(labels, wider[0][1][len(scored[0].outputs) :])
     evaluation = assess(
-        wider[0][0], utterances, wider[0][1], protocol=protocol, labels=known, notes=notes
+        wider[0][0],
+        utterances,
+        wider[0][1],
+        protocol=protocol,
+        labels=known,
+        notes=notes,
     )
     left_out = sum(len(one.faults) for one in found)
     report = replace(evaluation.report, num_unreadable=left_out)
@@ -134,9 +148,11 @@ def _summarise(
             utterances,
             names=[model.name for model in scored],
             labels=known,
+            dimensions=dimensions,
         )
-    rows = wider[0][0][:, [wider[0][1].index(label) for label in known]]
-    return Scores(replace(evaluation, report=report), comparison, utterances, known, rows)
+    rows = wider[0][0][:, [wider[0][1].index(name) for name in (*known, *dimensions)]]
+    evaluation = replace(evaluation, report=report)
+    return Scores(evaluation, comparison, utterances, known, dimensions, rows)
 
 
 def _keep_known(

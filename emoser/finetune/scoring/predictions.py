@@ -17,19 +17,25 @@ def write_predictions(scores: Scores, file: Path) -> None:
     """Write a CSV table with the true label, the answer and the scores of every recording.
 
     The scores are those of `predict`; the answer to a recording in which nobody speaks is
-    "silence", without a score.
+    "silence", without a score. Of every dimension there are the true value, on a scale of 0 to 1,
+    and the answer.
 
     Raises:
         DiskError: If the disk is full.
         OSError: If the file cannot be written.
     """
     labels = [label for label in scores.labels if label != SILENCE]
-    lines = [csv_line([*COLUMNS, *map(guard_cell, labels)])]
+    values = [f"{kind}_{name}" for name in scores.dimensions for kind in ("true", "predicted")]
+    lines = [csv_line([*COLUMNS, *map(guard_cell, (*labels, *values))])]
     for item, row in zip(scores.utterances, scores.logits, strict=True):
-        values = dict(zip(scores.labels, np.exp(row.astype(np.float64)), strict=True))
-        answer = scores.labels[int(row.argmax())]
+        count = len(scores.labels)
+        found = dict(zip(scores.labels, np.exp(row[:count].astype(np.float64)), strict=True))
+        answer = scores.labels[int(row[:count].argmax())] if count else None
         texts = (item.path, item.start, item.end, item.corpus, item.speaker, item.label, answer)
         cells = ["" if text is None else guard_cell(str(text)) for text in texts]
-        shown = "" if answer == SILENCE else f"{values[answer]:.6f}"
-        lines.append(csv_line([*cells, shown, *(f"{values[label]:.6f}" for label in labels)]))
+        cells.append("" if answer in (None, SILENCE) else f"{found[answer]:.6f}")
+        cells += [f"{found[label]:.6f}" for label in labels]
+        for name, value in zip(scores.dimensions, row[count:], strict=True):
+            cells += [f"{item.value(name):.6f}", f"{value:.6f}"]
+        lines.append(csv_line(cells))
     write_text(Path(os.path.realpath(file)), "".join(lines))

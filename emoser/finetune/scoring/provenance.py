@@ -12,6 +12,7 @@ from emoser.checkpoints.licences import inherit_licence
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
+from emoser.finetune.scoring.evaluation import NOT_SCORED
 from emoser.finetune.scoring.leakage import OWN
 from emoser.finetune.scoring.report import Evaluation
 
@@ -22,7 +23,8 @@ def describe_training(
     config: FinetuneConfig, split: Split, evaluation: Evaluation, *, base: CheckpointFiles
 ) -> dict[str, Any]:
     """The data, settings, versions and results of a training run, ready for JSON."""
-    labels, licence = evaluation.report.labels, inherit_licence(base)
+    report, licence = evaluation.report, inherit_licence(base)
+    labels = report.labels
     counts = Counter(item.label for item in split.training)
     return {
         "protocol": evaluation.protocol,
@@ -30,10 +32,9 @@ def describe_training(
         "base_licence": base.licence,
         **({} if licence is None else {"licence": licence}),
         "mode": config.model.mode,
-        "uar": evaluation.report.uar,
-        "accuracy": evaluation.report.accuracy,
+        **({"uar": report.uar, "accuracy": report.accuracy} if labels else {}),
         "evaluations": [describe_evaluation(evaluation, split.test)],
-        "clips": {label: counts[label] for label in labels},
+        "clips": {label: counts[label] for label in labels} or {"annotated": len(split.training)},
         "settings": config.flat(),
         "environment": describe_environment(),
     }
@@ -42,15 +43,26 @@ def describe_training(
 def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
     """An evaluation with its data sets, ready for JSON."""
     values = evaluation.report.to_dict()
+    intervals: dict[str, Any] = {
+        "accuracy_interval": list(evaluation.accuracy_interval),
+        "uar_interval": list(evaluation.uar_interval),
+    }
+    if not evaluation.report.labels:
+        values, intervals = _without_labels(values), {}
+    if evaluation.dimension_intervals:
+        intervals |= {"dimension_intervals": evaluation.dimension_intervals}
     corpora = sorted({item.corpus for item in tested if item.corpus})
     return {
         "dataset": " + ".join(corpora) or OWN,
         "protocol": evaluation.protocol,
         **values,
-        "accuracy_interval": list(evaluation.accuracy_interval),
-        "uar_interval": list(evaluation.uar_interval),
+        **intervals,
         "notes": list(evaluation.notes),
     }
+
+
+def _without_labels(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("labels", *NOT_SCORED)}
 
 
 def describe_environment() -> dict[str, str]:

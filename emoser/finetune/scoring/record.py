@@ -12,7 +12,16 @@ from emoser.text import counted, markdown_table, markdown_text, shorten
 
 SHOWN_SPEAKERS = 60
 SHOWN_SETTINGS = ("mode", "batch_size", "head_learning_rate", "seed")
-CURVE = ("epoch", "loss", "training_accuracy", "uar", "accuracy", "best")
+CURVE = ("epoch", "loss", "training_accuracy", "uar", "accuracy", "ccc", "best")
+SHOWN_CURVE = {
+    "epoch": ("epoch", "{}"),
+    "loss": ("loss", "{:.4f}"),
+    "training_accuracy": ("training accuracy", "{:.1%}"),
+    "uar": ("validation UAR", "{:.1%}"),
+    "accuracy": ("validation accuracy", "{:.1%}"),
+    "ccc": ("validation CCC", "{:.3f}"),
+}
+"""Head and format of the columns of a learning curve, as far as it has their values."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,15 @@ class TrainingRecord:
         sides = {
             name: {
                 "recordings": len(items),
-                "labels": Counter(item.label for item in items),
+                "labels": Counter(item.label for item in items if item.label),
                 "speakers": _speakers(items),
             }
             for name, items in self.sides.items()
         }
-        curve = [{key: epoch[key] for key in CURVE} for epoch in self.epochs]
+        curve = [
+            {key: epoch[key] for key in CURVE if epoch.get(key) is not None}
+            for epoch in self.epochs
+        ]
         return {
             "base": self.config.base,
             "settings": self.config.to_dict(),
@@ -57,20 +69,21 @@ class TrainingRecord:
 def describe_training(record: TrainingRecord) -> list[str]:
     """Paragraphs of Markdown."""
     sides = record.sides
-    labels = sorted({item.label for items in sides.values() for item in items})
+    labels = sorted({item.label for items in sides.values() for item in items if item.label})
     rows = [["side", "recordings", "speakers", *map(markdown_text, labels)]]
     for name, items in sides.items():
         counts = Counter(item.label for item in items)
         sizes = [len(items), len(_speakers(items)), *(counts[label] for label in labels)]
         rows.append([name, *map(str, sizes)])
-    curve = [["epoch", "loss", "training accuracy", "validation UAR", "validation accuracy", ""]]
+    shown = {
+        key: style
+        for key, style in SHOWN_CURVE.items()
+        if any(epoch.get(key) is not None for epoch in record.epochs)
+    }
+    curve = [[head for head, _ in shown.values()] + [""]]
     curve += [
-        [
-            str(epoch["epoch"]),
-            f"{epoch['loss']:.4f}",
-            *(f"{100 * epoch[key]:.1f} %" for key in ("training_accuracy", "uar", "accuracy")),
-            "best so far" if epoch["best"] else "",
-        ]
+        [style.format(epoch[key]).replace("%", " %") for key, (_, style) in shown.items()]
+        + ["best so far" if epoch["best"] else ""]
         for epoch in record.epochs
     ]
     return [

@@ -43,6 +43,11 @@ class ScoredModel:
         """The labels of its answers."""
         return self.config.labels if self.label_map is None else self.label_map.labels
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The labels and dimensions of its answers, the columns of `infer`."""
+        return (*self.labels, *self.config.dimensions)
+
     def rename(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """Recordings whose labels, where the checkpoint has them, are those of its answers."""
         known = self.label_map
@@ -57,7 +62,7 @@ class ScoredModel:
         return find_overlap(self.name, self.trained_on, utterances)
 
     def infer(self, utterances: Sequence[Utterance], *, skip_unreadable: bool = False) -> Inferred:
-        """Logarithms of the scores of its answers for all recordings that can be read.
+        """Its outputs for all recordings that can be read.
 
         Raises:
             AudioError: As `infer_readable`.
@@ -68,16 +73,20 @@ class ScoredModel:
         return found._replace(logits=self.map_logits(found.logits))
 
     def map_logits(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logarithms of the scores of its answers from those of the checkpoint's labels."""
+        """Logarithms of the scores of its answers from those of the checkpoint's labels.
+
+        Dimensions, which follow, stay as they are.
+        """
         if self.label_map is None:
             return logits
-        independent = self.config.multi_label
+        independent, count = self.config.multi_label, len(self.config.labels)
         rows = [
             self.label_map.apply(row, multi_label=independent)[0]
-            for row in np.exp(logits.astype(np.float64)).tolist()
+            for row in np.exp(logits[:, :count].astype(np.float64)).tolist()
         ]
         smallest = np.finfo(np.float32).tiny
-        return np.log(np.maximum(rows, smallest)).astype(np.float32)
+        mapped = np.log(np.maximum(rows, smallest)).astype(np.float32)
+        return np.concatenate([mapped, logits[:, count:]], axis=1)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""The training loss: cross-entropy with labels and teachers, and an auxiliary task.
+"""The training loss: cross-entropy with labels and teachers, dimensions, and an auxiliary task.
 
 The softmax of a corpus that has only some of the labels runs over these, so that the model does
 not learn to recognise the corpus in order to exclude the other labels. A student follows the mean
 probabilities of its teachers for the same view of a clip (arXiv 1503.02531, arXiv 2106.05237).
+Dimensions have the concordance of the batch (Lin 1989) or the squared error.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,19 +26,21 @@ class Targets(NamedTuple):
     """The targets of some clips.
 
     Attributes:
-        labels: Index of the true label, (B,).
-        allowed: The labels that the softmax runs over, (B, C), boolean.
+        labels: Index of the true label, (B,); 0 where C is 0.
+        allowed: The labels that the softmax runs over, (B, C), boolean; C is 0 without labels.
         statistics: Standardised statistics, (B, S); S is 0 without the auxiliary task.
+        values: Dimensions on a scale of 0 to 1, (B, D); D is 0 without any.
     """
 
     labels: Tensor
     allowed: Tensor
     statistics: Tensor
+    values: Tensor
 
     def select(self, indices: Sequence[int]) -> "Targets":
         """The targets of some rows."""
         rows = torch.as_tensor(indices)
-        return Targets(self.labels[rows], self.allowed[rows], self.statistics[rows])
+        return Targets(*(part[rows] for part in self))
 
     def to(self, device: torch.device) -> "Targets":
         """The targets on a device."""
@@ -73,25 +76,34 @@ class TrainingLoss(nn.Module):
         self, output: EmotionOutput, targets: Targets, soft_targets: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch, a scalar; `soft_targets` are from the teachers, (B, C)."""
+        settings, num_labels = self.settings, targets.allowed.shape[1]
+        logits = output.logits.float()
+        parts = []
+        if num_labels:
+            parts.append(self._label_loss(logits[:, :num_labels], targets, soft_targets))
+        if targets.values.shape[1]:
+            distance = VALUE_LOSSES[settings.dimension_loss](logits[:, num_labels:], targets.values)
+            parts.append(settings.dimension_weight * distance)
+        if self.regressor is not None:
+            predicted = self.regressor(output.embedding).float()
+            distance = functional.smooth_l1_loss(predicted, targets.statistics)
+            parts.append(settings.statistics_weight * distance)
+        return sum(parts[1:], start=parts[0])
+
+    def _label_loss(self, logits: Tensor, targets: Targets, soft_targets: Tensor | None) -> Tensor:
         settings, allowed = self.settings, targets.allowed
         loss = masked_cross_entropy(
-            output.logits.float(),
+            logits,
             targets.labels,
             allowed,
             smoothing=settings.label_smoothing,
             weights=self.class_weights,
         )
-        if soft_targets is not None:
-            temperature = settings.distillation_temperature
-            distilled = distillation_loss(
-                output.logits, soft_targets, allowed, temperature=temperature
-            )
-            loss = torch.lerp(loss, distilled, settings.distillation_weight)
-        if self.regressor is None:
+        if soft_targets is None:
             return loss
-        predicted = self.regressor(output.embedding).float()
-        distance = functional.smooth_l1_loss(predicted, targets.statistics)
-        return loss + settings.statistics_weight * distance
+        temperature = settings.distillation_temperature
+        distilled = distillation_loss(logits, soft_targets, allowed, temperature=temperature)
+        return torch.lerp(loss, distilled, settings.distillation_weight)
 
 
 def build_loss(
@@ -137,6 +149,27 @@ def masked_cross_entropy(
     return -gains.mean() if weights is None else -(gains * weights[labels]).mean()
 
 
+def concordance_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """1 minus the mean concordance (CCC) of the columns of (B, D), a scalar; 1 if nothing varies.
+
+    Example:
+        >>> truth = torch.tensor([[0.0], [1.0]])
+        >>> concordance_loss(truth + 1.0, truth)
+        tensor(0.6667)
+    """
+    centred, wanted = predicted - predicted.mean(dim=0), truth - truth.mean(dim=0)
+    gap = predicted.mean(dim=0) - truth.mean(dim=0)
+    spread = (centred**2).mean(dim=0) + (wanted**2).mean(dim=0) + gap**2
+    smallest = torch.finfo(spread.dtype).tiny
+    return 1.0 - (2.0 * (centred * wanted).mean(dim=0) / spread.clamp(min=smallest)).mean()
+
+
+VALUE_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ccc": concordance_loss,
+    "mse": functional.mse_loss,
+}
+
+
 def balance_classes(labels: Tensor, num_labels: int) -> Tensor:
     """Weights of classes by 1 over their frequency, with mean 1 over the rows, (C,).
 
@@ -155,14 +188,16 @@ def build_targets(
     *,
     restricted: Mapping[str, Sequence[str]],
     statistics: Tensor | None = None,
+    dimensions: Sequence[str] = (),
 ) -> Targets:
     """Targets of all utterances.
 
     Args:
-        utterances: Utterances with labels.
+        utterances: Utterances with labels, or dimensions on a stated scale, or both.
         labels: Labels of the model in the order of its logits.
         restricted: Labels of each corpus that has only some of them.
         statistics: Targets of the auxiliary task, (N, S).
+        dimensions: Dimensions of the model in the order of its outputs.
 
     Raises:
         ValueError: Naming all labels that the model, or the restriction of a corpus, lacks.
@@ -171,7 +206,7 @@ def build_targets(
     unknown = {
         f"{item.label} ({item.corpus or 'no corpus'})"
         for item, choice in zip(utterances, choices, strict=True)
-        if item.label not in choice.intersection(labels)
+        if labels and item.label not in choice.intersection(labels)
     }
     if unknown:
         raise ValueError(
@@ -179,9 +214,10 @@ def build_targets(
             f"restricted {dict(restricted)}; leave these utterances out or add the label"
         )
     return Targets(
-        torch.tensor([list(labels).index(item.label) for item in utterances]),
-        torch.tensor([[name in choice for name in labels] for choice in choices]),
+        torch.tensor([list(labels).index(item.label) if labels else 0 for item in utterances]),
+        torch.tensor([[name in choice for name in labels] for choice in choices], dtype=torch.bool),
         torch.zeros(len(utterances), 0) if statistics is None else statistics,
+        torch.tensor([[item.value(name) for name in dimensions] for item in utterances]),
     )
 
 

@@ -50,7 +50,7 @@ def fingerprint(
     teachers.
     """
     plain = [
-        [[item.label, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
+        [[item.truth, item.corpus, item.speaker, item.start, item.end, Path(item.path).name]
          for item in part]
         for part in (utterances, validation)
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from emoser.checkpoints.save import save_model
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.data.annotations import find_common_scale
 from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.data.content import hash_recordings
 from emoser.finetune.data.inputs import Inputs, PooledLayers, build_inputs
@@ -34,7 +35,14 @@ from emoser.finetune.training.optimization import (
     build_optimizer,
     find_overwritten,
 )
-from emoser.finetune.training.preparation import TrainingData, check_start, decode_sides
+from emoser.finetune.training.preparation import (
+    TrainingData,
+    check_start,
+    check_whole_batches,
+    decode_sides,
+    follow_teachers,
+    state_scales,
+)
 from emoser.finetune.training.resume import (
     clear_leftovers,
     fingerprint,
@@ -129,12 +137,17 @@ def train(  # noqa: PLR0913  # the public signature of the project
         1
     """
     model = load_weights(model)
-    model.config = replace(model.config, mean_logits=(), adapted_recordings=0)  # of weights before
+    utterances, validation = state_scales(utterances, validation, model.config)
+    scale = find_common_scale((*utterances, *validation)) if model.config.dimensions else ()
+    model.config = replace(  # the rest is of the weights before
+        model.config, dimension_scale=scale, mean_logits=(), adapted_recordings=0
+    )
     config = config.for_width(model.encoder.hidden_size)
     check_start(utterances, validation, model, config, share_speakers=share_speakers)
     loaded = [load_weights(teacher) for teacher in teachers]
-    followed = _follow(loaded, model.config.labels, config)
+    followed = follow_teachers(loaded, model.config, config)
     processes, folder = join_processes(device), Path(output)
+    check_whole_batches(model.config, config, processes.count)
     folder.mkdir(parents=True, exist_ok=True)
     data = decode_sides(utterances, validation, model.config, config, recordings)
     name = fingerprint(
@@ -163,13 +176,6 @@ def train(  # noqa: PLR0913  # the public signature of the project
     for epoch in range(run.epoch, config.schedule.epochs):
         run.train_epoch(epoch)
     return run.finish()
-
-
-def _follow(
-    teachers: Sequence[EmotionModel], labels: Sequence[str], config: FinetuneConfig
-) -> Teachers | None:
-    temperature = config.optimisation.distillation_temperature
-    return Teachers(teachers, labels, temperature=temperature) if teachers else None
 
 
 def _list_stages(
@@ -279,10 +285,8 @@ class _Run:
                 "epoch": epoch + 1,
                 "step": self.step,
                 "loss": round(float(np.mean(self.losses)), 8),
-                "training_accuracy": round(self.hits / self._num_seen(), 4),
-                "uar": round(report.uar, 4),
-                "accuracy": round(report.accuracy, 4),
-                "uar_per_corpus": {key: round(val, 4) for key, val in report.per_corpus.items()},
+                "training_accuracy": self._training_accuracy(),
+                **report.curve,
                 "rates": self.stepper.rates(),
                 "best": report is self.best_report,
                 "seconds": round(seconds, 4),
@@ -290,8 +294,8 @@ class _Run:
             }
         )
         if self.config.schedule.decay == "newbob":
-            anneal(self.stepper.optimizer, self.last_error, 1.0 - report.accuracy)
-        self.last_error = 1.0 - report.accuracy
+            anneal(self.stepper.optimizer, self.last_error, 1.0 - report.figure("accuracy"))
+        self.last_error = 1.0 - report.figure("accuracy")
 
     def save(self) -> None:
         """Write everything that the rest of the run depends on."""
@@ -343,7 +347,14 @@ class _Run:
     def _describe_epoch(self) -> str:
         if not self.losses:
             return ""
-        return f"loss {np.mean(self.losses):.3f}, WA {self.hits / self._num_seen():.3f}"
+        accuracy = self._training_accuracy()
+        shown = "" if accuracy is None else f", WA {accuracy:.3f}"
+        return f"loss {np.mean(self.losses):.3f}{shown}"
+
+    def _training_accuracy(self) -> float | None:
+        if not self.model.config.labels:
+            return None
+        return round(self.hits / self._num_seen(), 4)
 
     def _learning(self) -> list[nn.Parameter]:
         return [item for item in self.model.parameters() if item.requires_grad]

@@ -55,10 +55,18 @@ class LossModule(nn.Module):
     def forward(self, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor]:
         """Mean loss of some clips, and the number that was classified correctly."""
         output = run_model(self.model, batch, padding=self.padding)
-        logits = output.logits.detach().float().masked_fill(~targets.allowed, float("-inf"))
         soft = None if self.teachers is None else self.teachers.predict(batch, targets.allowed)
         loss = self.loss(output, targets, soft)
-        return loss, (logits.argmax(dim=1) == targets.labels).sum()
+        return loss, count_hits(output.logits.detach(), targets)
+
+
+def count_hits(logits: Tensor, targets: Targets) -> Tensor:
+    """The number of clips that are classified correctly, a scalar; 0 without labels."""
+    num_labels = targets.allowed.shape[1]
+    if not num_labels:
+        return torch.zeros((), device=logits.device)
+    masked = logits[:, :num_labels].float().masked_fill(~targets.allowed, float("-inf"))
+    return (masked.argmax(dim=1) == targets.labels).sum()
 
 
 def set_recompute(model: EmotionModel, *, active: bool) -> None:
@@ -182,10 +190,13 @@ class Stepper:
 
     def _halve(self, count: int, error: torch.OutOfMemoryError) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        if self.processes.count > 1 or self.parts >= count:
+        whole = self.model.config.dimensions and self.config.optimisation.dimension_loss == "ccc"
+        if self.processes.count > 1 or self.parts >= count or whole:
             raise DeviceError(
                 f"out of memory with {-(-count // self.parts)} clips at once; increase "
-                "accumulation, set recompute, or set crop_seconds for long recordings"
+                "accumulation"
+                + " with dimension_loss='mse'" * bool(whole)
+                + ", set recompute, or set crop_seconds for long recordings"
             ) from error
         if self.processes.device.type == "cuda":
             torch.cuda.empty_cache()

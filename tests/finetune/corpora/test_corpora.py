@@ -171,6 +171,17 @@ def test_iemocap_counts_are_checked_for_every_session_and_class(complete_iemocap
     assert len(iemocap.read(complete_iemocap, complete=False)) == 5531
 
 
+def test_iemocap_attributes_are_valence_activation_dominance(tmp_path):
+    root = write_iemocap(tmp_path, [("Ses01F_impro01_F000", "neu")])
+    (file,) = root.rglob("EmoEvaluation/*.txt")
+    file.write_text(
+        file.read_text().replace("[2.5000, 2.5000, 2.5000]", "[2.0000, 3.5000, 5.0000]")
+    )
+    (found,) = iemocap.read(root, complete=False)
+    assert dict(found.dimensions) == {"valence": 2.0, "arousal": 3.5, "dominance": 5.0}
+    assert found.value("arousal") == (3.5 - 1) / 4
+
+
 def test_the_iemocap_speaker_is_the_last_letter_of_the_turn(tmp_path):
     turns = [
         ("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_M000", "hap"),
@@ -250,6 +261,18 @@ def test_msp_podcast_takes_consensus_labels_and_the_official_split(tmp_path):
         ("surprise", None, None, "validation"),
         ("angry", "5", "f", "train"),
     ]
+
+
+def test_msp_podcast_attributes_are_read_on_their_scale(tmp_path):
+    row = {
+        "FileName": "a.wav", "EmoClass": "N", "SpkrID": "1", "Gender": "Male", "Split_Set": "Test1",
+        "EmoAct": "4.0", "EmoVal": "2.5", "EmoDom": "7",
+    }  # fmt: skip
+    write_rows(tmp_path / "labels_consensus.csv", [row])
+    plant(tmp_path / "Audios", "a.wav")
+    (found,) = read_corpus("msp-podcast", root=tmp_path)
+    values = {name: found.value(name) for name in found.dimensions}
+    assert values == {"arousal": 0.5, "dominance": 1.0, "valence": 0.25}
 
 
 def test_an_audiofolder_is_read_as_a_corpus(tmp_path):

@@ -283,3 +283,47 @@ def test_parquet_without_the_package_names_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DependencyError, match=r"emoser\[parquet\]"):
         read_corpus(folder / "x.parquet")
+
+
+VALUES = "path,Arousal,valence,label\na.wav,1.5,7,sad\nb.wav,4,2.25,happy\n"
+
+
+def test_dimensions_are_read_beside_a_label(folder):
+    (folder / "values.csv").write_text(VALUES)
+    found = read_corpus(folder / "values.csv", scale=(1, 7))
+    assert [item.label for item in found] == ["sad", "happy"]
+    assert [dict(item.dimensions) for item in found] == [
+        {"arousal": 1.5, "valence": 7.0},
+        {"arousal": 4.0, "valence": 2.25},
+    ]
+    assert [item.value("valence") for item in found] == [1.0, (2.25 - 1) / 6]
+
+
+def test_dimensions_need_no_label_and_may_have_decimal_commas(folder):
+    (folder / "values.csv").write_text("path;activation\na.wav;0,25\nb.wav;\n")
+    (found,) = read_corpus(folder / "values.csv")
+    assert (found.label, dict(found.dimensions), found.scale) == ("", {"arousal": 0.25}, None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("", "row 3: arousal is empty"),
+        ("NaN", "row 3: arousal is empty"),
+        ("high", "row 3: arousal is 'high', not a number"),
+        ("inf", "row 3: arousal is 'inf', not a number"),
+        ("8", "row 3: arousal is 8, outside the scale from 1 to 7"),
+    ],
+    ids=["empty", "nan", "word", "infinite", "outside"],
+)
+def test_a_value_that_is_none_is_named_with_file_and_row(folder, cell, fault):
+    (folder / "values.csv").write_text(VALUES.replace("b.wav,4", f"b.wav,{cell}"))
+    with pytest.raises(ValueError, match=r"values\.csv") as caught:
+        read_corpus(folder / "values.csv", scale=(1, 7))
+    assert fault in str(caught.value)
+
+
+def test_a_scale_that_does_not_rise_is_refused(folder):
+    (folder / "values.csv").write_text(VALUES)
+    with pytest.raises(ValueError, match="lowest, highest"):
+        read_corpus(folder / "values.csv", scale=(7, 1))

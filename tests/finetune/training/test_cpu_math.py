@@ -165,7 +165,8 @@ class Clips:
         return Batch("waveforms", *collate([clips[index] for index in indices]))
 
 
-TARGETS = Targets(torch.arange(4), torch.ones(4, len(LABELS), dtype=torch.bool), torch.zeros(4, 0))
+ALLOWED = torch.ones(4, len(LABELS), dtype=torch.bool)
+TARGETS = Targets(torch.arange(4), ALLOWED, torch.zeros(4, 0), torch.zeros(4, 0))
 
 
 def learn(config, chance, steps=3):

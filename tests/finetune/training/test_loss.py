@@ -1,4 +1,7 @@
-"""Distillation: the mean of the teachers is followed on the student's clips, beside the labels."""
+"""Distillation and the loss of dimensions.
+
+The mean of the teachers is followed on the student's clips, beside the labels.
+"""
 
 from dataclasses import replace
 
@@ -17,7 +20,8 @@ from emoser.finetune import FinetuneConfig, Utterance, train
 from emoser.finetune.config import Augmentation
 from emoser.finetune.data.batches import collate
 from emoser.finetune.data.inputs import Batch
-from emoser.finetune.training.loss import Teachers, distillation_loss
+from emoser.finetune.training.loss import Teachers, concordance_loss, distillation_loss
+from emoser.metrics import concordance
 from emoser.models.config import ModelConfig
 
 CONFIG = FinetuneConfig(
@@ -181,3 +185,24 @@ def test_a_teacher_with_other_labels_is_refused(sides, tmp_path):
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         replace(CONFIG, **changes)
+
+
+def test_the_loss_of_dimensions_is_one_minus_their_mean_concordance():
+    generator = torch.Generator().manual_seed(1)
+    predicted, truth = torch.randn(2, 9, 3, generator=generator, dtype=torch.float64)
+    pairs = zip(truth.T.numpy(), predicted.T.numpy(), strict=True)
+    expected = 1.0 - np.mean([concordance(*pair) for pair in pairs])
+    assert float(concordance_loss(predicted, truth)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_gradient_of_the_concordance_is_that_of_finite_differences():
+    generator = torch.Generator().manual_seed(2)
+    predicted, truth = torch.randn(2, 6, 2, generator=generator, dtype=torch.float64)
+    predicted.requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: concordance_loss(values, truth), predicted)
+
+
+def test_a_batch_without_variation_has_a_finite_gradient():
+    predicted = torch.full((3, 1), 0.5, requires_grad=True)
+    concordance_loss(predicted, torch.full((3, 1), 0.5)).backward()
+    assert torch.equal(predicted.grad, torch.zeros(3, 1))
