@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from emoser.errors import writes_to
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 OLD = "-old"
+LONGEST_NAME = 150  # bytes; 255 are possible in most places
 OLD_SECONDS = 24 * 3600.0  # after which a temporary folder is nobody's
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.saving-(?P<machine>\w*)-(?P<process>\d+)-[^-]*(-old)?")
 
@@ -91,7 +93,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _prefix(folder: Path) -> str:
     """Prefix of temporary folders of this machine; the process id follows."""
-    return f".{folder.name}.saving-{_machine()}-"
+    return f".{_short(folder.name)}.saving-{_machine()}-"
+
+
+def _short(name: str) -> str:
+    """A name, or for one that leaves no room for more in its folder a hash of it."""
+    data = os.fsencode(name)
+    return name if len(data) <= LONGEST_NAME else hashlib.sha256(data).hexdigest()
 
 
 def _machine() -> str:
@@ -109,9 +117,13 @@ def clear_leftovers(place: Path, name: str = "*") -> None:
         return
     for item in list(place.iterdir()):
         found = LEFTOVER.fullmatch(item.name)
-        if found is None or (name != "*" and found["name"] != name) or _is_in_use(item, found):
+        if (
+            found is None
+            or (name != "*" and found["name"] != _short(name))
+            or _is_in_use(item, found)
+        ):
             continue
-        folder = place / found["name"]
+        folder = place / (found["name"] if name == "*" else name)
         if item.name.endswith(OLD) and not folder.exists():
             item.rename(folder)
         elif item.is_dir():
