@@ -85,4 +85,5 @@ class EmotionEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.no_validation = True
+        tags.transformer_tags.preserves_dtype = []  # embeddings are float32
         return tags

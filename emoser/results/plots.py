@@ -31,6 +31,8 @@ WIDE_SECONDS = 180.0
 MAX_STEPS = 300  # of the probabilities: what is narrower cannot be made out
 LANE_HEIGHT = 0.7  # of the distance between two speakers
 LETTER_INCHES = 0.09  # of a name in a segment
+EDGE_POINTS = 0.8  # of the outline of a box
+POINTS_PER_INCH = 72
 NUM_POINTS = 1600  # of a waveform: more than the pixels of the figure
 SOLID_POINTS = 50  # of a scatter plot; more are drawn the fainter
 STRONG_SHARE = 0.6  # from this share on a cell is dark enough for white text
@@ -97,12 +99,15 @@ def plot_conversation(conversation: "Conversation", *, theme: str = "light") -> 
     figure = _open_figure(theme, 1.3 + 0.55 * len(speakers), width=width)
     colours = colours_of(conversation.labels)
     axes = figure.add_subplot()
+    scale = axes.bbox.width / DOTS_PER_INCH / (conversation.duration or 1.0)  # inches per second
     for row, speaker in enumerate(speakers):
         for turn in lane_of(conversation, speaker):
             start = max(turn.start, 0.0)
+            seconds = max(turn.end - start, 1.0 / DOTS_PER_INCH / scale)  # at least a pixel
             colour = colours.get(turn.label or "")
             axes.broken_barh(
-                [(start, turn.end - start)], (row - LANE_HEIGHT / 2, LANE_HEIGHT), linewidth=0.8,
+                [(start, seconds)], (row - LANE_HEIGHT / 2, LANE_HEIGHT),
+                linewidth=_edge(seconds * scale) if colour else EDGE_POINTS,
                 facecolor=colour or "none", edgecolor=style.paper if colour else style.faint,
                 linestyle="-" if colour else ":",
             )  # fmt: skip
@@ -264,7 +269,7 @@ def _draw_segments(
             continue
         plain = segment.label is None
         axes.broken_barh(
-            [(segment.start, segment.duration)], (0, 1), linewidth=0.8,
+            [(segment.start, segment.duration)], (0, 1), linewidth=_edge(segment.duration * scale),
             facecolor="none" if plain else colours[segment.label or ""],
             edgecolor=theme.faint if plain else theme.paper,
             hatch="////" if segment.kind == "uncertain" else None,
@@ -277,6 +282,11 @@ def _draw_segments(
             )  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_yticks([])
+
+
+def _edge(inches: float) -> float:
+    """The points of the outline of a box, which would cover the colour of a narrow one."""
+    return min(EDGE_POINTS, inches * POINTS_PER_INCH / 4)
 
 
 def _draw_probabilities(axes: "Axes", part: "Timeline", colours: Mapping[str, str]) -> None:

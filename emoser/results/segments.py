@@ -147,11 +147,12 @@ def clock(seconds: float) -> str:
     """A time as m:ss.hh, or h:mm:ss.hh from one hour on.
 
     Example:
-        >>> clock(7.5), clock(3661.25), clock(59.999)
-        ('0:07.50', '1:01:01.25', '1:00.00')
+        >>> clock(7.5), clock(3661.25), clock(59.999), clock(-3)
+        ('0:07.50', '1:01:01.25', '1:00.00', '-0:03.00')
     """
-    hundredths = round(seconds * 100)
+    hundredths = abs(round(seconds * 100))
     minutes, rest = divmod(hundredths, 6000)
     hours, minutes = divmod(minutes, 60)
     head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{head}:{rest // 100:02d}.{rest % 100:02d}"
+    sign = "-" if round(seconds * 100) < 0 else ""
+    return f"{sign}{head}:{rest // 100:02d}.{rest % 100:02d}"

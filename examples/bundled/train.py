@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import cross_calibrate, index_labels, tabulate
+from measure_robustness import answer_held_out, describe, read_unlabelled
 from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
 from recipe import NUM_TEACHERS, SHIPPED, read_speech, stages_of_teacher, train_network
 from store_means import measure_means
@@ -37,6 +38,7 @@ from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.finetune.scoring.robustness import answer_conditions
 from emoser.models.model import EmotionModel
 
 HELD_OUT = {"ravdess": ("16", "17", "18"), "nemo": ("KS0", "KD0")}
@@ -126,6 +128,8 @@ def write_card(
     error: float,
     num_training: int,
     folds: Iterable[str],
+    *,
+    robustness: str,
 ) -> str:
     """The README of the checkpoint.
 
@@ -135,6 +139,7 @@ def write_card(
         error: Calibration error with the temperature of other speakers.
         num_training: Number of training recordings.
         folds: Lines of the table of `measure.py`.
+        robustness: The table of `measure_robustness.py`.
     """
     figures, confusion = write_tables(evaluations)
     per_speaker = evaluations["both"].report.per_speaker
@@ -150,6 +155,7 @@ def write_card(
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",
         folds="\n".join(folds),
+        robustness=robustness,
         num_ravdess=evaluations["ravdess"].report.num_utterances,
         num_training=f"{num_training:,}",
     )
@@ -161,8 +167,13 @@ def finish(
     sides: Sides,
     folder: Path,
     folds: Iterable[str],
+    *,
+    read: list[Utterance],
 ) -> dict[str, Evaluation]:
-    """Reduce, calibrate and save the trained model; returns the figures of the saved model."""
+    """Reduce, calibrate and save the trained model; returns the figures of the saved model.
+
+    `read` is read speech, for the table of other conditions.
+    """
     training, validation = sides
     tiny = cut_labels(model, provenance)
     logits = predict_logits(tiny, Recordings(validation))
@@ -171,7 +182,8 @@ def finish(
     tiny.config = replace(tiny.config, temperature=temperature, mean_logits=means)
     evaluations = score_corpora(logits / temperature, validation)
     error = calibrate_speakers(logits, validation)
-    card = write_card(tiny, evaluations, error, len(training), folds)
+    others = describe(answer_held_out(tiny, validation), answer_conditions(tiny, read, LABELS))
+    card = write_card(tiny, evaluations, error, len(training), folds, robustness=others)
     save_model(tiny, folder, overwrite=True, card=card)
     shutil.copyfile(LICENCE, folder / "LICENSE")
     write_golden(folder)
@@ -240,7 +252,8 @@ def main() -> None:
     }
     folder = arguments.output / "emoser-tiny"
     folds = tabulate(arguments.output, read_speech(arguments.data))
-    for name, evaluation in finish(model, provenance, sides, folder, folds).items():
+    read = read_unlabelled(arguments.data)
+    for name, evaluation in finish(model, provenance, sides, folder, folds, read=read).items():
         print(f"\n{name}: {evaluation.report}")
     print(f"\nsaved to {folder}")
 

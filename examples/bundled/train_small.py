@@ -5,7 +5,8 @@
 PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus, path, speaker,
 sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
 encoder's, on each clip and its varied copies; it is estimated first. Every copy of a corpus is kept
-in DIR: run the same command again to resume an interrupted run.
+in DIR: run the same command again to resume an interrupted run. At the end, the card's table of
+other conditions takes another 17 minutes.
 
 The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
 the temperature and the figures of the card. The head of the checkpoint is then trained on all of
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from export_graph import export_into
+from measure_robustness import answer_folds, describe, read_unlabelled
 from measure_small import (
     SMALL,
     assess_corpora,
@@ -38,7 +40,7 @@ from measure_small import (
     measure,
     tabulate_small,
 )
-from network import ALL_LABELS
+from network import ALL_LABELS, LABELS
 from safetensors.torch import load_file, save_file
 from small import (
     NUM_COPIES,
@@ -63,6 +65,7 @@ from emoser.finetune import Utterance
 from emoser.finetune.data.inputs import pool_windows
 from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.scoring.report import Evaluation
+from emoser.finetune.scoring.robustness import answer_conditions
 from emoser.models.encoder import LEVEL
 from emoser.models.model import EmotionModel
 
@@ -172,8 +175,13 @@ def write_card(
     speech: list[Utterance],
     folds: Iterable[str],
     targets: str,
+    *,
+    robustness: str,
 ) -> str:
-    """The README of the checkpoint, with the table of `measure_small.py` and its targets."""
+    """The README of the checkpoint, with the table of `measure_small.py` and its targets.
+
+    `robustness` is the table of `measure_robustness.py`.
+    """
     figures, confusion = write_tables(evaluations)
     report = evaluations["both"].report
     num_copies = model.config.training["num_copies"]
@@ -186,6 +194,7 @@ def write_card(
         error=f"{model.config.training['calibration_error']:.3f}",
         folds="\n".join(folds),
         targets=targets,
+        robustness=robustness,
         num_clips=f"{len(speech):,}",
         copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
     )
@@ -225,7 +234,11 @@ def main() -> None:
     folds = tabulate_small(arguments.output / SMALL, speech, SMALL)
     folder = arguments.output / "checkpoint" / SMALL
     targets = compare_targets(arguments.output / SMALL, speech)
-    finish(model, write_card(model, evaluations, speech, folds, targets), folder)
+    corpora = answer_folds(arguments.base, speech, arguments.output)
+    read = answer_conditions(model, read_unlabelled(arguments.data), LABELS)
+    robustness = describe(corpora, read)
+    card = write_card(model, evaluations, speech, folds, targets, robustness=robustness)
+    finish(model, card, folder)
     for name, evaluation in evaluations.items():
         print(f"\n{name}: {evaluation.report}")
     print(f"\nsaved to {folder}")

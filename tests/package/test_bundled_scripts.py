@@ -14,7 +14,10 @@ from emoser.finetune import Utterance
 from emoser.models.config import ModelConfig
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
-MODULES = ("measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means")
+MODULES = (
+    "measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means", "small",
+    "measure_small", "measure_adaptation", "measure_robustness",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

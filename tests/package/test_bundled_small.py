@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -19,14 +20,16 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from emoser import EmotionClassifier
 from emoser.checkpoints.files import as_files
 from emoser.checkpoints.inspection import inspect_checkpoint
+from emoser.checkpoints.resolve import find_checkpoint
 from emoser.errors import CheckpointError
 from emoser.finetune import Utterance
+from emoser.finetune.data import conditions
 from emoser.runtimes.manifest import read_manifest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
-    "network", "egemaps_svm", "store_means", "measure_adaptation",
+    "network", "egemaps_svm", "store_means", "measure_adaptation", "measure_robustness",
 )  # fmt: skip
 
 
@@ -88,12 +91,30 @@ def trained(script, base, speech, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(script, trained, speech):
+def robustness(script, base, speech, trained):
+    """Answers of the fold heads, and the text of the card."""
+    output, model, _ = trained
+    measure = sys.modules["measure_robustness"]
+    with pytest.MonkeyPatch.context() as patch:
+        every, _ = conditions.list_conditions()
+        chosen = {name: every[name] for name in ("clipping", "8 kHz and back", "quiet ends added")}
+        patch.setattr(
+            "emoser.finetune.scoring.robustness.list_conditions", lambda: (chosen, ("GSM",))
+        )
+        corpora = measure.answer_folds(str(base), speech, output, steps={"nemo": 2})
+        read = measure.answer_conditions(model, speech[:3], measure.LABELS)
+    return corpora, measure.describe(corpora, read)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(script, trained, robustness, speech):
     output, model, evaluations = trained
     folds = script.tabulate_small(output / "emoser-small", speech, "emoser-small")
     folder = output / "emoser-small" / "checkpoint"
     targets = script.compare_targets(output / "emoser-small", speech)
-    script.finish(model, script.write_card(model, evaluations, speech, folds, targets), folder)
+    text = robustness[1]
+    card = script.write_card(model, evaluations, speech, folds, targets, robustness=text)
+    script.finish(model, card, folder)
     return folder
 
 
@@ -266,6 +287,46 @@ def test_its_card_has_the_figures_of_the_folds(checkpoint):
     assert "| nEMO to RAVDESS, 4 classes |" in card
     assert "Targets that are reached: " in card
     assert "$" not in card
+
+
+def test_other_conditions_are_answered_by_heads_that_were_not_trained_on_the_speaker(
+    script, trained, robustness, checkpoint, speech
+):
+    output, _, _ = trained
+    corpora, text = robustness
+    measure = sys.modules["measure_small"]
+    for corpus, plan, step in (("ravdess", "actors", 1), ("nemo", "speakers", 2)):
+        splits = measure.PLANS[plan](speech)
+        own = {
+            id(item): np.load(output / "emoser-small" / plan / f"{split.name}.npz")["logits"][place]
+            for split in splits
+            for place, item in enumerate(split.test)
+        }
+        columns = [sys.modules["network"].ALL_LABELS.index(label) for label in measure.LABELS]
+        found = corpora[corpus]
+        assert len(found.utterances) == 8 * len(splits) // step
+        for item, (answer, *_) in zip(found.utterances, found.answers, strict=True):
+            assert answer == own[id(item)][columns].argmax()
+        changed = (found.answers[:, 1:] != found.answers[:, :1]).mean(axis=0)
+        assert list(found.changed.values()) == pytest.approx(changed.tolist())
+    lines = text.splitlines()
+    assert lines[0].startswith("| recordings | RAVDESS, 40: UAR |")
+    assert "| nEMO, 8: UAR |" in lines[0]
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| as they are", "| clipping", "| 8 kHz and back", "| quiet ends added",
+    ]  # fmt: skip
+    assert "Not measured, for want of an encoder: GSM." in text
+    assert text in (checkpoint / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["emoser-tiny", "emoser-small"])
+def test_the_cards_of_the_package_have_the_sections_of_their_templates(name):
+    """Texts and headings of the templates, whose figures stand in the cards."""
+    template = SCRIPTS / ("card.md" if name == "emoser-tiny" else "card_small.md")
+    card = " ".join(find_checkpoint(name).card.split())
+    for part in template.read_text(encoding="utf-8").split("---", 2)[2].split("\n\n"):
+        for piece in re.split(r"\$\w+", " ".join(part.split())):
+            assert piece.strip() in card, piece
 
 
 @pytest.mark.slow

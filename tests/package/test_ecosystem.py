@@ -79,28 +79,39 @@ def embedder():
     return EmotionEmbedder("emoser-tiny", device="cpu", backend="torch")
 
 
-class TestEmbedder:
-    """The transformer, by checks of scikit-learn that do not feed tables of numbers."""
+ESTIMATOR_CHECKS = (
+    "check_estimator_cloneable", "check_estimator_repr", "check_estimator_tags_renamed",
+    "check_valid_tag_types", "check_no_attributes_set_in_init", "check_mixin_order",
+    "check_parameters_default_constructible", "check_get_params_invariance", "check_set_params",
+    "check_do_not_raise_errors_in_init_or_set_params", "check_fit_score_takes_y",
+    "check_estimators_overwrite_params", "check_dont_overwrite_parameters",
+    "check_estimators_fit_returns_self", "check_readonly_memmap_input", "check_estimators_unfitted",
+    "check_estimators_dtypes", "check_pipeline_consistency", "check_estimators_pickle",
+    "check_f_contiguous_array_estimator", "check_transformer_preserve_dtypes",
+    "check_transformers_unfitted", "check_transformer_n_iter",
+    "check_methods_sample_order_invariance", "check_methods_subset_invariance",
+    "check_fit2d_1sample", "check_fit2d_1feature", "check_dict_unchanged", "check_fit_idempotent",
+    "check_fit_check_is_fitted",
+)  # fmt: skip
 
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "check_estimator_cloneable",
-            "check_estimator_repr",
-            "check_estimator_tags_renamed",
-            "check_valid_tag_types",
-            "check_no_attributes_set_in_init",
-            "check_parameters_default_constructible",
-            "check_get_params_invariance",
-            "check_set_params",
-            "check_mixin_order",
-        ],
-    )
+
+class TestEmbedder:
+    """The transformer, by the checks of scikit-learn whose tables may be rows of samples.
+
+    Left out are those that want an error for rows of another length, for sparse tables, and for
+    texts, all of which a list of recordings may hold or never holds.
+    """
+
+    @pytest.mark.parametrize("name", ESTIMATOR_CHECKS)
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
     def test_a_check_of_scikit_learn_passes(self, embedder, name):
         from sklearn.base import clone
         from sklearn.utils import estimator_checks
 
-        getattr(estimator_checks, name)("EmotionEmbedder", clone(embedder))
+        check = getattr(estimator_checks, name, None)
+        if check is None:
+            pytest.skip(f"this scikit-learn has no {name}")
+        check("EmotionEmbedder", clone(embedder).set_params(sampling_rate=RATE))
 
     def test_it_embeds_in_a_pipeline_clones_and_pickles(self, embedder):
         from sklearn.base import clone

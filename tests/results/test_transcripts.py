@@ -4,15 +4,19 @@ import contextlib
 import io
 import json
 
+import numpy as np
 import pandas as pd
 import pysubs2
 import pytest
 import webvtt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from praatio import textgrid
 
 from emoser.errors import TurnsError
 from emoser.results.conversation import Conversation
 from emoser.results.prediction import Prediction
+from emoser.results.svg import colours_of
 from emoser.results.transcripts.reading import parse_turns, read_turns
 from emoser.results.turns import Turn, find_overlaps
 
@@ -275,6 +279,27 @@ def test_the_summary_is_by_time():
     assert list(anna.shares) == ["angry", "sad"]
     assert summary["unknown"].shares == {}
     assert str(summary["unknown"]) == "unknown: 1.0 s in 1 turn; 0 switches"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_short_turns_of_a_long_call_keep_their_colour(theme):
+    """Each of them is a pixel wide; its outline has the colour of the paper."""
+    sad = Prediction.from_scores({"sad": 0.9, "angry": 0.1}, duration=0.5)
+    turns = [
+        Turn(60.0 * minute, 60.0 * minute + 0.5, "anna", prediction=sad) for minute in range(1, 50)
+    ]
+    end = Turn(3_050.0, 3_100.0, "anna")  # without an answer, so an outline
+    figure = Conversation((*turns, end), ("sad", "angry")).plot(theme=theme)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(float)
+    box = figure.axes[0].get_window_extent()
+    lane = pixels[round(len(pixels) - (box.y0 + box.y1) / 2), round(box.x0) - 1 : round(box.x1)]
+    colour = 255 * np.array(to_rgb(colours_of(("sad", "angry"))["sad"]))
+    paper = lane[len(lane) // 100]  # before the first turn
+    shares = (lane - paper) @ (colour - paper) / ((colour - paper) @ (colour - paper))
+    inked = np.split(shares, np.flatnonzero(shares < 0.02))
+    assert sum(part.sum() > 0.7 for part in inked) == len(turns)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -131,8 +131,6 @@ def measure_robustness(
 ) -> Robustness:
     """Score the same recordings as they are and in every condition.
 
-    A file is decoded once; one recording after the other is scored in all conditions.
-
     Args:
         model: What `evaluate` takes.
         utterances: The recordings, with labels among `labels`, or silence.
@@ -143,6 +141,45 @@ def measure_robustness(
     Raises:
         AudioError: If a recording cannot be read.
         ValueError: If there are no labels, or several at once.
+    """
+    return score_answers(
+        answer_conditions(model, utterances, labels, seed=seed), trained_on=trained_on
+    )
+
+
+@dataclass(frozen=True)
+class ConditionAnswers:
+    """The answers to the same N recordings, as they are and in K conditions.
+
+    Attributes:
+        utterances: The recordings.
+        labels: The labels to choose from.
+        conditions: Names of the conditions.
+        missing: Conditions that this machine has no encoder for.
+        answers: Indices of labels, one more for silence, (N, 1 + K); the first column is that of
+            the recordings as they are.
+    """
+
+    utterances: tuple[Utterance, ...]
+    labels: tuple[str, ...]
+    conditions: tuple[str, ...]
+    missing: tuple[str, ...]
+    answers: NDArray[np.int64]
+
+    @property
+    def changed(self) -> dict[str, float]:
+        """The share of answers that each condition changes."""
+        shares = (self.answers[:, 1:] != self.answers[:, :1]).mean(axis=0)
+        return dict(zip(self.conditions, map(float, shares), strict=True))
+
+
+def answer_conditions(
+    model: Model, utterances: Sequence[Utterance], labels: Sequence[str], *, seed: int = 0
+) -> ConditionAnswers:
+    """Answers to recordings as they are and in every condition; their labels are not looked at.
+
+    A file is decoded once; one recording after the other is answered in all conditions. The
+    arguments and errors are those of `measure_robustness`.
     """
     if not labels or any(item.labels is not None for item in utterances):
         raise ValueError(
@@ -162,21 +199,34 @@ def measure_robustness(
             total=len(scored) * (1 + len(conditions)),
         )
         answers = _choose(one.map_logits(logits), silent, one.outputs, labels)
-    names = (*labels, SILENCE)
-    truth = np.array([names.index(item.label) for item in scored])
-    groups = [item.voice or place for place, item in enumerate(scored)]
-    plain, *others = answers.reshape(len(scored), 1 + len(conditions)).T
+    return ConditionAnswers(
+        tuple(scored),
+        tuple(labels),
+        tuple(conditions),
+        missing,
+        answers.reshape(len(scored), 1 + len(conditions)),
+    )
+
+
+def score_answers(found: ConditionAnswers, *, trained_on: str = "") -> Robustness:
+    """UARs and changes of answers to recordings whose labels are among those to choose from."""
+    names = (*found.labels, SILENCE)
+    truth = np.array([names.index(item.label) for item in found.utterances])
+    groups = [item.voice or place for place, item in enumerate(found.utterances)]
+    plain, *others = found.answers.T
+    changed = found.changed
     results = tuple(
         ConditionResult(
             name,
-            unweighted_average_recall(truth, found),
-            float((found != plain).mean()),
-            float((found == len(labels)).mean()),
-            _difference(truth, plain, found, groups),
+            unweighted_average_recall(truth, answers),
+            changed[name],
+            float((answers == len(found.labels)).mean()),
+            _difference(truth, plain, answers, groups),
         )
-        for name, found in zip(conditions, others, strict=True)
+        for name, answers in zip(found.conditions, others, strict=True)
     )
-    return Robustness(unweighted_average_recall(truth, plain), results, missing, trained_on)
+    uar = unweighted_average_recall(truth, plain)
+    return Robustness(uar, results, found.missing, trained_on)
 
 
 def _difference(

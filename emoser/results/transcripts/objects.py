@@ -54,8 +54,8 @@ def turn_rows(turns: Any) -> Iterable[Any]:
     if isinstance(turns, Iterable) and not isinstance(turns, bytes):
         return turns
     raise TurnsError(
-        f"turns is a {type(turns).__name__}; pass a file, a pyannote Annotation, or a list of "
-        "(start, end, speaker, text)"
+        f"turns has the type {type(turns).__name__}; pass a file, a pyannote Annotation, or a list "
+        "of (start, end, speaker, text)"
     )
 
 

@@ -113,9 +113,8 @@ def test_the_loss_of_several_labels_is_the_binary_cross_entropy_of_torch():
 def test_figures_of_votes_are_those_of_scipy():
     generator = np.random.default_rng(0)
     logits = generator.standard_normal((40, 3)).astype(np.float32)
-    counts = (
-        generator.integers(0, 4, (40, 3)) + np.eye(3, dtype=int)[generator.integers(3, size=40)]
-    )
+    counts = generator.integers(0, 4, (40, 3))
+    counts[:, 0] += 1
     rows = [
         Utterance("a.wav", votes=dict(zip(LABELS, map(float, row), strict=True))) for row in counts
     ]
@@ -125,10 +124,8 @@ def test_figures_of_votes_are_those_of_scipy():
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     assert found["divergence"] == pytest.approx(rel_entr(shares, probabilities).sum(axis=1).mean())
     assert found["ceiling"] == pytest.approx(shares.max(axis=1).mean())
-    agreement = np.mean(
-        [row[place] for row, place in zip(shares, logits.argmax(axis=1), strict=True)]
-    )
-    assert found["agreement"] == pytest.approx(agreement)
+    answers = np.eye(3)[logits.argmax(axis=1)]
+    assert found["agreement"] == pytest.approx((shares * answers).sum(axis=1).mean())
 
 
 def test_figures_of_several_labels_are_those_of_scikit_learn():
@@ -176,9 +173,8 @@ def test_the_command_of_evaluation_takes_several_labels(several, tables, tmp_pat
     figures = json.loads(capsys.readouterr().out)
     with (tmp_path / "answers.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    right = np.mean(
-        [set(row["label"].split(";")) == set(row["predicted"].split(";")) for row in rows]
-    )
+    pairs = [[set(row[name].split(";")) for name in ("label", "predicted")] for row in rows]
+    right = np.mean([truth == answer for truth, answer in pairs])
     assert figures["report"]["accuracy"] == pytest.approx(right)
     assert figures["comparison"]["difference"] == 0.0
     assert main([*command, "--robustness"]) == 2
@@ -187,9 +183,7 @@ def test_the_command_of_evaluation_takes_several_labels(several, tables, tmp_pat
 
 def test_a_model_of_one_label_is_not_scored_or_trained_on_several(tables, tmp_path):
     utterances = read_corpus(tables / "several.csv")
-    with pytest.raises(
-        ValueError, match="may have several labels at once, and the model gives one"
-    ):
+    with pytest.raises(ValueError, match="several labels at once, and the model gives one"):
         evaluate("emoser-tiny", utterances)
     model = build_model(voice_config(), ModelConfig(LABELS), seed=0)
     sides = utterances[:4], utterances[4:8]
