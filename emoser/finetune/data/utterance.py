@@ -135,7 +135,13 @@ class Utterance:
         return self.votes.get(label, 0.0) / math.fsum(self.votes.values())
 
     def rename(self, names: Mapping[str, str]) -> "Utterance":
-        """The same with other names of labels; votes for equal names are added."""
+        """The same with other names of labels; votes for equal names are added.
+
+        Example:
+            >>> item = Utterance("call.wav", votes={"angry": 2, "fear": 2, "happy": 3})
+            >>> item.rename({"angry": "bad", "fear": "bad"}).label
+            'bad'
+        """
         votes: dict[str, float] = defaultdict(float)
         for label, count in self.votes.items():
             votes[names.get(label, label)] += count
