@@ -191,6 +191,12 @@ def test_a_model_of_one_label_is_not_scored_or_trained_on_several(tables, tmp_pa
         train(*sides, model=model, config=CONFIG, output=tmp_path, share_speakers=True)
 
 
+def test_whether_a_model_can_overfit_is_asked_of_several_labels_too(tables, base, tmp_path, capsys):
+    command = ["finetune", str(tables / "several.csv"), "--base", str(base), "--dry-run"]
+    assert main([*command, "--output", str(tmp_path), "--mode", "frozen"]) in (0, 3)
+    assert "(accuracy " in capsys.readouterr().out
+
+
 def test_the_temperature_of_votes_is_that_of_their_cross_entropy():
     generator = np.random.default_rng(0)
     logits = 3.0 * generator.standard_normal((200, 3))
