@@ -27,6 +27,7 @@ from emoser.finetune import FinetuneConfig, Utterance, evaluate, finetune, read_
 from emoser.finetune.config import Augmentation
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.figures import score_logits
+from emoser.finetune.scoring.report import assess
 from emoser.finetune.settings import OptimisationSettings
 from emoser.finetune.training.loss import TrainingLoss, build_targets, masked_cross_entropy
 from emoser.models.config import ModelConfig
@@ -203,6 +204,16 @@ def test_the_temperature_of_votes_is_that_of_their_cross_entropy():
     powers = np.exp(logits / 2.0)
     shares = powers / powers.sum(axis=1, keepdims=True)
     assert fit_temperature(logits, shares) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_recordings_without_a_majority_are_counted():
+    votes = [{"happy": 2.0, "sad": 2.0}, {"happy": 3.0, "sad": 1.0}]
+    rows = [Utterance(f"{place}.wav", votes=found) for place, found in enumerate(votes)]
+    logits = np.zeros((2, 3), np.float32)
+    found = assess(logits, rows, LABELS, protocol="a test")
+    assert found.notes == (
+        "1 recording without a majority counts with the first of its leading labels",
+    )
 
 
 def test_votes_of_labels_that_a_map_joins_are_added():
