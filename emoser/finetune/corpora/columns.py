@@ -78,8 +78,8 @@ class Columns:
         decimal: "," if numbers may have a decimal comma.
 
     Raises:
-        ValueError: If two columns have the same name or the votes for the same emotion, or a time
-            is counted in samples.
+        ValueError: If two columns have the same name or the votes for the same emotion, a time is
+            counted in samples, or an offset could be a start or an end.
 
     Example:
         >>> columns = Columns(["File Name", "offset", "Duration (ms)"])
@@ -91,6 +91,7 @@ class Columns:
     def __init__(self, names: Iterable[str], *, decimal: str = ".") -> None:
         self._decimal = decimal
         keys: dict[str, str] = {}  # names as in NAMES, and those of the table
+        starts: dict[str, str] = {}  # words for a start, and the columns that have them
         self._times: dict[str, list[tuple[str, float]]] = {"start": [], "end": [], "duration": []}
         for name in names:
             key = re.sub(r"[\W_]", "", name.casefold())
@@ -103,12 +104,28 @@ class Columns:
             if time:
                 factor = 0.001 if time["milli"] else 1.0
                 self._times[TIMES[time["name"]]].append((name, factor))
+                starts |= {time["name"]: name} if TIMES[time["name"]] == "start" else {}
+        self._place_offset(starts)
         self._fields = {
             field: [keys[key] for key in known if key in keys] for field, known in NAMES.items()
         }
         self._votes = find_vote_columns([*keys.values()])
         if self.kind == "votes":
             self._votes.check()
+
+    def _place_offset(self, starts: Mapping[str, str]) -> None:
+        """Beside an onset, an offset is the end; alone, as in NeMo's manifests, the start."""
+        if "offset" not in starts or len(starts) == 1:
+            return
+        offset = starts["offset"]
+        if set(starts) != {"onset", "offset"} or self._times["end"]:
+            others = ", ".join(repr(name) for name in starts.values() if name != offset)
+            raise ValueError(
+                f"the column {offset!r} beside {others} could be a start or an end; rename it"
+            )
+        (moved,) = [item for item in self._times["start"] if item[0] == offset]
+        self._times["start"].remove(moved)
+        self._times["end"].append(moved)
 
     def has(self, *fields: str) -> bool:
         """Whether there are columns of all these fields."""

@@ -110,11 +110,19 @@ def test_headers_in_any_case_with_spaces_and_other_names_are_understood(read, he
         ("offset,end", "1.5,2"), ("Start Time,End Time", "1.5,2"),
         ("start_ms,end_ms", "1500,2000"), ("Start (s),Duration (ms)", "1.5,500"),
         ("begin,stop", "1.5,2"), ("start,end,duration", "1.5,2,0.5"),
-        ("segment_start,dur", "1.5,.5"),
+        ("segment_start,dur", "1.5,.5"), ("onset,offset", "1.5,2"),
+        ("offset_ms,onset_ms", "2000,1500"), ("onset,duration", "1.5,0.5"),
     ],
 )  # fmt: skip
 def test_a_piece_is_read_from_whatever_names_its_times(read, header, cells):
     assert read(f"path,label,{header}\na.wav,sad,{cells}\n")[0][3:] == (1.5, 2.0)
+
+
+@pytest.mark.parametrize("header", ["start,offset", "onset,offset,end", "begin,offset,duration"])
+def test_an_offset_that_could_be_a_start_or_an_end_is_refused(read, header):
+    cells = ",".join("1" for _ in header.split(","))
+    with pytest.raises(ValueError, match=r"'offset' beside .* could be a start or an end; rename"):
+        read(f"path,label,{header}\na.wav,sad,{cells}\n")
 
 
 def test_a_manifest_of_nemo_is_read_with_its_pieces(read):
