@@ -204,7 +204,10 @@ def _score_labels(
         by_label = f1_by_label(truth, predicted, labels)
         yes = np.exp(chosen).ravel()
         probabilities = np.stack([1.0 - yes, yes], axis=1)
-        figures |= {"macro_f1": float(np.mean([*by_label.values()])), "f1_by_label": by_label}
+        figures |= {
+            "macro_f1": float(np.mean([*by_label.values()] or [0.0])),
+            "f1_by_label": by_label,
+        }
         figures |= {"accuracy": exact_matches(truth, predicted), "confusion": ()}
     else:
         probabilities = _share_out(chosen)

@@ -147,12 +147,13 @@ def assess(
             for metric in choose_metrics(truth)
         )
     values = pair_values(logits, utterances, columns, dimensions)
+    remarks = note_scale(utterances) * bool(dimensions) + note_ties(utterances) * bool(names)
     return Evaluation(
         protocol,
         report,
         accuracies,
         uars,
-        (*notes, *note_scale(utterances), *note_ties(utterances)),
+        (*notes, *remarks),
         find_intervals(values, groups, num_draws=NUM_DRAWS),
         values,
     )

@@ -99,7 +99,8 @@ class TrainingLoss(nn.Module):
     def _label_loss(self, logits: Tensor, targets: Targets, soft_targets: Tensor | None) -> Tensor:
         settings, allowed = self.settings, targets.allowed
         if self.multi_label:
-            smoothed = torch.lerp(targets.shares, torch.tensor(0.5), settings.label_smoothing)
+            smoothing = settings.label_smoothing
+            smoothed = (1.0 - smoothing) * targets.shares + 0.5 * smoothing
             return functional.binary_cross_entropy_with_logits(logits[allowed], smoothed[allowed])
         loss = masked_cross_entropy(
             logits,

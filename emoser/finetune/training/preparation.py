@@ -40,6 +40,8 @@ def check_start(
     if model.config.labels:
         labels = config.data.evaluation_labels or model.config.labels
         check_labels(validation, labels, multi_label=model.config.multi_label)
+    if config.schedule.selection == "ccc" and not model.config.dimensions:
+        raise ValueError("selection is 'ccc', and the model has no dimensions; use 'uar'")
     if model.config.multi_label and config.optimisation.class_weights:
         raise ValueError("class_weights are for labels that exclude each other; leave them out")
 

@@ -27,6 +27,7 @@ from emoser.finetune import FinetuneConfig, Utterance, evaluate, finetune, read_
 from emoser.finetune.config import Augmentation
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.figures import score_logits
+from emoser.finetune.scoring.report import assess
 from emoser.finetune.settings import OptimisationSettings
 from emoser.finetune.training.loss import TrainingLoss, build_targets, masked_cross_entropy
 from emoser.models.config import ModelConfig
@@ -191,12 +192,28 @@ def test_a_model_of_one_label_is_not_scored_or_trained_on_several(tables, tmp_pa
         train(*sides, model=model, config=CONFIG, output=tmp_path, share_speakers=True)
 
 
+def test_whether_a_model_can_overfit_is_asked_of_several_labels_too(tables, base, tmp_path, capsys):
+    command = ["finetune", str(tables / "several.csv"), "--base", str(base), "--dry-run"]
+    assert main([*command, "--output", str(tmp_path), "--mode", "frozen"]) in (0, 3)
+    assert "(accuracy " in capsys.readouterr().out
+
+
 def test_the_temperature_of_votes_is_that_of_their_cross_entropy():
     generator = np.random.default_rng(0)
     logits = 3.0 * generator.standard_normal((200, 3))
     powers = np.exp(logits / 2.0)
     shares = powers / powers.sum(axis=1, keepdims=True)
     assert fit_temperature(logits, shares) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_recordings_without_a_majority_are_counted():
+    votes = [{"happy": 2.0, "sad": 2.0}, {"happy": 3.0, "sad": 1.0}]
+    rows = [Utterance(f"{place}.wav", votes=found) for place, found in enumerate(votes)]
+    logits = np.zeros((2, 3), np.float32)
+    found = assess(logits, rows, LABELS, protocol="a test")
+    assert found.notes == (
+        "1 recording without a majority counts with the first of its leading labels",
+    )
 
 
 def test_votes_of_labels_that_a_map_joins_are_added():
