@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -62,6 +63,25 @@ def accepted(address):
     text = httpx.get(f"{address}/metrics").text
     found = re.search(r'emoser_requests_total\{endpoint="/v1/predict",status="200"\} (\d+)', text)
     return int(found.group(1)) if found else 0
+
+
+def test_workers_of_a_killed_service_stop(tmp_path):
+    process = start("--model", "emoser-tiny", "--workers", "2", TMPDIR=str(tmp_path))
+    address = address_of(process)
+    wait_ready(address)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    with suppress(httpx.ConnectError):
+        while True:
+            assert time.monotonic() < deadline
+            httpx.get(f"{address}/ready", timeout=5)
+            time.sleep(0.2)
+    again = start("--model", "emoser-tiny", "--workers", "2", TMPDIR=str(tmp_path))
+    wait_ready(address_of(again))
+    again.terminate()
+    assert again.wait(60) == 0
+    assert list(tmp_path.glob("emoser-*")) == []
 
 
 class Clients:
