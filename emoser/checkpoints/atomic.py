@@ -1,6 +1,8 @@
 """Replace a folder so that readers see the old version or the new one, never a mixture."""
 
 import ctypes
+import errno
+import hashlib
 import os
 import platform
 import re
@@ -9,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emoser.errors import writes_to
@@ -17,6 +19,7 @@ from emoser.errors import writes_to
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 OLD = "-old"
+LONGEST_NAME = 150  # bytes; 255 are possible in most places
 OLD_SECONDS = 24 * 3600.0  # after which a temporary folder is nobody's
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.saving-(?P<machine>\w*)-(?P<process>\d+)-[^-]*(-old)?")
 
@@ -47,7 +50,9 @@ def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     clear_leftovers(folder.parent, folder.name)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise FileExistsError(f"{folder} is not empty; pass overwrite=True to replace it")
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}-", dir=folder.parent))
+    prefix = f"{_prefix(folder)}{os.getpid()}-"
+    with _naming(folder):
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         os.chmod(temporary, 0o755)
         with writes_to(folder):  # while what was written is still there
@@ -88,7 +93,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _prefix(folder: Path) -> str:
     """Prefix of temporary folders of this machine; the process id follows."""
-    return f".{folder.name}.saving-{_machine()}-"
+    return f".{_short(folder.name)}.saving-{_machine()}-"
+
+
+def _short(name: str) -> str:
+    """A name, or for one that leaves no room for more in its folder a hash of it."""
+    data = os.fsencode(name)
+    return name if len(data) <= LONGEST_NAME else hashlib.sha256(data).hexdigest()
 
 
 def _machine() -> str:
@@ -106,9 +117,13 @@ def clear_leftovers(place: Path, name: str = "*") -> None:
         return
     for item in list(place.iterdir()):
         found = LEFTOVER.fullmatch(item.name)
-        if found is None or (name != "*" and found["name"] != name) or _is_in_use(item, found):
+        if (
+            found is None
+            or (name != "*" and found["name"] != _short(name))
+            or _is_in_use(item, found)
+        ):
             continue
-        folder = place / found["name"]
+        folder = place / (found["name"] if name == "*" else name)
         if item.name.endswith(OLD) and not folder.exists():
             item.rename(folder)
         elif item.is_dir():
@@ -150,15 +165,29 @@ def new_file(file: Path) -> Iterator[Path]:
         with writes_to(file):
             yield file
         return
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
     temporary = file.with_name(f"{_prefix(file)}{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with writes_to(file):
+        with writes_to(file), _naming(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(file.parent, file.name)
             yield temporary
         os.replace(temporary, file)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or has never been there
+            temporary.unlink()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of temporary files beside a path name the path."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename).startswith(str(path.with_name(_prefix(path)))):
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_text(file: Path, text: str) -> None:

@@ -52,6 +52,11 @@ DIMENSION_METRICS: Mapping[str, tuple[str, str]] = {
     "mae": ("mae", "Mean absolute error"),
 }
 """The same of a dimension."""
+VOTES: Mapping[str, str] = {
+    "divergence": "Divergence from the votes (KL, nats)",
+    "agreement": "Votes that agree with the answer",
+    "ceiling": "Votes that agree with the majority (the ceiling)",
+}
 GROUPS: Mapping[str, str] = {
     "per_corpus": "corpus",
     "per_sex": "sex of the speaker",
@@ -270,6 +275,8 @@ def _list_figures(
     for key, (kind, name) in METRICS.items():
         if key in found:
             yield kind, name, float(found[key]), found.get(f"{key}_interval")
+    votes = found.get("votes") or {}
+    yield from (("", name, float(votes[key]), None) for key, name in VOTES.items() if key in votes)
     intervals = found.get("dimension_intervals") or {}
     for dimension, figures in (found.get("dimensions") or {}).items():
         for key, (kind, name) in DIMENSION_METRICS.items():
@@ -293,6 +300,10 @@ def _describe(found: Mapping[str, Any]) -> dict[str, Any]:
     tables = [_figures(found)]
     if found.get("labels") and found.get("confusion"):
         tables.append(markdown_table(confusion_table(found["labels"], found["confusion"])))
+    by_label = found.get("f1_by_label") or {}
+    if by_label:
+        rows = [[markdown_text(name), f"{value:.3f}"] for name, value in by_label.items()]
+        tables.append(markdown_table([["label", "F1"], *rows]))
     tables += [_group_table(word, found.get(key) or {}) for key, word in GROUPS.items()]
     return {
         **_as_text(found),

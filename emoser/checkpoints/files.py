@@ -35,6 +35,9 @@ ADAPTER = "adapter_config.json"  # of PEFT
 SPEECHBRAIN = ("wav2vec2.ckpt", "model.ckpt")
 FUNASR = "model.pt"
 DESCRIPTIONS = frozenset({".json", ".yaml", ".yml", ".txt"})
+READ = DESCRIPTIONS | {".md", ".safetensors", ".bin", ".ckpt", ".pt"}
+MARKS = frozenset({CONFIG, GRAPH_MANIFEST, WEIGHTS, PICKLE, *SPEECHBRAIN, FUNASR})
+"""Names that make a folder that of a checkpoint."""
 UNHASHED = frozenset({GOLDEN, GRAPH_MANIFEST, TRAINED_ON})  # descriptions that change no number
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 WEB_PAGES = (b"<!doctype html", b"<html")
@@ -70,12 +73,29 @@ class CheckpointFiles:
 
     @cached_property
     def stamps(self) -> Mapping[str, Stamp]:
-        """The files of the folder in the order of their names; empty if there is no folder."""
+        """The files of the folder in the order of their names; empty if there is no folder.
+
+        Raises:
+            CheckpointError: If something in the folder of a checkpoint has the name of a file and
+                is none, such as a link to nowhere: without that file the numbers could be others.
+        """
         if not self.folder.is_dir():
             return {}
+        found, others = {}, []
         with os.scandir(self.folder) as entries:
-            found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-        return {name: Stamp(found[name].st_size, found[name].st_mtime_ns) for name in sorted(found)}
+            for entry in entries:
+                kind = _find_kind(entry)
+                if kind == "file":
+                    stated = entry.stat()
+                    found[entry.name] = Stamp(stated.st_size, stated.st_mtime_ns)
+                elif kind != "folder" and Path(entry.name).suffix in READ:
+                    others.append((entry.name, kind))
+        if others and any(name in MARKS for name in (*found, *(name for name, _ in others))):
+            name, kind = min(others)
+            raise CheckpointError(
+                f"{self.folder / name} is {kind}, not a file; download it again or remove it"
+            )
+        return {name: found[name] for name in sorted(found)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -280,6 +300,18 @@ def refuse_stand_in(file: Path, content: bytes | None = None) -> None:
         raise CheckpointError(
             f"{file} is a web page, not the file itself; download it again with its raw address"
         )
+
+
+def _find_kind(entry: os.DirEntry[str]) -> str:
+    """What an entry is: "file", "folder", or words for anything else."""
+    try:
+        if entry.is_file():
+            return "file"
+        if entry.is_dir():
+            return "folder"
+    except OSError:  # such as a link to itself
+        return "a broken link"
+    return "a link that leads to no file" if entry.is_symlink() else "a pipe, socket or device"
 
 
 def _damaged(file: Path, error: ValueError) -> CheckpointError:

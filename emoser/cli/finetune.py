@@ -207,7 +207,7 @@ def _check(
     from emoser.checkpoints.atomic import scratch_folder
     from emoser.finetune.experiments.finetuning import probe
 
-    labelled = config.model.targets != "dimensions" and bool(utterances[0].label)
+    labelled = config.model.targets != "dimensions" and utterances[0].is_labelled
     with scratch_folder() as folder:
         learned, accuracy = probe(
             utterances,

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
-from emoser.serve.access import Access
+from emoser.serve.access import Access, read_headers
 from emoser.serve.errors import HostError
 from emoser.serve.uploads import limit_body
 
@@ -43,7 +43,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = {key.decode("latin-1"): item.decode("latin-1") for key, item in scope["headers"]}
+        headers = read_headers(scope)
         try:
             self._access.check_host(headers.get("host", ""), headers.get("origin"))
         except HostError:

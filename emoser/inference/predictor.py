@@ -171,7 +171,8 @@ class Predictor:
     def _infer(
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[RecordingOutput | EmoserError]:
-        if is_source(sources):
+        is_table = getattr(sources, "ndim", 1) > 1  # iterating it would give names of columns
+        if is_source(sources) or is_table or not isinstance(sources, Iterable):
             raise TypeError(
                 f"sources is one {type(sources).__name__}; pass a list of them, or use predict"
             )

@@ -4,6 +4,7 @@ Recordings run one by one and are never padded, so that no output depends on the
 threads may share one runtime. Imports neither torch nor transformers.
 """
 
+import os
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ SLOW_BFLOAT16 = (
     "float32; the model runs in float32"
 )
 WARM_SAMPLES = 16_000
+CACHED_KERNELS = 128  # OpenVINO compiles some for each new length; by default it keeps thousands
 ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
 
 
@@ -140,6 +142,7 @@ def compile_graph(file: Path, precision: str, *, num_streams: int = 1) -> Any:
     settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
         "INFERENCE_NUM_THREADS": count_threads(),
+        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_KERNELS,
     }
     if num_streams == 1:
         settings["PERFORMANCE_HINT"] = "LATENCY"
@@ -170,5 +173,6 @@ def import_engine() -> Any:
     By default its import sends an event unless the user has opted out; without the package that
     sends it, OpenVINO works and sends nothing.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(CACHED_KERNELS))
     with without_openvino_telemetry():
         return import_package("openvino", extra="openvino")

@@ -3,11 +3,16 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emoser.serve.errors import HostError, TokenError
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 ANY = "*"
 LOCAL = "localhost"
@@ -16,6 +21,9 @@ OPEN_PATHS = ("/", "/page.js", "/page.css", "/favicon.ico", "/health", "/ready",
 SUBPROTOCOL = "emoser"
 SUBPROTOCOL_TOKEN = "bearer."
 """A page cannot set headers of a WebSocket; it sends its token as a protocol with this prefix."""
+
+
+HOST = re.compile(r"(\[(?P<address>[\da-fA-F:.]+)\]|(?P<name>[\w.-]+))(:\d*)?", re.ASCII)
 
 
 class Access:
@@ -89,17 +97,24 @@ class Access:
             raise TokenError("the token is wrong; ask whoever runs this service for one")
 
 
+def read_headers(scope: "Scope") -> dict[str, str]:
+    """The headers of a request; the values of one that is repeated are joined by commas."""
+    found: dict[str, str] = {}
+    for key, item in scope["headers"]:
+        name, value = key.decode("latin-1"), item.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
 def host_name(header: str) -> str:
-    """The name in a Host header, in lower case and without the port.
+    """The name in a Host header, in lower case and without the port; "" if it is malformed.
 
     Example:
-        >>> host_name("Example.org:8000"), host_name("[::1]:80")
-        ('example.org', '::1')
+        >>> host_name("Example.org:8000"), host_name("[::1]:80"), host_name("example.org/x")
+        ('example.org', '::1', '')
     """
-    try:
-        return urlsplit(f"//{header.strip()}").hostname or ""
-    except ValueError:
-        return ""
+    found = HOST.fullmatch(header.strip())
+    return "" if found is None else (found["address"] or found["name"]).lower()
 
 
 def _is_address(name: str) -> bool:

@@ -13,13 +13,15 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from emoser._version import __version__
-from emoser.serve.access import OPEN_PATHS
+from emoser.serve.access import OPEN_PATHS, read_headers
 from emoser.serve.errors import HANDLED, RequestError, StoppingError, describe, status_of
 from emoser.serve.options import ServeOptions
 from emoser.serve.routes import build_router
 from emoser.serve.service import Service
+from emoser.serve.signals import stopped_by_signals
 from emoser.serve.stream import handle_stream
 from emoser.serve.uploads import DRAIN_BYTES, Body
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 5.0
+CLIENT_GONE = 499  # in metrics, as elsewhere: the client left during its request
 BODY = "emoser.body"  # in the scope of a request
 OTHER = "other"  # the endpoint of unknown paths in metrics
 TITLE = "emoser"
@@ -50,7 +53,8 @@ def build_app(options: ServeOptions, classifier: "EmotionClassifier") -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with stopped_by_signals(service):
+            yield
         service.stop()
         service.jobs.close()
 
@@ -127,6 +131,8 @@ class Gate:
                 stopped = StoppingError("the service stopped before the answer; send it again")
                 await _respond(stopped)(scope, receive, counted)
             raise
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
         except Exception as bug:
             LOGGER.exception("a request to %s failed", endpoint)
             if not status:
@@ -136,7 +142,7 @@ class Gate:
             self._service.metrics.count(known if endpoint == known else OTHER, status or 500, start)
 
     def _find_fault(self, scope: "Scope") -> RequestError | None:
-        headers = {key.decode("latin-1"): item.decode("latin-1") for key, item in scope["headers"]}
+        headers = read_headers(scope)
         try:
             self._service.access.check_host(headers.get("host", ""), headers.get("origin"))
             if scope["path"] not in OPEN_PATHS:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from emoser.inference.options import TimelineOptions
@@ -13,6 +13,7 @@ from emoser.results.transcripts.reading import parse_turns
 from emoser.serve.errors import StoppingError
 from emoser.serve.metrics import CONTENT_TYPE
 from emoser.serve.service import Analyse, Service
+from emoser.text import shorten
 
 PAGES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
 NO_FOREIGN_HOST = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
@@ -65,6 +66,18 @@ Filename = Annotated[str, Query(description="name of a raw body, for the answer 
 Vad = Annotated[Literal["energy", "silero", "none"], Query(description="voice activity detection")]
 
 
+def refuse_unknown(request: Request) -> None:
+    """Refuse parameters of the query that an endpoint does not take.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    known = [item.alias for item in request.scope["route"].dependant.query_params]
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise ValueError(f"{shorten(unknown)} is not a parameter; use {', '.join(known)}")
+
+
 def build_router(service: Service) -> APIRouter:
     """The endpoints of a service."""
     router = APIRouter()
@@ -79,7 +92,11 @@ def build_router(service: Service) -> APIRouter:
 
 def _add_analyses(router: APIRouter, service: Service) -> None:
     classifier = service.classifier
-    settings: dict[str, Any] = {"responses": STATUSES, "openapi_extra": BODY}
+    settings: dict[str, Any] = {
+        "responses": STATUSES,
+        "openapi_extra": BODY,
+        "dependencies": [Depends(refuse_unknown)],
+    }
     answered: dict[int | str, Any] = {200: {"content": {JSON: {"example": EXAMPLE.to_dict()}}}}
     predicted: dict[str, Any] = {**settings, "responses": {**STATUSES, **answered}}
 
@@ -138,6 +155,7 @@ def _add_turns(router: APIRouter, service: Service) -> None:
         summary="The emotion of every turn of a conversation",
         responses=STATUSES,
         openapi_extra=BODY,
+        dependencies=[Depends(refuse_unknown)],
     )
     async def turns(
         request: Request,

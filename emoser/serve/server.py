@@ -1,32 +1,36 @@
 """Run the service with uvicorn until a signal stops it."""
 
-import asyncio
 import gc
 import math
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from emoser.checkpoints.atomic import scratch_folder
 from emoser.errors import DeviceError
 from emoser.serve.app import build_app
+from emoser.serve.connections import LimitedProtocol
 from emoser.serve.metrics import SHARED_FOLDER
 from emoser.serve.model import load_classifier
 from emoser.serve.options import PREFIX, ServeOptions
 from emoser.serve.service import Service
 
-FACTORY = "emoser.serve:create_app"
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+FACTORY = "emoser.serve.server:create_worker_app"
 BACKLOG = 2048
 GC_THRESHOLDS = (2_000, 10, 10)  # about Python's own
 KEEP_ALIVE_SECONDS = 65  # longer than that of usual proxies, which then close first
 MESSAGE_BYTES = 2**20  # of a WebSocket
-SESSION_END_SECONDS = 10.0  # for live sessions to send what they found
 
 Announce = Callable[[str], None]
 
@@ -65,7 +69,7 @@ def run_server(
         app = build_app(options, classifier)
         _collect_regularly()
         if workers == 1:
-            server = _Server(uvicorn.Config(app, **_settings(options)), app.state.service)
+            server = _Server(uvicorn.Config(app, **uvicorn_settings(options)), app.state.service)
             server.announce = lambda: announce(address) if announce is not None else None
             server.run(sockets=[listener])
             return
@@ -74,11 +78,30 @@ def run_server(
             if announce is not None:
                 announce(address)
             number = listener.fileno()
-            uvicorn.run(FACTORY, factory=True, workers=workers, fd=number, **_settings(options))
+            uvicorn.run(
+                FACTORY, factory=True, workers=workers, fd=number, **uvicorn_settings(options)
+            )
+
+
+def create_worker_app() -> "FastAPI":
+    """The application of one of several workers, which stops when the process that began it ends.
+
+    Otherwise the workers of a killed service would keep its port.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def stop_after_parent() -> None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=stop_after_parent, daemon=True).start()
+    options = ServeOptions.from_environment()
+    return build_app(options, load_classifier(options))
 
 
 class _Server(uvicorn.Server):
-    """Ends live sessions before it closes connections, and reports requests that were cut off."""
+    """Says when it is ready, and reports requests that were cut off."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -91,19 +114,13 @@ class _Server(uvicorn.Server):
             self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.stop()
-        for server in self.servers:
-            server.close()  # accepts nothing new
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + SESSION_END_SECONDS
-        while self._service.num_sessions and loop.time() < deadline and not self.force_exit:
-            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
         if cut := self._service.jobs.num_accepted:
             print(f"emoser: {cut} requests were not finished", file=sys.stderr)  # noqa: T201
 
 
-def _settings(options: ServeOptions) -> dict[str, Any]:
+def uvicorn_settings(options: ServeOptions) -> dict[str, Any]:
+    """The settings of the server."""
     return {
         "log_level": "warning",
         "access_log": False,
@@ -113,6 +130,7 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
         "ws_max_size": MESSAGE_BYTES,
         "ws_per_message_deflate": False,
         "backlog": BACKLOG,
+        "http": LimitedProtocol,
     }
 
 

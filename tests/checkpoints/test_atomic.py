@@ -35,6 +35,15 @@ for model in itertools.cycle(models):
     save_model(model, sys.argv[1], overwrite=True)
 """
 KILLS = 8
+LEAVING = """
+import os, sys
+from pathlib import Path
+from emoser.checkpoints.atomic import new_file
+with new_file(Path(sys.argv[1])) as written:
+    written.write_text("half")
+    print(written.name, flush=True)
+    os._exit(0)
+"""
 
 
 def which(folder):
@@ -213,6 +222,32 @@ def test_scratch_folders_of_killed_processes_go_and_others_stay(tmp_path, monkey
     assert [folder.exists() for folder in folders] == [False, False, True, True, True]
     assert (folders[2] / "call.wav").exists()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message", "named"),
+    [(".", "Is a directory", "."), ("file/x", "File exists", "file"),
+     ("n" * 300, "File name too long", "n" * 300)],
+    ids=["a folder", "below a file", "a long name"],
+)  # fmt: skip
+def test_errors_name_what_the_user_chose(chosen, message, named, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=message) as error:
+        write_text(tmp_path / chosen, "")
+    assert error.value.filename == str(tmp_path / named)
+
+
+def test_long_names_are_written_and_their_leftovers_go(tmp_path):
+    name = 80 * "ä"
+    left = tmp_path / subprocess.run(
+        [sys.executable, "-c", LEAVING, str(tmp_path / name)],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert left.exists()
+    write_text(tmp_path / name, "new")
+    with new_folder(tmp_path / f"{name}s") as folder:
+        (folder / "file").touch()
+    assert sorted(item.name for item in tmp_path.iterdir()) == [name, f"{name}s"]
 
 
 def test_a_pipe_is_written_and_not_replaced(tmp_path):

@@ -406,3 +406,41 @@ def test_a_model_that_does_not_fit_is_an_error_of_the_machine(copy, tmp_path):
     )
     assert "does not fit into the memory of this machine" in done.stdout, done.stderr[-500:]
     assert DeviceError.exit_code == 5
+
+
+def link_to_nowhere(file):
+    file.symlink_to("gone")
+
+
+def link_to_itself(file):
+    file.symlink_to(file.name)
+
+
+def link_to_a_device(file):
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("put", "kind"),
+    [(link_to_nowhere, "a link that leads to no file"), (link_to_itself, "a broken link"),
+     (link_to_a_device, "a link that leads to no file"), (os.mkfifo, "a pipe, socket or device")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", [CONFIG, PREPROCESSOR, WEIGHTS, "trained_on.json", "README.md"])
+def test_what_has_the_name_of_a_file_and_is_none_is_refused(put, kind, name, sources, tmp_path):
+    folder = Path(shutil.copytree(sources / "native", tmp_path / "model"))
+    (folder / name).unlink(missing_ok=True)
+    put(folder / name)
+    with pytest.raises(CheckpointError, match=f"{name} is {kind}, not a file; download it again"):
+        EmotionClassifier.from_pretrained(folder)
+
+
+def test_links_beside_a_checkpoint_that_it_does_not_read_do_not_matter(sources, tmp_path):
+    folder = Path(shutil.copytree(sources / "native", tmp_path / "model"))
+    link_to_nowhere(folder / "notes")
+    link_to_itself(folder / "data.parquet")
+    assert EmotionClassifier.from_pretrained(folder, backend="torch").labels
+    above = tmp_path / "above"
+    (above / "best").mkdir(parents=True)
+    link_to_nowhere(above / "notes.json")
+    shutil.copytree(folder, above / "best", dirs_exist_ok=True, symlinks=True)
+    assert EmotionClassifier.from_pretrained(above, backend="torch").labels

@@ -8,7 +8,7 @@ import soxr
 import torch
 from safetensors.torch import load_file, save_file
 from support.models import random_clips
-from support.reference_checkpoints import CASES, RAW_LABELS
+from support.reference_checkpoints import CASES, RAW_LABELS, require
 from transformers import pipeline
 
 from emoser import EmotionClassifier
@@ -46,6 +46,45 @@ def ask_transformers(folder, samples, **options):
 @pytest.fixture(scope="module")
 def clip():
     return random_clips([24_000])[0]
+
+
+SPEECHBRAIN = "SpeechBrain IEMOCAP"
+RATES = {
+    "a number": "sample_rate: 8000  # Hz",
+    "a reference": "rate: 8_000\nsample_rate: !ref <rate>",
+    "the normaliser": "audio_normalizer: !new:x.AudioNormalizer\n    mix: x\n    sample_rate: 8000",
+    "both": "sample_rate: 8000\naudio_normalizer: !new:x\n    sample_rate: !ref <sample_rate>",
+}
+
+
+@pytest.mark.parametrize("lines", RATES.values(), ids=RATES)
+def test_the_rate_of_speechbrain_is_heard(lines, clip, tmp_path):
+    require(SPEECHBRAIN)
+    reference = CASES[SPEECHBRAIN](tmp_path / "model")
+    with (tmp_path / "model" / "hyperparams.yaml").open("a") as file:
+        file.write(f"{lines}\n")
+    classifier = load(tmp_path / "model")
+    assert classifier.info.sampling_rate == 8_000
+    expected = torch.from_numpy(soxr.resample(clip, 16_000, 8_000))
+    scores = classifier.predict(clip, sampling_rate=16_000).scores
+    with torch.inference_mode():
+        logits = reference(expected.numpy())
+    assert list(scores.values()) == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["sample_rate: fast", "sample_rate: !ref <gone>", "sample_rate: 8000.5",
+     "sample_rate: 8000\naudio_normalizer: !new:x\n    sample_rate: 16000", "sample_rate: 1",
+     "sample_rate: 99999999999"],
+)  # fmt: skip
+def test_a_rate_of_speechbrain_that_has_no_meaning_is_refused(lines, tmp_path):
+    require(SPEECHBRAIN)
+    CASES[SPEECHBRAIN](tmp_path / "model")
+    with (tmp_path / "model" / "hyperparams.yaml").open("a") as file:
+        file.write(f"{lines}\n")
+    with pytest.raises(CheckpointError, match="sampl"):
+        load(tmp_path / "model")
 
 
 NAMES = {name: index for index, name in enumerate(RAW_LABELS)}

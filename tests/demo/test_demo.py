@@ -67,6 +67,26 @@ def test_every_quality_flag_is_explained():
     assert set(QUALITY) == set(FLAGS)
 
 
+def test_a_model_of_another_rate_is_heard_at_it(clip, tmp_path):
+    save_model(loud_model(small_config(), sampling_rate=8_000), tmp_path / "model")
+    name, options = str(tmp_path / "model"), {"backend": "torch", "device": "cpu"}
+    classifier = EmotionClassifier.from_pretrained(name, **options)
+    sessions = Sessions(DemoOptions(models=(name,), **options))
+    prediction, timeline = classifier.predict(clip), classifier.timeline(clip)
+    files = downloads(sessions.analyse("visitor", clip, name, ignore))
+    shown = json.loads(files["loud.json"])
+    assert shown["prediction"] == {**prediction.to_dict(), "source": "loud.flac"}
+    assert shown["timeline"] == {**timeline.to_dict(), "source": "loud.flac"}
+    values, rate = soundfile.read(CLIPS / "plain.wav", dtype="int16")
+    stream = EmotionStream(classifier, sampling_rate=rate, hop_seconds=HOP_SECONDS)
+    expected = [html.escape(str(segment)) for segment in stream.iterate([values])]
+    for part in np.array_split(values, 5):
+        sessions.push_live(message(part, model=name, samplingRate=rate))
+    page = sessions.push_live(message([], model=name, samplingRate=rate, last=True))
+    assert expected
+    assert all(segment in page for segment in expected)
+
+
 def test_page_and_downloads_hold_the_results_of_the_classifier(sessions, model, classifier, clip):
     page = sessions.analyse("visitor", clip, model, ignore)
     prediction, timeline = classifier.predict(clip), classifier.timeline(clip)

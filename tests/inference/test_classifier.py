@@ -260,7 +260,7 @@ def test_one_source_is_not_taken_for_several(classifier, tmp_path):
     samples = np.zeros(16_000, np.float32)
     row = {"array": samples, "sampling_rate": 16_000}
     with path.open("rb") as file:
-        for one in (file, row, (16_000, samples), bytearray(9), str(path), samples):
+        for one in (file, row, (16_000, samples), bytearray(9), str(path), samples, 5, None):
             with pytest.raises(TypeError, match=r"sources is one .*; pass a list of them"):
                 classifier.predict_batch(one)
             with pytest.raises(TypeError, match="sources is one"):
@@ -271,6 +271,8 @@ def test_a_column_of_a_table_is_predicted(classifier, tmp_path):
     pandas = pytest.importorskip("pandas")
     path = tmp_path / "call.wav"
     soundfile.write(path, np.zeros(16_000), 16_000)
+    with pytest.raises(TypeError, match="sources is one DataFrame; pass a list of them"):
+        classifier.predict_batch(pandas.DataFrame({"path": [str(path)]}))
     column = pandas.Series([str(path)] * 2, index=[7, 3])
     assert classifier.predict_batch(column) == [classifier.predict(path)] * 2
 

@@ -77,6 +77,11 @@ def workspace(tmp_path_factory):
             f"{path},{1 + index % 7},{2 if label == 'sad' else 6},{6 * seed + voice}"
             for index, (path, label, voice) in enumerate(rows)
         ]
+        if table == "calls":
+            votes = [f"{path},{voice},{label},sad" for path, label, voice in rows]
+            (folder / "votes.csv").write_text("\n".join(["path,speaker,label_1,label_2", *votes]))
+            several = [f"{path},{voice},{label};calm" for path, label, voice in rows]
+            (folder / "several.csv").write_text("\n".join(["path,speaker,labels", *several]))
         name = table.replace("calls", "ratings")
         (folder / f"{name}.csv").write_text("\n".join(["path,arousal,valence,speaker", *ratings]))
     return folder

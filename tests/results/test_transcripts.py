@@ -153,7 +153,7 @@ BAD = {
     f'{GRID}"IntervalTier" "a" 0 1 2 0': "ends before",
     f'{GRID}"Pitch" "a"': "unknown class 'Pitch'",
     f'{GRID}"IntervalTier" 0': "name of tier 1 is missing, 0 stands in its place",
-    f"{GRID[:-2]}1e999": "number of tiers is 1e999, too large a number",
+    f"{GRID[:-2]}1e999": "the number of tiers has the time '1e999'",
     '[{"start": 0, "end": 1' + "0" * 400 + "}]": "has the time '1000",
     "<html/>": "XML of another kind",
     "<a": "damaged XML",
@@ -162,6 +162,18 @@ BAD = {
     "\xff\xfe".encode("latin-1"): "holds no turns",
     b"\x80abc": "not UTF-8 text",
 }
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "-Infinity", "1e400"])
+def test_times_that_are_not_finite_are_refused(time):
+    for content in (
+        f"SPEAKER call 1 {time} 1 <NA> <NA> anna <NA> <NA>\n",
+        f"SPEAKER call 1 0 {time} <NA> <NA> anna <NA> <NA>\n",
+        f"start,end\n0,{time}\n",
+        f'[{{"start": 0, "end": "{time}"}}]',
+    ):
+        with pytest.raises(TurnsError, match=r"has the time .*; write seconds"):
+            parse_turns(content.encode(), name="x")
 
 
 @pytest.mark.parametrize("content", BAD, ids=range(len(BAD)))

@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 from prometheus_client.parser import text_string_to_metric_families
+from support.models import loud_model, small_config
 from support.servers import running
 
 from emoser import EmotionClassifier
+from emoser.checkpoints.save import save_model
 from emoser.cli import main
 
 pytest.importorskip("fastapi")
@@ -43,6 +47,19 @@ def plain():
 def client(classifier):
     with running(classifier) as running_client:
         yield running_client
+
+
+def test_a_model_of_another_rate_is_heard_at_it(tmp_path):
+    save_model(loud_model(small_config(), sampling_rate=8_000), tmp_path / "model")
+    options = ServeOptions(model=str(tmp_path / "model"), backend="torch", device="cpu")
+    plain = EmotionClassifier.from_pretrained(options.model, backend="torch", device="cpu")
+    with running(load_classifier(options)) as client:
+        scores = client.post("/v1/predict", content=CLIP.read_bytes()).json()["scores"]
+        timeline = client.post("/v1/timeline", content=CLIP.read_bytes()).json()
+        vector = client.post("/v1/embed", content=CLIP.read_bytes()).json()["embedding"]
+    assert scores == pytest.approx(dict(plain.predict(CLIP).scores), abs=1e-6)
+    assert timeline["segments"] == plain.timeline(CLIP).to_dict()["segments"]
+    assert vector == pytest.approx(plain.embed([CLIP])[0].tolist(), abs=1e-5)
 
 
 class Waiting:
@@ -200,6 +217,9 @@ def test_names_of_uploads_reveal_no_folder_and_are_never_opened(client):
         ("/v1/timeline", {"vad": "magic"}, "vad is 'magic'"),
         ("/v1/timeline", {"window_seconds": "x"}, "window_seconds is 'x'"),
         ("/v1/predict", {"channel": "both"}, "channel is 'both'"),
+        ("/v1/predict", {"start": 1, "top_k": 2}, "start, top_k is not a parameter; use channel"),
+        ("/v1/embed", {"channel": "left"}, "channel is not a parameter; use filename"),
+        ("/v1/turns", {"vad": "none"}, "vad is not a parameter; use channel"),
     ],
 )
 def test_an_unsuitable_option_is_named(client, path, query, words):
@@ -351,6 +371,10 @@ def test_a_token_file_without_a_token_is_refused(classifier, tmp_path):
         ("127.0.0.1.evil.example", False),
         ("", False),
         ("[", False),
+        ("evil.example@localhost", False),
+        ("127.0.0.1/evil.example", False),
+        ("localhost#evil.example", False),
+        ("localhost, evil.example", False),
     ],
 )
 def test_only_known_names_of_the_service_are_served(classifier, host, allowed):
@@ -358,6 +382,56 @@ def test_only_known_names_of_the_service_are_served(classifier, host, allowed):
         answer = client.get("/ready", headers={"Host": host})
         assert answer.status_code == (200 if allowed else 403 if host else answer.status_code)
         assert (answer.status_code == 200) == allowed
+
+
+def test_a_request_for_two_hosts_is_refused(server):
+    names = b"Host: evil.example\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert b"403 Forbidden" in send(server, b"GET /ready HTTP/1.1\r\n" + names)
+
+
+def test_clients_that_send_endless_headers_or_none_are_left(server, monkeypatch):
+    monkeypatch.setattr("emoser.serve.connections.HEADER_SECONDS", 0.3)
+    began = time.monotonic()
+    for begun in (b"", b"GET /ready HTTP/1.1\r\nHost: loc"):
+        assert send(server, begun) == b""
+    assert time.monotonic() - began < 10.0
+    large = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000
+    assert b"200 OK" not in send(server, large)
+    two = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2
+    assert send(server, two + b"GET").count(b"200 OK") == 2
+    assert server.get("/ready").status_code == 200
+
+
+def test_a_client_that_leaves_during_its_upload_is_no_bug(server, caplog):
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nRIFF"
+    with connect(server) as client:
+        client.sendall(head)
+    deadline = time.monotonic() + 10
+    while 'status="499"' not in server.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "failed" not in caplog.text
+
+
+def connect(client):
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
+
+
+def send(client, data):
+    """What the service answers to bytes, until it closes the connection."""
+    with connect(client) as plain:
+        plain.sendall(data)
+        received = []
+        with suppress(ConnectionResetError):
+            while part := plain.recv(65_536):
+                received.append(part)
+    return b"".join(received)
+
+
+@pytest.fixture
+def server(classifier):
+    with running(classifier) as client:
+        yield client
 
 
 def test_pages_of_other_sites_are_refused_unless_allowed(classifier):

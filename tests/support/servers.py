@@ -16,9 +16,11 @@ def running(classifier, **settings):
 
     from emoser.serve import ServeOptions
     from emoser.serve.app import build_app
+    from emoser.serve.server import uvicorn_settings
 
-    app = build_app(ServeOptions(model="emoser-tiny", **settings), classifier)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, ws_max_size=2**20)
+    options = ServeOptions(model="emoser-tiny", **settings)
+    app = build_app(options, classifier)
+    config = uvicorn.Config(app, **uvicorn_settings(options))
     server = uvicorn.Server(config)
     loops = []
 

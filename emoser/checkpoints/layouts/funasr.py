@@ -11,6 +11,7 @@ from pathlib import Path
 from emoser.checkpoints.backbones import count_layers
 from emoser.checkpoints.configs import check_labels
 from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.preprocessing import SAMPLING_RATE, read_sampling_rate
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -50,6 +51,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
         raw_labels=raw,
         encoder=encoder.model_type,
         normalization="layer",
+        sampling_rate=read_sampling_rate(files) or SAMPLING_RATE,
     )
 
     def drop_unused(tensors: Tensors) -> Tensors:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from emoser.checkpoints.backbones import encoder_places, infer_encoder_config
 from emoser.checkpoints.files import CheckpointFiles
+from emoser.checkpoints.preprocessing import SAMPLING_RATE, read_sampling_rate
 from emoser.checkpoints.strict import Plan, Tensors
 from emoser.checkpoints.tensors import Shapes
 from emoser.errors import CheckpointError
@@ -69,6 +70,7 @@ def plan(files: CheckpointFiles, shapes: Shapes) -> Plan:
         projection_size=shapes["model_seq.0.weight"][0],
         layer_mix=True,
         max_seconds=MAX_SECONDS,
+        sampling_rate=read_sampling_rate(files) or SAMPLING_RATE,
     )
     return Plan(config, encoder, PLACES, _complete)
 

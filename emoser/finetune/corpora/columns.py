@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from emoser.finetune.corpora.votes import find_vote_columns
 from emoser.labels import DIMENSIONS
 
 NAMES: Mapping[str, Sequence[str]] = {
@@ -17,6 +18,7 @@ NAMES: Mapping[str, Sequence[str]] = {
         *("audiopath", "audiofile", "audio", "wavpath", "wav"),
     ),
     "label": ("label", "emotion"),
+    "labels": ("labels", "emotions"),
     "speaker": ("speaker", "speakerid", "speakername", "spk", "spkid"),
     "corpus": ("corpus",),
     "sex": ("sex", "gender"),
@@ -40,6 +42,7 @@ TIME = re.compile(
     r"(?:(?P<milli>ms|msecs?|millis|milliseconds?)|(?P<other>samples?|frames?)|"
     r"s|secs?|seconds?)?"
 )
+SEPARATOR = re.compile(r"[;|,]")  # of several labels
 WHOLE = re.compile(r"^(-?\d+)\.0$")
 MISSING = frozenset(
     (
@@ -75,7 +78,8 @@ class Columns:
         decimal: "," if numbers may have a decimal comma.
 
     Raises:
-        ValueError: If two columns have the same name, or a time is counted in samples.
+        ValueError: If two columns have the same name or the votes for the same emotion, a time is
+            counted in samples, or an offset could be a start or an end.
 
     Example:
         >>> columns = Columns(["File Name", "offset", "Duration (ms)"])
@@ -87,6 +91,7 @@ class Columns:
     def __init__(self, names: Iterable[str], *, decimal: str = ".") -> None:
         self._decimal = decimal
         keys: dict[str, str] = {}  # names as in NAMES, and those of the table
+        starts: dict[str, str] = {}  # words for a start, and the columns that have them
         self._times: dict[str, list[tuple[str, float]]] = {"start": [], "end": [], "duration": []}
         for name in names:
             key = re.sub(r"[\W_]", "", name.casefold())
@@ -99,9 +104,28 @@ class Columns:
             if time:
                 factor = 0.001 if time["milli"] else 1.0
                 self._times[TIMES[time["name"]]].append((name, factor))
+                starts |= {time["name"]: name} if TIMES[time["name"]] == "start" else {}
+        self._place_offset(starts)
         self._fields = {
             field: [keys[key] for key in known if key in keys] for field, known in NAMES.items()
         }
+        self._votes = find_vote_columns([*keys.values()])
+        if self.kind == "votes":
+            self._votes.check()
+
+    def _place_offset(self, starts: Mapping[str, str]) -> None:
+        """Beside an onset, an offset is the end; alone, as in NeMo's manifests, the start."""
+        if "offset" not in starts or len(starts) == 1:
+            return
+        offset = starts["offset"]
+        if set(starts) != {"onset", "offset"} or self._times["end"]:
+            others = ", ".join(repr(name) for name in starts.values() if name != offset)
+            raise ValueError(
+                f"the column {offset!r} beside {others} could be a start or an end; rename it"
+            )
+        (moved,) = [item for item in self._times["start"] if item[0] == offset]
+        self._times["start"].remove(moved)
+        self._times["end"].append(moved)
 
     def has(self, *fields: str) -> bool:
         """Whether there are columns of all these fields."""
@@ -110,7 +134,21 @@ class Columns:
     @property
     def is_annotated(self) -> bool:
         """Whether a table with these columns names recordings and says what is in them."""
-        return self.has("path") and any(map(self.has, ("label", *DIMENSIONS)))
+        return self.has("path") and (self.kind != "" or any(map(self.has, DIMENSIONS)))
+
+    @property
+    def kind(self) -> str:
+        """How the table names emotions: "label", "labels" (several at once), "votes" or ""."""
+        if self.has("label"):
+            return "label"
+        return "labels" if self.has("labels") else "votes" if self._votes else ""
+
+    @property
+    def ignored(self) -> list[str]:
+        """Columns of votes or of several labels that are not read, because there is a label."""
+        if self.kind != "label":
+            return []
+        return [*self._fields["labels"], *self._votes.annotators, *self._votes.emotions]
 
     def text(self, row: Mapping[str, Any], field: str) -> str | None:
         """The value of a field, from the first of its columns that has one; None if missing.
@@ -120,6 +158,37 @@ class Columns:
         """
         values = (_text(name, row.get(name)) for name in self._fields[field])
         return next(filter(None, values), None)
+
+    def label(self, row: Mapping[str, Any]) -> str | None:
+        """The label of a row; None if it is missing."""
+        return self.text(row, "label")
+
+    def labels(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """All labels of a row, which may be none; None if the cell is missing."""
+        for name in self._fields["labels"]:
+            value = row.get(name)
+            if isinstance(value, list):
+                return tuple(map(str, value))
+            text = _text(name, value)
+            if text is not None:
+                return tuple(filter(None, (part.strip() for part in SEPARATOR.split(text))))
+        return None
+
+    def votes(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """The votes or shares of a row by label; empty if it has none.
+
+        Raises:
+            ValueError: If one is not a number from 0 on, some are missing, or the shares do not
+                sum to 1.
+        """
+
+        def read_number(name: str) -> float | None:
+            text = _text(name, row.get(name))
+            return None if text is None else self._number(name, text)
+
+        return self._votes.read(
+            {name: _text(name, row.get(name)) for name in self._votes.annotators}, read_number
+        )
 
     def dimensions(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The values of the dimensions that the table has columns of; empty if all are missing.

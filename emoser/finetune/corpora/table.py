@@ -1,9 +1,10 @@
 """Read a table of recordings into utterances.
 
 A file (see `rows`), or a folder that is read through its `metadata` files like the audio folders of
-`datasets`, or that `datasets` saved. The columns (see `columns`) are path; label, or arousal,
-dominance and valence, or both; and optionally speaker, corpus, sex, split, start, end, duration,
-session, style and sentence. Relative paths count from the folder of the table. No audio is decoded.
+`datasets`, or that `datasets` saved. The columns (see `columns`) are path; label, or labels
+(several at once), or votes (see `votes`), or arousal, dominance and valence, also beside these; and
+optionally speaker, corpus, sex, split, start, end, duration, session, style and sentence. Relative
+paths count from the folder of the table. No audio is decoded.
 """
 
 import logging
@@ -122,8 +123,8 @@ def _read_rows(
         raise ValueError(f"{table}: {shorten(faults, separator='; ')}")
     if not utterances:
         missing = "a label; fill the column label or emotion"
-        if not columns.has("label"):
-            missing = "a value; fill the columns of the dimensions"
+        if columns.kind != "label":
+            missing = "what its columns say; fill them"
         raise ValueError(f"{table} has no row with {missing}")
     unlabelled = num_rows - len(utterances)
     if unlabelled:
@@ -142,7 +143,13 @@ def _find_columns(content: Table, table: Path) -> Columns:
         names = shorten([printable(name) for name in content.columns]) or "none"
         raise ValueError(
             f"{table} has the columns {names}; it needs path (or file_name) and label (or "
-            "emotion), or arousal, dominance or valence"
+            "emotion), or votes, arousal, dominance or valence"
+        )
+    if columns.ignored:
+        logger.warning(
+            "%s: the columns %s are not read, for there is a column label; remove it to learn them",
+            table,
+            shorten([printable(name) for name in columns.ignored]),
         )
     return columns
 
@@ -150,18 +157,10 @@ def _find_columns(content: Table, table: Path) -> Columns:
 def _read_row(
     row: Mapping[str, Any], columns: Columns, folder: Path, scale: tuple[float, float] | None
 ) -> Utterance | None:
-    """The utterance of a row with the label of the table, or None without an annotation."""
-    label = columns.text(row, "label")
-    if label is None and columns.has("label"):
+    """The utterance of a row, or None if it is not annotated."""
+    fields = _read_annotation(row, columns, scale)
+    if not fields:
         return None
-    dimensions = columns.dimensions(row)
-    if label is None and not dimensions:
-        return None
-    for name, value in dimensions.items():
-        if scale and not scale[0] <= value <= scale[1]:
-            raise ValueError(
-                f"{name} is {value:g}, outside the scale from {scale[0]:g} to {scale[1]:g}"
-            )
     path = columns.text(row, "path")
     if path is None:
         raise ValueError("no path")
@@ -170,13 +169,31 @@ def _read_row(
     if end is not None and columns.is_length(row) and _has_length(file, end):
         end = None
     sex = columns.text(row, "sex")
-    fields: dict[str, Any] = {name: columns.text(row, name) for name in TEXTS}
+    fields |= {name: columns.text(row, name) for name in TEXTS}
     if (fields["speaker"] or "").casefold() in NOBODY:
         fields["speaker"] = None
     fields["sex"] = sex and SEXES.get(sex.casefold(), sex.casefold())
-    if dimensions:
-        fields |= {"dimensions": dimensions, "scale": scale}
-    return Utterance(file, label or "", start=start, end=end, **fields)
+    return Utterance(file, start=start, end=end, **fields)
+
+
+def _read_annotation(
+    row: Mapping[str, Any], columns: Columns, scale: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The fields of an utterance that say what is in it; empty if the row lacks a label or all."""
+    fields: dict[str, Any] = {}
+    if columns.kind:
+        read = {"label": columns.label, "labels": columns.labels, "votes": columns.votes}
+        found = read[columns.kind](row)
+        if not found and not (columns.kind == "labels" and found == ()):
+            return {}
+        fields[columns.kind] = found
+    dimensions = columns.dimensions(row)
+    for name, value in dimensions.items():
+        if scale and not scale[0] <= value <= scale[1]:
+            raise ValueError(
+                f"{name} is {value:g}, outside the scale from {scale[0]:g} to {scale[1]:g}"
+            )
+    return fields | ({"dimensions": dimensions, "scale": scale} if dimensions else {})
 
 
 def _find_file(folder: Path, path: str) -> str:
@@ -206,5 +223,8 @@ def _name_labels(utterances: list[Utterance]) -> Iterator[Utterance]:
     foreign = bool(letters - ALIASES.keys())
     for item in utterances:
         kept = foreign and len(item.label) == 1
+        if item.labels is not None:
+            yield replace(item, labels=tuple(dict.fromkeys(map(canonical_label, item.labels))))
+            continue
         label = item.label.casefold() if kept else canonical_label(item.label)
-        yield replace(item, label=label) if label else item
+        yield replace(item, label=label) if item.label and not item.votes else item

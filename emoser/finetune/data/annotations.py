@@ -19,7 +19,7 @@ def order_labels(utterances: Iterable[Utterance]) -> tuple[str, ...]:
         >>> order_labels([Utterance("a", "sad"), Utterance("b", "bored"), Utterance("c", "happy")])
         ('happy', 'sad', 'bored')
     """
-    found = {item.label for item in utterances if item.label}
+    found = {label for item in utterances for label in item.classes}
     known = [label for label in CANONICAL_LABELS if label in found]
     return (*known, *sorted(found - set(known)))
 
@@ -37,9 +37,10 @@ def find_outputs(utterances: Sequence[Utterance]) -> ModelConfig:
         ('valence',)
     """
     labels, dimensions = order_labels(utterances), find_dimensions(utterances)
-    if labels and (unlabelled := [item.path for item in utterances if not item.label]):
+    if labels and (unlabelled := [item.path for item in utterances if not item.is_labelled]):
         raise ValueError(f"{_some(unlabelled, utterances)} no label: {shorten(unlabelled)}")
-    if len(labels) == 1 or not (labels or dimensions):
+    multi_label = any(item.labels is not None for item in utterances)
+    if (len(labels) == 1 and not multi_label) or not (labels or dimensions):
         raise ValueError(
             f"all recordings have the label {labels[0]}; training needs at least two labels"
             if labels
@@ -47,7 +48,12 @@ def find_outputs(utterances: Sequence[Utterance]) -> ModelConfig:
             "dimensions"
         )
     scale = find_common_scale(utterances) if dimensions else ()
-    return ModelConfig(labels=labels, dimensions=dimensions, dimension_scale=scale)
+    return ModelConfig(
+        labels=labels,
+        dimensions=dimensions,
+        dimension_scale=scale,
+        multi_label=multi_label and bool(labels),
+    )
 
 
 def find_common_scale(utterances: Iterable[Utterance]) -> tuple[float, ...]:
@@ -80,14 +86,18 @@ def choose_targets(utterances: Sequence[Utterance], targets: str) -> list[Uttera
     """
     if targets == "auto":
         return state_scale(utterances)
-    absent = [i.path for i in utterances if not (i.label if targets == "labels" else i.dimensions)]
+    absent = [
+        item.path
+        for item in utterances
+        if not (item.is_labelled if targets == "labels" else item.dimensions)
+    ]
     if absent:
         raise ValueError(
             f"targets is {targets!r}, and {_some(absent, utterances)} none: {shorten(absent)}"
         )
     if targets == "labels":
         return [replace(item, dimensions={}, scale=None) for item in utterances]
-    return state_scale([replace(item, label="") for item in utterances])
+    return state_scale([replace(item, label="", votes={}, labels=None) for item in utterances])
 
 
 def state_scale(utterances: Sequence[Utterance], stated: Sequence[float] = ()) -> list[Utterance]:

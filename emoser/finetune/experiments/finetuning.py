@@ -145,7 +145,7 @@ def check_classes(split: Split, labels: Sequence[str]) -> None:
         f"{label} has {counted(count, 'clip')} in {name} and needs {fewest}"
         for name, fewest in (("training", FEWEST_CLIPS), ("validation", 1), ("test", 1))
         for label in labels
-        if (count := sum(item.label == label for item in getattr(split, name))) < fewest
+        if (count := sum(label in item.classes for item in getattr(split, name))) < fewest
     ]
     if faults:
         raise ValueError(f"{'; '.join(faults)}; add recordings or leave the class out")
@@ -166,7 +166,7 @@ def probe(
     """
     kept = choose_targets(utterances, config.model.targets)
     labels = find_outputs(kept).labels or ("",)
-    by_label = [[item for item in kept if item.label == label] for label in labels]
+    by_label = [[item for item in kept if (item.answers or ("",))[0] == label] for label in labels]
     chosen = [item for turn in zip_longest(*by_label) for item in turn if item][:PROBE_CLIPS]
     recordings = open_recordings(find_base(config))
     chosen, _ = recordings.read(chosen, skip_unreadable=skip_unreadable)

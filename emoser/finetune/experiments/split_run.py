@@ -21,11 +21,14 @@ from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.mean_logits import measure_mean_logits
 from emoser.finetune.scoring.provenance import describe_training
 from emoser.finetune.scoring.report import Evaluation, assess, mark_trained_on
+from emoser.finetune.scoring.votes import flag_labels, share_votes
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import merge_lora
 from emoser.finetune.training.run import BEST, train
 from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
+
+LARGEST_LOG = -1e-9  # of a probability, so that its complement has a logarithm
 
 
 @dataclass(frozen=True)
@@ -144,14 +147,28 @@ def _calibrate(model: EmotionModel, split: Split, setup: SplitSetup) -> list[str
     outputs = setup.outputs
     logits = _predict(model, split.validation, setup)
     if outputs.labels:
-        truth = np.array([outputs.labels.index(item.label) for item in split.validation])
-        temperature = fit_temperature(logits[:, : len(outputs.labels)], truth)
+        temperature = _fit_temperature(logits, split.validation, outputs)
         means = measure_mean_logits(
             model, setup.recordings, split.training, device=setup.processes.device
         )
         model.config = replace(model.config, temperature=temperature, mean_logits=means)
     pairs = pair_values(logits, split.validation, outputs.outputs, outputs.dimensions)
     return calibrate_values(model, pairs)
+
+
+def _fit_temperature(
+    logits: NDArray[np.float32], utterances: Sequence[Utterance], outputs: ModelConfig
+) -> float:
+    """The temperature for one label, for the votes, or for each of several labels."""
+    scores = logits[:, : len(outputs.labels)].astype(np.float64)
+    if outputs.multi_label:
+        odds = (scores - np.log(-np.expm1(np.minimum(scores, LARGEST_LOG)))).ravel()
+        truth = flag_labels(utterances, outputs.labels).ravel()
+        return fit_temperature(np.stack([np.zeros_like(odds), odds], axis=1), truth)
+    if any(item.votes for item in utterances):
+        return fit_temperature(scores, share_votes(utterances, outputs.labels))
+    truth = np.array([outputs.labels.index(item.label) for item in utterances])
+    return fit_temperature(scores, truth)
 
 
 def _predict(

@@ -8,12 +8,12 @@ NUM_STEPS = 60  # of a golden-section search
 GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
-def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
+def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.number]) -> float:
     """The temperature that minimises the cross-entropy of softmax(logits / temperature).
 
     Args:
         logits: Logits of recordings that were not trained on, (N, C).
-        truth: Their classes, (N,).
+        truth: Their classes, (N,), or the share of votes for each, (N, C).
 
     Returns:
         A value in [0.05, 20]; above 1 for an overconfident model.
@@ -34,9 +34,12 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> f
 
 
 def _cross_entropy(
-    logits: NDArray[np.floating], truth: NDArray[np.int64], log_temperature: float
+    logits: NDArray[np.floating], truth: NDArray[np.number], log_temperature: float
 ) -> float:
     scaled = logits.astype(np.float64) / np.exp(log_temperature)
     scaled -= scaled.max(axis=1, keepdims=True)
-    picked = scaled[np.arange(len(truth)), truth]
+    if truth.ndim == 2:
+        picked = (truth * scaled).sum(axis=1)
+    else:
+        picked = scaled[np.arange(len(truth)), truth]
     return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - picked))

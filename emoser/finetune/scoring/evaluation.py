@@ -1,18 +1,15 @@
 """Score a model on labelled recordings: `evaluate(model, utterances) -> Report`.
 
 Recordings are decoded, cut into windows and scored by the code of `EmotionClassifier.predict`,
-including the calibration temperature. The metrics are those of `emoser.metrics`.
+including the calibration temperature.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.annotations import find_dimensions, state_scale
@@ -21,134 +18,18 @@ from emoser.finetune.data.inputs import Inputs, run_model
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
 from emoser.finetune.progress import Progress
-from emoser.finetune.scoring.dimensions import list_figures, pair_values, score_values
+from emoser.finetune.scoring.figures import Report, score_logits, with_silence
 from emoser.finetune.scoring.leakage import refuse_overlap
 from emoser.finetune.scoring.logits import add_silence, join_windows
 from emoser.finetune.scoring.scored_model import opened
-from emoser.metrics import (
-    accuracy,
-    confusion_matrix,
-    confusion_table,
-    expected_calibration_error,
-    macro_f1,
-    unweighted_average_recall,
-)
 from emoser.models.model import EmotionModel
 from emoser.results.segments import SILENCE
-from emoser.text import aligned_table, counted, join_words, shorten
+from emoser.text import counted, join_words, shorten
 
 if TYPE_CHECKING:
     from emoser.finetune.training.distributed import ProcessGroup
 
 BATCH_SECONDS = 30.0  # on a GPU, padding included
-NOT_SCORED: Mapping[str, Any] = {
-    **dict.fromkeys(("accuracy", "uar", "macro_f1", "calibration_error"), math.nan),
-    "confusion": (),
-    **{name: {} for name in ("per_corpus", "per_sex", "per_speaker")},
-}
-"""What stands in a report for the figures of labels where there are none."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Metrics of a model on labelled recordings.
-
-    Those of labels are in [0, 1], and NaN where only dimensions are scored.
-
-    Attributes:
-        labels: The labels that the model chose from, in the order of `confusion`; empty where
-            only dimensions are scored.
-        num_utterances: Number of recordings.
-        num_speakers: Number of known speakers.
-        accuracy: Share of correct predictions ("WA").
-        uar: Recall averaged over the classes that occur ("UA").
-        macro_f1: F1 averaged over the same classes.
-        calibration_error: Expected calibration error in 15 bins.
-        confusion: Counts of true label (row) against predicted label (column).
-        per_corpus: UAR of each corpus.
-        per_sex: UAR of each sex, where known.
-        per_speaker: UAR of each speaker, as "corpus/speaker".
-        dimensions: For each dimension "ccc" (concordance), "pearson" (correlation), and "mae"
-            (mean absolute error, on a scale of 0 to 1); see `emoser.metrics`.
-        num_unreadable: Number of recordings that were left out, because they cannot be read.
-        trained_on: What the model was trained on of these recordings, in a sentence; empty if
-            nothing is known.
-    """
-
-    labels: tuple[str, ...]
-    num_utterances: int
-    num_speakers: int
-    accuracy: float
-    uar: float
-    macro_f1: float
-    calibration_error: float
-    confusion: tuple[tuple[int, ...], ...]
-    per_corpus: Mapping[str, float]
-    per_sex: Mapping[str, float]
-    per_speaker: Mapping[str, float]
-    dimensions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    num_unreadable: int = 0
-    trained_on: str = ""
-
-    @property
-    def size(self) -> str:
-        """The number of recordings and of known speakers, as text."""
-        recordings = counted(self.num_utterances, "recording")
-        left_out = f" ({self.num_unreadable:,} unreadable left out)" * bool(self.num_unreadable)
-        return f"{recordings} of {counted(self.num_speakers, 'known speaker')}{left_out}"
-
-    @property
-    def mean_corpus_uar(self) -> float:
-        """Unweighted mean of the corpora's UARs."""
-        return float(np.mean(list(self.per_corpus.values())))
-
-    @property
-    def mean_ccc(self) -> float:
-        """Mean concordance of the dimensions."""
-        return float(np.mean([figures["ccc"] for figures in self.dimensions.values()]))
-
-    @property
-    def curve(self) -> dict[str, Any]:
-        """The figures of an epoch, rounded."""
-        figures: dict[str, Any] = {}
-        if self.labels:
-            by_corpus = {key: round(value, 4) for key, value in self.per_corpus.items()}
-            figures = {"uar": self.uar, "accuracy": self.accuracy, "uar_per_corpus": by_corpus}
-        if self.dimensions:
-            by_name = {name: round(found["ccc"], 4) for name, found in self.dimensions.items()}
-            figures |= {"ccc": self.mean_ccc, "ccc_per_dimension": by_name}
-        return {key: round(v, 4) if isinstance(v, float) else v for key, v in figures.items()}
-
-    def figure(self, selection: str) -> float:
-        """The metric that selects the best epoch.
-
-        "uar" (mean over corpora), "accuracy" or "ccc" (mean over dimensions). Where labels and
-        dimensions are scored, the first two are averaged with the third; where only dimensions
-        are, the third stands for them.
-        """
-        if selection == "ccc" or not self.labels:
-            return self.mean_ccc
-        figure = self.mean_corpus_uar if selection == "uar" else self.accuracy
-        return (figure + self.mean_ccc) / 2 if self.dimensions else figure
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """The metrics and the confusion matrix, in a few lines."""
-        lines = [f"{self.size}"]
-        if self.labels:
-            lines[0] += (
-                f": UAR {self.uar:.3f}, accuracy {self.accuracy:.3f}, macro F1 "
-                f"{self.macro_f1:.3f}, calibration error {self.calibration_error:.3f}"
-            )
-        lines += [self.trained_on] * bool(self.trained_on)
-        if self.labels:
-            lines.append(aligned_table(confusion_table(self.labels, self.confusion)))
-        if self.dimensions:
-            lines.append(aligned_table(list_figures(self.dimensions)))
-        return "\n".join(lines)
 
 
 def evaluate(
@@ -192,7 +73,10 @@ def evaluate(
     with opened(model) as scored:
         utterances = state_scale(scored.rename(utterances), scored.config.dimension_scale)
         names, dimensions = find_common(
-            utterances, tuple(labels) or scored.labels, scored.config.dimensions
+            utterances,
+            tuple(labels) or scored.labels,
+            scored.config.dimensions,
+            multi_label=scored.config.multi_label,
         )
         trained_on = refuse_overlap([scored.compare(utterances)], allowed=allow_trained_on)
         inferred = scored.infer(utterances, skip_unreadable=skip_unreadable)
@@ -214,6 +98,7 @@ def find_common(
     dimensions: Sequence[str],
     *,
     advice: str = "leave these out",
+    multi_label: bool = False,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The labels and dimensions of a model that can be scored on these recordings.
 
@@ -223,11 +108,11 @@ def find_common(
     """
     found = find_dimensions(utterances)
     common = tuple(name for name in dimensions if name in found)
-    unlabelled = [item.path for item in utterances if not item.label]
+    unlabelled = [item.path for item in utterances if not item.is_labelled]
     if labels and len(unlabelled) < len(utterances):
         if unlabelled:
             raise ValueError(f"these recordings have no label: {shorten(unlabelled)}; {advice}")
-        check_labels(utterances, labels, advice=advice)
+        check_labels(utterances, labels, advice=advice, multi_label=multi_label)
         return tuple(labels), common
     if not utterances:
         raise ValueError("no utterances to score; pass some with labels or dimensions")
@@ -240,24 +125,34 @@ def find_common(
     return (), common
 
 
-def with_silence(labels: Sequence[str], added: Sequence[str]) -> tuple[str, ...]:
-    """The labels to choose from, with those that `add_silence` added; () if there are none."""
-    return tuple(dict.fromkeys((*labels, *added))) if labels else ()
-
-
 def check_labels(
-    utterances: Sequence[Utterance], labels: Sequence[str], *, advice: str = "leave these out"
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    *,
+    advice: str = "leave these out",
+    multi_label: bool = False,
 ) -> None:
     """Check that there are utterances, and that all have one of the labels, or are silence.
 
-    `advice` is what the message suggests.
+    `advice` is what the message suggests. With `multi_label` they may have several of them.
 
     Raises:
-        ValueError: If there are none, or one has another label.
+        ValueError: If there are none, one has another label, or several.
     """
     if not utterances:
         raise ValueError(f"no utterances to score; pass some with the labels {', '.join(labels)}")
-    unknown = [item.label for item in utterances if item.label not in (*labels, SILENCE)]
+    several = [item.path for item in utterances if item.labels is not None]
+    if several and not multi_label:
+        raise ValueError(
+            f"{len(several)} of {counted(len(utterances), 'recording')} may have several labels at "
+            f"once, and the model gives one: {shorten(several)}"
+        )
+    unknown = [
+        ", ".join(foreign)
+        for item in utterances
+        if (foreign := sorted(set(item.classes or ("",) * (not item.is_labelled))
+                              - {*labels, SILENCE}))
+    ]  # fmt: skip
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {counted(len(utterances), 'recording')} "
@@ -306,76 +201,3 @@ def score_epoch(
         labels=with_silence(labels, columns[len(outputs) :]),
         dimensions=model.config.dimensions,
     )
-
-
-def score_logits(
-    logits: NDArray[np.float32],
-    utterances: Sequence[Utterance],
-    columns: Sequence[str],
-    *,
-    labels: Sequence[str],
-    dimensions: Sequence[str] = (),
-) -> Report:
-    """The report of logits (N, C) whose columns are `columns`, choosing only from `labels`.
-
-    `dimensions` are those that are scored, of recordings that state their scale.
-    """
-    speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
-    figures = _score_labels(logits, utterances, columns, labels) if labels else NOT_SCORED
-    return Report(
-        labels=tuple(labels),
-        num_utterances=len(utterances),
-        num_speakers=len({speaker for speaker in speakers if speaker}),
-        **figures,
-        dimensions=score_values(pair_values(logits, utterances, columns, dimensions)),
-    )
-
-
-def _score_labels(
-    logits: NDArray[np.float32],
-    utterances: Sequence[Utterance],
-    columns: Sequence[str],
-    labels: Sequence[str],
-) -> dict[str, Any]:
-    """The fields of a report that are of labels."""
-    truth, chosen = select_labels(logits, utterances, columns, labels)
-    powers = np.exp(chosen - chosen.max(axis=1, keepdims=True))
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
-    predicted = probabilities.argmax(axis=1)
-    speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
-    corpora = [item.corpus or "" for item in utterances]
-    sexes = [item.sex or "" for item in utterances]
-    return {
-        "accuracy": accuracy(truth, predicted),
-        "uar": unweighted_average_recall(truth, predicted),
-        "macro_f1": macro_f1(truth, predicted),
-        "calibration_error": expected_calibration_error(truth, probabilities),
-        "confusion": tuple(map(tuple, confusion_matrix(truth, predicted, len(labels)).tolist())),
-        "per_corpus": _recall_by(corpora, truth, predicted),
-        "per_sex": _recall_by(sexes, truth, predicted),
-        "per_speaker": _recall_by(speakers, truth, predicted),
-    }
-
-
-def select_labels(
-    logits: NDArray[np.float32],
-    utterances: Sequence[Utterance],
-    columns: Sequence[str],
-    labels: Sequence[str],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """True classes (N,) and logits (N, len(labels)), both in the order of `labels`."""
-    chosen = logits[:, [list(columns).index(label) for label in labels]].astype(np.float64)
-    return np.array([list(labels).index(item.label) for item in utterances]), chosen
-
-
-def _recall_by(
-    groups: Sequence[str], truth: NDArray[np.int64], predicted: NDArray[np.int64]
-) -> dict[str, float]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    return {
-        group: unweighted_average_recall(truth[indices], predicted[indices])
-        for group, indices in sorted(members.items())
-        if group or len(members) == 1
-    }

@@ -151,9 +151,11 @@ def add_silence(
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Logits and columns with that of silence, which is the answer wherever nobody speaks.
 
-    They stay as they are if somebody speaks in all recordings and none is labelled so.
+    They stay as they are if somebody speaks in all recordings and none is labelled so, and where
+    several labels may apply at once.
     """
-    if not silent.any() and all(item.label != SILENCE for item in utterances):
+    several = any(item.labels is not None for item in utterances)
+    if several or (not silent.any() and all(item.label != SILENCE for item in utterances)):
         return logits, tuple(columns)
     names = tuple(dict.fromkeys((*columns, SILENCE)))
     wider = np.full((len(logits), len(names)), -np.inf, np.float32)

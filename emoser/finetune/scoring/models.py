@@ -13,10 +13,12 @@ from emoser.finetune.data.annotations import state_scale
 from emoser.finetune.data.recordings import note_unreadable
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
-from emoser.finetune.scoring.evaluation import find_common, with_silence
+from emoser.finetune.scoring.comparison import Comparison, compare
+from emoser.finetune.scoring.evaluation import find_common
+from emoser.finetune.scoring.figures import with_silence
 from emoser.finetune.scoring.leakage import refuse_overlap
 from emoser.finetune.scoring.logits import Inferred, add_silence
-from emoser.finetune.scoring.report import Comparison, Evaluation, assess, compare
+from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.finetune.scoring.scored_model import ScoredModel, opened
 from emoser.results.segments import SILENCE
 from emoser.text import counted
@@ -96,7 +98,13 @@ def score_models(
         notes: list[str] = []
         if options.only_known and labels:
             utterances, notes = _keep_known(utterances, labels)
-        common = find_common(utterances, labels, dimensions, advice=ONLY_KNOWN)
+        common = find_common(
+            utterances,
+            labels,
+            dimensions,
+            advice=ONLY_KNOWN,
+            multi_label=all(one.config.multi_label for one in scored),
+        )
         overlaps = [model.compare(utterances) for model in scored]
         trained_on = refuse_overlap(overlaps, allowed=options.allow_trained_on)
         protocol = options.protocol or "; ".join(dict.fromkeys(o.describe() for o in overlaps))
@@ -159,8 +167,9 @@ def _keep_known(
     utterances: Sequence[Utterance], labels: Sequence[str]
 ) -> tuple[list[Utterance], list[str]]:
     """The recordings with one of the labels, and a remark on the others."""
-    unknown = Counter(item.label for item in utterances if item.label not in (*labels, SILENCE))
-    kept = [item for item in utterances if item.label in (*labels, SILENCE)]
+    known = {*labels, SILENCE}
+    kept = [item for item in utterances if known.issuperset(item.classes)]
+    unknown = Counter(label for item in utterances for label in item.classes if label not in known)
     left = ", ".join(f"{count} {label}" for label, count in sorted(unknown.items()))
     if unknown and not kept:
         raise ValueError(

@@ -12,7 +12,7 @@ from emoser.checkpoints.licences import inherit_licence
 from emoser.finetune.config import FinetuneConfig
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.protocols import Split
-from emoser.finetune.scoring.evaluation import NOT_SCORED
+from emoser.finetune.scoring.figures import NOT_SCORED
 from emoser.finetune.scoring.leakage import OWN
 from emoser.finetune.scoring.report import Evaluation
 
@@ -25,7 +25,7 @@ def describe_training(
     """The data, settings, versions and results of a training run, ready for JSON."""
     report, licence = evaluation.report, inherit_licence(base)
     labels = report.labels
-    counts = Counter(item.label for item in split.training)
+    counts = Counter(label for item in split.training for label in item.answers)
     return {
         "protocol": evaluation.protocol,
         "base": config.base,
@@ -42,7 +42,7 @@ def describe_training(
 
 def describe_evaluation(evaluation: Evaluation, tested: tuple[Utterance, ...]) -> dict[str, Any]:
     """An evaluation with its data sets, ready for JSON."""
-    values = evaluation.report.to_dict()
+    values = {key: value for key, value in evaluation.report.to_dict().items() if value != {}}
     intervals: dict[str, Any] = {
         "accuracy_interval": list(evaluation.accuracy_interval),
         "uar_interval": list(evaluation.uar_interval),

@@ -49,7 +49,7 @@ class TrainingRecord:
         sides = {
             name: {
                 "recordings": len(items),
-                "labels": Counter(item.label for item in items if item.label),
+                "labels": Counter(label for item in items for label in item.answers),
                 "speakers": _speakers(items),
             }
             for name, items in self.sides.items()
@@ -69,10 +69,10 @@ class TrainingRecord:
 def describe_training(record: TrainingRecord) -> list[str]:
     """Paragraphs of Markdown."""
     sides = record.sides
-    labels = sorted({item.label for items in sides.values() for item in items if item.label})
+    labels = sorted({label for items in sides.values() for item in items for label in item.answers})
     rows = [["side", "recordings", "speakers", *map(markdown_text, labels)]]
     for name, items in sides.items():
-        counts = Counter(item.label for item in items)
+        counts = Counter(label for item in items for label in item.answers)
         sizes = [len(items), len(_speakers(items)), *(counts[label] for label in labels)]
         rows.append([name, *map(str, sizes)])
     shown = {

@@ -4,7 +4,7 @@ Every report states its protocol.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emoser.checkpoints.atomic import write_text
 from emoser.finetune.data.annotations import note_scale
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.scoring.comparison import NUM_DRAWS, group_speakers
 from emoser.finetune.scoring.dimensions import (
     Intervals,
     Pairs,
@@ -23,8 +24,10 @@ from emoser.finetune.scoring.dimensions import (
     list_intervals,
     pair_values,
 )
-from emoser.finetune.scoring.evaluation import (
+from emoser.finetune.scoring.figures import (
     Report,
+    choose_metrics,
+    decide,
     score_logits,
     select_labels,
     with_silence,
@@ -32,15 +35,13 @@ from emoser.finetune.scoring.evaluation import (
 from emoser.finetune.scoring.logits import add_silence
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
 from emoser.finetune.scoring.robustness import Robustness
+from emoser.finetune.scoring.votes import NAMES as VOTES
+from emoser.finetune.scoring.votes import note_ties
 from emoser.json_text import format_json
 from emoser.metrics import (
-    accuracy,
     bootstrap_interval,
-    concordance,
     confusion_table,
-    draw_groups,
     name_interval,
-    unweighted_average_recall,
 )
 from emoser.results.plots import (
     plain_text,
@@ -49,12 +50,11 @@ from emoser.results.plots import (
     plot_values,
     save_figure,
 )
-from emoser.text import counted, markdown_table, markdown_text
+from emoser.text import markdown_table, markdown_text
 
 if TYPE_CHECKING:
     from emoser.results.figures import Picture
 
-NUM_DRAWS = 1000
 TRAINED_ON = " (trained on)"  # beside each figure of an evaluation that is not independent
 MARKDOWN, JSON = "report.md", "report.json"
 PICTURES = ("confusion.png", "dimensions.png", "robustness.png")
@@ -106,67 +106,6 @@ class Evaluation:
         return lines
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same recordings.
-
-    The figures of labels are NaN and 0 where only dimensions are compared.
-
-    Attributes:
-        names: The two models.
-        uars: UAR of each.
-        difference: UAR of the first minus that of the second.
-        interval: 95 % interval of the difference.
-        drawn: Unit of the interval: "speakers", or "recordings" if there is one speaker.
-        num_speakers: Number of known speakers.
-        only_first: Number of recordings that only the first one recognised.
-        only_second: Number of recordings that only the second one recognised.
-        p_value: Exact McNemar test of these two numbers.
-        trained_on: What the models were trained on of these recordings; empty if nothing is known.
-        dimensions: For each dimension the CCC of both models, and the 95 % interval of the first
-            minus the second.
-    """
-
-    names: tuple[str, str]
-    uars: tuple[float, float]
-    difference: float
-    interval: tuple[float, float]
-    drawn: str
-    num_speakers: int
-    only_first: int
-    only_second: int
-    p_value: float
-    trained_on: str = ""
-    dimensions: Mapping[str, tuple[float, float, tuple[float, float]]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """The comparison in a sentence for the labels, and one for each dimension."""
-        first, second = self.names
-        lines = [] if math.isnan(self.difference) else [self._describe_labels()]
-        for name, (ours, theirs, (low, high)) in self.dimensions.items():
-            figures = f"CCC of {name} {ours:.3f} ({first}) against {theirs:.3f} ({second})"
-            interval = f"{name_interval(self.num_speakers)} {low:+.3f} to {high:+.3f}"
-            ending = f"; {self.trained_on}" * bool(self.trained_on)
-            lines.append(f"{figures}: {ours - theirs:+.3f}, {interval}{ending}")
-        return "\n".join(lines)
-
-    def _describe_labels(self) -> str:
-        first, second = self.names
-        low, high = self.interval
-        return (
-            f"UAR {100 * self.uars[0]:.1f} % ({first}) against {100 * self.uars[1]:.1f} % "
-            f"({second}): {100 * self.difference:+.1f} points, "
-            f"{name_interval(self.num_speakers)} "
-            f"{100 * low:+.1f} to {100 * high:+.1f}; {counted(self.only_first, 'recording')} only "
-            f"{first} recognised, {self.only_second} only {second} "
-            f"(McNemar p = {self.p_value:.3g})" + f"; {self.trained_on}" * bool(self.trained_on)
-        )
-
-
 def assess(
     logits: NDArray[np.float32],
     utterances: Sequence[Utterance],
@@ -191,7 +130,7 @@ def assess(
     """
     dimensions = [name for name in columns if all(name in item.dimensions for item in utterances)]
     if labels is None:
-        labelled = any(item.label for item in utterances)
+        labelled = any(item.is_labelled for item in utterances)
         labels = [name for name in columns if name not in dimensions] if labelled else []
     names = tuple(labels)
     if silent is not None:
@@ -199,94 +138,25 @@ def assess(
         logits, columns = add_silence(logits, columns, silent, utterances)
         names = with_silence(names, columns[known:])
     report = score_logits(logits, utterances, columns, labels=names, dimensions=dimensions)
-    groups = _groups(utterances)
+    groups = group_speakers(utterances)
     accuracies = uars = (math.nan, math.nan)
     if names:
         truth, chosen = select_labels(logits, utterances, columns, names)
         accuracies, uars = (
-            bootstrap_interval(truth, chosen.argmax(axis=1), groups, metric, num_draws=NUM_DRAWS)
-            for metric in (accuracy, unweighted_average_recall)
+            bootstrap_interval(truth, decide(truth, chosen), groups, metric, num_draws=NUM_DRAWS)
+            for metric in choose_metrics(truth)
         )
     values = pair_values(logits, utterances, columns, dimensions)
+    remarks = note_scale(utterances) * bool(dimensions) + note_ties(utterances) * bool(names)
     return Evaluation(
         protocol,
         report,
         accuracies,
         uars,
-        (*notes, *note_scale(utterances)),
+        (*notes, *remarks),
         find_intervals(values, groups, num_draws=NUM_DRAWS),
         values,
     )
-
-
-def compare(
-    logits: Sequence[NDArray[np.float32]],
-    columns: Sequence[Sequence[str]],
-    utterances: Sequence[Utterance],
-    *,
-    names: Sequence[str],
-    labels: Sequence[str],
-    dimensions: Sequence[str] = (),
-) -> Comparison:
-    """Two models on the same recordings, choosing from the same labels."""
-    draws = draw_groups(_groups(utterances), NUM_DRAWS, 0)
-    num_speakers = len({item.voice for item in utterances} - {None})
-    figures: dict[str, Any] = {
-        "uars": (math.nan, math.nan), "difference": math.nan, "interval": (math.nan, math.nan),
-        "only_first": 0, "only_second": 0, "p_value": math.nan,
-    }  # fmt: skip
-    if labels:
-        truth, chosen = select_labels(logits[0], utterances, columns[0], labels)
-        first = chosen.argmax(axis=1)
-        second = select_labels(logits[1], utterances, columns[1], labels)[1].argmax(axis=1)
-        *uars, interval = _contrast(truth, first, second, unweighted_average_recall, draws)
-        only_first = int(((first == truth) & (second != truth)).sum())
-        only_second = int(((first != truth) & (second == truth)).sum())
-        figures = {
-            "uars": tuple(uars), "difference": uars[0] - uars[1], "interval": interval,
-            "only_first": only_first, "only_second": only_second,
-            "p_value": mcnemar(only_first, only_second),
-        }  # fmt: skip
-    ours, theirs = (
-        pair_values(rows, utterances, outputs, dimensions)
-        for rows, outputs in zip(logits, columns, strict=True)
-    )
-    return Comparison(
-        (names[0], names[1]),
-        drawn="speakers" if num_speakers > 1 else "recordings",
-        num_speakers=num_speakers,
-        dimensions={
-            name: _contrast(*ours[name], theirs[name][1], concordance, draws) for name in dimensions
-        },
-        **figures,
-    )
-
-
-def _contrast(
-    truth: NDArray[Any],
-    first: NDArray[Any],
-    second: NDArray[Any],
-    metric: Callable[[Any, Any], float],
-    draws: Sequence[NDArray[np.int64]],
-) -> tuple[float, float, tuple[float, float]]:
-    """A metric of both, and the 95 % interval of the first minus the second."""
-    differences = [
-        metric(truth[rows], first[rows]) - metric(truth[rows], second[rows]) for rows in draws
-    ]
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return metric(truth, first), metric(truth, second), (float(low), float(high))
-
-
-def mcnemar(first: int, second: int) -> float:
-    """The p-value of the exact McNemar test: two counts at least as unequal by chance.
-
-    Example:
-        >>> mcnemar(0, 5), mcnemar(3, 3)
-        (0.0625, 1.0)
-    """
-    total, fewer = first + second, min(first, second)
-    tail = sum(math.comb(total, count) for count in range(fewer + 1))
-    return min(1.0, float(2 * tail / 2**total))
 
 
 def mark_trained_on(evaluation: Evaluation, trained_on: str) -> Evaluation:
@@ -333,20 +203,30 @@ def _list_tables(evaluation: Evaluation) -> list[Table]:
 def _list_labels(evaluation: Evaluation, mark: str) -> list[Table]:
     """The figures of labels with intervals, the confusion matrix, and the recall of groups."""
     report = evaluation.report
+    accuracy, recall = "accuracy (WA)", "recall averaged over classes (UA, UAR)"
+    if report.f1_by_label:
+        accuracy, recall = "all labels right", "recall averaged over yes and no of each label (UAR)"
     figures = [
         ["figure", "value", evaluation.interval_name],
-        ["accuracy (WA)", _percent(report.accuracy) + mark, _range(evaluation.accuracy_interval)],
-        ["recall averaged over classes (UA, UAR)", _percent(report.uar) + mark,
+        [accuracy, _percent(report.accuracy) + mark, _range(evaluation.accuracy_interval)],
+        [recall, _percent(report.uar) + mark,
          _range(evaluation.uar_interval)],
         ["macro F1", _percent(report.macro_f1) + mark, ""],
         ["calibration error", f"{report.calibration_error:.3f}{mark}", ""],
+        *([name, f"{report.votes[key]:.3f}{mark}", ""]
+          for key, name in VOTES.items() if report.votes),
     ]  # fmt: skip
     recalls = [
         _percent(row[place] / sum(row)) if sum(row) else "-"
         for place, row in enumerate(report.confusion)
     ]
-    rows = confusion_table(report.labels, report.confusion)
-    confusion = [[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)]
+    tables = [figures]
+    if report.confusion:
+        rows = confusion_table(report.labels, report.confusion)
+        tables.append([[*row, end] for row, end in zip(rows, ["recall", *recalls], strict=True)])
+    if report.f1_by_label:
+        by_label = [[name, f"{value:.3f}{mark}"] for name, value in report.f1_by_label.items()]
+        tables.append([["label", "F1"], *by_label])
     groups = {
         "corpus": report.per_corpus, "sex": report.per_sex, "speaker": report.per_speaker,
     }  # fmt: skip
@@ -355,7 +235,7 @@ def _list_labels(evaluation: Evaluation, mark: str) -> list[Table]:
         for name, recalls_by in groups.items()
         if len([key for key in recalls_by if key]) > 1
     ]
-    return [figures, confusion, *by_group]
+    return [*tables, *by_group]
 
 
 def write_report(
@@ -392,7 +272,7 @@ def _draw(
     report = evaluation.report
     mark = TRAINED_ON * bool(report.trained_on)
     confusion, scatter, conditions = PICTURES
-    if report.labels:
+    if report.confusion:
         figure = plot_confusion(report.confusion, report.labels)
         heading = f"{plain_text(title)}\nUAR {_percent(report.uar)}{mark}"
         figure.axes[0].set_title(heading, fontsize=9)
@@ -402,10 +282,6 @@ def _draw(
         yield scatter, plot_values(evaluation.values, cccs)
     if robustness is not None:
         yield conditions, plot_conditions(robustness.bars)
-
-
-def _groups(utterances: Sequence[Utterance]) -> list[object]:
-    return [item.voice or index for index, item in enumerate(utterances)]
 
 
 def _percent(value: float) -> str:

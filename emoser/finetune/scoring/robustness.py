@@ -140,7 +140,7 @@ def measure_robustness(
 
     Raises:
         AudioError: If a recording cannot be read.
-        ValueError: If there are no labels.
+        ValueError: If there are no labels, or several at once.
     """
     return score_answers(
         answer_conditions(model, utterances, labels, seed=seed), trained_on=trained_on
@@ -181,10 +181,10 @@ def answer_conditions(
     A file is decoded once; one recording after the other is answered in all conditions. The
     arguments and errors are those of `measure_robustness`.
     """
-    if not labels:
+    if not labels or any(item.labels is not None for item in utterances):
         raise ValueError(
-            "robustness is measured by the recall of labels, and only dimensions are scored here; "
-            "leave --robustness out"
+            "robustness is measured by the recall of labels that exclude each other, and other "
+            "answers are scored here; leave --robustness out"
         )
     conditions, missing = list_conditions()
     order = [index for members in group_by_file(utterances).values() for index in members]

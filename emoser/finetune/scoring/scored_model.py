@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class ScoredModel:
             return list(utterances)
         answers = [known.labels[target] for target in known.targets]
         names = dict(zip(self.config.labels, answers, strict=True))
-        return [replace(item, label=names.get(item.label, item.label)) for item in utterances]
+        return [item.rename(names) for item in utterances]
 
     def compare(self, utterances: Sequence[Utterance]) -> Overlap:
         """What it was trained on of these recordings and their speakers."""

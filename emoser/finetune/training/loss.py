@@ -26,16 +26,19 @@ class Targets(NamedTuple):
     """The targets of some clips.
 
     Attributes:
-        labels: Index of the true label, (B,); 0 where C is 0.
+        labels: Index of the true label, (B,); 0 where there is not just one.
         allowed: The labels that the softmax runs over, (B, C), boolean; C is 0 without labels.
         statistics: Standardised statistics, (B, S); S is 0 without the auxiliary task.
         values: Dimensions on a scale of 0 to 1, (B, D); D is 0 without any.
+        shares: Share of the votes for each label, or whether each applies, (B, C); (B, 0) where
+            there is just one label.
     """
 
     labels: Tensor
     allowed: Tensor
     statistics: Tensor
     values: Tensor
+    shares: Tensor
 
     def select(self, indices: Sequence[int]) -> "Targets":
         """The targets of some rows."""
@@ -57,6 +60,7 @@ class TrainingLoss(nn.Module):
         size: int,
         num_statistics: int = 0,
         class_weights: Tensor | None = None,
+        multi_label: bool = False,
     ) -> None:
         """Initialise the auxiliary task from torch's global generator.
 
@@ -65,8 +69,10 @@ class TrainingLoss(nn.Module):
             size: Width of the embeddings.
             num_statistics: Number of statistics that are predicted from them.
             class_weights: Weight of each class, (C,); None for equal weights.
+            multi_label: Whether labels are independent of one another.
         """
         super().__init__()
+        self.multi_label = multi_label
         self.settings = settings
         self.regressor = nn.Linear(size, num_statistics) if num_statistics else None
         self.class_weights: Tensor | None
@@ -92,12 +98,17 @@ class TrainingLoss(nn.Module):
 
     def _label_loss(self, logits: Tensor, targets: Targets, soft_targets: Tensor | None) -> Tensor:
         settings, allowed = self.settings, targets.allowed
+        if self.multi_label:
+            smoothing = settings.label_smoothing
+            smoothed = (1.0 - smoothing) * targets.shares + 0.5 * smoothing
+            return functional.binary_cross_entropy_with_logits(logits[allowed], smoothed[allowed])
         loss = masked_cross_entropy(
             logits,
             targets.labels,
             allowed,
             smoothing=settings.label_smoothing,
             weights=self.class_weights,
+            shares=targets.shares if targets.shares.shape[1] else None,
         )
         if soft_targets is None:
             return loss
@@ -107,7 +118,12 @@ class TrainingLoss(nn.Module):
 
 
 def build_loss(
-    config: FinetuneConfig, targets: Targets, *, size: int, num_labels: int
+    config: FinetuneConfig,
+    targets: Targets,
+    *,
+    size: int,
+    num_labels: int,
+    multi_label: bool = False,
 ) -> TrainingLoss:
     """The loss for a training set; the seed determines the weights of the auxiliary task."""
     settings = config.optimisation
@@ -115,7 +131,11 @@ def build_loss(
     num_statistics = targets.statistics.shape[1]
     with seeded(config.run.seed, 0):
         return TrainingLoss(
-            settings, size=size, num_statistics=num_statistics, class_weights=balanced
+            settings,
+            size=size,
+            num_statistics=num_statistics,
+            class_weights=balanced,
+            multi_label=multi_label,
         )
 
 
@@ -126,6 +146,7 @@ def masked_cross_entropy(
     *,
     smoothing: float = 0.0,
     weights: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy whose softmax runs over the allowed labels of each row.
 
@@ -135,6 +156,7 @@ def masked_cross_entropy(
         allowed: The labels that the softmax runs over, (B, C), boolean.
         smoothing: Part of the target that is spread over the allowed labels.
         weights: Weight of the rows of each label, (C,); None for equal weights.
+        shares: The distribution over labels to learn instead of one label, (B, C).
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 9.0]])
@@ -143,7 +165,10 @@ def masked_cross_entropy(
         tensor(0.6931)
     """
     log_probabilities = _log_softmax(logits, allowed)
-    hit = log_probabilities.gather(1, labels[:, None]).squeeze(1)
+    if shares is None:
+        hit = log_probabilities.gather(1, labels[:, None]).squeeze(1)
+    else:
+        hit = (shares * log_probabilities).sum(dim=1)
     spread = log_probabilities.sum(dim=1) / allowed.sum(dim=1)
     gains = (1.0 - smoothing) * hit + smoothing * spread
     return -gains.mean() if weights is None else -(gains * weights[labels]).mean()
@@ -189,35 +214,43 @@ def build_targets(
     restricted: Mapping[str, Sequence[str]],
     statistics: Tensor | None = None,
     dimensions: Sequence[str] = (),
+    multi_label: bool = False,
 ) -> Targets:
     """Targets of all utterances.
 
     Args:
-        utterances: Utterances with labels, or dimensions on a stated scale, or both.
+        utterances: Utterances with labels or votes, dimensions on a stated scale, or both.
         labels: Labels of the model in the order of its logits.
         restricted: Labels of each corpus that has only some of them.
         statistics: Targets of the auxiliary task, (N, S).
         dimensions: Dimensions of the model in the order of its outputs.
+        multi_label: Whether its labels are independent of one another.
 
     Raises:
         ValueError: Naming all labels that the model, or the restriction of a corpus, lacks.
     """
     choices = [set(restricted.get(item.corpus or "", labels)) for item in utterances]
     unknown = {
-        f"{item.label} ({item.corpus or 'no corpus'})"
+        f"{label or 'nothing'} ({item.corpus or 'no corpus'})"
         for item, choice in zip(utterances, choices, strict=True)
-        if labels and item.label not in choice.intersection(labels)
+        for label in (item.classes or ("",) * (item.labels is None))
+        if labels and label not in choice.intersection(labels)
     }
     if unknown:
         raise ValueError(
             f"no target for {', '.join(sorted(unknown))}: the labels are {', '.join(labels)}, "
             f"restricted {dict(restricted)}; leave these utterances out or add the label"
         )
+    plain = not any(item.votes or item.labels is not None for item in utterances)
+    shared = () if plain and not multi_label else labels
     return Targets(
-        torch.tensor([list(labels).index(item.label) if labels else 0 for item in utterances]),
+        torch.tensor(
+            [list(labels).index(item.label) if item.label in labels else 0 for item in utterances]
+        ),
         torch.tensor([[name in choice for name in labels] for choice in choices], dtype=torch.bool),
         torch.zeros(len(utterances), 0) if statistics is None else statistics,
         torch.tensor([[item.value(name) for name in dimensions] for item in utterances]),
+        torch.tensor([[item.share(label) for label in shared] for item in utterances]),
     )
 
 

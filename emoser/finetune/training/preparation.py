@@ -38,7 +38,12 @@ def check_start(
     check_sides(utterances, validation, share_speakers=share_speakers)
     check_targets((*utterances, *validation), model.config)
     if model.config.labels:
-        check_labels(validation, config.data.evaluation_labels or model.config.labels)
+        labels = config.data.evaluation_labels or model.config.labels
+        check_labels(validation, labels, multi_label=model.config.multi_label)
+    if config.schedule.selection == "ccc" and not model.config.dimensions:
+        raise ValueError("selection is 'ccc', and the model has no dimensions; use 'uar'")
+    if model.config.multi_label and config.optimisation.class_weights:
+        raise ValueError("class_weights are for labels that exclude each other; leave them out")
 
 
 def check_targets(utterances: Sequence[Utterance], model: ModelConfig) -> None:
@@ -113,7 +118,11 @@ def decode_sides(
     """Decode both sides; `held` has clips that need not be decoded again."""
     restricted = config.data.restricted_labels
     targets = build_targets(
-        utterances, model.labels, restricted=restricted, dimensions=model.dimensions
+        utterances,
+        model.labels,
+        restricted=restricted,
+        dimensions=model.dimensions,
+        multi_label=model.multi_label,
     )
     if held is None:
         held = Recordings(sampling_rate=model.sampling_rate)

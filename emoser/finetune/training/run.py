@@ -25,7 +25,8 @@ from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model, load_weights
 from emoser.finetune.progress import Progress
-from emoser.finetune.scoring.evaluation import Report, score_epoch
+from emoser.finetune.scoring.evaluation import score_epoch
+from emoser.finetune.scoring.figures import Report
 from emoser.finetune.training.distributed import ProcessGroup, join_processes
 from emoser.finetune.training.freezing import freeze, merge_lora
 from emoser.finetune.training.loss import Teachers, build_loss
@@ -222,6 +223,7 @@ class _Run:
             self.data.targets,
             size=model.encoder.hidden_size,
             num_labels=len(model.config.labels),
+            multi_label=model.config.multi_label,
         ).to(processes.device)
         num_clips = config.data.epoch_clips or len(self.data.utterances)
         self.epoch_steps = -(-num_clips // config.data.batch_size)

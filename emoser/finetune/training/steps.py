@@ -57,15 +57,22 @@ class LossModule(nn.Module):
         output = run_model(self.model, batch, padding=self.padding)
         soft = None if self.teachers is None else self.teachers.predict(batch, targets.allowed)
         loss = self.loss(output, targets, soft)
-        return loss, count_hits(output.logits.detach(), targets)
+        return loss, count_hits(
+            output.logits.detach(), targets, multi_label=self.model.config.multi_label
+        )
 
 
-def count_hits(logits: Tensor, targets: Targets) -> Tensor:
-    """The number of clips that are classified correctly, a scalar; 0 without labels."""
+def count_hits(logits: Tensor, targets: Targets, *, multi_label: bool = False) -> Tensor:
+    """The number of clips that are classified correctly, a scalar; 0 without labels.
+
+    Of independent labels (`multi_label`), all have to be right.
+    """
     num_labels = targets.allowed.shape[1]
     if not num_labels:
         return torch.zeros((), device=logits.device)
     masked = logits[:, :num_labels].float().masked_fill(~targets.allowed, float("-inf"))
+    if multi_label:
+        return ((masked > 0) == (targets.shares > 0)).all(dim=1).sum()
     return (masked.argmax(dim=1) == targets.labels).sum()
 
 

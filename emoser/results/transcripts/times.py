@@ -1,5 +1,6 @@
 """Times of turns as other programs write them."""
 
+import math
 import re
 from typing import Any
 
@@ -29,7 +30,10 @@ def parse_seconds(value: Any, place: str) -> float:
     try:
         if isinstance(value, bool):
             raise ValueError
-        return float(value)
+        seconds = float(value)
+        if not math.isfinite(seconds):
+            raise ValueError
+        return seconds
     except (TypeError, ValueError, OverflowError) as error:
         raise TurnsError(
             f"{place} has the time {text[:40]!r}; write seconds or h:mm:ss.mmm"

@@ -7,6 +7,7 @@ key and value of stock attention come from one product, and an activation is fus
 product before it, or computed in place.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,27 +28,38 @@ STOCK_FEED_FORWARD = {
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 EXACT = "none"  # approximation of the GELU
 TYPICAL_FRAMES = 256  # 5 s; the layout works for any number of frames and is best for this one
+FRAMES_STEP = 32  # oneDNN generates code for each new number of frames, and keeps most of it
 
 
 class PackedLinear(nn.Module):
     """A linear layer with its weight in the layout of oneDNN, in bfloat16 or float32."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        """Reorder a weight (D', D); "relu" or "gelu" follow the product and a bias (D',)."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, activation: str = "none", *, step: int = 1
+    ) -> None:
+        """Reorder a weight (D', D); "relu" or "gelu" follow the product and a bias (D',).
+
+        The number of frames is rounded up to a multiple of `step` inside.
+        """
         super().__init__()
         self.activation = activation
+        self.step = step
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TYPICAL_FRAMES)
         self.bias = bias
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Products (..., D') of frames (..., D)."""
+        """Products (..., L, D') of frames (..., L, D)."""
+        num_frames = frames.shape[-2]
+        rest = -num_frames % self.step
+        padded = functional.pad(frames, (0, 0, 0, rest)) if rest else frames
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            frames, self.packed, self.bias, self.activation, [], EXACT
+            padded, self.packed, self.bias, self.activation, [], EXACT
         )
-        return product
+        return product[..., :num_frames, :]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PackedLinear, (self.packed.to_dense(), self.bias, self.activation)
+        arguments = (self.packed.to_dense(), self.bias, self.activation)
+        return partial(PackedLinear, step=self.step), arguments
 
 
 class JointAttention(nn.Module):
@@ -135,7 +147,7 @@ def name_activation(activation: nn.Module) -> str | None:
 def pack_linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     """The fastest linear layer with a weight (D', D) on this processor."""
     if can_pack(weight.dtype):
-        return PackedLinear(weight, bias)
+        return PackedLinear(weight, bias, step=FRAMES_STEP)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:

@@ -110,11 +110,19 @@ def test_headers_in_any_case_with_spaces_and_other_names_are_understood(read, he
         ("offset,end", "1.5,2"), ("Start Time,End Time", "1.5,2"),
         ("start_ms,end_ms", "1500,2000"), ("Start (s),Duration (ms)", "1.5,500"),
         ("begin,stop", "1.5,2"), ("start,end,duration", "1.5,2,0.5"),
-        ("segment_start,dur", "1.5,.5"),
+        ("segment_start,dur", "1.5,.5"), ("onset,offset", "1.5,2"),
+        ("offset_ms,onset_ms", "2000,1500"), ("onset,duration", "1.5,0.5"),
     ],
 )  # fmt: skip
 def test_a_piece_is_read_from_whatever_names_its_times(read, header, cells):
     assert read(f"path,label,{header}\na.wav,sad,{cells}\n")[0][3:] == (1.5, 2.0)
+
+
+@pytest.mark.parametrize("header", ["start,offset", "onset,offset,end", "begin,offset,duration"])
+def test_an_offset_that_could_be_a_start_or_an_end_is_refused(read, header):
+    cells = ",".join("1" for _ in header.split(","))
+    with pytest.raises(ValueError, match=r"'offset' beside .* could be a start or an end; rename"):
+        read(f"path,label,{header}\na.wav,sad,{cells}\n")
 
 
 def test_a_manifest_of_nemo_is_read_with_its_pieces(read):
@@ -327,3 +335,70 @@ def test_a_scale_that_does_not_rise_is_refused(folder):
     (folder / "values.csv").write_text(VALUES)
     with pytest.raises(ValueError, match="lowest, highest"):
         read_corpus(folder / "values.csv", scale=(7, 1))
+
+
+@pytest.mark.parametrize(
+    ("table", "votes"),
+    [
+        ("path,label_1,label_2,label_3\na.wav,ANGER,sad,angry\n", {"angry": 2, "sad": 1}),
+        ("path,emotion1,emotion2\na.wav,sad,\n", {"sad": 1}),
+        ("path,Happiness,sad\na.wav,3,0\n", {"happy": 3, "sad": 0}),
+        ("path;happy;sad\na.wav;0,25;0,75\n", {"happy": 0.25, "sad": 0.75}),
+        ("path,votes_bored,votes_other\na.wav,1,2\n", {"bored": 1, "other": 2}),
+    ],
+    ids=["annotators", "missing vote", "counts", "shares", "prefix"],
+)
+def test_votes_are_read_and_the_most_of_them_are_the_label(folder, table, votes):
+    (folder / "votes.csv").write_text(table)
+    (found,) = read_corpus(folder / "votes.csv")
+    assert dict(found.votes) == votes
+    assert found.label == max(votes, key=votes.get)
+
+
+@pytest.mark.parametrize(
+    ("cells", "fault"),
+    [
+        ("-1,2", "row 2: happy is -1; votes and shares are 0 or more"),
+        ("0.5,0.3", "row 2: the shares of happy, sad sum to 0.8, not to 1"),
+        ("0,0", "row 2: happy, sad are all 0; nobody voted"),
+        (",3", "row 2: happy is empty; write 0"),
+        ("many,3", "row 2: happy is 'many', not a number"),
+    ],
+    ids=["negative", "sum", "none", "empty", "word"],
+)
+def test_votes_that_are_none_are_named_with_file_and_row(folder, cells, fault):
+    (folder / "votes.csv").write_text(f"path,happy,sad\na.wav,{cells}\n")
+    with pytest.raises(ValueError, match=r"votes\.csv") as caught:
+        read_corpus(folder / "votes.csv")
+    assert fault in str(caught.value)
+
+
+def test_two_columns_of_an_emotion_are_refused_only_where_they_are_read(folder):
+    (folder / "votes.csv").write_text("path,happy,joy\na.wav,1,0\n")
+    with pytest.raises(ValueError, match="two columns have the votes for happy"):
+        read_corpus(folder / "votes.csv")
+    (folder / "votes.csv").write_text("path,happy,joy,label\na.wav,1,0,sad\n")
+    assert [item.label for item in read_corpus(folder / "votes.csv")] == ["sad"]
+
+
+def test_a_label_counts_before_votes_and_the_table_is_warned_of(folder, caplog):
+    (folder / "votes.csv").write_text("path,label,happy,sad\na.wav,happy,0.2,0.8\n")
+    (found,) = read_corpus(folder / "votes.csv")
+    assert (found.label, dict(found.votes)) == ("happy", {})
+    assert "the columns happy, sad are not read, for there is a column label" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("table.csv", 'path,labels\na.wav,"joy; ANGER"\nb.wav,;\n'),
+        ("table.jsonl", '{"path": "a.wav", "labels": ["joy", "ANGER"]}\n'
+                        '{"path": "b.wav", "labels": []}\n'),
+    ],
+    ids=["text", "list"],
+)  # fmt: skip
+def test_several_labels_at_once_are_read(folder, name, content):
+    (folder / name).write_text(content)
+    found = read_corpus(folder / name)
+    assert [item.labels for item in found] == [("happy", "angry"), ()]
+    assert [item.label for item in found] == ["", ""]

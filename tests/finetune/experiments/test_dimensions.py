@@ -289,6 +289,24 @@ def test_what_cannot_be_learned_is_refused_before_the_training(sides, tmp_path):
     assert not (tmp_path / "best").exists()
 
 
+def test_the_concordance_selects_no_epoch_of_a_model_without_dimensions(sides, tmp_path):
+    model = build_model(voice_config(), ModelConfig(("happy", "sad")), seed=0)
+    with pytest.raises(ValueError, match="the model has no dimensions"):
+        train(*sides, model=model, config=replace(CONFIG, selection="ccc"), output=tmp_path)
+
+
+def test_a_scale_may_begin_below_zero(tables, base, tmp_path, capsys):
+    lines = (tables / "values.csv").read_text().splitlines()
+    values = [line.split(",") for line in lines[1:17]]
+    rows = [f"{tables / row[0]},{(float(row[2]) - 4) / 3:.3f},{row[3]}" for row in values]
+    (tmp_path / "signed.csv").write_text("\n".join(["path,valence,speaker", *rows]))
+    command = ["finetune", str(tmp_path / "signed.csv"), "--scale", "-1", "1", "--base", str(base)]
+    options = ["--output", str(tmp_path / "run"), "--epochs", "1", "--mode", "frozen"]
+    assert main([*command, *options, "--device", "cpu"]) == 0
+    assert load_model(tmp_path / "run" / "best").config.dimension_scale == (-1.0, 1.0)
+    assert "are annotated from -1 to 1" in capsys.readouterr().out
+
+
 def test_recordings_without_what_the_model_gives_are_not_scored(run):
     named = [Utterance("examples/audio/plain.wav", "sad")]
     with pytest.raises(ValueError, match="annotated with labels and the model gives arousal and"):

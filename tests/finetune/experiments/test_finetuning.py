@@ -10,9 +10,10 @@ from support.models import LABELS, random_clips
 from support.voices import RATE, voice_config, write_voices
 from transformers import HubertForSequenceClassification
 
-from emoser.checkpoints.save import build_model, load_model
+from emoser import EmotionClassifier
+from emoser.checkpoints.save import build_model, load_model, save_model
 from emoser.errors import CheckpointError
-from emoser.finetune import FinetuneConfig, Utterance, evaluate, train
+from emoser.finetune import FinetuneConfig, Utterance, evaluate, finetune, train
 from emoser.finetune.config import Augmentation
 from emoser.finetune.scoring.evaluation import score_logits
 from emoser.finetune.settings import OptimisationSettings
@@ -91,6 +92,24 @@ def test_the_saved_checkpoint_is_the_returned_model_for_emoser_and_for_transform
         ours = model(samples).logits
         expected = theirs(model.encoder.normalize(samples, None)).logits
     assert ours.numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["entire", "partial", "frozen"])
+def test_a_base_of_another_rate_is_tuned_and_heard_at_it(mode, voices, tmp_path):
+    base = build_model(voice_config(), ModelConfig(labels=LABELS, sampling_rate=8_000), seed=0)
+    save_model(base, tmp_path / "base")
+    config = CONFIG.replace(
+        base=str(tmp_path / "base"), mode=mode, statistics_weight=0.0, save_every_steps=50
+    )
+    result = finetune(voices, config=config, output=tmp_path / "run", device="cpu")
+    stated = json.loads((result.folder / "preprocessor_config.json").read_text())
+    assert stated["sampling_rate"] == 8_000
+    tuned = EmotionClassifier.from_pretrained(result.folder, device="cpu", backend="torch")
+    assert tuned.info.sampling_rate == 8_000
+    answers = [tuned.predict(item.path).label for item in voices]
+    agreed = np.mean([answer == item.label for answer, item in zip(answers, voices, strict=True)])
+    found = evaluate(result.folder, voices, allow_trained_on=True)
+    assert found.accuracy == pytest.approx(agreed)
 
 
 def test_the_report_is_that_of_evaluate(undisturbed, sides):

@@ -24,7 +24,8 @@ from emoser.finetune.experiments.cross_validation import describe_folds
 from emoser.finetune.experiments.finetuning import check_classes, choose_split
 from emoser.finetune.experiments.start import build_initial_model, fit_settings
 from emoser.finetune.scoring.calibration import fit_temperature
-from emoser.finetune.scoring.report import assess, compare, to_markdown
+from emoser.finetune.scoring.comparison import compare
+from emoser.finetune.scoring.report import assess, to_markdown
 from emoser.metrics import accuracy, bootstrap_interval
 
 

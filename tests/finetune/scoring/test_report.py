@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from emoser.finetune import Utterance
-from emoser.finetune.scoring.report import assess, compare, to_markdown
+from emoser.finetune.scoring.comparison import compare
+from emoser.finetune.scoring.report import assess, to_markdown
 
 LABELS = ("happy", "sad")
 

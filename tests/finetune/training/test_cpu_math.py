@@ -166,7 +166,7 @@ class Clips:
 
 
 ALLOWED = torch.ones(4, len(LABELS), dtype=torch.bool)
-TARGETS = Targets(torch.arange(4), ALLOWED, torch.zeros(4, 0), torch.zeros(4, 0))
+TARGETS = Targets(torch.arange(4), ALLOWED, *[torch.zeros(4, 0)] * 3)
 
 
 def learn(config, chance, steps=3):
