@@ -26,7 +26,7 @@ from emoser.runtimes.manifest import hash_file
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
-RECIPE = 3  # version of the conversion; raised when its graphs change
+RECIPE = 4  # version of the conversion; raised when its graphs change
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
 
 
@@ -75,13 +75,13 @@ def hash_weights(files: CheckpointFiles) -> str:
     stamp = _stamp(files)
     name = hashlib.sha256(str(files.folder.resolve()).encode()).hexdigest()[:32]
     memory = cache_folder() / "hashes" / f"{name}.json"
-    known = _read_json(memory)
+    known = read_record(memory)
     if known is not None and known.get("stamp") == stamp and isinstance(known.get("hash"), str):
         return str(known["hash"])
     found = files.content_hash
     newest = max(changed for _, changed in files.stamps.values())
     if time.time() - newest / 1e9 > SETTLED_SECONDS:
-        _write_json(memory, {"stamp": stamp, "hash": found})
+        write_record(memory, {"stamp": stamp, "hash": found})
     return found
 
 
@@ -132,7 +132,7 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether every file of an entry is unchanged since the entry was sealed."""
-    known = _read_json(folder / SEAL)
+    known = read_record(folder / SEAL)
     try:
         return known is not None and known == _seal(folder, name=folder.name)
     except OSError:
@@ -150,15 +150,15 @@ def _stamp(files: CheckpointFiles) -> list[list[str | int]]:
     return [[name, *stamp] for name, stamp in files.stamps.items()]
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a file; None if it cannot be read."""
+def read_record(file: Path) -> dict[str, Any] | None:
+    """The object in a file of the cache; None if it cannot be read."""
     with suppress(OSError, ValueError):
         return read_json(file, dict)
     return None
 
 
-def _write_json(file: Path, value: object) -> None:
-    """Write a file atomically; a file that cannot be written is skipped."""
+def write_record(file: Path, value: object) -> None:
+    """Write a file of the cache atomically; a file that cannot be written is skipped."""
     with suppress(OSError), new_file(file) as written:
         clear_leftovers(file.parent)
         written.write_text(json.dumps(value), encoding="utf-8")

@@ -1,8 +1,9 @@
 """Choose an engine for a checkpoint and open the checkpoint with it.
 
 The only place that asks whether a folder holds a graph that may be run, and where a graph that
-is missing is converted and cached. torch and the engines are imported when they are chosen; what
-is installed and whether there may be a GPU is found out without importing anything.
+is missing is converted and cached. Of several engines the fastest is taken, by a measurement on
+this machine that is kept. torch and the engines are imported when they are chosen; what is
+installed and whether there may be a GPU is found out without importing anything.
 """
 
 import os
@@ -15,11 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emoser.checkpoints.files import CheckpointFiles, as_files
-from emoser.errors import CheckpointError, missing_extra
+from emoser.checkpoints.files import CONFIG, CheckpointFiles, as_files
+from emoser.errors import CheckpointError, DependencyError, missing_extra
 from emoser.runtimes import BACKENDS, EngineSettings, OpenedModel
 from emoser.runtimes.cache import Entry, make_key, open_entry
 from emoser.runtimes.manifest import Manifest, build_info, check_graph, read_manifest
+from emoser.runtimes.speeds import SpeedRecord, measure_engines, size_class
 
 if TYPE_CHECKING:
     import torch
@@ -62,44 +64,44 @@ def open_runtime(
     if backend != "auto":
         require_backend(backend)
         return _open(files, settings, backend)
-    chosen = choose_backend(files, device=device, dtype=dtype)
-    if chosen != "openvino" or not files.has_weights:
-        return _open(files, settings, chosen)
+    candidates = list_candidates(files, device=device, dtype=dtype)
     try:
-        return _open(files, settings, chosen)
-    except CheckpointError as error:  # torch can run models that OpenVINO cannot express
+        return _open_fastest(files, settings, candidates)
+    except (CheckpointError, DependencyError) as error:  # torch can run models that others cannot
+        if candidates == ("torch",) or not files.has_weights:
+            raise
         opened = _open(files, settings, "torch")
         notes = (*opened.info.notes, f"run by torch: {error}")
         return replace(opened, info=replace(opened.info, notes=notes))
 
 
-def choose_backend(
+def list_candidates(
     files: CheckpointFiles, *, device: "str | torch.device" = "auto", dtype: str = "auto"
-) -> str:
-    """The engine that "auto" stands for.
+) -> tuple[str, ...]:
+    """The engines that "auto" may stand for, of which the fastest is taken.
 
-    torch on a GPU; on a CPU OpenVINO if it is installed, else ONNX Runtime if that is installed
-    and the folder holds a graph, else torch. A folder that holds only an exported graph is run
-    by an engine that reads it.
+    torch on a GPU. On a CPU those that read the graph of the folder and are installed; torch,
+    whose import takes seconds, is none of them. Where the weights are without a graph, OpenVINO,
+    which they are converted to once, and torch; or torch alone.
 
     Raises:
         CheckpointError: If the manifest of the folder is damaged.
         DependencyError: If the folder holds only a graph and its engine is not installed.
     """
-    openvino = is_installed("openvino")
-    if not files.has_weights:
-        manifest = read_manifest(files)
-        if manifest is not None:
-            if openvino and runs_on_cpu(device):
-                return "openvino"
-            require_backend(manifest.format)
-            return manifest.format
-    if dtype == "float16" or not runs_on_cpu(device):
-        return "torch"
-    if openvino:
-        return "openvino"
-    usable = dtype != "bfloat16" and is_installed("onnx") and find_graph(files) is not None
-    return "onnx" if usable else "torch"
+    manifest = None if files.has_weights else read_manifest(files)
+    if files.has_weights and (dtype == "float16" or not runs_on_cpu(device)):
+        return ("torch",)
+    found = ["openvino"] if is_installed("openvino") and runs_on_cpu(device) else []
+    if dtype in ("auto", "float32") and is_installed("onnx"):
+        graph = manifest if manifest is not None else find_graph(files)
+        if graph is not None and graph.format == "onnx":
+            return (*found, "onnx")
+    if manifest is not None and not found:
+        require_backend(manifest.format)
+        return (manifest.format,)
+    if files.has_weights and not (found and find_graph(files) is not None):
+        found.append("torch")
+    return tuple(found)
 
 
 def find_graph(files: CheckpointFiles) -> Manifest | None:
@@ -151,6 +153,35 @@ def may_have_accelerator() -> bool:
     if system == "Windows":
         return (Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32/nvcuda.dll").is_file()
     return any(Path(trace).exists() for trace in GPU_TRACES)
+
+
+def _open_fastest(
+    files: CheckpointFiles, settings: EngineSettings, candidates: tuple[str, ...]
+) -> OpenedModel:
+    """Open a checkpoint with the fastest of several engines, after measuring if it is not known."""
+    if len(candidates) == 1:
+        return _open(files, settings, candidates[0])
+    record = SpeedRecord(
+        {
+            "encoder": files.config.get("model_type") if CONFIG in files.stamps else None,
+            "size": size_class(max(size for size, _ in files.stamps.values())),
+            "dtype": settings.dtype,
+            "streams": settings.num_streams,
+        },
+        {name: PACKAGES[name] for name in candidates},
+    )
+    fastest = record.fastest
+    if fastest is not None or not record.can_be_kept():
+        return _open(files, settings, fastest or candidates[0])
+    opened = {name: _open(files, settings, name) for name in candidates}
+    record.keep(
+        measure_engines(
+            {name: item.runtime for name, item in opened.items()},
+            sampling_rate=opened[candidates[0]].config.sampling_rate,
+            num_streams=settings.num_streams,
+        )
+    )
+    return opened[record.fastest or candidates[0]]
 
 
 def _open(files: CheckpointFiles, settings: EngineSettings, backend: str) -> OpenedModel:

@@ -110,9 +110,12 @@ def test_where_onednn_is_not_the_quickest_a_layer_stays_what_it_was(monkeypatch)
     assert layer.weight.data_ptr() == weight.data_ptr()
 
 
+@pytest.mark.parametrize("doubles", [False, True])
 @pytest.mark.parametrize("num_parts", [1, 2, NUM_PARTS, 5])
 @pytest.mark.parametrize("name", ["group", "layer", "odd"])
-def test_the_graph_gives_the_features_of_transformers_in_any_number_of_parts(name, num_parts):
+def test_the_graph_gives_the_features_of_transformers_in_any_number_of_parts(
+    name, num_parts, doubles
+):
     odd = {"conv_kernel": (10, 7, 4, 3, 2, 2, 1), "conv_stride": (5, 2, 2, 3, 2, 2, 1)}
     config = {
         "group": base_config(Wav2Vec2Config, 1),
@@ -126,7 +129,7 @@ def test_the_graph_gives_the_features_of_transformers_in_any_number_of_parts(nam
         batch[1] *= -0.3
         with torch.inference_mode():
             expected = extractor(batch)
-            found = GraphConvolutions(extractor, num_parts=num_parts)(batch)
+            found = GraphConvolutions(extractor, num_parts=num_parts, doubles=doubles)(batch)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
@@ -137,5 +140,5 @@ def test_wide_encoders_pass_in_parts_and_small_ones_whole():
         assert graph.model.encoder.feature_extractor.num_parts == parts
     holder = nn.Module()
     holder.feature_extractor = nn.Linear(2, 2)
-    replace_convolutions(holder)
+    replace_convolutions(holder, doubles=False)
     assert type(holder.feature_extractor) is nn.Linear

@@ -189,14 +189,14 @@ def test_predicting_imports_neither_torch_nor_transformers(model, exported, engi
 def test_auto_is_onnx_runtime_on_a_cpu_with_a_graph_at_hand(monkeypatch, exported):
     monkeypatch.setattr(opening, "is_installed", lambda backend: backend != "openvino")
     bundled = find_checkpoint()
-    assert opening.choose_backend(bundled, device="cpu") == "onnx"
-    assert opening.choose_backend(bundled, device="cuda") == "torch"
-    assert opening.choose_backend(bundled, device="cpu", dtype="bfloat16") == "torch"
-    assert opening.choose_backend(CheckpointFiles("x", exported), device="cpu") == "onnx"
+    assert opening.list_candidates(bundled, device="cpu") == ("onnx",)
+    assert opening.list_candidates(bundled, device="cuda") == ("torch",)
+    assert opening.list_candidates(bundled, device="cpu", dtype="bfloat16") == ("torch",)
+    assert opening.list_candidates(CheckpointFiles("x", exported), device="cpu") == ("onnx",)
     monkeypatch.setattr(opening, "is_installed", lambda backend: backend == "torch")
-    assert opening.choose_backend(bundled, device="cpu") == "torch"
+    assert opening.list_candidates(bundled, device="cpu") == ("torch",)
     with pytest.raises(DependencyError, match=r'pip install "emoser\[onnx\]"'):
-        opening.choose_backend(CheckpointFiles("x", exported), device="cpu")
+        opening.list_candidates(CheckpointFiles("x", exported), device="cpu")
 
 
 def test_a_missing_engine_is_one_sentence(monkeypatch):

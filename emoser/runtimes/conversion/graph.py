@@ -24,6 +24,7 @@ from emoser.runtimes.torch.convolutions import (
     fold_weight_norms,
     measure_layers,
     read_layer,
+    sum_squares,
 )
 
 INPUT = "samples"
@@ -60,8 +61,10 @@ class InferenceGraph(nn.Module):
         return output.logits, output.embedding, self.model.label_frames(encoded).softmax(dim=-1)
 
 
-def build_graph(model: EmotionModel) -> InferenceGraph:
-    """The graph of a copy of a model; the model itself is not changed.
+def build_graph(model: EmotionModel, *, doubles: bool = False) -> InferenceGraph:
+    """The graph of a copy of a model for an engine with or without double precision.
+
+    The model itself is not changed.
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
@@ -76,7 +79,7 @@ def build_graph(model: EmotionModel) -> InferenceGraph:
         # Tracing reads every attribute, and transformers prints a warning for a loss of no name.
         if getattr(module, "loss_type", "") is None:
             module.loss_type = "ForSequenceClassification"  # type: ignore[assignment]
-    replace_convolutions(copied.encoder)
+    replace_convolutions(copied.encoder, doubles=doubles)
     return InferenceGraph(copied)
 
 
@@ -106,14 +109,16 @@ class GraphConvolutions(nn.Module):
     Samples (B, T), valid to their end, in; features (B, D, L) out.
     """
 
-    def __init__(self, extractor: nn.Module, *, num_parts: int) -> None:
+    def __init__(self, extractor: nn.Module, *, num_parts: int, doubles: bool) -> None:
         """Take over the layers of an extractor for which `are_stock` is true.
 
-        A recording passes through them in `num_parts` parts.
+        A recording passes through them in `num_parts` parts. The group norm is computed in double
+        precision if the engine has `doubles`, which takes a tenth of the time.
         """
         super().__init__()
         self.conv_layers = extractor.conv_layers
         self.num_parts = num_parts
+        self.doubles = doubles
 
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, D, L) of samples (B, T)."""
@@ -153,18 +158,26 @@ class GraphConvolutions(nn.Module):
         centre = patches.mean(dim=1, keepdim=True)
         centred = patches - centre  # subtracted here, where it loses no precision
         means = functional.linear(centre[:, 0], layer.weight, layer.bias)  # (B, D)
-        length = patches.shape[1]
-        squares = torch.zeros_like(means)
-        for place in range(self.num_parts):
-            begin, end = length * place // self.num_parts, length * (place + 1) // self.num_parts
-            part = functional.linear(centred[:, begin:end], layer.weight)
-            squares = squares + torch.linalg.vector_norm(part, dim=1).square()
-        variances = squares / torch.ones_like(patches[:1, :, 0]).sum()
+        variances = (
+            self._sum_squares(centred, layer.weight) / torch.ones_like(patches[:1, :, 0]).sum()
+        )
         scale = norm.weight / torch.sqrt(variances + norm.eps)
         return scale[:, None], (norm.bias - means * scale)[:, None]
 
+    def _sum_squares(self, centred: Tensor, weight: Tensor) -> Tensor:
+        """Sums of the squares of the outputs without their means, (B, L, K) to (B, D)."""
+        if self.doubles:
+            return sum_squares(centred.double(), weight.double()).to(weight.dtype)
+        length = centred.shape[1]
+        squares = centred.new_zeros(centred.shape[0], weight.shape[0])
+        for place in range(self.num_parts):
+            begin, end = length * place // self.num_parts, length * (place + 1) // self.num_parts
+            part = functional.linear(centred[:, begin:end], weight)
+            squares = squares + torch.linalg.vector_norm(part, dim=1).square()
+        return squares
 
-def replace_convolutions(encoder: nn.Module) -> None:
+
+def replace_convolutions(encoder: nn.Module, *, doubles: bool) -> None:
     """Replace the convolutions of an encoder if they are those of wav2vec 2.0."""
     extractor = getattr(encoder, "feature_extractor", None)
     if isinstance(extractor, nn.Module) and are_stock(extractor):
@@ -172,7 +185,7 @@ def replace_convolutions(encoder: nn.Module) -> None:
         wide = max(len(layer.weight) for layer in layers) >= WIDE
         _, _, needed = measure_layers(layers[1:], 1)  # outputs of the first layer for one feature
         parts = NUM_PARTS if wide and needed >= NUM_PARTS else 1
-        encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts)
+        encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts, doubles=doubles)
 
 
 def pass_layers(

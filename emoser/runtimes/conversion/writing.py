@@ -44,7 +44,8 @@ def write_graph(
     loaded = load_checkpoint(files)
     file = folder / FILES[to]
     settings = {"looped": looped} if to == "openvino" else {}
-    versions = writer.save_graph(build_graph(loaded.model), file, files.name, **settings)
+    graph = build_graph(loaded.model, doubles=to == "onnx")  # OpenVINO has none on a CPU
+    versions = writer.save_graph(graph, file, files.name, **settings)
     manifest = Manifest(
         format=to,
         dtype="float32",

@@ -213,6 +213,16 @@ def _take(frames: Tensor, layer: Layer, num_out: int, tap: int, width: int) -> T
     return frames.as_strided((num_out, width * num_channels), steps, offset)
 
 
+def sum_squares(centred: Tensor, weight: Tensor) -> Tensor:
+    """Sums over the frames (..., L, K) of the squares of their products with a weight, (..., D).
+
+    These are the quadratic forms of the weight (D, K) with the K x K products of the frames, so
+    that none of the L x D products is computed. In double precision, as they may cancel.
+    """
+    products = centred.transpose(-1, -2) @ centred  # (..., K, K)
+    return ((weight @ products) * weight).sum(dim=-1)
+
+
 def _fold_group_norm(layer: Layer, norm: nn.GroupNorm, samples: Tensor) -> Layer:
     """The first convolution with its norm over this recording folded in, in double precision.
 
@@ -222,9 +232,8 @@ def _fold_group_norm(layer: Layer, norm: nn.GroupNorm, samples: Tensor) -> Layer
     patches = samples[:, 0].unfold(0, layer.kernel, layer.stride).double()  # (L, K)
     means = patches.mean(dim=0)
     centred = patches - means
-    covariance = centred.t() @ centred / len(patches)  # (K, K)
     weight = layer.weight.double()  # (D, K)
-    variance = ((weight @ covariance) * weight).sum(dim=1)
+    variance = sum_squares(centred, weight) / len(patches)
     scale = norm.weight.double() / torch.sqrt(variance + norm.eps)
     shift = norm.bias.double() - (weight @ means) * scale
     folded = (weight * scale[:, None]).to(layer.weight.dtype)
