@@ -116,8 +116,9 @@ class EmotionClassifier:
                 `torch.device`.
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and the
                 checkpoint's choice elsewhere.
-            backend: "torch", "openvino" (extra `openvino`; CPU), "onnx" (ONNX Runtime; extra
-                `onnx`), or "auto": on a CPU OpenVINO where it is installed, else torch.
+            backend: "torch", "openvino" (extra `openvino`; CPU), "onnx" (ONNX Runtime; extra `onnx`
+                to convert a checkpoint), or "auto": torch on a GPU; on a CPU the fastest of those
+                that are installed and ready to run the checkpoint, by a measurement that is kept.
             labels: None for the checkpoint's own labels; a named set ("ekman", "iemocap4",
                 "valence3") or a mapping from the checkpoint's labels to yours, where "other"
                 stands for the labels that it leaves out; or a list with a name for each output

@@ -11,6 +11,7 @@ from emoser.json_text import format_json
 
 REQUIRED = ("torch", "transformers", "huggingface_hub", "safetensors", "soundfile", "soxr")
 OPTIONAL = {
+    "onnxruntime": "pip install onnxruntime; without it bundled checkpoints answer seconds later",
     "torchaudio": "pip install torchaudio matching your torch; prediction works without it",
     "av": 'm4a, mp4 and webm need it: pip install "emoser[media]"',
     "accelerate": 'fine-tuning needs it: pip install "emoser[finetune]"',

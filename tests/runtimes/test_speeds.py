@@ -8,7 +8,8 @@ import pytest
 
 from emoser import EmotionClassifier
 from emoser.checkpoints.resolve import find_checkpoint
-from emoser.runtimes import InferenceOutput, opening, speeds
+from emoser.errors import DependencyError
+from emoser.runtimes import InferenceOutput, onnx, opening, speeds
 from emoser.runtimes.opening import open_runtime
 from emoser.runtimes.speeds import SpeedRecord, measure_engines
 
@@ -113,3 +114,14 @@ def test_a_record_of_other_engines_does_not_count(own_cache):
     SpeedRecord({}, {"torch": "torch"}).keep({"torch": 1.0})
     assert SpeedRecord({}, {"torch": "torch"}).fastest == "torch"
     assert SpeedRecord({}, {"torch": "torch", "numpy": "numpy"}).fastest is None
+
+
+def test_an_engine_that_does_not_load_is_replaced_by_torch(own_cache, monkeypatch):
+    def fail(name, **words):
+        raise DependencyError(f"{name} does not load here")
+
+    monkeypatch.setattr(opening, "is_installed", lambda backend: backend != "openvino")
+    monkeypatch.setattr(onnx, "import_package", fail)
+    info = EmotionClassifier.from_pretrained(TINY, device="cpu").info
+    assert info.backend == "torch"
+    assert "onnxruntime does not load here" in info.notes[-1]
