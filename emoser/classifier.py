@@ -18,25 +18,24 @@ from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.resolve import DEFAULT_MODEL, find_checkpoint
 from emoser.errors import EmoserError
 from emoser.inference.adaptation import adapt_model
-from emoser.inference.diarization import find_turns
 from emoser.inference.options import TimelineOptions
 from emoser.inference.pieces import Piece
 from emoser.inference.pipeline import build_timeline
 from emoser.inference.predictor import BatchOptions, Predictor, collect_answers
-from emoser.inference.turns import predict_turns
 from emoser.labels import Labels
 from emoser.models.adaptation import Adaptation
 from emoser.models.config import ModelInfo
-from emoser.results.conversation import Conversation
 from emoser.results.frames import as_columns, find_sources
 from emoser.results.prediction import Prediction
 from emoser.results.timeline import Timeline
-from emoser.results.transcripts.reading import Turns
 from emoser.runtimes import OpenedModel
 from emoser.runtimes.opening import open_runtime
 
 if TYPE_CHECKING:
     import torch
+
+    from emoser.results.conversation import Conversation
+    from emoser.results.transcripts.reading import Turns
 
 
 class EmotionClassifier:
@@ -299,7 +298,7 @@ class EmotionClassifier:
     def predict_turns(  # noqa: PLR0913  # the public signature of the project
         self,
         source: Source,
-        turns: Turns | None = None,
+        turns: "Turns | None" = None,
         *,
         vad: str = "energy",
         sampling_rate: int | None = None,
@@ -308,7 +307,7 @@ class EmotionClassifier:
         progress: bool = False,
         on_error: str = "raise",
         adapt_speakers: bool = False,
-    ) -> Conversation:
+    ) -> "Conversation":
         """Who speaks, and how: the emotion of every turn of a conversation.
 
         The answer for a turn equals `predict` on a file that holds the turn alone, if speakers are
@@ -348,6 +347,9 @@ class EmotionClassifier:
             >>> [(turn.speaker, turn.label) for turn in call]
             [('anna', 'angry'), ('ben', 'happy')]
         """
+        from emoser.inference.diarization import find_turns
+        from emoser.inference.turns import predict_turns
+
         options = BatchOptions(sampling_rate, channel, batch_seconds, on_error)
         if turns is None:
             turns, options = find_turns(source, options, vad=vad, limits=self._predictor.limits)

@@ -1,6 +1,5 @@
 """Clips to time engines with, the arithmetic of a model, and the limits of the machine."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emoser.audio.limits import SAMPLING_RATE
+from emoser.runtimes.processor import count_cores, read_processor
 
-CPU_INFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -48,11 +47,10 @@ def mixed_clips() -> list[npt.NDArray[np.float32]]:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, and native bfloat16 and int8 support (None if unknown)."""
-    name, flags = _read_processor()
-    is_limited = hasattr(os, "sched_getaffinity")  # to some of the cores; on Linux
+    name, flags = read_processor()
     return {
         "processor": name,
-        "cores": len(os.sched_getaffinity(0)) if is_limited else os.cpu_count(),
+        "cores": count_cores(),
         "system": platform.system(),
         "bfloat16": bool(flags & BFLOAT16) if flags else None,
         "int8": bool(flags & INT8) if flags else None,
@@ -127,15 +125,3 @@ def read_peak() -> float | None:
         return None
     unit = 2.0**20 if platform.system() == "Darwin" else 2.0**10
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / unit
-
-
-def _read_processor() -> tuple[str, set[str]]:
-    """Name and feature flags of the processor; no flags outside Linux."""
-    if not CPU_INFO.is_file():
-        return platform.processor() or platform.machine(), set()
-    facts: dict[str, str] = {}
-    for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip(), value.strip())
-    flags = facts.get("flags") or facts.get("Features") or ""
-    return facts.get("model name", platform.machine()), set(flags.split())

@@ -1,7 +1,8 @@
 """The command line, with one module per command.
 
-Parsing and `--help` import neither NumPy nor torch. Errors are printed to standard error as one
-sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model, 5 environment, 130 interrupted.
+Parsing and `--help` import neither NumPy nor torch, and of the commands only the chosen one. Errors
+are printed to standard error as one sentence. Exit codes: 0 success, 2 usage, 3 input, 4 model,
+5 environment, 130 interrupted.
 """
 
 import argparse
@@ -12,25 +13,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 from emoser._version import __version__
-from emoser.cli import (
-    bench,
-    card,
-    convert,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    finetune,
-    listen,
-    models,
-    predict,
-    reproduce,
-    serve,
-    timeline,
-)
 from emoser.cli.options import add_groups, add_options
 from emoser.errors import WRITE_FAULTS, EmoserError, disk_error
 from emoser.text import printable_lines
@@ -39,11 +25,23 @@ EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_INTERRUPTED = 130
 GC_THRESHOLD = 100_000  # new objects between two garbage collections
-COMMANDS = (
-    predict, timeline, listen, models, doctor, convert, export, card, finetune, evaluate,
-    reproduce, bench, serve, demo,
-)  # fmt: skip
-"""Each has HELP, DESCRIPTION, OPTIONS, `run` and, if some options belong together, GROUPS."""
+COMMANDS = {
+    "predict": "print the emotion of recordings",
+    "timeline": "print the emotions of a long recording over time",
+    "listen": "print the emotions of live speech",
+    "models": "list the checkpoints that have a short name",
+    "doctor": "examine a checkpoint and this machine",
+    "convert": "write a checkpoint of any layout as safetensors",
+    "export": "write a checkpoint for ONNX Runtime or OpenVINO",
+    "card": "print or write the model card of a checkpoint",
+    "finetune": "train on your own recordings",
+    "evaluate": "score a checkpoint on labelled recordings",
+    "reproduce": "run an experiment of arXiv 2111.02735",
+    "bench": "measure the speed of a checkpoint on this machine",
+    "serve": "serve predictions, timelines, embeddings and live audio over HTTP",
+    "demo": "serve a web page for uploads and the microphone",
+}
+"""What each does. Its module has DESCRIPTION, OPTIONS, `run` and, for related options, GROUPS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,17 +117,11 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
     parser = _Parser(prog="emoser", description="Speech emotion recognition.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"emoser {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        added = commands.add_parser(
-            command.__name__.rpartition(".")[2],
-            help=command.HELP,
-            description=command.DESCRIPTION,
-        )
-        add_options(added, command.OPTIONS)
-        add_groups(added, getattr(command, "GROUPS", ()))
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        added.set_defaults(run=command.run, parser=added)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser
+    )
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text)
     return parser
 
 
@@ -139,6 +131,20 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit."""
         super().error(printable_lines(message))
+
+
+class _CommandParser(_Parser):
+    """The parser of a command, whose module is imported once the command is chosen."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Add the options of the command, and parse its arguments."""
+        command = import_module(f"emoser.cli.{self.prog.split()[-1]}")
+        self.description = command.DESCRIPTION
+        add_options(self, command.OPTIONS)
+        add_groups(self, getattr(command, "GROUPS", ()))
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        self.set_defaults(run=command.run, parser=self)
+        return super().parse_known_args(args, namespace)
 
 
 def _discard_output() -> None:

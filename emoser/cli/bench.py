@@ -11,7 +11,6 @@ from emoser.json_text import format_json
 if TYPE_CHECKING:
     from emoser.bench import BenchReport, BenchRow
 
-HELP = "measure the speed of a checkpoint on this machine"
 DESCRIPTION = (
     "Measure every installed engine, each in its own process and in turns, next to the "
     "transformers pipeline with the same weights. All engines are loaded at the same time. Takes "

@@ -10,7 +10,6 @@ from emoser.errors import CheckpointError
 from emoser.json_text import format_json
 from emoser.text import printable
 
-HELP = "print or write the model card of a checkpoint"
 DESCRIPTION = (
     "Print the model card of a checkpoint: its own card with completed metadata, or a new one "
     "written from the files of the checkpoint. Faults of the card are printed to standard error. "

@@ -7,7 +7,6 @@ from emoser.checkpoints.resolve import find_checkpoint
 from emoser.cli.options import shared, show, value
 from emoser.json_text import format_json
 
-HELP = "write a checkpoint of any layout as safetensors"
 DESCRIPTION = (
     "Write a checkpoint of any layout as a folder of safetensors that emoser loads, and "
     "transformers too if it has a class for the model. The folder is loaded again and compared "

@@ -7,7 +7,6 @@ from emoser.checkpoints.resolve import DEFAULT_MODEL
 from emoser.cli.options import MODEL_HELP, RUNTIME, select, shared, value
 from emoser.json_text import format_json
 
-HELP = "serve a web page for uploads and the microphone"
 DESCRIPTION = (
     "Serve a web page that analyses uploads, recordings and the live microphone, until Ctrl-C. By "
     "default only this machine can reach it. It makes no connections to other machines, except to "

@@ -16,7 +16,6 @@ OPTIONAL = {
     "accelerate": 'fine-tuning needs it: pip install "emoser[finetune]"',
 }
 """Packages that some features need, and the remedy if one is missing or broken."""
-HELP = "examine a checkpoint and this machine"
 DESCRIPTION = (
     "Show the layout, labels, licence and size of a checkpoint and where its tensors went, and "
     "check whether batches are exact, whether stored logits are reproduced, and whether the "

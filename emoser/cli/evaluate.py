@@ -12,7 +12,6 @@ from emoser.json_text import format_json
 if TYPE_CHECKING:
     from emoser.finetune import Utterance
 
-HELP = "score a checkpoint on labelled recordings"
 DESCRIPTION = (
     "Score a checkpoint on labelled recordings; --against scores a second one on the same "
     "recordings and compares them."

@@ -6,7 +6,6 @@ from emoser.checkpoints.resolve import find_checkpoint
 from emoser.cli.options import flag, select, shared, show, value
 from emoser.json_text import format_json
 
-HELP = "write a checkpoint for ONNX Runtime or OpenVINO"
 DESCRIPTION = (
     "Write a checkpoint as a folder that runs without torch. emoser loads it like any other "
     "(--model FOLDER). Its numbers are compared with those of the original before the folder "

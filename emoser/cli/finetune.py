@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "emoser-tiny"  # small enough to be trained in minutes without a GPU
 
-HELP = "train on your own recordings"
 DESCRIPTION = (
     "Train on your own recordings: a table with the columns path and label, or arousal, dominance "
     "and valence, and optionally speaker, split, start and end. Run the same command again to "

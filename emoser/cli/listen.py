@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 BAR_WIDTH = 20
 NUM_SHOWN = 3  # labels in the status line
 CLEAR_LINE = "\r\x1b[2K"
-HELP = "print the emotions of live speech"
 DESCRIPTION = (
     "Print the emotions of the microphone, or of raw PCM from standard input: ffmpeg -i rtsp://... "
     "-f s16le -ac 1 -ar 16000 - | emoser listen -"

@@ -10,7 +10,6 @@ from emoser.cli.options import JSON_LINES
 from emoser.json_text import format_json
 from emoser.labels import canonical_labels
 
-HELP = "list the checkpoints that have a short name"
 DESCRIPTION = (
     "List the bundled checkpoints and the published ones that have a short name. Entries of the "
     "catalog were compiled from cards and configurations and were not checked against the live "

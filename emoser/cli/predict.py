@@ -38,7 +38,6 @@ def _positive_int(text: str) -> int:
     return number
 
 
-HELP = "print the emotion of recordings"
 DESCRIPTION = (
     "Print the emotion of recordings. If a recording cannot be read, its row holds the error, and "
     "the command exits with code 3 after the last recording."

@@ -16,7 +16,6 @@ from emoser.cli.options import flag, given, select, shared, show, value
 from emoser.finetune.settings import HEADS, PADDINGS
 from emoser.json_text import format_json
 
-HELP = "run an experiment of arXiv 2111.02735"
 DESCRIPTION = (
     "Run all folds or seeds of an experiment of arXiv 2111.02735. Run the same command again to "
     "resume an interrupted experiment."

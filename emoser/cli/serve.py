@@ -9,7 +9,6 @@ from emoser.cli.options import MODEL_HELP, SHARED, Group, select, shared, value
 from emoser.json_text import format_json
 from emoser.serve.options import ServeOptions
 
-HELP = "serve predictions, timelines, embeddings and live audio over HTTP"
 DESCRIPTION = (
     "Serve predictions, timelines, embeddings and live audio over HTTP until SIGTERM or Ctrl-C. "
     "By default only this machine can reach it. Recordings are not stored, and nothing about them "

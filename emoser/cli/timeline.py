@@ -32,7 +32,6 @@ WRITERS: Mapping[str, "Callable[[Timeline], str]"] = {
     "textgrid": lambda timeline: timeline.to_textgrid(),
     "audacity": lambda timeline: timeline.to_audacity(),
 }
-HELP = "print the emotions of a long recording over time"
 DESCRIPTION = (
     "Print the emotions of a recording over time. Recordings of any length are processed in "
     "constant memory."

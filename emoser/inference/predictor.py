@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from emoser.audio import AudioLimits, Channel, Source
 from emoser.audio.limits import DEFAULT_LIMITS
@@ -231,5 +230,9 @@ def collect_answers(
     answers: Iterator[Answer], sources: Iterable[Source], *, progress: bool
 ) -> list[Answer]:
     """All answers, with a progress bar if it is wanted and standard error is a terminal."""
+    if not progress:
+        return list(answers)
+    from tqdm import tqdm
+
     total = len(sources) if isinstance(sources, Sequence) else None
-    return list(tqdm(answers, total=total, unit="file", disable=None if progress else True))
+    return list(tqdm(answers, total=total, unit="file", disable=None))

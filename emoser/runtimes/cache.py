@@ -1,4 +1,4 @@
-"""The user's cache of converted graphs: one folder per content, complete or absent.
+"""The user's cache of converted and compiled graphs: one folder per content, complete or absent.
 
 An entry is built in a temporary folder and renamed into place, so that several processes may
 fill the cache at once and a killed process leaves no partial entry. Its seal holds the hashes of
@@ -91,21 +91,30 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
 
     If it is absent or damaged, `build` writes its files into an empty folder.
     """
-    folder = cache_folder() / "graphs" / key
-    with suppress(OSError):  # of killed processes
-        clear_leftovers(folder.parent)
-    problem = None if _is_whole(folder) else _fill(folder, build)
-    if problem is None:
-        yield Entry(folder)
+    found = find_entry("graphs", key, build)
+    if isinstance(found, Path):
+        yield Entry(found)
         return
     with scratch_folder() as place:
         with writes_to(place):
             build(place)
         note = (
-            f"{cache_folder()} cannot be written ({problem.strerror or problem}), so the model is "
+            f"{cache_folder()} cannot be written ({found.strerror or found}), so the model is "
             f"converted each time; set {VARIABLE} to a folder that can be written"
         )
         yield Entry(place, (note,))
+
+
+def find_entry(kind: str, key: str, build: Callable[[Path], None]) -> Path | OSError:
+    """The folder of an entry, filled by `build` if it is absent or damaged.
+
+    The error of the system if that failed.
+    """
+    folder = cache_folder() / kind / key
+    with suppress(OSError):  # of killed processes
+        clear_leftovers(folder.parent)
+    problem = None if _is_whole(folder) else _fill(folder, build)
+    return problem or folder
 
 
 def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:

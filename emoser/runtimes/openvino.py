@@ -4,8 +4,11 @@ Recordings run one by one and are never padded, so that no output depends on the
 threads may share one runtime. Imports neither torch nor transformers.
 """
 
+import hashlib
+import json
 import os
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +17,10 @@ import numpy.typing as npt
 
 from emoser.errors import CheckpointError
 from emoser.runtimes import EngineSettings, OpenedGraph, Samples
+from emoser.runtimes.cache import find_entry
 from emoser.runtimes.manifest import Manifest
 from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
+from emoser.runtimes.processor import identify_processor
 from emoser.telemetry import without_openvino_telemetry
 
 if TYPE_CHECKING:
@@ -98,7 +103,7 @@ def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> Open
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
-    compiled = compile_graph(file, precision, num_streams=settings.num_streams)
+    compiled = open_compiled(file, manifest, precision, num_streams=settings.num_streams)
     config = manifest.config
     warm = config.encoder not in ONE_LENGTH or config.padding == "none"
     by_frame = config.frame_seconds is not None
@@ -130,26 +135,58 @@ def has_bfloat16() -> bool:
     return "BF16" in capabilities
 
 
-def compile_graph(file: Path, precision: str, *, num_streams: int = 1) -> Any:
-    """A graph file, compiled for this processor.
+def open_compiled(file: Path, manifest: Manifest, precision: str, *, num_streams: int) -> Any:
+    """A graph file, compiled for this processor now or before: compiling takes seconds.
+
+    What OpenVINO keeps of it is an entry of the cache of its own, so that a damaged one is
+    compiled again.
+    """
+    settings = choose_settings(precision, num_streams)
+    key = {
+        "file": str(file.absolute()),
+        "changed": file.stat().st_mtime_ns,
+        "hashes": dict(manifest.hashes),
+        "engine": import_engine().__version__,
+        "processor": identify_processor(),
+        **settings,
+    }
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    built: list[Any] = []
+
+    def build(folder: Path) -> None:
+        built.append(compile_graph(file, {**settings, "CACHE_DIR": str(folder)}))
+
+    folder = find_entry("compiled", name, build)
+    if built:
+        return built[0]
+    kept = {"CACHE_DIR": str(folder)} if isinstance(folder, Path) else {}
+    return compile_graph(file, {**settings, **kept})
+
+
+def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:
+    """How OpenVINO runs a graph.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
     """
-    openvino = import_engine()
-    core = openvino.Core()
     if precision == "int8" and has_bfloat16():
         precision = "bfloat16"
     settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
         "INFERENCE_NUM_THREADS": count_threads(),
-        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_KERNELS,
     }
     if num_streams == 1:
         settings["PERFORMANCE_HINT"] = "LATENCY"
     else:
         settings["NUM_STREAMS"] = num_streams
+    return settings
+
+
+def compile_graph(file: Path, settings: Mapping[str, str | int]) -> Any:
+    """A graph file, compiled for this processor."""
+    openvino = import_engine()
+    core = openvino.Core()
     try:
-        return core.compile_model(core.read_model(file), "CPU", settings)
+        return core.compile_model(file, "CPU", dict(settings))
     except RuntimeError as error:
         raise CheckpointError(
             f"OpenVINO {openvino.__version__} cannot read {file} ({last_line(error)}); export the "

@@ -21,6 +21,7 @@ from emoser.serve.errors import HANDLED, RequestError, StoppingError, describe, 
 from emoser.serve.options import ServeOptions
 from emoser.serve.routes import build_router
 from emoser.serve.service import Service
+from emoser.serve.signals import stopped_by_signals
 from emoser.serve.stream import handle_stream
 from emoser.serve.uploads import DRAIN_BYTES, Body
 
@@ -52,7 +53,8 @@ def build_app(options: ServeOptions, classifier: "EmotionClassifier") -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with stopped_by_signals(service):
+            yield
         service.stop()
         service.jobs.close()
 

@@ -1,6 +1,5 @@
 """Run the service with uvicorn until a signal stops it."""
 
-import asyncio
 import gc
 import math
 import multiprocessing
@@ -32,7 +31,6 @@ BACKLOG = 2048
 GC_THRESHOLDS = (2_000, 10, 10)  # about Python's own
 KEEP_ALIVE_SECONDS = 65  # longer than that of usual proxies, which then close first
 MESSAGE_BYTES = 2**20  # of a WebSocket
-SESSION_END_SECONDS = 10.0  # for live sessions to send what they found
 
 Announce = Callable[[str], None]
 
@@ -103,7 +101,7 @@ def create_worker_app() -> "FastAPI":
 
 
 class _Server(uvicorn.Server):
-    """Ends live sessions before it closes connections, and reports requests that were cut off."""
+    """Says when it is ready, and reports requests that were cut off."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -116,13 +114,6 @@ class _Server(uvicorn.Server):
             self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.stop()
-        for server in self.servers:
-            server.close()  # accepts nothing new
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + SESSION_END_SECONDS
-        while self._service.num_sessions and loop.time() < deadline and not self.force_exit:
-            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
         if cut := self._service.jobs.num_accepted:
             print(f"emoser: {cut} requests were not finished", file=sys.stderr)  # noqa: T201

@@ -144,7 +144,7 @@ def test_the_turns_of_an_adapted_speaker_are_decoded_once_and_not_kept(classifie
         return used
 
     peak(1)  # what is loaded at first use
-    assert peak(6) < peak(2) + 2**20  # the sound of forty turns more would take 12 MiB
+    assert peak(6) < peak(2) + 4 * 2**20  # the sound of forty turns more would take 12 MiB
 
 
 class CountedReads(io.FileIO):

@@ -27,7 +27,7 @@ from emoser.runtimes import openvino as openvino_runtime
 from emoser.runtimes.cache import cache_folder, hash_weights, make_key, open_entry
 from emoser.runtimes.conversion.graph import build_graph
 from emoser.runtimes.opening import open_runtime
-from emoser.runtimes.openvino import OpenVinoRuntime, compile_graph
+from emoser.runtimes.openvino import OpenVinoRuntime, choose_settings, compile_graph
 
 pytest.importorskip("openvino")
 
@@ -362,7 +362,9 @@ def graph_folder(model, tmp_path_factory):
 
 def test_bfloat16_stays_near_float32(graph_folder, both):
     """On any processor; where it has no such arithmetic it is imitated."""
-    half = OpenVinoRuntime(compile_graph(graph_folder / "openvino_model.xml", "bfloat16"), 4)
+    half = OpenVinoRuntime(
+        compile_graph(graph_folder / "openvino_model.xml", choose_settings("bfloat16", 1)), 4
+    )
     (clip,) = random_clips((16_000,))
     expected = both[0]._predictor.runtime.infer([clip]).logits
     assert 0 < np.abs(half.infer([clip]).logits - expected).max() <= 0.05 * np.abs(expected).max()

@@ -183,3 +183,27 @@ def test_a_graph_that_gives_nan_gives_no_answer(backend, graphs, tmp_path):
     reseal(folder)
     with pytest.raises(CheckpointError, match="gives NaN or infinity"):
         answer(folder, backend)
+
+
+def test_a_flipped_bit_of_a_compiled_graph_is_compiled_again(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
+    expected, generator = answer("emoser-tiny", "openvino"), random.Random(7)
+    (kept,) = (tmp_path / "compiled").glob("*/*.blob")
+    for _ in range(3):
+        kept.chmod(0o600)
+        flip_bit(kept, generator)
+        damaged = kept.read_bytes()
+        assert answer("emoser-tiny", "openvino") == expected
+        assert kept.read_bytes() != damaged
+
+
+def test_a_graph_is_compiled_once(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
+    expected = answer("emoser-tiny", "openvino")
+    (kept,) = (tmp_path / "compiled").glob("*/*.blob")
+    compiled = kept.stat()
+    assert answer("emoser-tiny", "openvino") == expected
+    assert kept.stat().st_mtime_ns == compiled.st_mtime_ns
+    assert kept.stat().st_ino == compiled.st_ino

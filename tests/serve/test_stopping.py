@@ -18,13 +18,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from emoser import load_audio
 from emoser.cli import main
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CLIP = (ROOT / "examples" / "audio" / "loud.flac").read_bytes()
+CLIPS = ROOT / "examples" / "audio"
+CLIP = (CLIPS / "loud.flac").read_bytes()
 CLIENTS = 8
 
 
@@ -123,9 +125,39 @@ def counted(folder):
     }
 
 
-def test_sigterm_under_load_loses_no_accepted_request(tmp_path):
-    process = start("--model", "emoser-tiny", PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
-    address = address_of(process)
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start_uvicorn(*words, **settings):
+    """The service under uvicorn by its factory, with settings of the environment; its address."""
+    port = str(free_port())
+    command = ("-m", "uvicorn", "--factory", "emoser.serve:create_app", "--port", port)
+    settings = {"EMOSER_SERVE_MODEL": "emoser-tiny", **settings}
+    words = (*words, "--log-level", "error")
+    return start(*words, command=command, **settings), f"http://127.0.0.1:{port}"
+
+
+def start_kind(kind, **settings):
+    """A running service of one of `KINDS`, and its address."""
+    if kind.startswith("uvicorn"):
+        process, address = start_uvicorn("--workers", "2", **settings)
+    else:
+        workers = ("--workers", "2") if kind == "workers" else ()
+        process = start("--model", "emoser-tiny", *workers, **settings)
+        address = address_of(process)
+    wait_ready(address)
+    return process, address
+
+
+KINDS = ("process", "workers", "uvicorn-workers")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sigterm_under_load_loses_no_accepted_request(kind, tmp_path):
+    process, address = start_kind(kind, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
     clients = Clients(address)
     while len(clients.answers) < 3 * CLIENTS:
         time.sleep(0.05)
@@ -142,6 +174,28 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path):
         assert set(answer.json()) >= ({"label"} if answer.status_code == 200 else {"error"})
     # A kept connection may be closed before a new request on it is read; none is after that.
     assert all("without sending" in str(error) or "reset" in str(error) for error in clients.cut)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sigterm_ends_a_live_session_with_what_was_found(kind):
+    from websockets.sync.client import connect
+
+    process, address = start_kind(kind)
+    query = "format=s16le&sampling_rate=16000"
+    samples = 2 * (load_audio(CLIPS / "plain.wav") * 32767).astype("<i2").tobytes()
+    try:
+        with connect(f"{address.replace('http', 'ws')}/v1/stream?{query}") as session:
+            session.send(samples)
+            received = [json.loads(session.recv(30))["type"] for _ in range(2)]
+            process.send_signal(signal.SIGTERM)
+            messages = [json.loads(message) for message in session]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, process.stderr.read()
+    assert received == ["ready", "window"]
+    assert (messages[-1]["type"], messages[-1]["reason"]) == ("done", "stopping")
+    assert messages[-1]["seconds"] == pytest.approx(len(samples) / 32_000, abs=1e-3)
+    assert session.close_code == 1001
 
 
 def test_a_request_that_is_running_at_sigterm_is_answered():
@@ -207,13 +261,7 @@ def test_workers_share_the_port_and_their_metrics():
 
 
 def test_the_factory_runs_under_uvicorn_with_settings_of_the_environment():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ("-m", "uvicorn", "--factory", "emoser.serve:create_app", "--port", str(port))
-    settings = {"EMOSER_SERVE_MODEL": "emoser-tiny", "EMOSER_SERVE_MAX_SECONDS": "1"}
-    process = start(command=command, **settings)
-    address = f"http://127.0.0.1:{port}"
+    process, address = start_uvicorn(EMOSER_SERVE_MAX_SECONDS="1")
     try:
         wait_ready(address)
         answer = httpx.post(f"{address}/v1/predict", content=CLIP)

@@ -36,7 +36,7 @@ command line may import from a side room."""
 
 PARTS = {
     "runtimes": (
-        ("__init__",),
+        ("__init__", "processor"),
         ("torch", "conversion", "onnx", "openvino", "manifest", "cache"),
         ("opening",),
     ),
