@@ -173,6 +173,7 @@ def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:
     settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
         "INFERENCE_NUM_THREADS": count_threads(),
+        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_KERNELS,
     }
     if num_streams == 1:
         settings["PERFORMANCE_HINT"] = "LATENCY"

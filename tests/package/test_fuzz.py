@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parents[2] / "examples" / "fuzz"
-COUNTS = {"audio": 60, "checkpoints": 30, "exports": 12, "kills": 21}
+COUNTS = {"audio": 60, "checkpoints": 30, "exports": 12, "kills": 20}
 
 
 @pytest.mark.slow

@@ -452,3 +452,26 @@ def test_narrow_convolutions_and_graphs_to_quantise_have_no_loop():
     assert not fits_loop(build_graph(loud_model(small_config())))
     plain = convert_graph(build_graph(loud_model(LOOP_KINDS["group norm"])), "base", looped=False)
     assert "Loop" not in {op.get_type_name() for op in plain.get_ordered_ops()}
+
+
+SPEAK_AT_MANY_LENGTHS = """
+from pathlib import Path
+import numpy as np
+from emoser import EmotionClassifier
+classifier = EmotionClassifier.from_pretrained("emoser-small", backend="openvino")
+sound = np.random.default_rng(0).standard_normal(12 * 16_000).astype(np.float32) / 10
+for number in range(240):
+    classifier.predict(sound[: 640 * (number * 97 % 240 + 60)], sampling_rate=16_000)
+    if number % 80 == 79:
+        print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read as on Linux")
+def test_recordings_of_many_lengths_leave_little_in_memory():
+    """OpenVINO compiles code for each new length; kept without bound, it takes 1 MiB each."""
+    command = [sys.executable, "-c", SPEAK_AT_MANY_LENGTHS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    _, after_160, after_240 = map(int, done.stdout.split())
+    assert after_240 - after_160 < 40

@@ -260,8 +260,8 @@ class _Run:
         with self.average.applied():
             self.validate(epoch, time.monotonic() - began)
         self.epoch, self.losses, self.hits = epoch + 1, [], 0
+        self.processes.write(self._write_logs)  # before the state, from which it is written again
         self.save()
-        self.processes.write(self._write_logs)
 
     def train_step(self, batch: Sequence[int]) -> None:
         """One update."""

@@ -33,6 +33,7 @@ from emoser.finetune.data.inputs import (
     vary_clip,
 )
 from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.finetune.training import run as engine
 from emoser.finetune.training.freezing import freeze
 from emoser.finetune.training.optimization import build_optimizer
 from emoser.finetune.training.steps import LossModule, Stepper
@@ -144,6 +145,24 @@ def test_varied_copies_of_a_frozen_encoder_are_those_of_the_seed_copy_and_clip(c
     )[None]
     with torch.inference_mode():
         assert torch.allclose(copies[2][5, 0], model(varied).embedding[0], atol=1e-5)
+
+
+def test_a_kill_while_the_last_line_of_the_log_is_written_loses_none(sides, tmp_path, monkeypatch):
+    written = engine.write_log
+
+    def killed(folder, records):
+        if len(records) == CONFIG.schedule.epochs:
+            raise KeyboardInterrupt
+        written(folder, records)
+
+    monkeypatch.setattr(engine, "write_log", killed)
+    options = {"config": CONFIG, "output": tmp_path, "device": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        train(*sides, model=small_model(), **options)
+    monkeypatch.undo()
+    train(*sides, model=small_model(), **options)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(lines) == CONFIG.schedule.epochs
 
 
 def test_an_update_draws_one_of_the_copies_of_each_clip_and_validation_none(clips):
