@@ -23,7 +23,8 @@ from emoser.runtimes.cache import cache_folder, read_record, write_record
 from emoser.runtimes.processor import identify_processor
 
 CLIP_SECONDS = (1.0, 2.5, 4.0)  # of the recordings that are timed
-ROUNDS = 3
+STEP_SECONDS = 0.1  # by which they are longer in each round
+ROUNDS = 3  # after one to warm up
 
 
 class SpeedRecord:
@@ -69,13 +70,15 @@ def measure_engines(
     They are timed in turns, so that other load affects all of them alike.
     """
     generator = np.random.default_rng(0)
-    lengths = [round(seconds * sampling_rate) for seconds in CLIP_SECONDS]
-    clips = [np.float32(0.1) * generator.standard_normal(size, np.float32) for size in lengths]
-    runs = {name: partial(_infer, item, clips, num_streams) for name, item in runtimes.items()}
-    for run in runs.values():
-        run()  # an engine prepares for new lengths
-    rounds = [{name: run() for name, run in runs.items()} for _ in range(ROUNDS)]
-    return {name: min(times[name] for times in rounds) for name in runs}
+    rounds = []
+    for number in range(1 + ROUNDS):  # files are of new lengths, which some engines prepare for
+        lengths = [
+            round((seconds + number * STEP_SECONDS) * sampling_rate) for seconds in CLIP_SECONDS
+        ]
+        clips = [np.float32(0.1) * generator.standard_normal(size, np.float32) for size in lengths]
+        runs = {name: partial(_infer, item, clips, num_streams) for name, item in runtimes.items()}
+        rounds.append({name: run() for name, run in runs.items()})
+    return {name: min(times[name] for times in rounds[1:]) for name in runtimes}
 
 
 def size_class(num_bytes: int) -> int:

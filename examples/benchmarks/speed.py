@@ -1,11 +1,12 @@
 """Print the table of speeds: `python examples/benchmarks/speed.py --all --markdown`.
 
 Parts: single (one clip of 4 s or 30 s, base and large), folder (files of mixed lengths and
-rates), speechbrain, cold (whole processes), decoding, memory, tiny. Select parts with `--parts
-single folder`; finished parts are stored in --state and not repeated. Each engine runs in a
-process of its own and they are measured in turns, so that other load affects all of them alike.
-Duration on 2 idle cores: single 4 min, folder 3 min, speechbrain, cold, decoding and memory 1 min
-each, tiny half a minute; `--quick` takes a third. `--int8` adds the int8 graph of the base model.
+rates), speechbrain, cold (whole processes), decoding, memory, tiny and small (bundled). Select
+parts with `--parts single folder`; finished parts are stored in --state and not repeated. Each
+engine runs in a process of its own and they are measured in turns, so that other load affects all
+of them alike. Duration on 2 idle cores: single 4 min, folder 3 min, speechbrain, cold, decoding and
+memory 1 min each, tiny and small half a minute; `--quick` takes a third. `--int8` adds the int8
+graph of the base model.
 
 For medians over several runs, store each run in a file of its own (`--state 1.json`, `--state
 2.json`, `--state 3.json`) and merge them: `--merge 1.json 2.json 3.json`.
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -37,22 +39,28 @@ from emoser.text import markdown_table
 
 PROGRAM = (str(Path(__file__).with_name("worker.py")),)
 SHAPES = ("base", "large")
-TINY = "emoser-tiny"
-TINY_SECONDS = 4.0
+TINY, SMALL = "emoser-tiny", "emoser-small"
+BUNDLED_SECONDS = 4.0
+BUNDLED_TARGETS = {
+    TINY: {"torch float32": ">= 500", "openvino float32": ">= 1000"},
+    SMALL: {"float32": ">= 100", "bfloat16": ">= 300"},
+}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def sides_of(model: str | Path, *, int8: str | None = None) -> list[dict]:
     """The installed engines, in the precisions that the processor supports.
 
-    ONNX Runtime needs an exported graph: `emoser-tiny` has one, and `prepare` writes one for base.
+    ONNX Runtime needs an exported graph: bundled models have one; `prepare` writes that of base.
     """
-    graph = TINY if model == TINY else f"{model}-onnx"
+    graph = str(model) if model in BUNDLED_TARGETS else f"{model}-onnx"
     options = BenchOptions(model=str(model), folders=() if int8 is None else (int8,))
     sides = []
     for row in plan_rows(options, describe_machine()):
         is_onnx = row.runtime == "onnx"
-        if row.runtime != BASELINE and (not is_onnx or graph == TINY or Path(graph).is_dir()):
+        if row.runtime != BASELINE and (
+            not is_onnx or graph in BUNDLED_TARGETS or Path(graph).is_dir()
+        ):
             place = graph if is_onnx else row.model
             sides.append({"runtime": row.runtime, "dtype": row.dtype, "model": place})
     return sides
@@ -154,30 +162,31 @@ def run_speechbrain(options: argparse.Namespace) -> list[list[str]]:
     ]
 
 
-def run_tiny(options: argparse.Namespace) -> list[list[str]]:
-    sides = sides_of(TINY)
+def run_bundled(options: argparse.Namespace, *, model: str) -> list[list[str]]:
     rows = []
-    clips = options.models / "tiny-clips"
+    clips = options.models / "bundled-clips"
     audio = count_seconds(write_clips(clips, 120))
-    with starting(sides) as workers:
+    with starting(sides_of(model)) as workers:
         task = {"task": "files", "folder": str(clips), "count": 120, "batch": 1}
         taken = [
             [
-                (median(time_clip(worker, TINY_SECONDS, 20)), worker.run(**task)["times"][0])
+                (median(time_clip(worker, BUNDLED_SECONDS, 20)), worker.run(**task)["times"][0])
                 for worker in workers
             ]
             for _ in range(options.rounds)
         ]
         for place, worker in enumerate(workers):
-            alone = TINY_SECONDS / median(row[place][0] for row in taken)
+            alone = BUNDLED_SECONDS / median(row[place][0] for row in taken)
             files = audio / median(row[place][1] for row in taken)
-            name = f"{worker.facts['runtime']} {worker.facts['dtype']}"
+            precision = worker.facts["dtype"]
+            name = f"{worker.facts['runtime']} {precision}"
+            targets = BUNDLED_TARGETS[model]
             rows.append(
                 [
-                    f"emoser-tiny, {name}",
+                    f"{model}, {name}",
                     f"{alone:.0f} times real time (4-s clip)",
                     f"{files:.0f} times real time (files, decoded)",
-                    ">= 300 times",
+                    targets.get(name) or targets.get(precision, ""),
                 ]
             )
     return rows
@@ -216,7 +225,8 @@ def run_memory(options: argparse.Namespace) -> list[list[str]]:
 
 
 RUNS: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
-    "tiny": run_tiny,
+    "tiny": partial(run_bundled, model=TINY),
+    "small": partial(run_bundled, model=SMALL),
     "single": run_single,
     "speechbrain": run_speechbrain,
     "cold": run_cold,
