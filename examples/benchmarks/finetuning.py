@@ -67,9 +67,9 @@ def write_clips(folder: Path, count: int, seconds: int = SECONDS) -> list[Uttera
     return utterances
 
 
-def write_encoder(folder: Path) -> Path:
+def write_encoder(folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
-    Wav2Vec2Model(Wav2Vec2Config(layerdrop=0.0)).save_pretrained(folder)
+    Wav2Vec2Model(Wav2Vec2Config(layerdrop=0.0, **changes)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
 

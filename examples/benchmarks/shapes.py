@@ -21,13 +21,20 @@ LARGE = {
     "do_stable_layer_norm": True,
     "conv_bias": True,
 }
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+SHAPES = ("tiny", "base", "large")
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000)
 SUFFIXES = ("wav", "flac")
 CALIBRATION_CLIPS = 8
 
 
 def write_model(shape: str, folder: Path) -> Path:
-    """Write a model of the size of wav2vec2-base or hubert-large, unless the folder has one."""
+    """Write a tiny model, one like wav2vec2-base or one like hubert-large, unless it is there."""
     if (folder / "model.safetensors").is_file():
         return folder
     import torch
@@ -39,8 +46,8 @@ def write_model(shape: str, folder: Path) -> Path:
         "id2label": dict(enumerate(LABELS)),
         "label2id": {label: place for place, label in enumerate(LABELS)},
     }
-    if shape == "base":
-        config = transformers.Wav2Vec2Config(**names)
+    if shape != "large":
+        config = transformers.Wav2Vec2Config(**names, **(TINY if shape == "tiny" else {}))
         model = transformers.Wav2Vec2ForSequenceClassification(config)
     else:
         config = transformers.HubertConfig(**LARGE, **names)
