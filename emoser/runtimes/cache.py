@@ -26,7 +26,7 @@ from emoser.runtimes.manifest import hash_file
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
-RECIPE = 4  # version of the conversion; raised when its graphs change
+RECIPE = 5  # version of the conversion; raised when its graphs change
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
 
 

@@ -10,9 +10,11 @@ from transformers import Data2VecAudioConfig, HubertConfig, Wav2Vec2Config, WavL
 
 from emoser.runtimes.conversion.graph import (
     NUM_PARTS,
+    GraphAttention,
     GraphConvolutions,
     build_graph,
     replace_convolutions,
+    split_attention,
 )
 from emoser.runtimes.torch.linear import (
     InPlaceGelu,
@@ -132,6 +134,21 @@ def test_the_graph_gives_the_features_of_transformers_in_any_number_of_parts(
             found = GraphConvolutions(extractor, num_parts=num_parts, doubles=doubles)(batch)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", [Wav2Vec2Config, HubertConfig])
+def test_split_attention_gives_the_frames_of_transformers(kind):
+    backbone = loud_model(base_config(kind, 1)).encoder.backbone
+    attention = backbone.encoder.layers[0].attention
+    split = GraphAttention(attention)
+    for num_frames in (1, 2, NUM_PARTS, 50, 151):
+        frames = torch.randn(2, num_frames, 768, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            expected, found = attention(frames)[0], split(frames)[0]
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    split_attention(backbone)
+    assert isinstance(backbone.encoder.layers[0].attention, GraphAttention)
 
 
 def test_wide_encoders_pass_in_parts_and_small_ones_whole():

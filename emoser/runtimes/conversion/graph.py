@@ -10,7 +10,9 @@ of the first layer times the length. Nothing branches on the length: one trace s
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +28,14 @@ from emoser.runtimes.torch.convolutions import (
     read_layer,
     sum_squares,
 )
+from emoser.runtimes.torch.linear import STOCK_ATTENTION, WHISPER_ATTENTION, is_stock_attention
 
 INPUT = "samples"
 OUTPUTS = ("logits", "embedding", "frames")
 TRACED_SAMPLES = 24_000
 WIDE = 256  # channels from which on a recording passes in parts
 NUM_PARTS = 3  # of a recording in a wide encoder
+SPLIT_ATTENTION = STOCK_ATTENTION - {WHISPER_ATTENTION}
 
 
 class InferenceGraph(nn.Module):
@@ -80,6 +84,7 @@ def build_graph(model: EmotionModel, *, doubles: bool = False) -> InferenceGraph
         if getattr(module, "loss_type", "") is None:
             module.loss_type = "ForSequenceClassification"  # type: ignore[assignment]
     replace_convolutions(copied.encoder, doubles=doubles)
+    split_attention(copied.encoder.backbone)
     return InferenceGraph(copied)
 
 
@@ -175,6 +180,47 @@ class GraphConvolutions(nn.Module):
             part = functional.linear(centred[:, begin:end], weight)
             squares = squares + torch.linalg.vector_norm(part, dim=1).square()
         return squares
+
+
+class GraphAttention(nn.Module):
+    """Self-attention of a wide encoder in a graph, for some of the frames at a time.
+
+    Of half a minute, the weights of all frames for one another are 100 MB in each layer.
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        """Take over an attention of transformers' speech encoders, which masks nothing."""
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, hidden_states: Tensor, **unused: object) -> tuple[Tensor, None]:
+        """Attended frames (B, L, D), and None in place of attention weights."""
+        inner: Any = self.attention
+        num_rows, length, _ = hidden_states.shape
+        projections = (inner.q_proj, inner.k_proj, inner.v_proj)
+        query, key, value = (
+            project(hidden_states).view(num_rows, length, inner.num_heads, -1).transpose(1, 2)
+            for project in projections
+        )  # (B, H, L, D / H) each
+        ends = [length * place // NUM_PARTS for place in range(NUM_PARTS + 1)]
+        parts = [
+            functional.scaled_dot_product_attention(
+                query[:, :, begin:end], key, value, scale=inner.scaling
+            )
+            for begin, end in itertools.pairwise(ends)
+        ]
+        return inner.out_proj(
+            torch.cat(parts, dim=2).transpose(1, 2).reshape(num_rows, length, -1)
+        ), None
+
+
+def split_attention(backbone: nn.Module) -> None:
+    """Split the stock attention of a wide encoder."""
+    for part in list(backbone.modules()):
+        for name, child in list(part.named_children()):
+            if type(child).__name__ in SPLIT_ATTENTION and is_stock_attention(child):
+                wide = getattr(child, "embed_dim", 0) >= WIDE
+                setattr(part, name, GraphAttention(child) if wide else child)
 
 
 def replace_convolutions(encoder: nn.Module, *, doubles: bool) -> None:
