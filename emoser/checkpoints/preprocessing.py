@@ -71,7 +71,8 @@ def read_sampling_rate(files: CheckpointFiles) -> int | None:
     Raises:
         CheckpointError: If a rate is not a number, or the two differ.
     """
-    places = (("the preprocessor", files.preprocessor), (CONFIG, files.config))
+    config = files.config if CONFIG in files.stamps else {}  # FunASR writes none
+    places = (("the preprocessor", files.preprocessor), (CONFIG, config))
     rates = {
         place: _read_rate(values["sampling_rate"], files)
         for place, values in places

@@ -110,7 +110,8 @@ class Predictor:
         self, sources: Iterable[Source], options: BatchOptions
     ) -> Iterator[Prediction | EmoserError]:
         """The prediction of each recording in order, or its error where errors are returned."""
-        return map(self.conclude, self._infer(sources, options))
+        outputs = self._infer(sources, options)
+        return (self.conclude(output) for output in outputs)  # which can be closed
 
     def infer_pieces(
         self, source: Source, pieces: Sequence[Piece], options: BatchOptions

@@ -1,5 +1,6 @@
 """The examples of `examples/serving`: the client, and the deployment on a local Ray cluster."""
 
+import asyncio
 import importlib.util
 import os
 import socket
@@ -11,6 +12,7 @@ import soundfile
 from support.servers import running
 
 from emoser import EmotionClassifier, load_audio
+from emoser.serve.server import _listen
 
 pytest.importorskip("fastapi")
 
@@ -95,3 +97,26 @@ def test_the_ray_deployment_answers_on_a_local_cluster(monkeypatch):
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def test_answers_are_sent_at_once():
+    """Otherwise the body of each waits until the client has acknowledged its headers."""
+
+    async def connect():
+        accepted = asyncio.get_running_loop().create_future()
+
+        class Answering(asyncio.Protocol):
+            def connection_made(self, transport):
+                connection = transport.get_extra_info("socket")
+                accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                transport.close()
+
+        with _listen("127.0.0.1", 0) as listener:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(Answering, sock=listener)
+            await asyncio.open_connection(*listener.getsockname())
+            set_on_accepted = await accepted
+            server.close()
+        return set_on_accepted
+
+    assert asyncio.run(connect())
