@@ -134,8 +134,13 @@ def _write_int8(
             open_runtime(CheckpointFiles(checkpoint.name, graph), device="cpu", backend=to).runtime
             for graph in (folder, place)
         )
-        num_labels = len(plain.config.labels)
-        parity = measure_agreement(runtime, reference, held_out, num_labels)
+        parity = measure_agreement(
+            runtime,
+            reference,
+            held_out,
+            len(plain.config.labels),
+            multi_label=plain.config.multi_label,
+        )
     parity["num_calibrated"] = len(calibration)
     manifest = replace(manifest, parity=parity)
     manifest.write(folder)
