@@ -207,3 +207,14 @@ def test_a_graph_is_compiled_once(tmp_path, monkeypatch):
     assert answer("emoser-tiny", "openvino") == expected
     assert kept.stat().st_mtime_ns == compiled.st_mtime_ns
     assert kept.stat().st_ino == compiled.st_ino
+
+
+def test_copies_of_an_exported_folder_share_one_compiled_graph(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("EMOSER_CACHE", str(cache))
+    export("emoser-tiny", tmp_path / "first", to="openvino")
+    assert not (cache / "compiled").exists()  # the graph that was tested lay in a temporary folder
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert answer(tmp_path / "first", "openvino") == answer(tmp_path / "second", "openvino")
+    assert len(list((cache / "compiled").glob("*/*.blob"))) == 1
