@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from transformers import PreTrainedConfig
+import torch
+from transformers import HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor
 
 from support.models import small_config
 
@@ -27,6 +28,14 @@ def voice_config(**changes) -> PreTrainedConfig:
         mask_time_length=2,
         **changes,
     )
+
+
+def save_voice_base(folder: Path) -> Path:
+    """The folder, with a small HuBERT of random weights to train on voices."""
+    torch.manual_seed(1)
+    HubertModel(voice_config()).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
 
 
 def write_voices(

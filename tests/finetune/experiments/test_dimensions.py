@@ -9,11 +9,10 @@ import pytest
 import soundfile
 import torch
 from support.models import LABELS, random_clips
-from support.voices import RATE, voice_config
+from support.voices import RATE, save_voice_base, voice_config
 from transformers import (
     AutoModelForAudioClassification,
     HubertForSequenceClassification,
-    HubertModel,
     Wav2Vec2FeatureExtractor,
     pipeline,
 )
@@ -47,11 +46,7 @@ CONFIG = FinetuneConfig(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(1)
-    HubertModel(voice_config()).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    return save_voice_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

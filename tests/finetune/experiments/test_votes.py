@@ -11,11 +11,10 @@ import torch
 from scipy.special import rel_entr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from support.models import random_clips
-from support.voices import RATE, voice_config
+from support.voices import RATE, save_voice_base, voice_config
 from torch.nn import functional
 from transformers import (
     HubertForSequenceClassification,
-    HubertModel,
     Wav2Vec2FeatureExtractor,
     pipeline,
 )
@@ -43,11 +42,7 @@ CONFIG = FinetuneConfig(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(1)
-    HubertModel(voice_config()).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
+    return save_voice_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
