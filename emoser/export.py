@@ -8,6 +8,7 @@ the numbers of the original.
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from emoser.checkpoints.files import CARD, CheckpointFiles
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.trained_on import read_stages, write_stages
 from emoser.errors import CheckpointError
-from emoser.runtimes import Samples
+from emoser.runtimes import EngineSettings, Samples
 from emoser.runtimes.manifest import FILES, Manifest
-from emoser.runtimes.opening import open_runtime, require_backend
+from emoser.runtimes.opening import require_backend
 
 LICENCE = "LICENSE"
 MAX_CLIPS = 8  # recordings of the user to compare the numbers on
@@ -129,10 +130,10 @@ def _write_int8(
         plain = write_graph(checkpoint, place, to=to, clips=compared, looped=False)
         quantize(place / plain.file, folder / plain.file, calibration)
         manifest = replace(plain, dtype="int8", parity={})
-        manifest.write(folder)
+        engine = import_module(f"emoser.runtimes.{to}")
         runtime, reference = (
-            open_runtime(CheckpointFiles(checkpoint.name, graph), device="cpu", backend=to).runtime
-            for graph in (folder, place)
+            engine.open_graph(graph / plain.file, described, EngineSettings("cpu")).runtime
+            for graph, described in ((folder, manifest), (place, plain))
         )
         parity = measure_agreement(
             runtime,

@@ -184,7 +184,45 @@ def bootstrap_interval(
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     drawn = draw_groups(groups, num_draws, seed)
-    figures = [figure(truth[rows], predicted[rows]) for rows in drawn]
+    return _middle([figure(truth[rows], predicted[rows]) for rows in drawn], level)
+
+
+def difference_interval(
+    truth: Indices | Values,
+    first: Indices | Values,
+    second: Indices | Values,
+    groups: Sequence[Hashable],
+    figure: Callable[[Any, Any], float],
+    *,
+    num_draws: int = 1000,
+) -> tuple[float, float]:
+    """The 95 % bootstrap confidence interval of a difference of two models on the same recordings.
+
+    The difference is the metric of the first minus that of the second. Groups are drawn as in
+    `bootstrap_interval`, the same for both.
+
+    Args:
+        truth: The class or value of each recording, (N,).
+        first: What the first model predicted of each, (N,).
+        second: What the second model predicted of each, (N,).
+        groups: The speaker of each recording, (N,).
+        figure: The metric, such as `accuracy` or `unweighted_average_recall`.
+        num_draws: Number of bootstrap samples.
+
+    Example:
+        >>> difference_interval([0, 1], [0, 1], [1, 0], "ab", accuracy)
+        (1.0, 1.0)
+    """
+    truth, first, second = np.asarray(truth), np.asarray(first), np.asarray(second)
+    drawn = draw_groups(groups, num_draws, seed=0)
+    differences = [
+        figure(truth[rows], first[rows]) - figure(truth[rows], second[rows]) for rows in drawn
+    ]
+    return _middle(differences, level=0.95)
+
+
+def _middle(figures: Sequence[float], level: float) -> tuple[float, float]:
+    """The interval around the median that holds this share of the figures."""
     low, high = np.quantile(figures, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
 

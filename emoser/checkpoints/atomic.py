@@ -63,6 +63,19 @@ def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that readers see all of it or nothing.
+
+    What a process killed meanwhile leaves is removed with its other leftovers.
+
+    Raises:
+        OSError: If the folder is missing or may not be moved.
+    """
+    temporary = _temporary(folder)
+    folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _replace(folder: Path, temporary: Path) -> None:
     """Put `temporary` in the place of `folder`; an old version ends up as `temporary`."""
     try:
@@ -94,6 +107,11 @@ def _exchange(one: Path, other: Path) -> bool:
 def _prefix(folder: Path) -> str:
     """Prefix of temporary folders of this machine; the process id follows."""
     return f".{_short(folder.name)}.saving-{_machine()}-"
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside a path, which shows whose it is."""
+    return path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _short(name: str) -> str:
@@ -167,7 +185,7 @@ def new_file(file: Path) -> Iterator[Path]:
         return
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
-    temporary = file.with_name(f"{_prefix(file)}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _temporary(file)
     try:
         with writes_to(file), _naming(file):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -65,22 +65,7 @@ def predict_turns(
             "the turns, or choose one channel for all"
         )
     overlaps = find_overlaps(turns, by_channel=by_channel)
-    outputs: dict[int, RecordingOutput | EmoserError] = {}
-    for place, turn in enumerate(turns):
-        if fault := _find_fault(place, turn):
-            if options.on_error == "raise":
-                raise fault
-            outputs[place] = fault
-    places = [place for place in range(len(turns)) if place not in outputs]
-    pieces = [
-        Piece(turn.start, turn.end, turn.channel if by_channel else None)
-        for turn in (turns[place] for place in places)
-    ]
-    options = replace(options, channel="mix") if by_channel else options
-    found = predictor.infer_pieces(source, pieces, options)
-    hidden = None if progress else True
-    for number, output in tqdm(found, total=len(pieces), unit="turn", disable=hidden):
-        outputs[places[number]] = _logits_only(output)
+    outputs = _infer_turns(predictor, source, turns, options, progress=progress)
     speakers: dict[str, SpeakerAdaptation] = {}
     if adapt_speakers:
         outputs, speakers = _adapt(predictor, turns, outputs)
@@ -95,6 +80,35 @@ def predict_turns(
         describe_source(source),
         speakers,
     )
+
+
+def _infer_turns(
+    predictor: Predictor,
+    source: Source,
+    turns: Sequence[Turn],
+    options: BatchOptions,
+    *,
+    progress: bool,
+) -> dict[int, RecordingOutput | EmoserError]:
+    """The logits of every turn by its place, or the reason why there are none."""
+    outputs: dict[int, RecordingOutput | EmoserError] = {}
+    for place, turn in enumerate(turns):
+        if fault := _find_fault(place, turn):
+            if options.on_error == "raise":
+                raise fault
+            outputs[place] = fault
+    places = [place for place in range(len(turns)) if place not in outputs]
+    by_channel = options.channel == EACH_CHANNEL
+    pieces = [
+        Piece(turn.start, turn.end, turn.channel if by_channel else None)
+        for turn in (turns[place] for place in places)
+    ]
+    options = replace(options, channel="mix") if by_channel else options
+    found = predictor.infer_pieces(source, pieces, options)
+    hidden = None if progress else True
+    for number, output in tqdm(found, total=len(pieces), unit="turn", disable=hidden):
+        outputs[places[number]] = _logits_only(output)
+    return outputs
 
 
 def _logits_only(output: RecordingOutput | EmoserError) -> RecordingOutput | EmoserError:

@@ -3,8 +3,8 @@
 An entry is built in a temporary folder and renamed into place, so that several processes may
 fill the cache at once and a killed process leaves no partial entry. Its seal holds the hashes of
 its files, which are compared whenever it is opened: damaged entries are built again; if the
-cache cannot be written, a graph is built for this process alone. Imports neither torch nor
-transformers.
+cache cannot be written, a graph is built for this process alone. Entries that nothing has opened
+for 30 days are removed when another is written. Imports neither torch nor transformers.
 """
 
 import hashlib
@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoser._version import __version__
-from emoser.checkpoints.atomic import clear_leftovers, new_file, new_folder, scratch_folder
+from emoser.checkpoints.atomic import (
+    clear_leftovers,
+    new_file,
+    new_folder,
+    remove_folder,
+    scratch_folder,
+)
 from emoser.checkpoints.files import CheckpointFiles, as_files
 from emoser.errors import writes_to
 from emoser.json_text import read_json
@@ -26,7 +32,9 @@ from emoser.runtimes.manifest import hash_file
 
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
+KINDS = ("graphs", "compiled")
 RECIPE = 5  # version of the conversion; raised when its graphs change
+UNUSED_SECONDS = 30 * 24 * 3600.0  # an entry that nothing has opened for so long is removed
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
 
 
@@ -106,14 +114,20 @@ def open_entry(key: str, build: Callable[[Path], None]) -> Iterator[Entry]:
 
 
 def find_entry(kind: str, key: str, build: Callable[[Path], None]) -> Path | OSError:
-    """The folder of an entry, filled by `build` if it is absent or damaged.
+    """The folder of an entry of one of the `KINDS`, filled by `build` if it is absent or damaged.
 
     The error of the system if that failed.
     """
     folder = cache_folder() / kind / key
     with suppress(OSError):  # of killed processes
         clear_leftovers(folder.parent)
-    problem = None if _is_whole(folder) else _fill(folder, build)
+    with suppress(OSError):
+        os.utime(folder / SEAL)  # from now on no other process removes it
+    if _is_whole(folder):
+        return folder
+    problem = _fill(folder, build)
+    if problem is None:
+        _remove_unused()
     return problem or folder
 
 
@@ -128,6 +142,19 @@ def _fill(folder: Path, build: Callable[[Path], None]) -> OSError | None:
         if not _is_whole(folder):  # else another process was first
             return error
     return None
+
+
+def _remove_unused() -> None:
+    """Remove the entries that nothing has opened for long; what is mapped into memory stays there.
+
+    Where a user may read the cache only, the system records the times of access instead.
+    """
+    for kind in KINDS:
+        for seal in (cache_folder() / kind).glob(f"[!.]*/{SEAL}"):
+            with suppress(OSError):  # another process was first
+                opened = max(seal.stat().st_atime, seal.stat().st_mtime)
+                if time.time() - opened > UNUSED_SECONDS:
+                    remove_folder(seal.parent)
 
 
 def _is_whole(folder: Path) -> bool:

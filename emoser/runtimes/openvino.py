@@ -9,6 +9,8 @@ import json
 import os
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,7 @@ SLOW_BFLOAT16 = (
     "float32; the model runs in float32"
 )
 WARM_SAMPLES = 16_000
+COMPILED = "compiled.blob"
 CACHED_KERNELS = 128  # OpenVINO compiles some for each new length; by default it keeps thousands
 ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
 
@@ -138,29 +141,36 @@ def has_bfloat16() -> bool:
 def open_compiled(file: Path, manifest: Manifest, precision: str, *, num_streams: int) -> Any:
     """A graph file, compiled for this processor now or before: compiling takes seconds.
 
-    What OpenVINO keeps of it is an entry of the cache of its own, so that a damaged one is
-    compiled again.
+    What was compiled is kept in the cache under the content of the graph, wherever its file lies,
+    unless the manifest has no hashes yet: such a graph is just being written.
     """
     settings = choose_settings(precision, num_streams)
+    if not manifest.hashes:
+        return compile_graph(file, settings)
     key = {
-        "file": str(file.absolute()),
-        "changed": file.stat().st_mtime_ns,
         "hashes": dict(manifest.hashes),
         "engine": import_engine().__version__,
         "processor": identify_processor(),
         **settings,
     }
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     built: list[Any] = []
 
     def build(folder: Path) -> None:
-        built.append(compile_graph(file, {**settings, "CACHE_DIR": str(folder)}))
+        built.append(compile_graph(file, settings))
+        exported = BytesIO()
+        built[0].export_model(exported)
+        (folder / COMPILED).write_bytes(exported.getbuffer())
 
     folder = find_entry("compiled", name, build)
-    if built:
-        return built[0]
-    kept = {"CACHE_DIR": str(folder)} if isinstance(folder, Path) else {}
-    return compile_graph(file, {**settings, **kept})
+    if not built and isinstance(folder, Path):
+        openvino = import_engine()
+        with suppress(RuntimeError):  # OpenVINO refuses what another build of it has compiled
+            content = openvino.Tensor(np.memmap(folder / COMPILED, mode="c"), shared_memory=True)
+            compiled = openvino.Core().import_model(content, "CPU", settings)
+            compiled.content = content  # its weights lie in this memory
+            return compiled
+    return built[0] if built else compile_graph(file, settings)
 
 
 def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:

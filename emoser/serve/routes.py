@@ -78,10 +78,22 @@ def refuse_unknown(request: Request) -> None:
         raise ValueError(f"{shorten(unknown)} is not a parameter; use {', '.join(known)}")
 
 
+SETTINGS: dict[str, Any] = {
+    "responses": STATUSES,
+    "openapi_extra": BODY,
+    "dependencies": [Depends(refuse_unknown)],
+}
+PREDICTED: dict[str, Any] = {
+    **SETTINGS,
+    "responses": {**STATUSES, 200: {"content": {JSON: {"example": EXAMPLE.to_dict()}}}},
+}
+
+
 def build_router(service: Service) -> APIRouter:
     """The endpoints of a service."""
     router = APIRouter()
-    _add_analyses(router, service)
+    _add_answers(router, service)
+    _add_timeline(router, service)
     _add_turns(router, service)
     _add_probes(router, service)
     router.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
@@ -90,21 +102,10 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def _add_analyses(router: APIRouter, service: Service) -> None:
+def _add_answers(router: APIRouter, service: Service) -> None:
     classifier = service.classifier
-    settings: dict[str, Any] = {
-        "responses": STATUSES,
-        "openapi_extra": BODY,
-        "dependencies": [Depends(refuse_unknown)],
-    }
-    answered: dict[int | str, Any] = {200: {"content": {JSON: {"example": EXAMPLE.to_dict()}}}}
-    predicted: dict[str, Any] = {**settings, "responses": {**STATUSES, **answered}}
 
-    async def respond(request: Request, analyse: Analyse) -> Response:
-        body = await service.answer(request, request.url.path, analyse)
-        return Response(body, media_type=JSON)
-
-    @router.post("/v1/predict", summary="The emotion of a recording", **predicted)
+    @router.post("/v1/predict", summary="The emotion of a recording", **PREDICTED)
     async def predict(
         request: Request, channel: Channel = "mix", filename: Filename = ""
     ) -> Response:
@@ -112,9 +113,20 @@ def _add_analyses(router: APIRouter, service: Service) -> None:
             found = classifier.predict(file, channel=parse_channel(channel))
             return found.to_dict(), found.duration
 
-        return await respond(request, analyse)
+        return await _respond(service, request, analyse)
 
-    @router.post("/v1/timeline", summary="The emotions of a recording over time", **settings)
+    @router.post("/v1/embed", summary="The embedding of a recording", **SETTINGS)
+    async def embed(request: Request, filename: Filename = "") -> Response:
+        def analyse(file: Any) -> tuple[Mapping[str, Any], float]:
+            (values,) = classifier.embed([file])
+            answer = {"source": file.name, "embedding": values.tolist()}
+            return {**answer, "model": classifier.info.name}, 0.0
+
+        return await _respond(service, request, analyse)
+
+
+def _add_timeline(router: APIRouter, service: Service) -> None:
+    @router.post("/v1/timeline", summary="The emotions of a recording over time", **SETTINGS)
     async def timeline(  # noqa: PLR0913  # each is a parameter of the query
         request: Request,
         window_seconds: float = TimelineOptions.window_seconds,
@@ -126,7 +138,7 @@ def _add_analyses(router: APIRouter, service: Service) -> None:
         filename: Filename = "",
     ) -> Response:
         def analyse(file: Any) -> tuple[Mapping[str, Any], float]:
-            found = classifier.timeline(
+            found = service.classifier.timeline(
                 file,
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
@@ -137,26 +149,11 @@ def _add_analyses(router: APIRouter, service: Service) -> None:
             )
             return found.to_dict(), found.duration
 
-        return await respond(request, analyse)
-
-    @router.post("/v1/embed", summary="The embedding of a recording", **settings)
-    async def embed(request: Request, filename: Filename = "") -> Response:
-        def analyse(file: Any) -> tuple[Mapping[str, Any], float]:
-            (values,) = classifier.embed([file])
-            answer = {"source": file.name, "embedding": values.tolist()}
-            return {**answer, "model": classifier.info.name}, 0.0
-
-        return await respond(request, analyse)
+        return await _respond(service, request, analyse)
 
 
 def _add_turns(router: APIRouter, service: Service) -> None:
-    @router.post(
-        "/v1/turns",
-        summary="The emotion of every turn of a conversation",
-        responses=STATUSES,
-        openapi_extra=BODY,
-        dependencies=[Depends(refuse_unknown)],
-    )
+    @router.post("/v1/turns", summary="The emotion of every turn of a conversation", **SETTINGS)
     async def turns(
         request: Request,
         channel: TurnsChannel = "mix",
@@ -178,8 +175,12 @@ def _add_turns(router: APIRouter, service: Service) -> None:
                 raise found.failure
             return found.to_dict(), sum(turn.duration for turn in found if turn.prediction)
 
-        body = await service.answer(request, request.url.path, analyse)
-        return Response(body, media_type=JSON)
+        return await _respond(service, request, analyse)
+
+
+async def _respond(service: Service, request: Request, analyse: Analyse) -> Response:
+    body = await service.answer(request, request.url.path, analyse)
+    return Response(body, media_type=JSON)
 
 
 def _add_probes(router: APIRouter, service: Service) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
+from scipy.stats import bootstrap, pearsonr
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -97,3 +97,25 @@ def test_values_that_do_not_vary_agree_with_nothing():
 def test_what_is_no_list_of_values_is_refused(truth, predicted):
     with pytest.raises(ValueError, match="value"):
         metrics.concordance(truth, predicted)
+
+
+def test_interval_of_a_difference_is_that_of_scipy_over_speakers():
+    generator = np.random.default_rng(0)
+    right = generator.random((2, 40)) < [[0.8], [0.4]]  # whether each model knows a speaker
+    expected = bootstrap(
+        right.astype(float),
+        lambda first, second: np.mean(first) - np.mean(second),
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=4000,
+        rng=1,
+    ).confidence_interval
+    speakers, truth = np.repeat(np.arange(40), 3), np.ones(120, int)
+    first, second = np.repeat(right.astype(int), 3, axis=1)
+    found = metrics.difference_interval(
+        truth, first, second, speakers.tolist(), metrics.accuracy, num_draws=4000
+    )
+    assert found == pytest.approx(tuple(expected), abs=0.03)
+    swapped = metrics.difference_interval(truth, second, first, speakers.tolist(), metrics.accuracy)
+    assert swapped[1] < 0 < found[0]

@@ -319,6 +319,51 @@ def test_a_cache_that_cannot_be_written_is_survived(kind, model, tmp_path, monke
     assert opened.runtime.infer(random_clips((9_000,))).logits.shape == (1, 4)
 
 
+MONTH_AGO = time.time() - cache.UNUSED_SECONDS - 60
+
+
+def test_entries_that_nothing_opens_for_a_month_go_when_another_is_written(own_cache):
+    seals = [
+        cache.find_entry(kind, key, write_graph) / cache.SEAL
+        for kind in cache.KINDS
+        for key in ("opened", "read", "unused")
+    ]
+    for seal in seals:
+        os.utime(seal, (time.time() if seal.parent.name == "read" else MONTH_AGO, MONTH_AGO))
+    for kind in cache.KINDS:
+        cache.find_entry(kind, "opened", lambda folder: pytest.fail("built without need"))
+    (own_cache / "graphs" / "no entry").mkdir()
+    os.utime(own_cache / "graphs" / "no entry", (MONTH_AGO, MONTH_AGO))
+    cache.find_entry("compiled", "new", write_graph)
+    assert graphs(own_cache) == ["no entry", "opened", "read"]
+    assert sorted(os.listdir(own_cache / "compiled")) == ["new", "opened", "read"]
+
+
+WRITE_AND_AGE = """
+import os, sys
+from emoser.runtimes import cache
+def build(folder):
+    (folder / "graph").write_text("whole")
+for turn in range(50):
+    folder = cache.find_entry("graphs", f"{sys.argv[1]}-{turn}", build)
+    os.utime(folder / cache.SEAL, (float(sys.argv[2]), float(sys.argv[2])))
+    assert (cache.find_entry("graphs", "shared", build) / "graph").read_text() == "whole"
+"""
+
+
+@pytest.mark.slow
+def test_processes_may_remove_the_same_entries_at_once(own_cache):
+    shared = cache.find_entry("graphs", "shared", write_graph)
+    os.utime(shared / cache.SEAL, (MONTH_AGO, MONTH_AGO))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITE_AND_AGE, str(number), str(MONTH_AGO)])
+        for number in (0, 1)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    cache.find_entry("graphs", "last", write_graph)
+    assert graphs(own_cache) == ["last", "shared"]
+
+
 def test_keys_follow_weights_and_versions(model, own_cache, tmp_path):
     shutil.copytree(model, tmp_path / "other")
     key = make_key(as_files(model), {"openvino": "1"})

@@ -10,11 +10,13 @@ import pytest
 from support.models import loud_model, random_clips, small_config
 
 from emoser import EmotionClassifier
+from emoser.checkpoints.atomic import remove_folder
 from emoser.checkpoints.files import GRAPH_MANIFEST, as_files
 from emoser.checkpoints.save import save_model
 from emoser.errors import CheckpointError
 from emoser.export import export
 from emoser.models.config import ModelConfig
+from emoser.runtimes import cache
 from emoser.runtimes.manifest import PARTS, Manifest, Source, read_manifest
 
 RATE = 16_000
@@ -198,6 +200,32 @@ def test_a_flipped_bit_of_a_compiled_graph_is_compiled_again(tmp_path, monkeypat
         assert kept.read_bytes() != damaged
 
 
+def test_what_openvino_refuses_to_import_is_compiled(tmp_path, monkeypatch):
+    """Such as what another build of the same version wrote: it is whole, and means nothing here."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
+    expected = answer("emoser-tiny", "openvino")
+    (kept,) = (tmp_path / "compiled").glob("*/*.blob")
+    kept.write_bytes(b"<other/>" * 1_000)
+    seal = cache._seal(kept.parent, name=kept.parent.name)
+    (kept.parent / cache.SEAL).write_text(json.dumps(seal))
+    assert answer("emoser-tiny", "openvino") == expected
+
+
+def test_a_model_outlives_the_compiled_graph_that_it_was_read_from(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
+    first, imported = (
+        EmotionClassifier.from_pretrained("emoser-tiny", backend="openvino", device="cpu")
+        for _ in range(2)
+    )
+    expected = first.predict(CLIP, sampling_rate=RATE)
+    (entry,) = (tmp_path / "compiled").iterdir()
+    remove_folder(entry)
+    assert not list((tmp_path / "compiled").iterdir())
+    assert imported.predict(CLIP, sampling_rate=RATE) == expected
+
+
 def test_a_graph_is_compiled_once(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setenv("EMOSER_CACHE", str(tmp_path))
@@ -207,3 +235,14 @@ def test_a_graph_is_compiled_once(tmp_path, monkeypatch):
     assert answer("emoser-tiny", "openvino") == expected
     assert kept.stat().st_mtime_ns == compiled.st_mtime_ns
     assert kept.stat().st_ino == compiled.st_ino
+
+
+def test_copies_of_an_exported_folder_share_one_compiled_graph(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    place = tmp_path / "cache"
+    monkeypatch.setenv("EMOSER_CACHE", str(place))
+    export("emoser-tiny", tmp_path / "first", to="openvino")
+    assert not (place / "compiled").exists()  # the graph that was tested lay in a temporary folder
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    assert answer(tmp_path / "first", "openvino") == answer(tmp_path / "second", "openvino")
+    assert len(list((place / "compiled").glob("*/*.blob"))) == 1

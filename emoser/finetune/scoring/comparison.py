@@ -1,7 +1,7 @@
 """Two models on the same recordings: `compare(...)` -> `Comparison`."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.scoring.dimensions import pair_values
 from emoser.finetune.scoring.figures import choose_metrics, decide, select_labels
-from emoser.metrics import concordance, draw_groups, name_interval
+from emoser.metrics import concordance, difference_interval, name_interval
 from emoser.text import counted
-
-NUM_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def compare(
     dimensions: Sequence[str] = (),
 ) -> Comparison:
     """Two models on the same recordings, choosing from the same labels."""
-    draws = draw_groups(group_speakers(utterances), NUM_DRAWS, 0)
+    groups = group_speakers(utterances)
     num_speakers = len({item.voice for item in utterances} - {None})
     figures: dict[str, Any] = {
         "uars": (math.nan, math.nan), "difference": math.nan, "interval": (math.nan, math.nan),
@@ -98,7 +96,7 @@ def compare(
         truth, chosen = select_labels(logits[0], utterances, columns[0], labels)
         first = decide(truth, chosen)
         second = decide(truth, select_labels(logits[1], utterances, columns[1], labels)[1])
-        *uars, interval = _contrast(truth, first, second, choose_metrics(truth)[1], draws)
+        *uars, interval = _contrast(truth, first, second, choose_metrics(truth)[1], groups)
         ours, theirs = (
             (found == truth).reshape(len(truth), -1).all(axis=1) for found in (first, second)
         )
@@ -117,7 +115,7 @@ def compare(
         drawn="speakers" if num_speakers > 1 else "recordings",
         num_speakers=num_speakers,
         dimensions={
-            name: _contrast(*pairs[name], others[name][1], concordance, draws)
+            name: _contrast(*pairs[name], others[name][1], concordance, groups)
             for name in dimensions
         },
         **figures,
@@ -129,14 +127,11 @@ def _contrast(
     first: NDArray[Any],
     second: NDArray[Any],
     metric: Callable[[Any, Any], float],
-    draws: Sequence[NDArray[np.int64]],
+    groups: Sequence[Hashable],
 ) -> tuple[float, float, tuple[float, float]]:
     """A metric of both, and the 95 % interval of the first minus the second."""
-    differences = [
-        metric(truth[rows], first[rows]) - metric(truth[rows], second[rows]) for rows in draws
-    ]
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return metric(truth, first), metric(truth, second), (float(low), float(high))
+    interval = difference_interval(truth, first, second, groups, metric)
+    return metric(truth, first), metric(truth, second), interval
 
 
 def mcnemar(first: int, second: int) -> float:
@@ -151,6 +146,6 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, float(2 * tail / 2**total))
 
 
-def group_speakers(utterances: Sequence[Utterance]) -> list[object]:
+def group_speakers(utterances: Sequence[Utterance]) -> list[Hashable]:
     """The speaker of each recording, or the recording where the speaker is not known."""
     return [item.voice or index for index, item in enumerate(utterances)]

@@ -3,7 +3,7 @@
 All values are on a scale of 0 to 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -59,13 +59,10 @@ def score_values(pairs: Pairs) -> Figures:
     }
 
 
-def find_intervals(pairs: Pairs, groups: Sequence[object], *, num_draws: int) -> Intervals:
+def find_intervals(pairs: Pairs, groups: Sequence[Hashable]) -> Intervals:
     """The 95 % intervals of all metrics over groups, which are speakers."""
     return {
-        name: {
-            key: bootstrap_interval(*pair, groups, metric, num_draws=num_draws)
-            for key, metric in METRICS.items()
-        }
+        name: {key: bootstrap_interval(*pair, groups, metric) for key, metric in METRICS.items()}
         for name, pair in pairs.items()
     }
 

@@ -180,7 +180,7 @@ def score_logits(
     `dimensions` are those that are scored, of recordings that state their scale.
     """
     speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
-    figures = _score_labels(logits, utterances, columns, labels) if labels else NOT_SCORED
+    figures = _score_labels(logits, utterances, columns, labels, speakers) if labels else NOT_SCORED
     return Report(
         labels=tuple(labels),
         num_utterances=len(utterances),
@@ -195,8 +195,9 @@ def _score_labels(
     utterances: Sequence[Utterance],
     columns: Sequence[str],
     labels: Sequence[str],
+    speakers: Sequence[str],
 ) -> dict[str, Any]:
-    """The fields of a report that are of labels."""
+    """The fields of a report that are of labels; `speakers` of the recordings, "" if unknown."""
     truth, chosen = select_labels(logits, utterances, columns, labels)
     predicted, recall = decide(truth, chosen), choose_metrics(truth)[1]
     figures: dict[str, Any] = {"uar": recall(truth, predicted)}
@@ -218,7 +219,6 @@ def _score_labels(
         kept = [place for place, label in enumerate(labels) if label != SILENCE]
         shares = share_votes(utterances, [labels[place] for place in kept])
         figures["votes"] = score_votes(shares, _share_out(chosen[:, kept]))
-    speakers = ["/".join(filter(None, item.voice or ())) for item in utterances]
     corpora = [item.corpus or "" for item in utterances]
     sexes = [item.sex or "" for item in utterances]
     return {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emoser.checkpoints.atomic import write_text
 from emoser.finetune.data.annotations import note_scale
 from emoser.finetune.data.utterance import Utterance
-from emoser.finetune.scoring.comparison import NUM_DRAWS, group_speakers
+from emoser.finetune.scoring.comparison import group_speakers
 from emoser.finetune.scoring.dimensions import (
     Intervals,
     Pairs,
@@ -143,7 +143,7 @@ def assess(
     if names:
         truth, chosen = select_labels(logits, utterances, columns, names)
         accuracies, uars = (
-            bootstrap_interval(truth, decide(truth, chosen), groups, metric, num_draws=NUM_DRAWS)
+            bootstrap_interval(truth, decide(truth, chosen), groups, metric)
             for metric in choose_metrics(truth)
         )
     values = pair_values(logits, utterances, columns, dimensions)
@@ -154,7 +154,7 @@ def assess(
         accuracies,
         uars,
         (*notes, *remarks),
-        find_intervals(values, groups, num_draws=NUM_DRAWS),
+        find_intervals(values, groups),
         values,
     )
 

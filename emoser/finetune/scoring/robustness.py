@@ -13,9 +13,10 @@ from emoser.finetune.data.conditions import Condition, list_conditions
 from emoser.finetune.data.recordings import Recordings, group_by_file
 from emoser.finetune.data.utterance import Utterance
 from emoser.finetune.models import Model
+from emoser.finetune.scoring.comparison import group_speakers
 from emoser.finetune.scoring.logits import infer_samples
 from emoser.finetune.scoring.scored_model import opened
-from emoser.metrics import draw_groups, unweighted_average_recall
+from emoser.metrics import difference_interval, unweighted_average_recall
 from emoser.results.segments import SILENCE
 from emoser.text import aligned_table, join_words, markdown_table
 
@@ -212,7 +213,7 @@ def score_answers(found: ConditionAnswers, *, trained_on: str = "") -> Robustnes
     """UARs and changes of answers to recordings whose labels are among those to choose from."""
     names = (*found.labels, SILENCE)
     truth = np.array([names.index(item.label) for item in found.utterances])
-    groups = [item.voice or place for place, item in enumerate(found.utterances)]
+    groups = group_speakers(found.utterances)
     plain, *others = found.answers.T
     changed = found.changed
     results = tuple(
@@ -221,28 +222,14 @@ def score_answers(found: ConditionAnswers, *, trained_on: str = "") -> Robustnes
             unweighted_average_recall(truth, answers),
             changed[name],
             float((answers == len(found.labels)).mean()),
-            _difference(truth, plain, answers, groups),
+            difference_interval(
+                truth, answers, plain, groups, unweighted_average_recall, num_draws=NUM_DRAWS
+            ),
         )
         for name, answers in zip(found.conditions, others, strict=True)
     )
     uar = unweighted_average_recall(truth, plain)
     return Robustness(uar, results, found.missing, trained_on)
-
-
-def _difference(
-    truth: NDArray[np.int64],
-    plain: NDArray[np.int64],
-    found: NDArray[np.int64],
-    groups: Sequence[object],
-) -> tuple[float, float]:
-    """The 95 % interval of the difference of two UARs on the same recordings."""
-    differences = [
-        unweighted_average_recall(truth[rows], found[rows])
-        - unweighted_average_recall(truth[rows], plain[rows])
-        for rows in draw_groups(groups, NUM_DRAWS, 0)
-    ]
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _vary(

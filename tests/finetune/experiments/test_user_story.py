@@ -9,8 +9,8 @@ import soundfile
 import torch
 from sklearn.metrics import balanced_accuracy_score
 from support.models import random_clips
-from support.voices import RATE, voice_config, write_voices
-from transformers import HubertForSequenceClassification, HubertModel, Wav2Vec2FeatureExtractor
+from support.voices import RATE, save_voice_base, write_voices
+from transformers import HubertForSequenceClassification, Wav2Vec2FeatureExtractor
 
 from emoser import EmotionClassifier
 from emoser.checkpoints.resolve import find_checkpoint
@@ -29,16 +29,9 @@ from emoser.finetune.scoring.report import assess, to_markdown
 from emoser.metrics import accuracy, bootstrap_interval
 
 
-def encoder_folder(folder):
-    torch.manual_seed(1)
-    HubertModel(voice_config()).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return encoder_folder(tmp_path_factory.mktemp("base"))
+    return save_voice_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
