@@ -62,7 +62,11 @@ def run(options: argparse.Namespace) -> int:
     if options.robustness:
         trained_on = evaluation.report.trained_on
         robustness = measure_robustness(
-            models[0], scores.utterances, scores.labels, trained_on=trained_on
+            models[0],
+            scores.utterances,
+            scores.labels,
+            dimensions=scores.dimensions,
+            trained_on=trained_on,
         )
     if options.predictions is not None:
         write_predictions(scores, options.predictions)

@@ -191,27 +191,32 @@ def plot_values(
 
 
 def plot_conditions(
-    values: Mapping[str, tuple[float, float]], *, theme: str = "light"
+    panels: Mapping[str, Mapping[str, tuple[float, str]]], *, theme: str = "light"
 ) -> "Picture":
-    """Bars of the recall in each condition; a line marks that of the first, the reference.
+    """Bars of a figure in each condition, a panel for each figure; a line marks the reference.
 
-    `values` are recall and share of changed answers by condition. Raises as `Timeline.plot`.
+    `panels` hold value and text of each condition, the reference first, by the name of the
+    figure. Raises as `Timeline.plot`.
     """
-    figure, style = _open_figure(theme, 0.8 + 0.28 * len(values)), THEMES[theme]
-    axes, rows = figure.add_subplot(), range(len(values))
-    recalls = [recall for recall, _ in values.values()]
-    axes.barh(rows, recalls, height=0.66, color=[style.faint] + [style.deep] * (len(values) - 1))
-    axes.axvline(recalls[0], color=style.ink, linewidth=0.8, linestyle=":")
-    for row, (recall, changed) in enumerate(values.values()):
-        text = f"{recall:.0%}" + (f", {changed:.0%} of the answers changed" if row else "")
-        axes.text(1.02, row, text, va="center", fontsize=8, color=style.ink)
-    axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.set_xlim(0, 1.0)
-    axes.set_xticks(np.arange(0, 1.01, 0.2), [f"{share:.0%}" for share in np.arange(0, 1.01, 0.2)])
-    axes.set_yticks(rows, [plain_text(name) for name in values])
-    axes.set_xlabel("recall averaged over classes (UAR)")
-    _style(axes, style)
-    axes.tick_params(axis="y", length=0)
+    count = sum(map(len, panels.values()))
+    figure, style = _open_figure(theme, 0.8 * len(panels) + 0.28 * count), THEMES[theme]
+    for place, (title, values) in enumerate(panels.items()):
+        axes, rows = figure.add_subplot(len(panels), 1, place + 1), range(len(values))
+        found = [value for value, _ in values.values()]
+        axes.barh(rows, found, height=0.66, color=[style.faint] + [style.deep] * (len(rows) - 1))
+        axes.axvline(found[0], color=style.ink, linewidth=0.8, linestyle=":")
+        for row, (_, text) in enumerate(values.values()):
+            axes.annotate(
+                plain_text(text), (1.02, row), xycoords=("axes fraction", "data"), va="center",
+                fontsize=8, color=style.ink, annotation_clip=False,
+            )  # fmt: skip
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.set_xlim(min(0.0, *found), 1.0)
+        axes.set_yticks(rows, [plain_text(name) for name in values])
+        axes.set_xlabel(plain_text(title))
+        _style(axes, style)
+        axes.tick_params(axis="y", length=0)
+    figure.tight_layout()
     return figure
 
 

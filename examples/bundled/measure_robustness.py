@@ -16,6 +16,7 @@ first command takes 17 minutes of a core, the second 4.
 import argparse
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,11 @@ from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.save import load_model
 from emoser.finetune import Utterance
 from emoser.finetune.scoring.robustness import (
-    PLAIN,
     ConditionAnswers,
-    Robustness,
     answer_conditions,
     score_answers,
 )
+from emoser.finetune.scoring.shifts import PLAIN, Robustness
 from emoser.models.model import EmotionModel
 from emoser.text import markdown_table
 
@@ -100,12 +100,12 @@ def answer_held_out(model: EmotionModel, speech: list[Utterance]) -> dict[str, C
 def join(parts: Sequence[ConditionAnswers]) -> ConditionAnswers:
     """The answers to the recordings of all parts."""
     first = parts[0]
-    return ConditionAnswers(
-        tuple(item for part in parts for item in part.utterances),
-        first.labels,
-        first.conditions,
-        first.missing,
-        np.concatenate([part.answers for part in parts]),
+    return replace(
+        first,
+        utterances=tuple(item for part in parts for item in part.utterances),
+        answers=np.concatenate([part.answers for part in parts]),
+        silent=np.concatenate([part.silent for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
     )
 
 

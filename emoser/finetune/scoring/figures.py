@@ -20,6 +20,7 @@ from emoser.finetune.scoring.votes import (
     exact_matches,
     f1_by_label,
     flag_labels,
+    mean_f1,
     recall_labels,
     score_votes,
     share_votes,
@@ -206,7 +207,7 @@ def _score_labels(
         yes = np.exp(chosen).ravel()
         probabilities = np.stack([1.0 - yes, yes], axis=1)
         figures |= {
-            "macro_f1": float(np.mean([*by_label.values()] or [0.0])),
+            "macro_f1": mean_f1(truth, predicted),
             "f1_by_label": by_label,
         }
         figures |= {"accuracy": exact_matches(truth, predicted), "confusion": ()}

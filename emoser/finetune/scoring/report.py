@@ -34,7 +34,7 @@ from emoser.finetune.scoring.figures import (
 )
 from emoser.finetune.scoring.logits import add_silence
 from emoser.finetune.scoring.record import TrainingRecord, describe_training
-from emoser.finetune.scoring.robustness import Robustness
+from emoser.finetune.scoring.shifts import Robustness
 from emoser.finetune.scoring.votes import NAMES as VOTES
 from emoser.finetune.scoring.votes import note_ties
 from emoser.json_text import format_json

@@ -106,6 +106,17 @@ def recall_labels(truth: Flags, predicted: Flags) -> float:
     return float(np.mean([unweighted_average_recall(*pair) for pair in pairs]))
 
 
+def mean_f1(truth: Flags, predicted: Flags) -> float:
+    """F1 of yes averaged over the labels that apply to some recording; 0 if none does.
+
+    Example:
+        >>> round(mean_f1(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]])), 3)
+        0.833
+    """
+    names = [str(place) for place in range(truth.shape[1])]
+    return float(np.mean([*f1_by_label(truth, predicted, names).values()] or [0.0]))
+
+
 def f1_by_label(truth: Flags, predicted: Flags, labels: Sequence[str]) -> dict[str, float]:
     """F1 of yes for every label that applies to some recording.
 

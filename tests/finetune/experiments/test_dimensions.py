@@ -31,6 +31,7 @@ from emoser.finetune import (
     train,
 )
 from emoser.finetune.config import Augmentation
+from emoser.finetune.data import conditions
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.scoring.dimensions import calibrate_values
 from emoser.finetune.training import run as engine
@@ -161,8 +162,25 @@ def test_the_commands_of_evaluation_take_dimensions(run, tables, tmp_path, capsy
     figures = json.loads(capsys.readouterr().out)
     assert figures["report"]["uar"] is None
     assert figures["comparison"]["dimensions"]["arousal"][2] == [0.0, 0.0]
-    assert main(["evaluate", model, table, "--allow-trained-on", "--robustness"]) == 2
-    assert "leave --robustness out" in capsys.readouterr().err
+
+
+def test_the_command_of_robustness_takes_dimensions(run, tables, tmp_path, capsys, monkeypatch):
+    every, _ = conditions.list_conditions()
+    chosen = {name: every[name] for name in ("clipping", "8 kHz and back")}
+    monkeypatch.setattr("emoser.finetune.scoring.robustness.list_conditions", lambda: (chosen, ()))
+    model, table = str(run / "best"), str(tables / "values.csv")
+    command = ["evaluate", model, table, "--allow-trained-on", "--robustness", "--json"]
+    assert main([*command, "--output", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    before = found["report"]["dimensions"]["valence"]["ccc"]
+    assert found["robustness"]["figures"]["CCC of valence"] == pytest.approx(before, abs=1e-6)
+    first, _ = found["robustness"]["conditions"]
+    assert first["figures"]["mean CCC"]["interval"][0] <= 0.0
+    assert first["uar"] is None
+    report = (tmp_path / "report.md").read_text()
+    assert "mean CCC (trained on)" not in report
+    assert "change of arousal" in report
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000
 
 
 def test_every_rated_recording_is_learned_and_scored(run, tables, base, tmp_path, capsys):

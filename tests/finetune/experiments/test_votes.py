@@ -24,6 +24,7 @@ from emoser.checkpoints.save import build_model, load_model
 from emoser.cli import main
 from emoser.finetune import FinetuneConfig, Utterance, evaluate, finetune, read_corpus, train
 from emoser.finetune.config import Augmentation
+from emoser.finetune.data import conditions
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.figures import score_logits
 from emoser.finetune.scoring.report import assess
@@ -162,7 +163,9 @@ def test_several_labels_are_learned_saved_and_loaded_by_transformers(several):
     assert {item["label"]: item["score"] for item in answers} == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_command_of_evaluation_takes_several_labels(several, tables, tmp_path, capsys):
+def test_the_command_of_evaluation_takes_several_labels(
+    several, tables, tmp_path, capsys, monkeypatch
+):
     model, table = str(several[1] / "best"), str(tables / "several.csv")
     command = ["evaluate", model, table, "--allow-trained-on", "--against", model]
     assert main([*command, "--predictions", str(tmp_path / "answers.csv"), "--json"]) == 0
@@ -173,8 +176,14 @@ def test_the_command_of_evaluation_takes_several_labels(several, tables, tmp_pat
     right = np.mean([truth == answer for truth, answer in pairs])
     assert figures["report"]["accuracy"] == pytest.approx(right)
     assert figures["comparison"]["difference"] == 0.0
-    assert main([*command, "--robustness"]) == 2
-    assert "leave --robustness out" in capsys.readouterr().err
+    every, _ = conditions.list_conditions()
+    chosen = {"clipping": every["clipping"]}
+    monkeypatch.setattr("emoser.finetune.scoring.robustness.list_conditions", lambda: (chosen, ()))
+    assert main([*command, "--robustness", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["robustness"]["uar"] == pytest.approx(found["report"]["uar"])
+    before = found["report"]["macro_f1"]
+    assert found["robustness"]["figures"]["macro F1"] == pytest.approx(before)
 
 
 def test_a_model_of_one_label_is_not_scored_or_trained_on_several(tables, tmp_path):
