@@ -135,8 +135,13 @@ def _write_int8(
             engine.open_graph(graph / plain.file, described, EngineSettings("cpu")).runtime
             for graph, described in ((folder, manifest), (place, plain))
         )
-        num_labels = len(plain.config.labels)
-        parity = measure_agreement(runtime, reference, held_out, num_labels)
+        parity = measure_agreement(
+            runtime,
+            reference,
+            held_out,
+            len(plain.config.labels),
+            multi_label=plain.config.multi_label,
+        )
     parity["num_calibrated"] = len(calibration)
     manifest = replace(manifest, parity=parity)
     manifest.write(folder)

@@ -46,6 +46,11 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "calibration_error": ("", "Expected calibration error"),
 }
 """Figures of an evaluation: the metric of the Hub, "" if it has none, and the name in the text."""
+SEVERAL: Mapping[str, str] = {
+    "uar": "Recall averaged over yes and no of each label (UAR)",
+    "accuracy": "All labels right",
+}
+"""Names of figures where several labels may apply at once."""
 DIMENSION_METRICS: Mapping[str, tuple[str, str]] = {
     "ccc": ("ccc", "Concordance (CCC)"),
     "pearson": ("pearsonr", "Pearson correlation"),
@@ -272,8 +277,9 @@ def _list_figures(
     found: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, float, Sequence[float] | None]]:
     """Metric of the Hub, name, value and interval of every figure of an evaluation."""
-    for key, (kind, name) in METRICS.items():
+    for key, (kind, usual) in METRICS.items():
         if key in found:
+            name = SEVERAL.get(key, usual) if found.get("f1_by_label") else usual
             yield kind, name, float(found[key]), found.get(f"{key}_interval")
     votes = found.get("votes") or {}
     yield from (("", name, float(votes[key]), None) for key, name in VOTES.items() if key in votes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emoser.cli.finetune import CORPUS, TRAINED_ON, UNREADABLE, read_corpus, show_warnings
 from emoser.cli.options import RUNTIME, flag, open_classifier, select, shared, show, value
+from emoser.finetune.settings import AUTO
 from emoser.json_text import format_json
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
     from emoser.finetune.scoring.robustness import measure_robustness
 
     show_warnings()
-    utterances = read_corpus(options)
-    if options.split is not None:
-        utterances = _select_split(utterances, options.split)
     names = [options.model, *([options.against] if options.against else [])]
     models = [open_classifier(options, name) for name in names]
+    labelled = all(model.labels for model in models)
+    utterances = read_corpus(options, targets=AUTO if labelled else "dimensions")
+    if options.split is not None:
+        utterances = _select_split(utterances, options.split)
     chosen = select(options, "only_known", "skip_unreadable", "allow_trained_on")
     scoring = ScoringOptions(options.protocol or "", **chosen)
     scores = score_models(models, utterances, scoring)

@@ -149,7 +149,7 @@ def show_warnings() -> None:
         logging.getLogger("emoser.finetune.progress").setLevel(logging.INFO)
 
 
-def read_corpus(options: argparse.Namespace) -> list["Utterance"]:
+def read_corpus(options: argparse.Namespace, *, targets: str) -> list["Utterance"]:
     """The utterances of the options `CORPUS` and `UNREADABLE`."""
     from emoser.finetune import read_corpus
 
@@ -159,6 +159,7 @@ def read_corpus(options: argparse.Namespace) -> list["Utterance"]:
         root=options.root,
         check_files=not options.skip_unreadable,
         scale=scale,
+        targets=targets,
     )
 
 
@@ -168,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
     from emoser.finetune.experiments.finetuning import finetune
 
     show_warnings()
-    utterances = read_corpus(options)
+    utterances = read_corpus(options, targets=options.targets)
     config = FinetuneConfig(
         options.base,
         mode=options.mode,

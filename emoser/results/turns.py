@@ -11,6 +11,7 @@ from emoser.results.segments import SILENCE, TIME_DIGITS, clock
 
 OVERLAP = "overlap"
 OUT_OF_RANGE = "out-of-range"
+ROUNDING_SECONDS = 0.0015  # of ends by starts and durations that are given in milliseconds
 MAX_OVERLAP = 100  # turns at one time, each of which holds up to a window of sound in memory
 
 
@@ -124,6 +125,8 @@ def find_overlaps(turns: Sequence[Turn], *, by_channel: bool) -> list[bool]:
     Example:
         >>> find_overlaps([Turn(0, 2, "a"), Turn(1, 3, "b"), Turn(3, 4, "a")], by_channel=False)
         [True, True, False]
+        >>> find_overlaps([Turn(0, 2.001, "a"), Turn(2, 3, "b")], by_channel=False)
+        [False, False]
     """
     found = [False] * len(turns)
     active: list[int] = []
@@ -131,7 +134,7 @@ def find_overlaps(turns: Sequence[Turn], *, by_channel: bool) -> list[bool]:
         turn = turns[place]
         if not turn.start < turn.end < math.inf:
             continue
-        active = [other for other in active if turns[other].end > turn.start]
+        active = [other for other in active if turns[other].end > turn.start + ROUNDING_SECONDS]
         if len(active) >= MAX_OVERLAP:
             raise TurnsError(
                 f"more than {MAX_OVERLAP} turns overlap at {turn.start:g} s; check their times, "

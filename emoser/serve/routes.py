@@ -198,6 +198,7 @@ def _add_probes(router: APIRouter, service: Service) -> None:
                 "status": "ready",
                 "model": info.name,
                 "labels": list(service.classifier.labels),
+                "dimensions": list(service.classifier.dimensions),
                 "backend": info.backend,
                 "device": info.device,
                 "dtype": info.dtype,

@@ -144,8 +144,9 @@ class _Connection:
     async def _send(self, options: Mapping[str, Any]) -> None:
         """Send what is found until the analysis ends."""
         classifier = self._service.classifier
-        described = {"labels": list(classifier.labels), "model": classifier.info.name}
-        await self._websocket.send_json({"type": "ready", **described, **options})
+        outputs = {"labels": list(classifier.labels), "dimensions": list(classifier.dimensions)}
+        name = classifier.info.name
+        await self._websocket.send_json({"type": "ready", **outputs, "model": name, **options})
         while (update := await self._found.get()) is not None:
             self._seconds = update.seconds
             for window in update.windows:

@@ -51,6 +51,19 @@ def test_agreement_is_the_share_of_the_same_labels():
     assert parity["mean_difference"] == pytest.approx(0.01)
 
 
+def test_of_several_labels_every_yes_and_no_counts():
+    generator = np.random.default_rng(0)
+    expected = generator.standard_normal((50, 3)).astype(np.float32)
+    told = expected.copy()
+    told[7, 1] *= -1.0
+    told[:, 2] = expected[:, 2] = generator.standard_normal(50)  # a dimension
+    clips = random_clips((10,) * 50)
+    parity = measure_agreement(Told(told), Told(expected), clips, 2, multi_label=True)
+    assert parity["agreement"] == 0.99
+    group = (np.sign(expected[:, 1]) == np.sign(expected[7, 1])).sum()
+    assert parity["mean_recall"] == pytest.approx((3 + (group - 1) / group) / 4)
+
+
 def test_under_98_percent_is_refused_with_the_figure():
     reference, told = rows_of([0] * 100), rows_of([0] * 97 + [1] * 3)
     with pytest.raises(CheckpointError, match=r"97\.0% of those of 100 recordings are the same"):

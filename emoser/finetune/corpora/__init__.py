@@ -7,12 +7,17 @@ from importlib import import_module
 from pathlib import Path
 
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.settings import AUTO, TARGETS
+from emoser.text import join_words
 
 READERS = (
     "iemocap", "ravdess", "cremad", "emodb", "savee", "tess", "nemo", "esd", "meld", "msp-podcast",
     "jl",
 )  # fmt: skip
 """Names of the corpora; the module of each has its name, with an underscore for a hyphen."""
+
+RATED = ("iemocap", "msp-podcast")
+"""Those with arousal, dominance and valence."""
 
 
 def read_corpus(
@@ -21,6 +26,7 @@ def read_corpus(
     root: str | Path | None = None,
     check_files: bool = True,
     scale: tuple[float, float] | None = None,
+    targets: str = AUTO,
 ) -> list[Utterance]:
     r"""Utterances of a named corpus, or of a table of one's own.
 
@@ -32,10 +38,14 @@ def read_corpus(
         check_files: Whether to refuse a table with recordings that do not exist.
         scale: Lowest and highest value of the columns arousal, dominance and valence of a table;
             None if not known. Named corpora have their own.
+        targets: Which recordings count, as in `FinetuneConfig`: with "dimensions" all that have
+            values of arousal, dominance or valence, whatever their label; with "labels" and "auto"
+            those with a label, if there are labels. A table is read for what is named here alone.
 
     Raises:
         FileNotFoundError: If recordings are missing, all in one message.
-        ValueError: If a named corpus is given without its root, or a table is broken.
+        ValueError: If a named corpus is given without its root or has not the targets, or a table
+            is broken.
         DependencyError: If a package that reads the table is not installed.
 
     Example:
@@ -47,14 +57,22 @@ def read_corpus(
         ...     [item.label for item in read_corpus(table)]
         ['sad']
     """
+    if targets not in TARGETS:
+        raise ValueError(f"targets is {targets!r}, allowed are {', '.join(TARGETS)}")
     if str(corpus) not in READERS:
         from emoser.finetune.corpora import table  # needs NumPy, which `--help` does not wait for
 
-        return table.read(corpus, root=root, check_files=check_files, scale=scale)
+        return table.read(corpus, root=root, check_files=check_files, scale=scale, targets=targets)
     if scale is not None:
         raise ValueError(f"the corpus {corpus} has its own scale; leave scale= (--scale) out")
     if root is None:
         raise ValueError(f"the corpus {corpus} needs root=, the folder that it is in")
+    if targets == "dimensions" and corpus not in RATED:
+        raise ValueError(
+            f"the corpus {corpus} has no arousal, dominance or valence; of the named corpora "
+            f"{join_words(RATED)} have them"
+        )
     reader = import_module(f"emoser.finetune.corpora.{str(corpus).replace('-', '_')}")
-    utterances: list[Utterance] = reader.read(root)
+    options = {"targets": targets} if corpus in RATED else {}
+    utterances: list[Utterance] = reader.read(root, **options)
     return utterances

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from emoser.finetune.corpora.votes import find_vote_columns
+from emoser.finetune.settings import AUTO
 from emoser.labels import DIMENSIONS
 
 NAMES: Mapping[str, Sequence[str]] = {
@@ -76,6 +77,7 @@ class Columns:
     Args:
         names: Names of the columns as they stand in the table.
         decimal: "," if numbers may have a decimal comma.
+        targets: "labels" or "dimensions" if the table is read for these alone, else "auto".
 
     Raises:
         ValueError: If two columns have the same name or the votes for the same emotion, a time is
@@ -88,8 +90,9 @@ class Columns:
         ('a.wav', (1.5, 2.0))
     """
 
-    def __init__(self, names: Iterable[str], *, decimal: str = ".") -> None:
+    def __init__(self, names: Iterable[str], *, decimal: str = ".", targets: str = AUTO) -> None:
         self._decimal = decimal
+        self._targets = targets
         keys: dict[str, str] = {}  # names as in NAMES, and those of the table
         starts: dict[str, str] = {}  # words for a start, and the columns that have them
         self._times: dict[str, list[tuple[str, float]]] = {"start": [], "end": [], "duration": []}
@@ -134,11 +137,18 @@ class Columns:
     @property
     def is_annotated(self) -> bool:
         """Whether a table with these columns names recordings and says what is in them."""
-        return self.has("path") and (self.kind != "" or any(map(self.has, DIMENSIONS)))
+        return self.has("path") and (self.kind != "" or bool(self.rated))
+
+    @property
+    def rated(self) -> list[str]:
+        """The dimensions that the table has columns of and is read for."""
+        return [name for name in DIMENSIONS if self.has(name)] * (self._targets != "labels")
 
     @property
     def kind(self) -> str:
-        """How the table names emotions: "label", "labels" (several at once), "votes" or ""."""
+        """How emotions are named: "label", "labels" (several at once), "votes" or "" for none."""
+        if self._targets == "dimensions":
+            return ""
         if self.has("label"):
             return "label"
         return "labels" if self.has("labels") else "votes" if self._votes else ""
@@ -191,13 +201,12 @@ class Columns:
         )
 
     def dimensions(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """The values of the dimensions that the table has columns of; empty if all are missing.
+        """The values of the dimensions in `rated`; empty if all are missing.
 
         Raises:
             ValueError: If a value is not a number, or some are missing.
         """
-        names = [name for name in DIMENSIONS if self.has(name)]
-        texts = {name: self.text(row, name) for name in names}
+        texts = {name: self.text(row, name) for name in self.rated}
         if not any(texts.values()):
             return {}
         return {name: self._number(name, text) for name, text in texts.items()}

@@ -4,7 +4,8 @@ Labels come from `Session1/dialog/EmoEvaluation/Ses01F_impro01.txt`, recordings 
 `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav`. Excited counts as happy. The
 speaker is the last `_F` or `_M` of the turn's name; the letter before `_impro` or `_script`
 names who wore the markers. Valence, arousal (activation) and dominance are the means of the
-annotators, from 1 to 5. The counts per session and class are checked.
+annotators, from 1 to 5; all turns have them, also those without one of the four classes. The counts
+per session and class are checked.
 """
 
 import re
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.settings import AUTO
 from emoser.labels import DIMENSIONS
 from emoser.text import shorten
 
@@ -41,7 +43,9 @@ COUNTS: Mapping[str, tuple[int, int, int, int]] = {  # in the order of LABELS
 SPEAKERS = ("name", "upstream")
 
 
-def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> list[Utterance]:
+def read(
+    root: str | Path, *, speakers: str = "name", complete: bool = True, targets: str = AUTO
+) -> list[Utterance]:
     """The utterances of the five sessions, scripted and improvised.
 
     Args:
@@ -50,6 +54,7 @@ def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> 
             reads a fixed position of the turn's name and so takes 65 turns of women for their
             partner's.
         complete: Whether counts that differ from the literature's are refused.
+        targets: With "dimensions" all turns with ratings, else those of the four classes.
 
     Raises:
         ValueError: If the counts differ, or `speakers` is unknown.
@@ -62,7 +67,7 @@ def read(root: str | Path, *, speakers: str = "name", complete: bool = True) -> 
         _read_turn(session, line, speakers)
         for session in (folder / f"Session{number}" for number in COUNTS)
         for line in _read_lines(session)
-        if line["emotion"] in EMOTIONS
+        if (line["valence"] if targets == "dimensions" else line["emotion"] in EMOTIONS)
     ]
     if not utterances:
         raise FileNotFoundError(
@@ -123,7 +128,7 @@ def _read_turn(session: Path, line: re.Match[str], speakers: str) -> Utterance:
     path = session / "sentences" / "wav" / f"{turn[:6]}_{dialogue}" / f"{turn}.wav"
     return Utterance(
         str(path),
-        EMOTIONS[line["emotion"]],
+        EMOTIONS.get(line["emotion"], ""),
         speaker=str(2 * int(number) - (sex == "f")),
         corpus="iemocap",
         sex=sex,

@@ -1,13 +1,15 @@
 """MSP-Podcast (Lotfian & Busso 2019): `Labels/labels_consensus.csv` and `Audios/*.wav`.
 
 Consensus labels, arousal, dominance and valence (from 1 to 7) where the table has them, and the
-official split. Clips without agreement (X) or with another emotion (O) are left out.
+official split. Clips without agreement (X) or with another emotion (O) have ratings alone.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from emoser.finetune.corpora.tree import find_audio, list_files, read_table, report_tree
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.settings import AUTO
 
 TABLE = "labels_consensus.csv"
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
@@ -26,10 +28,11 @@ SCALE = (1.0, 7.0)
 SPLITS = {"train": "train", "development": "validation"}
 
 
-def read(root: str | Path) -> list[Utterance]:
+def read(root: str | Path, *, targets: str = AUTO) -> list[Utterance]:
     """Utterances that the table of a folder names, of any release.
 
-    The split is "train", "validation", "test1", "test2" or "test3".
+    The split is "train", "validation", "test1", "test2" or "test3". With "dimensions" as `targets`
+    they are all with ratings, else those with one of the eight emotions.
 
     Raises:
         FileNotFoundError: If the table or all of its recordings are missing.
@@ -40,7 +43,11 @@ def read(root: str | Path) -> list[Utterance]:
     if table is None:
         raise FileNotFoundError(f"{folder} holds no {TABLE}; name the folder of the corpus")
     recordings = find_audio(folder)
-    rows = [row for row in read_table(table, COLUMNS) if row["EmoClass"] in EMOTIONS]
+    rows = [
+        row
+        for row in read_table(table, COLUMNS)
+        if (_is_rated(row) if targets == "dimensions" else row["EmoClass"] in EMOTIONS)
+    ]
     utterances, missing = [], []
     for row in rows:
         path = recordings.get(Path(row["FileName"]).stem)
@@ -51,7 +58,7 @@ def read(root: str | Path) -> list[Utterance]:
         utterances.append(
             Utterance(
                 str(path),
-                EMOTIONS[row["EmoClass"]],
+                EMOTIONS.get(row["EmoClass"], ""),
                 speaker=None if speaker.lower() in ("", "unknown") else speaker,
                 corpus="msp-podcast",
                 sex={"male": "m", "female": "f"}.get(row["Gender"].strip().lower()),
@@ -66,3 +73,7 @@ def read(root: str | Path) -> list[Utterance]:
         )
     report_tree(root, utterances, corpus="msp-podcast", num_complete=len(rows), missing=missing)
     return utterances
+
+
+def _is_rated(row: Mapping[str, str]) -> bool:
+    return any(map(row.get, ATTRIBUTES.values()))

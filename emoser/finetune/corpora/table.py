@@ -22,9 +22,15 @@ from emoser.finetune.corpora.columns import Columns
 from emoser.finetune.corpora.rows import Table, read_table
 from emoser.finetune.corpora.tree import list_files
 from emoser.finetune.data.utterance import Utterance
+from emoser.finetune.settings import AUTO
 from emoser.labels import ALIASES, canonical_label
-from emoser.text import counted, printable, shorten
+from emoser.text import counted, join_words, printable, shorten
 
+NEEDED = {
+    AUTO: "label (or emotion), or votes, arousal, dominance or valence",
+    "labels": "label (or emotion), or votes",
+    "dimensions": "arousal, dominance or valence",
+}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TEXTS = ("speaker", "corpus", "split", "session", "style", "sentence")
 NOBODY = ("unknown", "unk")
@@ -40,6 +46,7 @@ def read(
     root: str | Path | None = None,
     check_files: bool = True,
     scale: tuple[float, float] | None = None,
+    targets: str = AUTO,
 ) -> list[Utterance]:
     """Utterances of a table, or of a folder with metadata files.
 
@@ -54,6 +61,7 @@ def read(
             folder of `datasets` or a Parquet file holds as bytes is written there.
         check_files: Whether to refuse a table with recordings that do not exist.
         scale: Lowest and highest value of arousal, dominance and valence; None if not known.
+        targets: "labels" or "dimensions" to read these alone, as if there were no other columns.
 
     Raises:
         FileNotFoundError: If the table is missing, or recordings that it names are; these
@@ -66,14 +74,14 @@ def read(
     if scale is not None and not scale[0] < scale[1]:
         raise ValueError(f"scale is {scale}; it must be (lowest, highest)")
     if table.is_dir() and not is_dataset(table):
-        return _read_folder(table, check_files=check_files, scale=scale)
+        return _read_folder(table, check_files=check_files, scale=scale, targets=targets)
     folder = place or (table if table.is_dir() else table.parent)
     if table.is_dir():
         content = place_audio(read_dataset(table), place)
     else:
         content = read_table(table, is_header=_is_header)
         content = place_audio(content, place) if isinstance(content.rows, list) else content
-    utterances = _read_rows(content, table, folder, scale)
+    utterances = _read_rows(content, table, folder, scale, targets)
     missing = [item.path for item in utterances if not os.path.isfile(item.path)]
     if check_files and missing:
         raise FileNotFoundError(
@@ -84,7 +92,7 @@ def read(
 
 
 def _read_folder(
-    folder: Path, *, check_files: bool, scale: tuple[float, float] | None
+    folder: Path, *, check_files: bool, scale: tuple[float, float] | None, targets: str
 ) -> list[Utterance]:
     files = [file for file in list_files(folder) if file.name in METADATA]
     if not files:
@@ -94,7 +102,7 @@ def _read_folder(
     return [
         item if item.split or file.parent == folder else replace(item, split=file.parent.name)
         for file in files
-        for item in read(file, check_files=check_files, scale=scale)
+        for item in read(file, check_files=check_files, scale=scale, targets=targets)
     ]
 
 
@@ -106,9 +114,9 @@ def _is_header(names: Sequence[str]) -> bool:
 
 
 def _read_rows(
-    content: Table, table: Path, folder: Path, scale: tuple[float, float] | None
+    content: Table, table: Path, folder: Path, scale: tuple[float, float] | None, targets: str
 ) -> list[Utterance]:
-    columns = _find_columns(content, table)
+    columns = _find_columns(content, table, targets)
     utterances, faults, num_rows = [], [], 0
     for place, row in content.rows:
         num_rows += 1
@@ -126,24 +134,24 @@ def _read_rows(
         if columns.kind != "label":
             missing = "what its columns say; fill them"
         raise ValueError(f"{table} has no row with {missing}")
-    unlabelled = num_rows - len(utterances)
-    if unlabelled:
+    left_out = num_rows - len(utterances)
+    if left_out:
+        missing = "a label" if columns.kind else join_words(columns.rated)
         logger.warning(
-            "%s: %s of %d left out, without a label", table, counted(unlabelled, "row"), num_rows
+            "%s: %s of %d left out, without %s", table, counted(left_out, "row"), num_rows, missing
         )
     return list(_name_labels(utterances))
 
 
-def _find_columns(content: Table, table: Path) -> Columns:
+def _find_columns(content: Table, table: Path, targets: str) -> Columns:
     try:
-        columns = Columns(content.columns, decimal=content.decimal)
+        columns = Columns(content.columns, decimal=content.decimal, targets=targets)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from error
     if not columns.is_annotated:
         names = shorten([printable(name) for name in content.columns]) or "none"
         raise ValueError(
-            f"{table} has the columns {names}; it needs path (or file_name) and label (or "
-            "emotion), or votes, arousal, dominance or valence"
+            f"{table} has the columns {names}; it needs path (or file_name) and {NEEDED[targets]}"
         )
     if columns.ignored:
         logger.warning(

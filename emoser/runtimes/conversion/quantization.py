@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emoser.errors import AudioError, CheckpointError, missing_extra
 from emoser.runtimes import Runtime, Samples
@@ -126,15 +127,21 @@ def _quantize(model: Any, rows: list[Any], kept: list[str]) -> Any:
 
 
 def measure_agreement(
-    runtime: Runtime, reference: Runtime, clips: Sequence[Samples], num_labels: int
+    runtime: Runtime,
+    reference: Runtime,
+    clips: Sequence[Samples],
+    num_labels: int,
+    *,
+    multi_label: bool = False,
 ) -> dict[str, Any]:
     """Compare an int8 engine with its float32 one on recordings not used for calibration.
 
-    The first `num_labels` logits are those of labels.
+    The first `num_labels` logits are those of labels; with `multi_label` each is yes or no.
 
     Returns:
-        `agreement`, the share of recordings with the same label; `mean_recall`, the same
-        averaged over the labels; largest and mean difference of a logit; `num_clips`.
+        `agreement`, the share of recordings with the same label, or of the same answers yes and
+        no; `mean_recall`, the same averaged over the labels, or over yes and no of each; largest
+        and mean difference of a logit; `num_clips`.
 
     Raises:
         CheckpointError: If fewer than 98 % of the labels are the same.
@@ -144,8 +151,8 @@ def measure_agreement(
         raise ValueError("int8 is tested by comparing labels, and this model has dimensions only")
     found = np.concatenate([runtime.infer([clip]).logits for clip in clips])
     expected = np.concatenate([reference.infer([clip]).logits for clip in clips])
-    labels = expected[:, :num_labels].argmax(axis=1)
-    same = found[:, :num_labels].argmax(axis=1) == labels
+    labels = _answer(expected[:, :num_labels], multi_label)
+    same = _answer(found[:, :num_labels], multi_label) == labels
     agreement = float(same.mean())
     if agreement < MIN_AGREEMENT:
         raise CheckpointError(
@@ -163,3 +170,10 @@ def measure_agreement(
         "num_clips": len(clips),
         "clips": "held-out recordings",
     }
+
+
+def _answer(logits: npt.NDArray[np.float32], multi_label: bool) -> npt.NDArray[np.int64]:
+    """The label of each row, (N, C) -> (N,), or yes and no of each label, numbered, (N * C,)."""
+    if multi_label:
+        return np.ravel(2 * np.arange(logits.shape[1]) + (logits > 0))
+    return np.asarray(logits.argmax(axis=1))

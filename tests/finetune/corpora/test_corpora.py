@@ -182,6 +182,21 @@ def test_iemocap_attributes_are_valence_activation_dominance(tmp_path):
     assert found.value("arousal") == (3.5 - 1) / 4
 
 
+def test_every_rated_turn_of_iemocap_counts_for_dimensions(complete_iemocap, tmp_path):
+    found = read_corpus("iemocap", root=complete_iemocap, targets="dimensions")
+    assert len(found) == 5531 + 10
+    others = [item for item in found if not item.label]
+    assert {Path(item.path).stem[-4:] for item in others} == {"F900", "F901"}
+    assert {len(item.dimensions) for item in found} == {3}
+    assert len(read_corpus("iemocap", root=complete_iemocap, targets="labels")) == 5531
+    turns = [("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_F001", "xxx")]
+    root = write_iemocap(tmp_path, turns)
+    (file,) = root.rglob("EmoEvaluation/*.txt")
+    file.write_text(file.read_text().replace("\t[2.5000, 2.5000, 2.5000]", "\t", 1))
+    (rated,) = iemocap.read(root, complete=False, targets="dimensions")
+    assert rated.path.endswith("F001.wav")
+
+
 def test_the_iemocap_speaker_is_the_last_letter_of_the_turn(tmp_path):
     turns = [
         ("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_M000", "hap"),
@@ -273,6 +288,29 @@ def test_msp_podcast_attributes_are_read_on_their_scale(tmp_path):
     (found,) = read_corpus("msp-podcast", root=tmp_path)
     values = {name: found.value(name) for name in found.dimensions}
     assert values == {"arousal": 0.5, "dominance": 1.0, "valence": 0.25}
+
+
+def test_every_rated_clip_of_msp_podcast_counts_for_dimensions(tmp_path):
+    rows = [
+        {"FileName": f"{code}.wav", "EmoClass": code, "SpkrID": "1", "Gender": "Male",
+         "Split_Set": "Train", "EmoAct": act, "EmoVal": act, "EmoDom": act}
+        for code, act in (("N", "4.0"), ("X", "2.5"), ("O", "7"), ("A", ""))
+    ]  # fmt: skip
+    write_rows(tmp_path / "labels_consensus.csv", rows)
+    plant(tmp_path / "Audios", *(row["FileName"] for row in rows))
+    found = read_corpus("msp-podcast", root=tmp_path, targets="dimensions")
+    assert [(item.label, item.value("arousal")) for item in found] == [
+        ("neutral", 0.5), ("", 0.25), ("", 1.0),
+    ]  # fmt: skip
+    labelled = read_corpus("msp-podcast", root=tmp_path)
+    assert [item.label for item in labelled] == ["neutral", "angry"]
+
+
+def test_dimensions_of_a_corpus_without_ratings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="iemocap and msp-podcast have them"):
+        read_corpus("emodb", root=tmp_path, targets="dimensions")
+    with pytest.raises(ValueError, match="targets is 'valence', allowed are auto, labels"):
+        read_corpus("iemocap", root=tmp_path, targets="valence")
 
 
 def test_an_audiofolder_is_read_as_a_corpus(tmp_path):

@@ -331,6 +331,24 @@ def test_a_value_that_is_none_is_named_with_file_and_row(folder, cell, fault):
     assert fault in str(caught.value)
 
 
+def test_a_table_is_read_for_its_targets_alone(folder, caplog):
+    rows = ["path,label,arousal,valence", "a.wav,sad,,3", "b.wav,,2,4", "clips/c.wav,,,"]
+    (folder / "part.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="row 2: arousal is empty"):
+        read_corpus(folder / "part.csv")
+    (labelled,) = read_corpus(folder / "part.csv", targets="labels")
+    assert (labelled.label, dict(labelled.dimensions)) == ("sad", {})
+    (folder / "part.csv").write_text("\n".join([*rows[:1], "a.wav,sad,1,3", *rows[2:]]))
+    rated = read_corpus(folder / "part.csv", targets="dimensions")
+    assert [(item.label, item.dimensions["valence"]) for item in rated] == [("", 3), ("", 4)]
+    assert "1 row of 3 left out, without arousal and valence" in caplog.text
+    (folder / "part.csv").write_text("path,label\na.wav,sad\n")
+    with pytest.raises(
+        ValueError, match=r"path \(or file_name\) and arousal, dominance or valence"
+    ):
+        read_corpus(folder / "part.csv", targets="dimensions")
+
+
 def test_a_scale_that_does_not_rise_is_refused(folder):
     (folder / "values.csv").write_text(VALUES)
     with pytest.raises(ValueError, match="lowest, highest"):

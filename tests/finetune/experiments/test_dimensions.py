@@ -165,6 +165,22 @@ def test_the_commands_of_evaluation_take_dimensions(run, tables, tmp_path, capsy
     assert "leave --robustness out" in capsys.readouterr().err
 
 
+def test_every_rated_recording_is_learned_and_scored(run, tables, base, tmp_path, capsys):
+    lines = (tables / "both.csv").read_text().splitlines()
+    rows = [f"{tables / line}" for line in lines[1:37]]
+    rows[::2] = [f"{row.rpartition(',')[0]}," for row in rows[::2]]  # half without a label
+    (tmp_path / "some.csv").write_text("\n".join([lines[0], *rows]))
+    command = ["finetune", str(tmp_path / "some.csv"), "--base", str(base), "--mode", "frozen"]
+    options = ["--targets", "dimensions", "--epochs", "1", "--device", "cpu", "--json"]
+    assert main([*command, *options, "--output", str(tmp_path / "run")]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert sum(side["recordings"] for side in report["training"]["split"].values()) == 36
+    capsys.readouterr()
+    trained = ["--allow-trained-on", "--json"]
+    assert main(["evaluate", str(run / "best"), str(tmp_path / "some.csv"), *trained]) == 0
+    assert json.loads(capsys.readouterr().out)["report"]["num_utterances"] == 36
+
+
 def test_labels_and_dimensions_are_learned_together(sides, tmp_path):
     outputs = ModelConfig(("happy", "sad"), dimensions=NAMES)
     model = build_model(voice_config(), outputs, seed=0)
