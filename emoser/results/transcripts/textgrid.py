@@ -16,6 +16,9 @@ INTERVALS, POINTS = "IntervalTier", "TextTier"
 def parse_textgrid(text: str) -> list[Turn]:
     """A turn for each interval with text, tier by tier; tiers of points hold none.
 
+    Intervals of a tier of emotions, which emoser writes beside that of each speaker, are turns of
+    the speaker whose words are not known.
+
     Raises:
         TurnsError: If the file is cut short or damaged.
     """
@@ -31,8 +34,16 @@ def parse_textgrid(text: str) -> list[Turn]:
             raise TurnsError(f"tier {number} is of the unknown class {kind[:40]!r}")
         for field in ("start", "end", "size"):
             size = tokens.number(f"{field} of tier {number}")
-        rows = list(_read_tier(tokens, round(size), kind, name))
-        if not name.endswith(EMOTION_TIER):  # which emoser writes beside the tier of each speaker
+        rows = _read_tier(tokens, round(size), kind, name)
+        if name.endswith(EMOTION_TIER):
+            speaker = name.removesuffix(EMOTION_TIER) or None
+            known = {(turn.start, turn.end) for turn in turns if turn.speaker == speaker}
+            turns += [
+                Turn(row.start, row.end, speaker)
+                for row in rows
+                if (row.start, row.end) not in known
+            ]
+        else:
             turns += rows
     return turns
 
