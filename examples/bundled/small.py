@@ -89,7 +89,7 @@ def pool_speech(
     copies = []
     for copy in range(1 + num_copies):
         parts = [
-            _pool_corpus(model, clips, folder / f"{corpus}-copy{copy}.npy", copy)
+            pool_corpus(model, clips, folder / f"{corpus}-copy{copy}.npy", copy)
             for corpus in dict.fromkeys(corpora)
             if (clips := [item for item in speech if item.corpus == corpus])
         ]
@@ -97,7 +97,7 @@ def pool_speech(
     return torch.stack(copies)
 
 
-def _pool_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, copy: int) -> Tensor:
+def pool_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, copy: int) -> Tensor:
     """Pooled features of one copy of the clips of a corpus, (N, D), from a file if it exists."""
     if not file.is_file():
         windows = Windows(Recordings(clips), WINDOW)

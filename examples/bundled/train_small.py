@@ -6,7 +6,7 @@ PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus
 sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
 encoder's, on each clip and its varied copies; it is estimated first. Every copy of a corpus is kept
 in DIR: run the same command again to resume an interrupted run. At the end, the card's table of
-other conditions takes another 17 minutes.
+other conditions takes another 17 minutes, and that of corpora new to every method about as long.
 
 The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
 the temperature and the figures of the card. The head of the checkpoint is then trained on all of
@@ -40,6 +40,7 @@ from measure_small import (
     measure,
     tabulate_small,
 )
+from measure_transfer import compare_corpora, read_bursts
 from network import ALL_LABELS, LABELS
 from safetensors.torch import load_file, save_file
 from small import (
@@ -177,10 +178,11 @@ def write_card(
     targets: str,
     *,
     robustness: str,
+    transfer: str,
 ) -> str:
     """The README of the checkpoint, with the table of `measure_small.py` and its targets.
 
-    `robustness` is the table of `measure_robustness.py`.
+    `robustness` is the table of `measure_robustness.py`, `transfer` that of `measure_transfer.py`.
     """
     figures, confusion = write_tables(evaluations)
     report = evaluations["both"].report
@@ -195,6 +197,7 @@ def write_card(
         folds="\n".join(folds),
         targets=targets,
         robustness=robustness,
+        transfer=transfer,
         num_clips=f"{len(speech):,}",
         copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
     )
@@ -237,7 +240,11 @@ def main() -> None:
     corpora = answer_folds(arguments.base, speech, arguments.output)
     read = answer_conditions(model, read_unlabelled(arguments.data), LABELS)
     robustness = describe(corpora, read)
-    card = write_card(model, evaluations, speech, folds, targets, robustness=robustness)
+    bursts = read_bursts(arguments.data)
+    transfer = compare_corpora(arguments.base, speech, bursts, arguments.output)
+    card = write_card(
+        model, evaluations, speech, folds, targets, robustness=robustness, transfer=transfer
+    )
     finish(model, card, folder)
     for name, evaluation in evaluations.items():
         print(f"\n{name}: {evaluation.report}")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from support.models import random_clips
 from support.voices import write_voices
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
@@ -30,6 +31,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
     "network", "egemaps_svm", "store_means", "measure_adaptation", "measure_robustness",
+    "measure_transfer",
 )  # fmt: skip
 
 
@@ -113,7 +115,9 @@ def checkpoint(script, trained, robustness, speech):
     folder = output / "emoser-small" / "checkpoint"
     targets = script.compare_targets(output / "emoser-small", speech)
     text = robustness[1]
-    card = script.write_card(model, evaluations, speech, folds, targets, robustness=text)
+    card = script.write_card(
+        model, evaluations, speech, folds, targets, robustness=text, transfer="| new corpus |"
+    )
     script.finish(model, card, folder)
     return folder
 
@@ -158,6 +162,31 @@ def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script
         found = [item for name, split in plans if name == plan for item in split.test]
         assert len(found) == sum(item.corpus == corpus for item in speech)
         assert {item.corpus for item in found} == {corpus}
+
+
+def test_no_method_has_met_the_corpus_that_it_is_compared_on(script, base, speech, tmp_path):
+    transfer = sys.modules["measure_transfer"]
+    bursts = [replace(item, corpus="emogator") for item in speech if item.corpus == "cremad"]
+    splits = transfer.split_all(speech, bursts)
+    assert [{item.corpus for item in split.test} for split in splits] == [
+        {"ravdess"}, {"nemo"}, {"cremad"}, {"emogator"},
+    ]  # fmt: skip
+    for split in splits:
+        assert not {item.corpus for item in split.training} & {split.test[0].corpus, "emogator"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer.egemaps_svm, "has_opensmile", lambda: False)
+        table = transfer.compare_corpora(str(base), speech, bursts, tmp_path)
+    _, _, *lines = table.splitlines()
+    assert [line.split(" | ")[0] for line in lines] == [f"| {row.title}" for row in transfer.ROWS]
+    with np.load(tmp_path / "transfer" / "frozen probe" / "without nemo.npz") as kept:
+        rows = [item.label in transfer.LABELS for item in splits[1].test]
+        columns = [list(kept["labels"]).index(label) for label in transfer.LABELS]
+        found = kept["logits"][rows][:, columns].argmax(axis=1)
+    labels = [item.label for item in splits[1].test if item.label in transfer.LABELS]
+    truth = [transfer.LABELS.index(label) for label in labels]
+    expected = balanced_accuracy_score(truth, found)
+    assert f"{expected:.3f} (" in lines[1].split(" | ")[3]
+    assert lines[1].endswith("| - |")
 
 
 def test_an_interrupted_run_reads_the_features_that_it_has(script, trained, base, speech):
