@@ -163,14 +163,21 @@ def open_compiled(file: Path, manifest: Manifest, precision: str, *, num_streams
         (folder / COMPILED).write_bytes(exported.getbuffer())
 
     folder = find_entry("compiled", name, build)
-    if not built and isinstance(folder, Path):
-        openvino = import_engine()
+    if built:
+        return built[0]
+    if isinstance(folder, Path):
         with suppress(RuntimeError):  # OpenVINO refuses what another build of it has compiled
-            content = openvino.Tensor(np.memmap(folder / COMPILED, mode="c"), shared_memory=True)
-            compiled = openvino.Core().import_model(content, "CPU", settings)
-            compiled.content = content  # its weights lie in this memory
-            return compiled
-    return built[0] if built else compile_graph(file, settings)
+            return import_compiled(folder / COMPILED, settings)
+    return compile_graph(file, settings)
+
+
+def import_compiled(file: Path, settings: Mapping[str, str | int]) -> Any:
+    """A graph that OpenVINO has compiled, mapped into memory."""
+    openvino = import_engine()
+    content = openvino.Tensor(np.memmap(file, mode="c"), shared_memory=True)
+    compiled = openvino.Core().import_model(content, "CPU", dict(settings))
+    compiled.content = content  # its weights lie in this memory
+    return compiled
 
 
 def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:

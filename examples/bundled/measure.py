@@ -186,18 +186,23 @@ def train_split(
 
 def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Compute and store the missing results of a plan, if openSMILE is installed."""
+    train_svms([row for row in ROWS if row.plan == plan], splits, arguments.output)
+
+
+def train_svms(rows: Sequence[Row], splits: Sequence[Split], output: Path) -> None:
+    """Compute and store the missing results of rows, if openSMILE is installed."""
     if not egemaps_svm.has_opensmile():
         print("eGeMAPS + SVM is left out: it needs `pip install opensmile`")
         return
-    for row in (row for row in ROWS if row.plan == plan):
+    for row in rows:
         for split in splits[row.splits]:
-            file = svm_folder(row, arguments.output) / f"{split.name}.npz"
+            file = svm_folder(row, output) / f"{split.name}.npz"
             if file.is_file():
                 continue
             alone = [item for item in split.training if item.corpus == row.corpus]
             others = [item for item in split.training if item.corpus != "cremad"]
             clips = (alone or others) + split.test
-            features = egemaps_svm.describe(clips, arguments.output / "egemaps.npz")
+            features = egemaps_svm.describe(clips, output / "egemaps.npz")
             predicted = egemaps_svm.recognise(alone or others, split.test, features, row.labels)
             store(file, predicted, row.labels)
 

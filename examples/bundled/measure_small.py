@@ -131,14 +131,36 @@ def measure(
         folder: Of the results.
         config: Of the heads; that of the recipe unless given.
     """
+    for plan, divide in PLANS.items():
+        measure_splits(features, features[0], speech, divide(speech), folder / plan, config)
+
+
+def measure_splits(
+    features: Tensor,
+    tested: Tensor,
+    speech: Sequence[Utterance],
+    splits: Sequence[Split],
+    folder: Path,
+    config: HeadConfig | None,
+) -> None:
+    """Train and test the missing splits of a plan.
+
+    Args:
+        features: Of all copies of the clips to train on, (copies, N, D).
+        tested: Of these N clips and of those that are tested alone, (N + M, D).
+        speech: All of them, in this order.
+        splits: The splits.
+        folder: Of their results.
+        config: Of the heads; that of the recipe unless given.
+    """
     places = {id(item): place for place, item in enumerate(speech)}
-    for plan, split in plan_splits(speech):
-        file = folder / plan / f"{split.name}.npz"
+    for split in splits:
+        file = folder / f"{split.name}.npz"
         if not file.is_file():
             training = torch.tensor([places[id(item)] for item in split.training])
             test = torch.tensor([places[id(item)] for item in split.test])
             head = fit_head(features[:, training], split.training, config)
-            store(file, head.predict(features[0, test]), ALL_LABELS)
+            store(file, head.predict(tested[test]), ALL_LABELS)
 
 
 def plan_splits(speech: list[Utterance]) -> Iterator[tuple[str, Split]]:

@@ -11,25 +11,22 @@ may be that of `measure_small.py`: run the same command again to resume.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import egemaps_svm
 import torch
-from measure import SVM, Row, Split, score, store
-from measure_small import SMALL, split_corpora
-from network import ALL_LABELS, LABELS
+from measure import SVM, Row, Split, score, svm_folder, train_svms
+from measure_small import SMALL, measure_splits, split_corpora
+from network import LABELS
 from small import (
     NUM_COPIES,
     ONLY,
     HeadConfig,
     build_network,
-    fit_head,
     pool_corpus,
     pool_speech,
     read_speech,
 )
-from torch import Tensor
 
 from emoser.finetune import Utterance, read_corpus
 
@@ -40,7 +37,7 @@ ROWS = (
     Row("CREMA-D, happy and sad", TRANSFER, slice(2, 3), "cremad", ONLY["cremad"]),
     Row("EmoGator", TRANSFER, slice(3, 4), BURSTS),
 )
-METHODS = (SMALL, PROBE, SVM)
+METHODS = (SMALL, PROBE)
 
 
 def read_bursts(data: Path) -> list[Utterance]:
@@ -54,51 +51,13 @@ def split_all(speech: list[Utterance], bursts: list[Utterance]) -> list[Split]:
     return [*split_corpora(speech), Split(f"without {BURSTS}", speech, bursts)]
 
 
-def measure_heads(
-    features: Tensor, tested: Tensor, splits: Sequence[Split], folder: Path, config: HeadConfig
-) -> None:
-    """Train and test the missing heads.
-
-    Args:
-        features: Of all copies of the clips to train on, (copies, N, D).
-        tested: Of the same clips and of the bursts, (N + bursts, D).
-        splits: Those of `split_all`.
-        folder: Of the results.
-        config: Of the heads.
-    """
-    everyone = [*splits[-1].training, *splits[-1].test]
-    places = {id(item): place for place, item in enumerate(everyone)}
-    for split in splits:
-        file = folder / f"{split.name}.npz"
-        if not file.is_file():
-            training = torch.tensor([places[id(item)] for item in split.training])
-            test = torch.tensor([places[id(item)] for item in split.test])
-            head = fit_head(features[:, training], split.training, config)
-            store(file, head.predict(tested[test]), ALL_LABELS)
-
-
-def measure_svm(splits: Sequence[Split], output: Path) -> None:
-    """Train and test the missing SVMs, if openSMILE is installed."""
-    if not egemaps_svm.has_opensmile():
-        print("eGeMAPS + SVM is left out: it needs `pip install opensmile`")
-        return
-    for row in ROWS:
-        for split in splits[row.splits]:
-            file = output / TRANSFER / SVM / f"{split.name}.npz"
-            if file.is_file():
-                continue
-            training = [item for item in split.training if item.corpus != "cremad"]
-            features = egemaps_svm.describe([*training, *split.test], output / "egemaps.npz")
-            predicted = egemaps_svm.recognise(training, split.test, features, row.labels)
-            store(file, predicted, row.labels)
-
-
 def tabulate_transfer(output: Path, splits: list[Split]) -> Iterator[str]:
     """Lines of the table in Markdown: UAR and its interval over speakers."""
-    yield f"| new corpus | speakers | {' | '.join(METHODS)} |"
-    yield f"|---|---|{'---|' * len(METHODS)}"
+    yield f"| new corpus | speakers | {' | '.join((*METHODS, SVM))} |"
+    yield f"|---|---|{'---|' * (len(METHODS) + 1)}"
     for row in ROWS:
-        found = [score(output / TRANSFER / method, row, splits) for method in METHODS]
+        heads = [output / TRANSFER / method for method in METHODS]
+        found = [score(folder, row, splits) for folder in (*heads, svm_folder(row, output))]
         speakers = {item.voice for split in splits[row.splits] for item in split.test}
         cells = [
             "-"
@@ -125,8 +84,9 @@ def compare_corpora(
         features = pool_speech(model, speech, folder, num_copies=num_copies)
         wordless = pool_corpus(model, bursts, folder / f"{BURSTS}-copy0.npy", 0)
         tested = torch.cat([features[0], wordless])
-        measure_heads(features, tested, splits, output / TRANSFER / method, config)
-    measure_svm(splits, output)
+        clips = [*speech, *bursts]
+        measure_splits(features, tested, clips, splits, output / TRANSFER / method, config)
+    train_svms(ROWS, splits, output)
     return "\n".join(tabulate_transfer(output, splits))
 
 

@@ -174,7 +174,7 @@ def test_no_method_has_met_the_corpus_that_it_is_compared_on(script, base, speec
     for split in splits:
         assert not {item.corpus for item in split.training} & {split.test[0].corpus, "emogator"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer.egemaps_svm, "has_opensmile", lambda: False)
+        patch.setattr(sys.modules["egemaps_svm"], "has_opensmile", lambda: False)
         table = transfer.compare_corpora(str(base), speech, bursts, tmp_path)
     _, _, *lines = table.splitlines()
     assert [line.split(" | ")[0] for line in lines] == [f"| {row.title}" for row in transfer.ROWS]

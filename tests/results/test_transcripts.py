@@ -110,6 +110,22 @@ def test_textgrids_of_praat_are_read(form, tmp_path):
     assert found == [(*row[:3], f'{row[3]} "x"') for row in EXPECTED]
 
 
+def test_an_emotion_is_a_turn_only_where_its_speaker_has_no_text(tmp_path):
+    tiers = {
+        "anna (emotion)": [(0, 1, "sad"), (2, 3, "happy"), (3, 4, "sad")],  # before its speaker
+        "anna": [(0, 0.9, "well"), (3, 4, "so")],  # with a border moved
+        "ben (emotion)": [(1, 2, "angry")],
+    }
+    grid = textgrid.Textgrid()
+    for name, rows in tiers.items():
+        grid.addTier(textgrid.IntervalTier(name, rows, 0, 6))
+    grid.save(str(tmp_path / "a.TextGrid"), format="long_textgrid", includeBlankSpaces=True)
+    found = sorted(fields(read_turns(tmp_path / "a.TextGrid")))
+    assert found == [
+        (0, 0.9, "anna", "well"), (1, 2, "ben", None), (2, 3, "anna", None), (3, 4, "anna", "so"),
+    ]  # fmt: skip
+
+
 def test_objects_of_other_libraries_are_read():
     class Row:  # as the segments of faster-whisper
         def __init__(self, start, end, text):

@@ -1,4 +1,4 @@
-"""Two emotions as high and low tones, and a small encoder that learns them."""
+"""Emotions as tones, alone or mixed, and a small encoder that learns them."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from support.models import small_config
 
 RATE = 16_000
 HERTZ = {"happy": 1900.0, "sad": 240.0}
+MIXED_HERTZ = (300, 900, 2700)
+LOUD = 0.25  # share of a tone from which on its label applies
 
 
 def voice_config(**changes) -> PreTrainedConfig:
@@ -51,4 +53,18 @@ def write_voices(
         path = folder / f"{index}{suffix}"
         soundfile.write(path, 0.3 * tone + noise * generator.standard_normal(len(time)), RATE)
         rows.append((path, label, index // 2 % num_voices))
+    return rows
+
+
+def write_mixtures(folder: Path, count: int, *, seed: int) -> list[tuple[str, np.ndarray]]:
+    """Name of each clip of three mixed tones, and the shares of their power."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        time = np.arange(int(generator.uniform(0.3, 0.5) * RATE)) / RATE
+        parts = generator.dirichlet((0.6,) * 3).round(3)
+        tones = zip(parts, MIXED_HERTZ, strict=True)
+        mixed = sum(np.sqrt(part) * np.sin(2 * np.pi * hertz * time) for part, hertz in tones)
+        soundfile.write(folder / f"{index}.wav", 0.2 * mixed, RATE)
+        rows.append((f"{index}.wav", parts))
     return rows

@@ -154,6 +154,7 @@ def score_answers(found: ConditionAnswers, *, trained_on: str = "") -> Robustnes
     groups = group_speakers(found.utterances)
     plain = {one.name: one.figure(one.truth, one.answers[:, 0]) for one in measures}
     usual = Shift(math.nan, (math.nan, math.nan))
+    changed, moved = found.changed, found.moved.tolist()
     results = []
     for place, name in enumerate(found.conditions, start=1):
         shifts = {
@@ -175,11 +176,11 @@ def score_answers(found: ConditionAnswers, *, trained_on: str = "") -> Robustnes
             ConditionResult(
                 name,
                 uar.value,
-                found.changed[name] if found.labels else math.nan,
+                changed[name] if found.labels else math.nan,
                 float(found.silent[:, place].mean()),
                 uar.interval,
                 shifts,
-                dict(zip(found.dimensions, found.moved[place - 1].tolist(), strict=True)),
+                dict(zip(found.dimensions, moved[place - 1], strict=True)),
             )
         )
     return Robustness(plain.pop("UAR", math.nan), tuple(results), found.missing, trained_on, plain)

@@ -1,6 +1,7 @@
 """Turns from TextGrids of Praat, in their long and short form: a tier is a speaker."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from emoser.errors import TurnsError
@@ -16,8 +17,8 @@ INTERVALS, POINTS = "IntervalTier", "TextTier"
 def parse_textgrid(text: str) -> list[Turn]:
     """A turn for each interval with text, tier by tier; tiers of points hold none.
 
-    Intervals of a tier of emotions, which emoser writes beside that of each speaker, are turns of
-    the speaker whose words are not known.
+    Intervals of a tier of emotions, which emoser writes beside that of each speaker, are turns
+    whose words are not known, except where the speaker's own tier has text.
 
     Raises:
         TurnsError: If the file is cut short or damaged.
@@ -27,25 +28,23 @@ def parse_textgrid(text: str) -> list[Turn]:
         tokens.text(name)
     for name in ("start", "end", "number of tiers"):
         count = tokens.number(name)
-    turns: list[Turn] = []
+    turns: dict[str, list[Turn]] = {}
     for number in range(1, round(count) + 1):
         kind, name = tokens.text(f"class of tier {number}"), tokens.text(f"name of tier {number}")
         if kind not in (INTERVALS, POINTS):
             raise TurnsError(f"tier {number} is of the unknown class {kind[:40]!r}")
         for field in ("start", "end", "size"):
             size = tokens.number(f"{field} of tier {number}")
-        rows = _read_tier(tokens, round(size), kind, name)
-        if name.endswith(EMOTION_TIER):
-            speaker = name.removesuffix(EMOTION_TIER) or None
-            known = {(turn.start, turn.end) for turn in turns if turn.speaker == speaker}
-            turns += [
-                Turn(row.start, row.end, speaker)
-                for row in rows
-                if (row.start, row.end) not in known
-            ]
-        else:
-            turns += rows
-    return turns
+        turns.setdefault(name, []).extend(_read_tier(tokens, round(size), kind, name))
+    for name in [name for name in turns if name.endswith(EMOTION_TIER)]:
+        speaker = name.removesuffix(EMOTION_TIER)
+        spoken = sorted(turns.setdefault(speaker, []), key=lambda turn: turn.start)
+        ends = [turn.end for turn in spoken]
+        for row in turns.pop(name):
+            following = bisect_right(ends, row.start)
+            if following == len(spoken) or spoken[following].start >= row.end:
+                turns[speaker].append(Turn(row.start, row.end, speaker or None))
+    return [turn for rows in turns.values() for turn in rows]
 
 
 def _read_tier(tokens: "_Tokens", size: int, kind: str, name: str) -> Iterator[Turn]:

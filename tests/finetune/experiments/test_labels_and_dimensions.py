@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from support.models import random_clips
 from support.servers import running
-from support.voices import RATE, save_voice_base
+from support.voices import LOUD, RATE, save_voice_base, write_mixtures
 from torch.nn import functional
 from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
@@ -26,24 +26,17 @@ from emoser.finetune.training.loss import TrainingLoss, build_targets
 from emoser.models.model import EmotionOutput
 
 LABELS, NAMES = ("neutral", "happy", "sad"), ("arousal", "valence")
-HERTZ = (300, 900, 2700)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Mixtures of three tones: loud ones are the labels, and two shares the values from 1 to 7."""
     folder = tmp_path_factory.mktemp("tones")
-    generator = np.random.default_rng(0)
     rows = [("path", "speaker", "labels", *NAMES)]
-    for index in range(120):
-        time = np.arange(int(generator.uniform(0.3, 0.5) * RATE)) / RATE
-        parts = generator.dirichlet((0.6,) * 3).round(3)
-        tones = zip(parts, HERTZ, strict=True)
-        mixed = sum(np.sqrt(part) * np.sin(2 * np.pi * hertz * time) for part, hertz in tones)
-        soundfile.write(folder / f"{index}.wav", 0.2 * mixed, RATE)
-        loud = ";".join(name for name, part in zip(LABELS, parts, strict=True) if part > 0.25)
+    for index, (name, parts) in enumerate(write_mixtures(folder, 120, seed=0)):
+        loud = ";".join(label for label, part in zip(LABELS, parts, strict=True) if part > LOUD)
         values = (1 + 6 * parts[[2, 1]]).round(3)
-        rows.append((f"{index}.wav", f"v{index % 6}", loud, *values))
+        rows.append((name, f"v{index % 6}", loud, *values))
     with (folder / "both.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder / "both.csv"

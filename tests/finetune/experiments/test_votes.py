@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from scipy.special import rel_entr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from support.models import random_clips
-from support.voices import RATE, save_voice_base, voice_config
+from support.voices import LOUD, RATE, save_voice_base, voice_config, write_mixtures
 from torch.nn import functional
 from transformers import (
     HubertForSequenceClassification,
@@ -34,7 +33,6 @@ from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionOutput
 
 LABELS = ("neutral", "happy", "sad")
-HERTZ = (300, 900, 2700)
 CONFIG = FinetuneConfig(
     mode="entire", epochs=12, batch_size=8, encoder_learning_rate=5e-3, head_learning_rate=5e-3,
     crop_seconds=None, masking=False, augmentation=Augmentation.off(),
@@ -50,17 +48,11 @@ def base(tmp_path_factory):
 def tables(tmp_path_factory):
     """Mixtures of three tones: the shares of votes, and the labels of all that are loud."""
     folder = tmp_path_factory.mktemp("tones")
-    generator = np.random.default_rng(3)
     shares, several = [("path", "speaker", *LABELS)], [("path", "speaker", "labels")]
-    for index in range(120):
-        time = np.arange(int(generator.uniform(0.3, 0.5) * RATE)) / RATE
-        parts = generator.dirichlet((0.6,) * 3).round(3)
-        tones = zip(parts, HERTZ, strict=True)
-        mixed = sum(np.sqrt(part) * np.sin(2 * np.pi * hertz * time) for part, hertz in tones)
-        soundfile.write(folder / f"{index}.wav", 0.2 * mixed, RATE)
-        loud = [name for name, part in zip(LABELS, parts, strict=True) if part > 0.25]
-        shares.append((f"{index}.wav", f"v{index % 6}", *parts))
-        several.append((f"{index}.wav", f"v{index % 6}", ";".join(loud)))
+    for index, (name, parts) in enumerate(write_mixtures(folder, 120, seed=3)):
+        loud = [label for label, part in zip(LABELS, parts, strict=True) if part > LOUD]
+        shares.append((name, f"v{index % 6}", *parts))
+        several.append((name, f"v{index % 6}", ";".join(loud)))
     for name, rows in (("shares", shares), ("several", several)):
         with (folder / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
