@@ -31,7 +31,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
     "network", "egemaps_svm", "store_means", "measure_adaptation", "measure_robustness",
-    "measure_transfer",
+    "measure_transfer", "measure_speed",
 )  # fmt: skip
 
 
@@ -348,6 +348,24 @@ def test_other_conditions_are_answered_by_heads_that_were_not_trained_on_the_spe
     assert text in (checkpoint / "README.md").read_text(encoding="utf-8")
 
 
+def test_speeds_are_those_of_the_same_pieces_by_every_method(script, base, monkeypatch):
+    speed = importlib.import_module("measure_speed")
+    monkeypatch.setattr(speed, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(speed, "CHECKPOINTS", speed.CHECKPOINTS[1:2])
+    monkeypatch.setattr(speed, "has_opensmile", lambda: False)
+    found = {name: (size, method) for name, size, method in speed.list_methods(str(base))}
+    assert list(found) == ["emoser-tiny, float32, torch", "stock Whisper, float32, 30 s"]
+    pieces = random_clips([64_000] * 5)
+    classifier = EmotionClassifier.from_pretrained("emoser-tiny", device="cpu", backend="torch")
+    size, method = found["emoser-tiny, float32, torch"]
+    assert size == pytest.approx(8.6, abs=0.1)
+    assert method(pieces) == classifier.predict_batch(pieces, sampling_rate=16_000)
+    answers = found["stock Whisper, float32, 30 s"][1](pieces)
+    assert [tuple(answer.logits.shape) for answer in answers] == [(4, 4), (1, 4)]
+    rates = speed.measure({name: method for name, (_, method) in found.items()}, pieces)
+    assert all(rate > 0 for rate in rates.values())
+
+
 @pytest.mark.parametrize("name", ["emoser-tiny", "emoser-small"])
 def test_the_cards_of_the_package_have_the_sections_of_their_templates(name):
     """Texts and headings of the templates, whose figures stand in the cards."""
@@ -360,11 +378,10 @@ def test_the_cards_of_the_package_have_the_sections_of_their_templates(name):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_a_quick_run_ends_above_chance_and_near_the_frozen_probe(script, speech_data, tmp_path):
+def test_a_quick_run_ends_above_a_frozen_probe_on_a_tenth_of_it(script, speech_data, tmp_path):
     folder = speech_data.parent / "pretrained" / "whisper-base"
     if not folder.is_dir():
         pytest.skip(f"no Whisper in {folder}")
     speech = sys.modules["small"].read_speech(speech_data)
     recipe, probe = script.run_quick(str(folder), speech, tmp_path)
-    assert min(recipe, probe) > 0.45  # chance is 0.225
-    assert recipe > probe - 0.08  # so few clips differ by chance
+    assert recipe > probe > 0.45  # chance is 0.225
