@@ -2,7 +2,6 @@
 
     python examples/bundled/measure.py folds --data PATH --output DIR
     python examples/bundled/measure.py cross --data PATH --output DIR
-    python examples/bundled/measure.py speed --data PATH --output DIR
     python examples/bundled/measure.py table --data PATH --output DIR
 
 `folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
@@ -22,7 +21,6 @@ its own DIR.
 """
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +32,6 @@ from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
 from recipe import STAGES, read_speech, train_network
 
-from emoser import EmotionClassifier
 from emoser.finetune import Utterance
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
@@ -48,7 +45,6 @@ SEEDS = (20, 21, 22)
 SEED_STEP = 3  # between two runs' first stages: there were three when the runs began
 TINY, TAUGHT, SVM = "emoser-tiny", "taught emoser-tiny", "eGeMAPS + SVM"
 WATCHED = 25  # every 25th test clip is scored after each epoch, only for the log
-SPEED_CLIPS, SPEED_ROUNDS = 60, 3
 
 Logits = NDArray[np.float32]
 
@@ -340,30 +336,9 @@ def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int)
 METHODS = {"svm": measure_svm, "network": measure_network, "taught": measure_taught}
 
 
-def measure_speed(arguments: argparse.Namespace) -> None:
-    """Size on disk, and seconds of audio per second, of the bundled checkpoint on this machine."""
-    classifier = EmotionClassifier.from_pretrained(TINY, device="cpu", dtype="float32")
-    speech = [item for item in read_speech(arguments.data) if item.corpus == "ravdess"]
-    chosen = speech[:: len(speech) // SPEED_CLIPS]
-    clips = [Recordings([item])[0] for item in chosen]
-    seconds = sum(map(len, clips)) / egemaps_svm.SAMPLING_RATE
-    rates = []
-    for _ in range(SPEED_ROUNDS):
-        began = time.perf_counter()
-        classifier.predict_batch(clips, sampling_rate=egemaps_svm.SAMPLING_RATE)
-        rates.append(seconds / (time.perf_counter() - began))
-    size = sum(file.stat().st_size for file in Path(classifier.info.path).glob("*.safetensors"))
-    print(f"weights: {size / 1e6:.1f} MB")
-    print(
-        f"{len(clips)} clips of {seconds / len(clips):.1f} s, decoded before: "
-        f"{max(rates):.0f} times real time (best of {SPEED_ROUNDS}), "
-        f"{torch.get_num_threads()} threads, {classifier.info.backend}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=[*PLANS, "speed", "table"])
+    parser.add_argument("what", choices=[*PLANS, "table"])
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=["svm", "network"])
@@ -373,9 +348,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.what == "speed":
-        measure_speed(arguments)
-        return
     speech = read_speech(arguments.data)
     if arguments.what in PLANS:
         splits = PLANS[arguments.what](speech)

@@ -6,7 +6,7 @@ All methods score the same 4-s pieces of RAVDESS and nEMO, decoded before, in tu
 load affects all of them alike; each row is the median of the rounds. Stock Whisper is
 `WhisperForAudioClassification` of transformers with a new head: all layers, on 30 s, in batches of
 four. The SVM costs next to nothing beside its features; it is left out without `pip install
-opensmile`. Takes three minutes on two cores.
+opensmile`. Takes two minutes on two cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from emoser import EmotionClassifier
 from emoser.finetune.data.recordings import Recordings
 from emoser.text import markdown_table
 
-SECONDS, NUM_PIECES, NUM_ROUNDS, BATCH = 4.0, 40, 5, 4
+SECONDS, NUM_PIECES, NUM_ROUNDS, BATCH = 4.0, 24, 3, 4
 CHECKPOINTS = (
     ("emoser-tiny", "auto", "float32"),
     ("emoser-tiny", "torch", "float32"),
