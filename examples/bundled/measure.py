@@ -1,36 +1,35 @@
 """Evaluate the recipe of emoser-tiny, and eGeMAPS with an SVM, on the same unseen speakers.
 
-    python examples/bundled/measure.py folds --data PATH --output DIR
-    python examples/bundled/measure.py cross --data PATH --output DIR
+    python examples/bundled/measure.py folds --base openai/whisper-base --data PATH --output DIR
+    python examples/bundled/measure.py cross --base openai/whisper-base --data PATH --output DIR
     python examples/bundled/measure.py table --data PATH --output DIR
 
 `folds` trains five networks, each without the RAVDESS actors of a fold and without one or two
 speakers of nEMO, and tests it on all of them, so that every speaker is tested once. `cross`
-trains on one corpus and tests on the other, whose emotion labels are not used. CREMA-D's happy
-and sad clips are part of every training set. The SVM is trained on the same speakers as each
-network, in `folds` only on those of the tested corpus, where more of them lower its figures.
-`--method taught` adds one network per split that follows the networks of all seeds in addition to
-the labels. No test speaker chooses anything in a run: the last epoch is taken, and the temperature
-of a split is fitted on the other splits. The settings of the recipe were chosen on the first folds
-and across corpora, the number of stages on all folds.
+trains on one corpus and tests on the other, which is not used at all. CREMA-D's happy and sad clips
+are part of every training set. The SVM is trained on the same speakers as each network, in `folds`
+only on those of the tested corpus, where more of them lower its figures. No test speaker chooses
+anything in a run: the last update is taken, and the temperature of a split is fitted on the other
+splits.
 
-All networks start from DIR/network.pt, the encoder of `pretrain.py`, which was not trained on the
-tested speakers. Results stay in DIR: run the same command again to resume, and `table` to print the
-results so far. `--part 0.1` trains a tenth of the epochs, which is another, weaker recipe: give it
-its own DIR.
+All networks start from DIR/pretrained2.pt of `pretrain.py`, which was not trained on the tested
+speakers, and each has a teacher whose head is fitted to its own training speakers. Results stay in
+DIR: run the same command again to resume, and `table` to print the results so far. `--part 0.1`
+makes a tenth of the updates, which is another, weaker recipe: give it its own DIR.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import egemaps_svm
 import numpy as np
 import torch
-from network import ALL_LABELS, LABELS
+from network import ALL_LABELS, LABELS, SEED
 from numpy.typing import NDArray
-from recipe import STAGES, read_speech, train_network
+from pretrain import PRETRAINED
+from recipe import RECIPE, load_teacher, read_network, read_speech, train_network
 
 from emoser.finetune import Utterance
 from emoser.finetune.data.recordings import Recordings
@@ -38,13 +37,9 @@ from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
 from emoser.finetune.scoring.report import Evaluation, assess
 from emoser.metrics import expected_calibration_error, unweighted_average_recall
-from emoser.models.model import EmotionModel
 
 NUM_FOLDS = 5
-SEEDS = (20, 21, 22)
-SEED_STEP = 3  # between two runs' first stages: there were three when the runs began
-TINY, TAUGHT, SVM = "emoser-tiny", "taught emoser-tiny", "eGeMAPS + SVM"
-WATCHED = 25  # every 25th test clip is scored after each epoch, only for the log
+TINY, SVM = "emoser-tiny", "eGeMAPS + SVM"
 
 Logits = NDArray[np.float32]
 
@@ -122,62 +117,24 @@ ROWS = (
 
 def measure_network(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
     """Train and store the missing networks of a plan."""
-    held = Recordings()  # keeps the decoded clips for all splits
+    teacher = None
+    num_clips = round(RECIPE.data.epoch_clips * arguments.part)
     for seed in arguments.seeds:
-        folder = arguments.output / plan / f"{TINY}-{seed}"
-        for split, file in missing(folder, splits, arguments):
-            model = train_split(plan, split, seed, arguments, held)
-            store(file, predict_logits(model, held.select(split.test)), ALL_LABELS)
-
-
-def measure_taught(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
-    """Train and store one network per split that follows those of all seeds."""
-    held = Recordings()  # keeps the decoded clips for all splits
-    for split, file in missing(arguments.output / plan / TAUGHT, splits, arguments):
-        teachers = [train_split(plan, split, seed, arguments, held) for seed in arguments.seeds]
-        model = train_split(plan, split, arguments.seeds[0], arguments, held, teachers=teachers)
-        store(file, predict_logits(model, held.select(split.test)), ALL_LABELS)
-
-
-def missing(
-    folder: Path, splits: Sequence[Split], arguments: argparse.Namespace
-) -> Iterator[tuple[Split, Path]]:
-    """The splits without results, and the files for their logits."""
-    for place, split in enumerate(splits):
-        file = folder / f"{split.name}.npz"
-        if file.is_file() or place not in (arguments.only or range(len(splits))):
-            continue
-        yield split, file
-
-
-def train_split(
-    plan: str,
-    split: Split,
-    seed: int,
-    arguments: argparse.Namespace,
-    held: Recordings,
-    *,
-    teachers: Sequence[EmotionModel] = (),
-) -> EmotionModel:
-    """The network of a split, read if it has been trained before."""
-    stages = [
-        replace(
-            stage,
-            epochs=max(round(stage.schedule.epochs * arguments.part), 1),
-            evaluation_labels=ALL_LABELS,
-            seed=SEED_STEP * seed + number,
-        )
-        for number, stage in enumerate(STAGES)
-    ]
-    return train_network(
-        split.training,
-        split.test[::WATCHED],
-        arguments.output / "runs" / plan / f"{split.name}-{'taught' if teachers else seed}",
-        stages=stages,
-        start=arguments.output / "network.pt",
-        teachers=teachers,
-        recordings=held,
-    )
+        for place, split in enumerate(splits):
+            file = arguments.output / plan / f"{TINY}-{seed}" / f"{split.name}.npz"
+            if file.is_file() or place not in (arguments.only or range(len(splits))):
+                continue
+            weights = arguments.output / "runs" / plan / f"{split.name}-{seed}.pt"
+            if not weights.is_file():
+                teacher = teacher or load_teacher(arguments.data, arguments.base, arguments.output)
+                train_network(
+                    split.training,
+                    teacher,
+                    weights,
+                    config=RECIPE.replace(epoch_clips=num_clips, seed=seed),
+                    start=arguments.output / PRETRAINED,
+                )
+            store(file, predict_logits(read_network(weights), Recordings(split.test)), ALL_LABELS)
 
 
 def measure_svm(plan: str, splits: Sequence[Split], arguments: argparse.Namespace) -> None:
@@ -307,8 +264,7 @@ def tabulate(output: Path, speech: list[Utterance]) -> Iterator[str]:
     for row in ROWS:
         splits = PLANS[row.plan](speech)
         networks = sorted((output / row.plan).glob(f"{TINY}-*"))
-        others = {TAUGHT: [output / row.plan / TAUGHT], SVM: [svm_folder(row, output)]}
-        for method, places in {TINY: networks, **others}.items():
+        for method, places in {TINY: networks, SVM: [svm_folder(row, output)]}.items():
             found = [item for item in (score(one, row, splits) for one in places) if item]
             if found:
                 yield write_line(row.title, method, found, len(splits[row.splits]))
@@ -333,17 +289,18 @@ def write_line(name: str, method: str, scores: Sequence[Score], num_splits: int)
     return f"| {' | '.join(cells)} |"
 
 
-METHODS = {"svm": measure_svm, "network": measure_network, "taught": measure_taught}
+METHODS = {"svm": measure_svm, "network": measure_network}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=[*PLANS, "table"])
+    parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=["svm", "network"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's epochs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
+    parser.add_argument("--part", type=float, default=1.0, help="part of the recipe's updates")
     parser.add_argument("--only", nargs="+", type=int, help="splits of networks; 0 is the first")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

@@ -1,149 +1,177 @@
-"""The recipe of emoser-tiny: corpora, stages of training, and teachers.
+"""The recipe of emoser-tiny: distillation from emoser-small.
 
-It starts from the encoder of `pretrain.py`, which was trained on speech without labels. All
-emotions of the corpora are trained, with acoustic statistics of each clip as an auxiliary task; for
-CREMA-D, of which only happy and sad clips are used, the loss runs over these two. The last epoch is
-taken, so that no speaker chooses it.
+It starts from the network of `pretrain.py`. The teacher is the encoder of emoser-small with a head
+that is fitted to the same training speakers. The student learns the labels, where the softmax of
+CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and its frames and
+pooled features; of EmoGator and read speech, the latter only. The moving average of the weights at
+the last update is taken, so that no speaker chooses it. At the end, the linear head of the student
+is fitted again, as that of emoser-small is, and averaged with the trained one.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from network import ALL_LABELS, LABELS, SEED, build_network
+from distillation import TargetSet, encode_targets, read_all
+from network import ALL_LABELS, ENCODER, SEED
+from pretrain import Student, StudentOutput, train_student, write_result
+from small import WINDOW, HeadConfig, fit_head, hide_labels, pool_speech, read_speech
+from small import build_network as build_teacher
+from torch import Tensor
 
-from emoser.finetune import FinetuneConfig, Utterance, read_corpus, train
-from emoser.finetune.config import Augmentation
-from emoser.finetune.data.recordings import Recordings
-from emoser.finetune.protocols import drop_duplicates
+from emoser.checkpoints.save import build_model
+from emoser.finetune import FinetuneConfig, Utterance
+from emoser.finetune.data.inputs import pool_windows
+from emoser.finetune.data.recordings import Recordings, Windows
+from emoser.finetune.training.loss import distillation_loss, masked_cross_entropy, soften
+from emoser.models.config import ModelConfig
 from emoser.models.model import EmotionModel
 
-CORPORA = ("ravdess", "nemo", "cremad")
+UNLABELLED = ("emogator", "librispeech", "picovoice")  # EmoGator's labels are not used
+FRAMES_WEIGHT, POOLED_WEIGHT = 0.5, 1.0
+REFITTED = HeadConfig(ridge=0.02, deviation_scale=1.0)  # of the head at the end
+REFITTED_SHARE = 0.5  # of it in the mean with the trained head
 
 RECIPE = FinetuneConfig(
-    epochs=7,
-    batch_size=24,
-    epoch_clips=2400,
+    epochs=1,
+    batch_size=32,
+    epoch_clips=900 * 32,
     optimizer="muon",
-    encoder_learning_rate=1.5e-3,
-    head_learning_rate=1.5e-3,
+    encoder_learning_rate=6e-4,
+    head_learning_rate=6e-4,
     weight_decay=0.03,
-    warmup=0.06,
+    warmup=0.1,
     mode="entire",
     sampling="balanced",
-    corpus_weights={"ravdess": 0.32, "nemo": 0.55, "cremad": 0.13},
-    restricted_labels={"cremad": ("happy", "sad")},
-    statistics_weight=1.0,
+    corpus_weights={
+        "ravdess": 0.28,
+        "nemo": 0.40,
+        "cremad": 0.12,
+        "emogator": 0.10,
+        "librispeech": 0.05,
+        "picovoice": 0.05,
+    },
+    distillation_weight=0.6,
+    distillation_temperature=2.0,
     label_smoothing=0.05,
-    crop_seconds=2.5,
-    augmentation=Augmentation(
-        speed_probability=0.7,
-        speed_change=0.12,
-        noise_probability=0.5,
-        tilt_probability=0.6,
-        tilt_decibels=4.0,
-        reverb_probability=0.15,
-        telephone_probability=0.05,
-        trim_probability=0.3,
-    ),
-    evaluation_labels=LABELS,
-    ema_decay=0.998,
-    selection="last",
+    ema_decay=0.99,
     precision="bfloat16",
-    save_every_steps=500,
     seed=SEED,
 )
 
 
-# Four more stages, each starting at half the rate. The mean of their final weights is better on
-# new speakers than the end of the first stage (cf. arXiv 1803.05407).
-AGAIN = replace(
-    RECIPE, epochs=3, encoder_learning_rate=8e-4, head_learning_rate=8e-4, statistics_weight=0.5
-)
-STAGES = (RECIPE, *(replace(AGAIN, seed=SEED + number) for number in range(1, 5)))
+@dataclass(frozen=True)
+class Teacher:
+    """What the heads of teachers are fitted to, and what students predict.
+
+    Attributes:
+        targets: Of all clips, with and without labels.
+        features: Pooled features of the labelled clips and of their varied copies,
+            (1 + copies, N, D).
+        places: Index of each labelled clip among the N, by its path.
+    """
+
+    targets: TargetSet
+    features: Tensor
+    places: Mapping[str, int]
 
 
-# The bundled weights: as above, with the first stage five times as long and the others 4/3.
-SHIPPED = (
-    replace(RECIPE, epochs=36),
-    *(replace(AGAIN, epochs=4, seed=SEED + number) for number in range(1, 5)),
-)
+def load_teacher(data: Path, base: str, folder: Path) -> Teacher:
+    """The outputs of the teacher's encoder, computed once and kept in a folder.
 
-
-# It follows the mean of three networks that were trained in the same way with other seeds.
-NUM_TEACHERS = 3
-
-
-def stages_of_teacher(number: int) -> tuple[FinetuneConfig, ...]:
-    """The stages of a teacher, counted from 0, with seeds of its own."""
-    return tuple(replace(stage, seed=stage.run.seed + number * len(SHIPPED)) for stage in SHIPPED)
-
-
-def read_speech(data: Path) -> list[Utterance]:
-    """All labelled recordings for training, without duplicates."""
-    utterances = [
-        item
-        for item in read_corpus(data / "manifest.csv")
-        if item.corpus in CORPORA
-        and item.label in RECIPE.data.restricted_labels.get(item.corpus, ALL_LABELS)
-    ]
-    return drop_duplicates(utterances)[0]
+    Args:
+        data: Folder of `manifest.csv`.
+        base: Hub id or folder of whisper-base.
+        folder: Folder of the run; what `pretrain.py` has encoded there is read.
+    """
+    targets = encode_targets(read_all(data), base, folder / "targets")
+    speech = read_speech(data)
+    features = pool_speech(build_teacher(base), speech, folder / "features")
+    return Teacher(targets, features, {item.path: place for place, item in enumerate(speech)})
 
 
 def fit_config(config: FinetuneConfig, utterances: Sequence[Utterance]) -> FinetuneConfig:
-    """The settings without absent corpora, whose weight the others share evenly."""
+    """The settings without the corpora that are absent."""
     corpora = {item.corpus for item in utterances}
     weights = {k: v for k, v in config.data.corpus_weights.items() if k in corpora}
-    share = (1.0 - sum(weights.values())) / len(weights)
-    return replace(
-        config,
-        corpus_weights={k: v + share for k, v in weights.items()},
-        restricted_labels={k: v for k, v in config.data.restricted_labels.items() if k in corpora},
-    )
+    return config.replace(corpus_weights=weights)
 
 
 def train_network(
-    training: list[Utterance],
-    validation: Sequence[Utterance],
-    folder: Path,
-    *,
-    stages: Sequence[FinetuneConfig],
-    start: Path,
-    teachers: Sequence[EmotionModel] = (),
-    recordings: Recordings | None = None,
-) -> EmotionModel:
-    """Train in consecutive stages, or resume an interrupted run.
-
-    Returns the mean of the weights at the ends of all stages but the first; for a single stage, the
-    weights at its end.
+    training: list[Utterance], teacher: Teacher, file: Path, *, config: FinetuneConfig, start: Path
+) -> None:
+    """Train a network and write its weights, or resume an interrupted run.
 
     Args:
-        training: The training set.
-        validation: Clips of other speakers, scored after each epoch; they choose nothing.
-        folder: Folder of the run.
-        stages: `STAGES`, `SHIPPED`, or variants; absent corpora are left out.
-        start: The encoder that `pretrain.py` wrote.
-        teachers: Networks whose mean it follows, in addition to the labels.
-        recordings: Holds decoded clips, shared by several networks.
+        training: The labelled training set.
+        teacher: Of this training set, and of all clips without labels.
+        file: File for the weights, see `read_network`.
+        config: `RECIPE` or a variant; absent corpora are left out.
+        start: The network that `pretrain.py` wrote.
     """
-    model = build_network(training, seed=stages[0].run.seed)
-    model.encoder.load_state_dict(torch.load(start, weights_only=True))
-    held = Recordings() if recordings is None else recordings
-    ends = []
-    for number, config in enumerate(stages, start=1):
-        fitted, place = fit_config(config, training), folder / f"stage{number}"
-        train(
-            training,
-            validation,
-            model=model,
-            config=fitted,
-            output=place,
-            teachers=teachers,
-            recordings=held,
+    others = [item for item in teacher.targets.speech if item.corpus in UNLABELLED]
+    targets = teacher.targets.select([*training, *others])
+    rows = [teacher.places[item.path] for item in training]
+    head = fit_head(teacher.features[:, rows], training)
+    logits = torch.from_numpy(head.predict(targets.pooled))
+    student = Student(targets, seed=config.run.seed)
+    student.load_state_dict(torch.load(start, weights_only=True))
+    config = fit_config(config, targets.speech)
+    loss = DistillationLoss(targets.speech, logits, config)
+    train_student(student, targets, config, loss, file)
+    refit_head(student.model.eval(), teacher.targets.recordings, training)
+    write_result(student.model, file)
+
+
+@torch.no_grad()
+def refit_head(model: EmotionModel, recordings: Recordings, speech: list[Utterance]) -> None:
+    """Replace the head by its mean with one that is fitted to the embeddings of whole clips."""
+    features = pool_windows(model, Windows(recordings.select(speech), WINDOW), None)[:, 0]
+    with torch.enable_grad():
+        fitted = fit_head(features[None], speech, REFITTED)
+    model.head.classifier.weight.lerp_(fitted.weight, REFITTED_SHARE)
+    model.head.classifier.bias.lerp_(fitted.bias, REFITTED_SHARE)
+
+
+def read_network(file: Path) -> EmotionModel:
+    """A trained network for all eight labels, in eval mode."""
+    model = build_model(ENCODER, ModelConfig(labels=ALL_LABELS), seed=SEED)
+    model.load_state_dict(torch.load(file, weights_only=True))
+    return model.eval()
+
+
+class DistillationLoss:
+    """The loss of a student's output: labels, the teacher's logits, frames and pooled features.
+
+    Args:
+        speech: The N clips of the training set.
+        logits: Of the teacher, (N, C).
+        config: The settings.
+    """
+
+    def __init__(self, speech: Sequence[Utterance], logits: Tensor, config: FinetuneConfig) -> None:
+        self.settings, self.logits = config.optimisation, logits
+        self.labelled = torch.tensor([item.corpus not in UNLABELLED for item in speech])
+        self.labels = torch.tensor(
+            [ALL_LABELS.index(item.label) if item.label in ALL_LABELS else 0 for item in speech]
         )
-        ends.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-    later = ends[1:] or ends
-    mean = {name: torch.stack([end[name] for end in later]).mean(dim=0) for name in later[0]}
-    model.load_state_dict(mean)
-    return model
+        self.allowed = hide_labels(speech) == 0.0
+
+    def __call__(self, output: StudentOutput, places: list[int]) -> Tensor:
+        """The loss of the output for the clips at some places, a scalar."""
+        rows, settings = torch.tensor(places), self.settings
+        temperature = settings.distillation_temperature
+        every = torch.ones_like(output.logits, dtype=torch.bool)
+        soft = soften(self.logits[rows], every, temperature)
+        distilled = distillation_loss(output.logits, soft, every, temperature=temperature)
+        labelled = self.labelled[rows]
+        known = rows[labelled]
+        supervised = masked_cross_entropy(
+            output.logits[labelled],
+            self.labels[known],
+            self.allowed[known],
+            smoothing=settings.label_smoothing,
+        )
+        loss = torch.lerp(supervised, distilled, settings.distillation_weight)
+        return loss + FRAMES_WEIGHT * output.frame_error + POOLED_WEIGHT * output.pooled_error

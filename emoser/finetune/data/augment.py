@@ -96,17 +96,28 @@ def trim_ends(
         >>> len(trim_ends(clip)), len(trim_ends(clip, before=0.1, behind=9.0))
         (3200, 12800)
     """
+    loud = find_loud(samples, sampling_rate=sampling_rate)
+    begin = loud.start - round(before * sampling_rate)
+    return samples[max(begin, 0) : loud.stop + round(behind * sampling_rate)]
+
+
+def find_loud(samples: Samples, *, sampling_rate: int = SAMPLING_RATE) -> slice:
+    """The samples from the first to the last loud frame of a clip; all of them in silence.
+
+    Example:
+        >>> clip = np.zeros(16_000, np.float32)
+        >>> clip[4_900:8_000] = 0.1
+        >>> find_loud(clip)
+        slice(4800, 8000, None)
+    """
     if not len(samples):
-        return samples
+        return slice(0, 0)
     frame = round(LEVEL_SECONDS * sampling_rate)
-    starts = np.arange(0, len(samples), frame)
-    peaks = np.maximum.reduceat(np.abs(samples), starts)
+    peaks = np.maximum.reduceat(np.abs(samples), np.arange(0, len(samples), frame))
     loud = np.flatnonzero(peaks > QUIET * peaks.max())
     if not len(loud):
-        return samples
-    begin = loud[0] * frame - round(before * sampling_rate)
-    end = (loud[-1] + 1) * frame + round(behind * sampling_rate)
-    return samples[max(begin, 0) : end]
+        return slice(0, len(samples))
+    return slice(int(loud[0]) * frame, min(int(loud[-1] + 1) * frame, len(samples)))
 
 
 def apply_gain(samples: Samples, decibels: float) -> Samples:
