@@ -9,7 +9,7 @@ do not depend on the augmentation, and the student learns to be invariant to it.
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,20 +35,22 @@ FIELD = 5312  # its receptive field in samples
 TEACHER_HOP = 320
 FIRST = 7  # of the HOP / TEACHER_HOP frames of the teacher in the student's first
 LONGEST_SECONDS = 3.2  # of a window
-SPEED_PROBABILITY, SPEED_CHANGE = 0.8, 0.14
-TRIM_PROBABILITY, TRIM_SECONDS = 0.5, 0.15
 WHOLE = 0.7  # least share of the clip in a window that has the clip's statistics as a target
 
 AUGMENTATION = Augmentation(
     gain_decibels=0.0,
-    speed_probability=0.0,  # `TargetSet.draw` changes it, and the places of the frames
+    speed_probability=0.8,
+    speed_change=0.14,
     noise_probability=0.5,
     noise_decibels=(5.0, 35.0),
     tilt_probability=0.6,
     tilt_decibels=4.0,
     reverb_probability=0.25,
     telephone_probability=0.12,
+    trim_probability=0.5,
+    trim_seconds=0.15,
 )
+SAME_SPEED = replace(AUGMENTATION, speed_probability=0.0)
 
 Array = NDArray[np.float32]
 
@@ -129,18 +131,18 @@ class TargetSet:
         """A window, the teacher's frames for it (L, D), and its share of the clip."""
         clip = self.recordings[place]
         begin, end = 0, len(clip)
-        if generator.random() < TRIM_PROBABILITY:
-            loud = find_loud(clip)
-            before, behind = generator.uniform(0.0, TRIM_SECONDS * SAMPLING_RATE, size=2)
+        if generator.random() < AUGMENTATION.trim_probability:
+            loud, longest = find_loud(clip), AUGMENTATION.trim_seconds * SAMPLING_RATE
+            before, behind = generator.uniform(0.0, longest, size=2)
             begin, end = max(loud.start - round(before), 0), min(loud.stop + round(behind), end)
         speed = 1.0
-        if generator.random() < SPEED_PROBABILITY:
-            speed += generator.uniform(-SPEED_CHANGE, SPEED_CHANGE)
+        if generator.random() < AUGMENTATION.speed_probability:
+            speed += generator.uniform(-1.0, 1.0) * AUGMENTATION.speed_change
         kept, most = end - begin, int(LONGEST_SECONDS * SAMPLING_RATE * speed)
         if kept > most:
             begin += int(generator.integers(kept - most + 1))
             end = begin + most
-        samples = augment(change_speed(clip[begin:end], speed), AUGMENTATION, generator)
+        samples = augment(change_speed(clip[begin:end], speed), SAME_SPEED, generator)
         samples = np.pad(samples, (0, max(FIELD - len(samples), 0)))
         count = (len(samples) - FIELD) // HOP + 1
         centres = begin + (np.arange(count) * HOP + FIELD / 2.0) * speed

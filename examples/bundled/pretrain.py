@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from distillation import Targets, TargetSet, encode_targets, read_all
+from distillation import AUGMENTATION, LONGEST_SECONDS, Targets, TargetSet, encode_targets, read_all
 from network import ENCODER, SEED, build_network
 from torch import Tensor, nn
 
@@ -52,6 +52,8 @@ FIRST_CYCLE = FinetuneConfig(
     mode="entire",
     sampling="balanced",
     corpus_weights={"cremad": 0.32, "emogator": 0.28, "librispeech": 0.25, "picovoice": 0.15},
+    crop_seconds=LONGEST_SECONDS,
+    augmentation=AUGMENTATION,
     precision="bfloat16",
     seed=SEED,
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from distillation import TargetSet, encode_targets, read_all
 from network import ALL_LABELS, ENCODER, SEED
-from pretrain import Student, StudentOutput, train_student, write_result
+from pretrain import FIRST_CYCLE, Student, StudentOutput, train_student, write_result
 from small import WINDOW, HeadConfig, fit_head, hide_labels, pool_speech, read_speech
 from small import build_network as build_teacher
 from torch import Tensor
@@ -33,17 +33,12 @@ FRAMES_WEIGHT, POOLED_WEIGHT = 0.5, 1.0
 REFITTED = HeadConfig(ridge=0.02, deviation_scale=1.0)  # of the head at the end
 REFITTED_SHARE = 0.5  # of it in the mean with the trained head
 
-RECIPE = FinetuneConfig(
-    epochs=1,
-    batch_size=32,
+RECIPE = FIRST_CYCLE.replace(
     epoch_clips=900 * 32,
-    optimizer="muon",
     encoder_learning_rate=6e-4,
     head_learning_rate=6e-4,
     weight_decay=0.03,
     warmup=0.1,
-    mode="entire",
-    sampling="balanced",
     corpus_weights={
         "ravdess": 0.28,
         "nemo": 0.40,
@@ -56,8 +51,6 @@ RECIPE = FinetuneConfig(
     distillation_temperature=2.0,
     label_smoothing=0.05,
     ema_decay=0.99,
-    precision="bfloat16",
-    seed=SEED,
 )
 
 

@@ -7,7 +7,7 @@ stored as salted hashes. No other file changes: the record is no part of what th
 with. Run it again after a checkpoint has been trained again.
 
 Of emoser-tiny the held-out speakers are not recorded: one number, its temperature, was chosen on
-them, which changes no label; nor is the speech that it was pretrained on without labels.
+them, which changes no label. The speech that it was trained on without labels is.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import small
+from distillation import read_all
+from pretrain import FIRST_CYCLE
 from train import read_sides
 
 from emoser.checkpoints.resolve import BUNDLED
@@ -24,9 +26,14 @@ from emoser.finetune.data.content import hash_recordings
 from emoser.models.training_stage import TrainingStage
 
 TRAINED: Mapping[str, Callable[[Path], Sequence[Utterance]]] = {
-    "emoser-tiny": lambda data: read_sides(data)[0],
+    "emoser-tiny": lambda data: [*read_unlabelled(data), *read_sides(data)[0]],
     "emoser-small": small.read_speech,
 }
+
+
+def read_unlabelled(data: Path) -> list[Utterance]:
+    """The recordings that emoser-tiny was pretrained on."""
+    return [item for item in read_all(data) if item.corpus in FIRST_CYCLE.data.corpus_weights]
 
 
 def describe(speech: Sequence[Utterance]) -> TrainingStage:
@@ -44,7 +51,7 @@ def main() -> None:
         speech = read(options.data)
         write_stages([describe(speech)], options.into / name)
         speakers = len({item.voice for item in speech})
-        print(f"{name}: {len(speech)} recordings of {speakers} speakers")
+        print(f"{name}: {len({item.path for item in speech})} recordings of {speakers} speakers")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ network is reduced to neutral, angry, happy and sad, and calibrated.
 import argparse
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -24,14 +24,24 @@ from measure import cross_calibrate, index_labels, tabulate
 from measure_robustness import answer_held_out, describe, read_unlabelled
 from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
 from pretrain import CYCLES, PRETRAINED
-from recipe import RECIPE, load_teacher, read_network, read_speech, train_network
+from recipe import (
+    FRAMES_WEIGHT,
+    POOLED_WEIGHT,
+    RECIPE,
+    REFITTED,
+    REFITTED_SHARE,
+    load_teacher,
+    read_network,
+    read_speech,
+    train_network,
+)
 from store_means import measure_means
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from emoser.checkpoints.files import GOLDEN
 from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
 from emoser.checkpoints.save import build_model, load_model, save_model, write_json
-from emoser.finetune import Utterance
+from emoser.finetune import FinetuneConfig, Utterance
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.logits import predict_logits
@@ -149,7 +159,8 @@ def write_card(
         figures=figures,
         confusion=confusion,
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
-        updates=f"{RECIPE.data.epoch_clips // RECIPE.data.batch_size:,}",
+        cycles=" and ".join(map(count_updates, CYCLES)),
+        updates=count_updates(RECIPE),
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",
         folds="\n".join(folds),
@@ -157,6 +168,11 @@ def write_card(
         num_ravdess=evaluations["ravdess"].report.num_utterances,
         num_training=f"{num_training:,}",
     )
+
+
+def count_updates(config: FinetuneConfig) -> str:
+    """Number of updates of a run, as text."""
+    return f"{(config.data.epoch_clips or 0) // config.data.batch_size:,}"
 
 
 def finish(
@@ -231,7 +247,9 @@ def main() -> None:
         "held-out speakers",
         "held_out": HELD_OUT,
         "targets": list(ALL_LABELS),
-        "teacher": "heads of emoser-small for the same training speakers",
+        "frames_weight": FRAMES_WEIGHT,
+        "pooled_weight": POOLED_WEIGHT,
+        "head": {**asdict(REFITTED), "share": REFITTED_SHARE},
         "configs": [config.flat() for config in (*CYCLES, RECIPE)],
     }
     folder = arguments.output / "emoser-tiny"
