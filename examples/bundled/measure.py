@@ -12,7 +12,7 @@ only on those of the tested corpus, where more of them lower its figures. No tes
 anything in a run: the last update is taken, and the temperature of a split is fitted on the other
 splits.
 
-All networks start from DIR/pretrained2.pt of `pretrain.py`, which was not trained on the tested
+All networks start from DIR/pretrained3.pt of `pretrain.py`, which was not trained on the tested
 speakers, and each has a teacher whose head is fitted to its own training speakers. Results stay in
 DIR: run the same command again to resume, and `table` to print the results so far. `--part 0.1`
 makes a tenth of the updates, which is another, weaker recipe: give it its own DIR.

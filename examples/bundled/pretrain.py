@@ -2,7 +2,7 @@
 
     python examples/bundled/pretrain.py --base openai/whisper-base --data PATH --output DIR
 
-PATH holds the corpora with a table `manifest.csv`. DIR/pretrained2.pt is the network that the
+PATH holds the corpora with a table `manifest.csv`. DIR/pretrained3.pt is the network that the
 recipe of `recipe.py` starts from. Run the same command again to resume an interrupted run.
 
 As in DistilHuBERT (arXiv 2110.01900), the targets are the frames of a layer of the teacher, here
@@ -57,8 +57,12 @@ FIRST_CYCLE = FinetuneConfig(
     precision="bfloat16",
     seed=SEED,
 )
-CYCLES = (FIRST_CYCLE, FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 1))
-"""Each starts at the highest learning rate again (arXiv 1608.03983)."""
+CYCLES = (
+    FIRST_CYCLE,
+    FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 1),
+    FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 2),
+)
+"""Each starts at the highest learning rate again, a warm restart (arXiv 1608.03983)."""
 PRETRAINED = f"pretrained{len(CYCLES)}.pt"
 
 

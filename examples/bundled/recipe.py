@@ -3,9 +3,10 @@
 It starts from the network of `pretrain.py`. The teacher is the encoder of emoser-small with a head
 that is fitted to the same training speakers. The student learns the labels, where the softmax of
 CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and its frames and
-pooled features; of EmoGator and read speech, the latter only. The moving average of the weights at
-the last update is taken, so that no speaker chooses it. At the end, the linear head of the student
-is fitted again, as that of emoser-small is, and averaged with the trained one.
+pooled features; of EmoGator and read speech, all but labels. The moving average of the weights at
+the last update is taken, so that no speaker chooses it. The encoder is then the mean of these
+weights and the pretrained ones, which transfers better to other corpora (cf. arXiv 2109.01903), and
+the linear head is fitted again, as that of emoser-small is, and averaged with the trained one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ RECIPE = FIRST_CYCLE.replace(
     distillation_temperature=2.0,
     label_smoothing=0.05,
     ema_decay=0.99,
+    pretrained_share=0.5,
 )
 
 

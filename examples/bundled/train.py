@@ -159,7 +159,7 @@ def write_card(
         figures=figures,
         confusion=confusion,
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
-        cycles=" and ".join(map(count_updates, CYCLES)),
+        cycles=", ".join(map(count_updates, CYCLES)),
         updates=count_updates(RECIPE),
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",

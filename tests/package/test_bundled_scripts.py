@@ -1,4 +1,4 @@
-"""The scripts that train and evaluate emoser-tiny: splits, pretraining, stages, calibration."""
+"""The scripts that train and evaluate emoser-tiny: splits, distillation, calibration."""
 
 import importlib
 import sys
@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.models import save_whisper_base
 from support.voices import write_voices
 
-from emoser.checkpoints.save import build_model, load_model
+from emoser.checkpoints.save import build_model
 from emoser.finetune import Utterance
+from emoser.finetune.config import Augmentation
+from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.models.config import ModelConfig
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means", "small",
-    "measure_small", "measure_adaptation", "measure_robustness",
+    "measure_small", "measure_adaptation", "measure_robustness", "distillation",
 )  # fmt: skip
 
 
@@ -74,15 +77,11 @@ def test_across_corpora_no_label_of_the_tested_corpus_is_learned(measure, speech
         assert tested not in {item.corpus for item in split.training}
 
 
-def test_corpora_that_are_missing_leave_their_weight_to_the_others(measure, speech):
+def test_corpora_that_are_missing_leave_the_others_as_they_are(measure, speech):
     recipe = sys.modules["recipe"]
     rest = [item for item in speech if item.corpus != "nemo"]
     weights = recipe.fit_config(recipe.RECIPE, rest).data.corpus_weights
-    assert weights == pytest.approx({"ravdess": 0.595, "cremad": 0.405})
-    alone = [item for item in speech if item.corpus == "nemo"]
-    fitted = recipe.fit_config(recipe.RECIPE, alone)
-    assert set(fitted.data.corpus_weights) == {"nemo"}
-    assert not fitted.data.restricted_labels
+    assert weights == {"ravdess": 0.28, "cremad": 0.12}
 
 
 def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
@@ -106,97 +105,166 @@ def test_figures_are_those_of_what_was_stored(measure, speech, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def distillation(measure):
+    return sys.modules["distillation"]
+
+
+@pytest.fixture(scope="module")
 def pretrain(measure):
-    return importlib.import_module("pretrain")
+    return sys.modules["pretrain"]
 
 
-def test_the_parts_of_a_frame_are_described_at_their_place_in_its_field(pretrain):
-    """A click in the middle of part 2 of frame 9 is loudest in row 4 x 9 + 2."""
-    samples = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 1e-3
-    parts = pretrain.PARTS
-    centre = 9 * pretrain.HOP + pretrain.FIELD // 2 + pretrain.PART_HOP // 2  # of part 2 of 0 to 3
-    samples[centre - 8 : centre + 8] += 0.5
-    sound, voice = pretrain.cut_rows(
-        [pretrain.describe_sounds(samples), pretrain.describe_voice(samples)], samples
-    )
-    num_frames = (len(samples) - pretrain.FIELD) // pretrain.HOP + 1
-    assert len(sound) == len(voice) == parts * num_frames
-    assert sound[:, 0].argmax() == voice[:, 2].argmax() == parts * 9 + 2
+@pytest.fixture(scope="module")
+def recipe(measure):
+    return sys.modules["recipe"]
 
 
-def test_the_field_of_a_frame_is_that_of_the_encoder(pretrain):
-    model = build_model(pretrain.ENCODER, ModelConfig(labels=("neutral", "sad")), seed=0)
-    lengths = torch.tensor([pretrain.FIELD, pretrain.FIELD + pretrain.HOP])
-    assert model.encoder.min_samples == pretrain.FIELD
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(save_whisper_base(tmp_path_factory.mktemp("whisper")))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Labelled clips of three corpora, and some of EmoGator; one in five is too short."""
+    folder = tmp_path_factory.mktemp("voices")
+    rows = write_voices(folder, 64, num_voices=4, noise=0.01, suffix=".wav")
+    corpora = ("ravdess", "nemo", "cremad", "emogator")
+    found = [
+        Utterance(str(path), label, speaker="01", corpus=corpora[who]) for path, label, who in rows
+    ]
+    return sorted(found, key=lambda item: corpora.index(item.corpus))
+
+
+@pytest.fixture(scope="module")
+def targets(distillation, base, clips, tmp_path_factory):
+    return distillation.encode_targets(clips, base, tmp_path_factory.mktemp("targets"))
+
+
+def test_the_field_of_a_frame_is_that_of_the_encoder(distillation):
+    model = build_model(distillation.ENCODER, ModelConfig(labels=("neutral", "sad")), seed=0)
+    lengths = torch.tensor([distillation.FIELD, distillation.FIELD + distillation.HOP])
+    assert model.encoder.min_samples == distillation.FIELD
     assert model.encoder.count_frames(lengths).tolist() == [1, 2]
 
 
-def test_a_batch_has_the_clusters_of_each_frame(pretrain, monkeypatch):
-    """Clips whose samples are the number of their frame, without variations."""
-    monkeypatch.setattr(pretrain, "augment", lambda samples, *_: samples)
-    count = 400
-    names = np.arange(count)[:, None, None]
-    clip = pretrain.Clip(
-        np.repeat(np.arange(count, dtype=np.int16), pretrain.HOP),
-        np.broadcast_to(names, (count, pretrain.PARTS, 2)),
+def test_the_averaged_frames_of_the_teacher_are_in_the_middle_of_those_of_the_student(distillation):
+    """Frame j of Whisper is around sample 320 j + 80."""
+    centres = distillation.TEACHER_HOP * torch.arange(60.0)[:, None] + 80.0
+    averaged = distillation.average_frames(centres, 9)[:, 0]
+    middles = distillation.HOP * torch.arange(9.0) + distillation.FIELD / 2.0
+    assert float((averaged - middles).abs().max()) < 0.5 * distillation.TEACHER_HOP
+    assert len(distillation.average_frames(centres[:12], 3)) == 3  # beyond the last, it is repeated
+
+
+def test_targets_are_kept_and_those_of_other_clips_refused(distillation, base, clips, tmp_path):
+    first = distillation.encode_targets(clips, base, tmp_path)
+    again = distillation.encode_targets(clips, "no model", tmp_path)
+    alone = distillation.encode_targets(first.speech[:1], base, tmp_path / "alone")
+    assert 0.5 * len(clips) < len(first.speech) < len(clips)
+    assert torch.equal(first.pooled, again.pooled)
+    assert all(map(np.array_equal, first.frames, again.frames))
+    assert torch.allclose(first.pooled[0], alone.pooled[0], atol=0.05)  # in bfloat16
+    with pytest.raises(ValueError, match="of other recordings; delete it"):
+        distillation.encode_targets(clips[2:], base, tmp_path)
+
+
+def test_a_window_has_the_frames_at_its_places_in_the_clip(distillation, monkeypatch):
+    """The samples are a ramp that tells their place, and the frames are numbered."""
+    size, kept = 80_000, slice(16_000, 64_000)
+    ramp = np.arange(size, dtype=np.float32) / size
+    monkeypatch.setattr(distillation, "SAME_SPEED", Augmentation.off())
+    monkeypatch.setattr(distillation, "find_loud", lambda clip: kept)
+    numbers = np.arange((size - distillation.FIELD) // distillation.HOP + 1, dtype=np.float16)
+    pooled = torch.ones(1, 2)
+    made = distillation.TargetSet([Utterance("a", "sad")], [ramp], [numbers[:, None]], pooled)
+    drawn = made.draw([0] * 20, np.random.default_rng(0))
+    for row, length, frames, valid in zip(*drawn[:4], strict=True):
+        count = int(valid.sum())
+        centres = distillation.HOP * np.arange(count) + distillation.FIELD // 2
+        assert int(length) == centres[-1] + distillation.FIELD // 2
+        heard = row.numpy()[centres] * size
+        expected = frames[:count, 0].numpy() * distillation.HOP + distillation.FIELD / 2
+        assert np.abs(heard - expected).max() < 0.02 * distillation.HOP
+    assert 0 < float(drawn.whole.sum()) < 20  # 3.2 s are most of 3 s, and not of 5 s
+
+
+def few(config, updates):
+    """Settings for a few updates of eight clips."""
+    return config.replace(epoch_clips=8 * updates, batch_size=8)
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    pretrain, targets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 2)
+    config = few(pretrain.FIRST_CYCLE, 5).replace(
+        corpus_weights={}, ema_decay=0.9, pretrained_share=0.5
     )
-    batch = pretrain.draw_batch([clip], step=3)
-    frames = (batch.samples[:, :: pretrain.HOP] * 32768).round().long()[:, : pretrain.CROP_FRAMES]
-    assert bool((frames[..., None, None] == batch.clusters).all())
-    assert 0.3 < float(batch.masked.float().mean()) < 0.7
+
+    def run(criterion, file):
+        student = pretrain.Student(targets, seed=0)
+        pretrain.train_student(student, targets, config, criterion, file)
+        return student.state_dict()
+
+    steps = []
+
+    def fail_once(output, places):
+        steps.append(places)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return output.frame_error
+
+    whole = run(lambda output, _: output.frame_error, tmp_path / "whole.pt")
+    with pytest.raises(KeyboardInterrupt):
+        run(fail_once, tmp_path / "broken.pt")
+    resumed = run(fail_once, tmp_path / "broken.pt")
+    assert len(steps) == 4 + 3
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
-@pytest.fixture
-def sides(tmp_path):
-    """Some clips of two speakers, and of a third."""
-    rows = write_voices(tmp_path, 12, num_voices=3, noise=0.01, suffix=".wav")
-    clips = [Utterance(path, label, speaker=str(who), corpus="nemo") for path, label, who in rows]
-    training = [item for item in clips if item.speaker != "2"]
-    return training, [item for item in clips if item.speaker == "2"]
+def test_a_network_starts_from_the_pretrained_one_and_its_head_is_fitted_again(
+    recipe, pretrain, base, clips, targets, tmp_path, monkeypatch
+):
+    small = sys.modules["small"]
+    labelled = [item for item in clips if item.corpus != "emogator"]
+    features = small.pool_speech(small.build_network(base), labelled, tmp_path / "features")
+    places = {item.path: place for place, item in enumerate(labelled)}
+    teacher = recipe.Teacher(targets, features, places)
+    student = pretrain.Student(targets, seed=0)
+    pretrain.write(student.state_dict(), tmp_path / "start.pt")
+    still = few(recipe.RECIPE, 2).replace(encoder_learning_rate=0.0, head_learning_rate=0.0)
+    weights = {}
+    for share in (0.0, 0.5, 1.0):
+        monkeypatch.setattr(recipe, "REFITTED_SHARE", share)
+        file = tmp_path / f"{share}.pt"
+        recipe.train_network(labelled, teacher, file, config=still, start=tmp_path / "start.pt")
+        weights[share] = recipe.read_network(file).state_dict()
+    first = student.model.state_dict()
+    assert all(torch.equal(weights[0.0][name], value) for name, value in first.items())
+    head = "head.classifier.weight"
+    assert torch.allclose(weights[0.5][head], (first[head] + weights[1.0][head]) / 2, atol=1e-6)
+    model = recipe.read_network(tmp_path / "1.0.pt")
+    windows = Windows(Recordings(labelled), small.WINDOW)
+    pooled = recipe.pool_windows(model, windows, None)[:, 0]
+    fitted = small.fit_head(pooled[None], labelled, recipe.REFITTED)
+    assert torch.allclose(weights[1.0][head], fitted.weight, atol=1e-3)
 
 
-def test_a_network_starts_from_the_pretrained_encoder(pretrain, sides, tmp_path):
-    recipe = sys.modules["recipe"]
-    training, test = sides
-    start = tmp_path / "network.pt"
-    first = pretrain.build_guesser(training).model.encoder.state_dict()
-    torch.save(first, start)
-    still = recipe.replace(
-        recipe.RECIPE,
-        epochs=1,
-        epoch_clips=4,
-        batch_size=2,
-        ema_decay=0.0,
-        weight_decay=0.0,
-        encoder_learning_rate=0.0,
-    )
-    moving = recipe.replace(still, encoder_learning_rate=1e-3)
-    ends = [
-        recipe.train_network(training, test, tmp_path / name, stages=(config,), start=start)
-        for name, config in (("still", still), ("moving", moving))
-    ]
-    weights = [model.encoder.state_dict() for model in ends]
-    assert all(torch.equal(weights[0][name], value) for name, value in first.items())
-    bank = "feature_extractor.conv_layers.0.conv.weight"
-    moved = "backbone.encoder.layers.0.feed_forward.output_dense.weight"
-    assert torch.equal(weights[1][bank], first[bank])
-    assert not torch.equal(weights[1][moved], first[moved])
-
-
-def test_stages_end_as_the_mean_of_the_weights_after_the_first(pretrain, sides, tmp_path):
-    recipe = sys.modules["recipe"]
-    training, test = sides
-    start = tmp_path / "network.pt"
-    torch.save(pretrain.build_guesser(training).model.encoder.state_dict(), start)
-    brief = {"epochs": 1, "epoch_clips": 4, "batch_size": 2, "ema_decay": 0.0}
-    stages = [recipe.replace(stage, **brief) for stage in recipe.STAGES]
-    mean = recipe.train_network(training, test, tmp_path / "run", stages=stages, start=start)
-    later = range(2, len(stages) + 1)
-    ends = [load_model(tmp_path / f"run/stage{n}/best").state_dict() for n in later]
-    for name, value in mean.state_dict().items():
-        assert torch.allclose(value, sum(end[name] for end in ends) / len(ends), atol=1e-6)
-    moved = "encoder.backbone.encoder.layers.0.feed_forward.output_dense.weight"
-    assert not torch.equal(ends[0][moved], ends[1][moved])
+def test_the_loss_of_a_clip_without_labels_is_that_of_the_teacher_alone(recipe, pretrain):
+    speech = [Utterance("a", "sad", corpus="ravdess"), Utterance("b", "happy", corpus="ravdess")]
+    speech += [Utterance("c", label, corpus="emogator") for label in ("sad", "happy")]
+    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    config = recipe.RECIPE.replace(label_smoothing=0.0)
+    loss = recipe.DistillationLoss(speech, logits, config)
+    errors = torch.tensor(0.25), torch.tensor(2.0)
+    output = pretrain.StudentOutput(logits, *errors, torch.tensor(0.0))
+    soft = torch.softmax(logits / 2.0, dim=1)
+    distilled = 4.0 * -(soft * soft.log()).sum(dim=1).mean()
+    chosen = torch.log_softmax(logits[:2, [2, 3]], dim=1)  # happy and sad: all labels it has
+    supervised = -(chosen[0, 1] + chosen[1, 0]) / 2
+    expected = 0.6 * distilled + 0.4 * supervised + 0.5 * 0.25 + 1.0 * 2.0
+    assert float(loss(output, [0, 1, 2, 3])) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_a_temperature_never_comes_from_the_speakers_that_it_is_scored_on(measure):

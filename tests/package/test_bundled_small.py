@@ -14,9 +14,8 @@ import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from support.models import random_clips
+from support.models import random_clips, save_whisper_base
 from support.voices import write_voices
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from emoser import EmotionClassifier
 from emoser.checkpoints.files import as_files
@@ -30,8 +29,8 @@ from emoser.runtimes.manifest import read_manifest
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
-    "network", "egemaps_svm", "store_means", "measure_adaptation", "measure_robustness",
-    "measure_transfer", "measure_speed",
+    "pretrain", "distillation", "network", "egemaps_svm", "store_means", "measure_adaptation",
+    "measure_robustness", "measure_transfer", "measure_speed",
 )  # fmt: skip
 
 
@@ -51,18 +50,7 @@ def small(script):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Half-precision weights like those that are published, of a tiny Whisper."""
-    folder = tmp_path_factory.mktemp("whisper")
-    config = WhisperConfig(
-        d_model=64, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=128,
-        decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=32, vocab_size=50,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        WhisperModel(config).half().save_pretrained(folder)
-    WhisperFeatureExtractor().save_pretrained(folder)
-    return folder
+    return save_whisper_base(tmp_path_factory.mktemp("whisper"))
 
 
 def name_voices(rows):

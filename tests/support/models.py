@@ -1,10 +1,17 @@
 """Encoders of the real shapes with random weights, and clips of many lengths."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import HubertConfig, PreTrainedConfig, WhisperConfig
+from transformers import (
+    HubertConfig,
+    PreTrainedConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
 
 from emoser.checkpoints.save import build_model
 from emoser.models.config import ModelConfig
@@ -63,6 +70,16 @@ def small_whisper(**changes) -> WhisperConfig:
         "decoder_start_token_id": 1,
     }
     return WhisperConfig(**{**values, **changes})
+
+
+def save_whisper_base(folder: Path) -> Path:
+    """The folder, with half-precision weights like those that are published, of a tiny Whisper."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = small_whisper(encoder_layers=4, encoder_attention_heads=2)
+        WhisperModel(config).half().save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
 
 
 def loud_model(config: PreTrainedConfig, *, seed: int = 0, **changes) -> EmotionModel:
