@@ -149,7 +149,10 @@ def train_student(
         first = saved["step"]
     batches = plan_epoch(targets.speech, [], config, epoch=0)
     left = (len(batches) - first) * UPDATE_SECONDS / 60.0
-    print(f"{file.stem}: {len(batches) - first} updates, about {left:.0f} minutes on one core")
+    print(
+        f"{file.stem}: {len(batches) - first} updates, about {left:.0f} minutes on one core",
+        flush=True,
+    )
     student.train()
     began = time.monotonic()
     for step in range(first, len(batches)):
