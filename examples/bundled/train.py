@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from measure import cross_calibrate, index_labels, tabulate
 from measure_robustness import answer_held_out, describe, read_unlabelled
-from network import ALL_LABELS, ENCODER, LABELS, SAMPLING_RATE, SEED
+from network import ALL_LABELS, LABELS, SAMPLING_RATE
 from pretrain import CYCLES, PRETRAINED
 from recipe import (
     FRAMES_WEIGHT,
@@ -35,12 +35,13 @@ from recipe import (
     read_speech,
     train_network,
 )
+from small import Head, put_head
 from store_means import measure_means
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from emoser.checkpoints.files import GOLDEN
 from emoser.checkpoints.inspection import answer_alone, golden_clips, golden_record
-from emoser.checkpoints.save import build_model, load_model, save_model, write_json
+from emoser.checkpoints.save import load_model, save_model, write_json
 from emoser.finetune import FinetuneConfig, Utterance
 from emoser.finetune.data.recordings import Recordings
 from emoser.finetune.scoring.calibration import fit_temperature
@@ -63,19 +64,6 @@ def read_sides(data: Path) -> Sides:
     training = [item for item in speech if item.voice not in held_out]
     validation = [item for item in speech if item.voice in held_out and item.label in LABELS]
     return training, validation
-
-
-@torch.no_grad()
-def cut_labels(model: EmotionModel, provenance: dict[str, Any]) -> EmotionModel:
-    """The same model with only the four labels in its classifier."""
-    config = replace(model.config, labels=LABELS, raw_labels=LABELS, training=provenance)
-    smaller = build_model(ENCODER, config, seed=SEED)
-    weights = model.state_dict()
-    rows = [model.config.labels.index(label) for label in LABELS]
-    for name in ("head.classifier.weight", "head.classifier.bias"):
-        weights[name] = weights[name][rows]
-    smaller.load_state_dict(weights)
-    return smaller.eval()
 
 
 def score_corpora(logits: np.ndarray, utterances: list[Utterance]) -> dict[str, Evaluation]:
@@ -189,7 +177,9 @@ def finish(
     `read` is read speech, for the table of other conditions.
     """
     training, validation = sides
-    tiny = cut_labels(model, provenance)
+    classifier = model.head.classifier
+    tiny = put_head(model, Head(classifier.weight.detach(), classifier.bias.detach()))
+    tiny.config = replace(tiny.config, training=provenance)
     logits = predict_logits(tiny, Recordings(validation))
     temperature = fit_temperature(logits, index_labels(validation, LABELS))
     means = measure_means(tiny, training)
@@ -238,7 +228,7 @@ def main() -> None:
     print(f"{len(training)} clips to train on, {len(validation)} to validate on")
     weights = arguments.output / "runs" / "shipped.pt"
     if not weights.is_file():
-        print("to encode what is not encoded yet takes up to 20 minutes on one core")
+        print("to encode what is not encoded yet takes about 25 minutes on one core")
         teacher = load_teacher(arguments.data, arguments.base, arguments.output)
         start = arguments.output / PRETRAINED
         train_network(training, teacher, weights, config=RECIPE, start=start)
