@@ -170,7 +170,7 @@ def test_targets_are_kept_and_those_of_other_clips_refused(distillation, base, c
 
 
 def test_a_window_has_the_frames_at_its_places_in_the_clip(distillation, monkeypatch):
-    """The samples are a ramp that tells their place, and the frames are numbered."""
+    """The samples are a ramp over the clip, and the frames are numbered."""
     size, kept = 80_000, slice(16_000, 64_000)
     ramp = np.arange(size, dtype=np.float32) / size
     monkeypatch.setattr(distillation, "SAME_SPEED", Augmentation.off())
@@ -183,9 +183,9 @@ def test_a_window_has_the_frames_at_its_places_in_the_clip(distillation, monkeyp
         count = int(valid.sum())
         centres = distillation.HOP * np.arange(count) + distillation.FIELD // 2
         assert int(length) == centres[-1] + distillation.FIELD // 2
-        heard = row.numpy()[centres] * size
+        places = row.numpy()[centres] * size
         expected = frames[:count, 0].numpy() * distillation.HOP + distillation.FIELD / 2
-        assert np.abs(heard - expected).max() < 0.02 * distillation.HOP
+        assert np.abs(places - expected).max() < 0.02 * distillation.HOP
     assert 0 < float(drawn.whole.sum()) < 20  # 3.2 s are most of 3 s, and not of 5 s
 
 
