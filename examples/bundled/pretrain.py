@@ -60,7 +60,7 @@ FIRST_CYCLE = FinetuneConfig(
 CYCLES = (
     FIRST_CYCLE,
     FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 1),
-    FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 2),
+    FIRST_CYCLE.replace(epoch_clips=2500 * 32, seed=SEED + 2),
 )
 """Each starts at the highest learning rate again, a warm restart (arXiv 1608.03983)."""
 PRETRAINED = f"pretrained{len(CYCLES)}.pt"
