@@ -10,7 +10,7 @@ trains on one corpus and tests on the other, which is not used at all. CREMA-D's
 are part of every training set. The SVM is trained on the same speakers as each network, in `folds`
 only on those of the tested corpus, where more of them lower its figures. No test speaker chooses
 anything in a run: the last update is taken, and the temperature of a split is fitted on the other
-splits. The settings of the recipe were chosen on the first fold and on nEMO to RAVDESS.
+splits. The settings were chosen on the first two folds and on nEMO to RAVDESS.
 
 All networks start from DIR/pretrained3.pt of `pretrain.py`, which was not trained on the tested
 speakers, and each has a teacher whose head is fitted to its own training speakers. Results stay in

@@ -6,7 +6,7 @@ CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and 
 pooled features; of EmoGator and read speech, all but labels. The moving average of the weights at
 the last update is taken, so that no speaker chooses it. The encoder is then the mean of these
 weights and the pretrained ones, which transfers better to other corpora (cf. arXiv 2109.01903), and
-the linear head is fitted again, as that of emoser-small is, and averaged with the trained one.
+the linear head is fitted to its embeddings, as that of emoser-small is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,7 @@ from emoser.models.model import EmotionModel
 
 UNLABELLED = ("emogator", "librispeech", "picovoice")  # EmoGator's labels are not used
 FRAMES_WEIGHT, POOLED_WEIGHT = 0.5, 1.0
-REFITTED = HeadConfig(ridge=0.02, deviation_scale=1.0)  # of the head at the end
-REFITTED_SHARE = 0.5  # of it in the mean with the trained head
+HEAD = HeadConfig(ridge=0.02, deviation_scale=1.0)  # of the head at the end
 
 RECIPE = FIRST_CYCLE.replace(
     epoch_clips=900 * 32,
@@ -121,12 +120,12 @@ def train_network(
 
 @torch.no_grad()
 def refit_head(model: EmotionModel, recordings: Recordings, speech: list[Utterance]) -> None:
-    """Replace the head by its mean with one that is fitted to the embeddings of whole clips."""
+    """Replace the head by one that is fitted to the embeddings of whole clips."""
     features = pool_windows(model, Windows(recordings.select(speech), WINDOW), None)[:, 0]
     with torch.enable_grad():
-        fitted = fit_head(features[None], speech, REFITTED)
-    model.head.classifier.weight.lerp_(fitted.weight, REFITTED_SHARE)
-    model.head.classifier.bias.lerp_(fitted.bias, REFITTED_SHARE)
+        fitted = fit_head(features[None], speech, HEAD)
+    model.head.classifier.weight.copy_(fitted.weight)
+    model.head.classifier.bias.copy_(fitted.bias)
 
 
 def read_network(file: Path) -> EmotionModel:

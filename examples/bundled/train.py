@@ -26,10 +26,9 @@ from network import ALL_LABELS, LABELS, SAMPLING_RATE
 from pretrain import CYCLES, PRETRAINED
 from recipe import (
     FRAMES_WEIGHT,
+    HEAD,
     POOLED_WEIGHT,
     RECIPE,
-    REFITTED,
-    REFITTED_SHARE,
     load_teacher,
     read_network,
     read_speech,
@@ -239,7 +238,7 @@ def main() -> None:
         "targets": list(ALL_LABELS),
         "frames_weight": FRAMES_WEIGHT,
         "pooled_weight": POOLED_WEIGHT,
-        "head": {**asdict(REFITTED), "share": REFITTED_SHARE},
+        "head": asdict(HEAD),
         "configs": [config.flat() for config in (*CYCLES, RECIPE)],
     }
     folder = arguments.output / "emoser-tiny"
