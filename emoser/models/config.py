@@ -178,6 +178,11 @@ class ModelConfig:
         return head and single and self.pooling != "frames"
 
     @property
+    def has_one_length(self) -> bool:
+        """Whether every recording has the same number of frames, as in Whisper's 30 s."""
+        return self.encoder == "whisper" and self.padding == "usual"
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of all outputs: labels, then dimensions."""
         return (*self.labels, *self.dimensions)

@@ -33,7 +33,7 @@ from emoser.runtimes.manifest import hash_file
 VARIABLE = "EMOSER_CACHE"
 SEAL = "sealed.json"
 KINDS = ("graphs", "compiled")
-RECIPE = 5  # version of the conversion; raised when its graphs change
+RECIPE = 6  # version of the conversion; raised when its graphs change
 UNUSED_SECONDS = 30 * 24 * 3600.0  # an entry that nothing has opened for so long is removed
 SETTLED_SECONDS = 2.0  # a younger file may change again within one tick of its clock
 

@@ -64,6 +64,7 @@ class Manifest:
         versions: Versions of the packages that wrote it.
         parity: Measured differences to torch, and the clips that they were measured on.
         hashes: SHA-256 of the files of the graph, as stated by the file that was read.
+        row_step: What the numbers of frames in its layers are multiples of; 1 if they are any.
     """
 
     format: str
@@ -74,6 +75,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    row_step: int = 1
 
     def __post_init__(self) -> None:
         """Refuse formats and precisions that emoser does not write."""
@@ -199,9 +201,10 @@ def _parse(values: Mapping[str, Any], file: Path) -> Manifest:
         raise CheckpointError(f"{file} has changed since it was exported; export the model again")
     source = dict(values["source"])
     source["notes"] = tuple(source["notes"])
-    known = {item.name for item in fields(Manifest)} - {"config", "source"}
+    known = {item.name for item in fields(Manifest)} - {"config", "source", "row_step"}
     return Manifest(
         config=ModelConfig.from_block(values["config"]),
         source=Source(**source),
+        row_step=values.get("row_step", 1),
         **{name: values[name] for name in known},
     )

@@ -36,10 +36,11 @@ SLOW_BFLOAT16 = (
     "this processor has no bfloat16 arithmetic, and emulating it is many times slower than "
     "float32; the model runs in float32"
 )
-WARM_SAMPLES = 16_000
+WARM_SAMPLES = 64_000  # weights are packed for long products, and for short ones only if any come
 COMPILED = "compiled.blob"
-CACHED_KERNELS = 128  # OpenVINO compiles some for each new length; by default it keeps thousands
-ONE_LENGTH = frozenset({"whisper"})  # encoders with the same number of frames for every recording
+# OpenVINO compiles kernels for each new number of rows, in int8 a hundred, and keeps thousands.
+CACHED_KERNELS = 128  # where that is each new length of recording
+ROUNDED_KERNELS = 4096  # of graphs that round it: about 30 numbers of rows up to 30 s
 
 
 class OpenVinoRuntime(GraphRuntime):
@@ -54,7 +55,7 @@ class OpenVinoRuntime(GraphRuntime):
             compiled: The result of `compile_graph`.
             num_outputs: As in `GraphRuntime`.
             by_frame: Likewise.
-            warm: Run a second of silence first. OpenVINO (2026.4) chooses how to compute
+            warm: Run four seconds of silence first. OpenVINO (2026.4) chooses how to compute
                 attention at its first call, and if the first recording has a single frame,
                 every longer one gets wrong numbers.
         """
@@ -108,9 +109,10 @@ def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> Open
         precision, notes = "float32", (SLOW_BFLOAT16,)
     compiled = open_compiled(file, manifest, precision, num_streams=settings.num_streams)
     config = manifest.config
-    warm = config.encoder not in ONE_LENGTH or config.padding == "none"
     by_frame = config.frame_seconds is not None
-    runtime = OpenVinoRuntime(compiled, len(config.outputs), by_frame=by_frame, warm=warm)
+    runtime = OpenVinoRuntime(
+        compiled, len(config.outputs), by_frame=by_frame, warm=not config.has_one_length
+    )
     runtime.check([_shape(output) for output in compiled.outputs], file)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
@@ -144,7 +146,7 @@ def open_compiled(file: Path, manifest: Manifest, precision: str, *, num_streams
     What was compiled is kept in the cache under the content of the graph, wherever its file lies,
     unless the manifest has no hashes yet: such a graph is just being written.
     """
-    settings = choose_settings(precision, num_streams)
+    settings = choose_settings(precision, num_streams, rounded=manifest.row_step > 1)
     if not manifest.hashes:
         return compile_graph(file, settings)
     key = {
@@ -180,7 +182,9 @@ def import_compiled(file: Path, settings: Mapping[str, str | int]) -> Any:
     return compiled
 
 
-def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:
+def choose_settings(
+    precision: str, num_streams: int, *, rounded: bool = False
+) -> dict[str, str | int]:
     """How OpenVINO runs a graph.
 
     The floating-point parts of an int8 graph run in bfloat16 if the processor supports it.
@@ -190,7 +194,7 @@ def choose_settings(precision: str, num_streams: int) -> dict[str, str | int]:
     settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS.get(precision, "f32"),
         "INFERENCE_NUM_THREADS": count_threads(),
-        "CPU_RUNTIME_CACHE_CAPACITY": CACHED_KERNELS,
+        "CPU_RUNTIME_CACHE_CAPACITY": ROUNDED_KERNELS if rounded else CACHED_KERNELS,
     }
     if num_streams == 1:
         settings["PERFORMANCE_HINT"] = "LATENCY"

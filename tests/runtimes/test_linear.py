@@ -4,7 +4,14 @@ import pickle
 
 import pytest
 import torch
-from support.models import base_config, large_config, loud_model, random_clips, small_config
+from support.models import (
+    base_config,
+    large_config,
+    loud_model,
+    random_clips,
+    small_config,
+    small_whisper,
+)
 from torch import nn
 from transformers import Data2VecAudioConfig, HubertConfig, Wav2Vec2Config, WavLMConfig
 
@@ -12,9 +19,11 @@ from emoser.runtimes.conversion.graph import (
     NUM_PARTS,
     GraphAttention,
     GraphConvolutions,
+    RoundedLayer,
     build_graph,
+    replace_attention,
     replace_convolutions,
-    split_attention,
+    round_up,
 )
 from emoser.runtimes.torch.linear import (
     InPlaceGelu,
@@ -147,8 +156,50 @@ def test_split_attention_gives_the_frames_of_transformers(kind):
             expected, found = attention(frames)[0], split(frames)[0]
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-    split_attention(backbone)
+    replace_attention(backbone)
     assert isinstance(backbone.encoder.layers[0].attention, GraphAttention)
+
+
+ROUNDED = {
+    "group norm": small_config(Wav2Vec2Config),
+    "layer norm": small_config(feat_extract_norm="layer", do_stable_layer_norm=True),
+    "wide": base_config(HubertConfig, 1),
+    "data2vec": small_config(Data2VecAudioConfig),
+    "whisper": small_whisper(),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_numbers_of_frames_keep_the_numbers_of_the_model(name):
+    short = {"encoder": "whisper", "padding": "none", "normalization": "none"}
+    model = loud_model(ROUNDED[name], **(short if name == "whisper" else {}))
+    graph = build_graph(model, row_step=4)
+    layers = model.encoder.parts().layers
+    seen = set()
+    for part in graph.modules():
+        if isinstance(part, RoundedLayer):
+            part.layer.register_forward_pre_hook(lambda _, given: seen.add(given[0].shape[1]))
+    for length in (1, 401, 1_041, 5_000, 24_001):
+        batch = torch.from_numpy(random_clips([length])[0])[None].repeat(2, 1)
+        with torch.inference_mode():
+            for found, expected in zip(graph(batch), model(batch), strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert sum(isinstance(part, RoundedLayer) for part in graph.modules()) == len(layers)
+    assert len(seen) > 1
+    assert {size % 4 for size in seen} == {0}
+
+
+def test_layers_with_another_attention_are_not_rounded():
+    graph = build_graph(loud_model(small_config(WavLMConfig)), row_step=4)
+    assert graph.row_step == 1
+    assert not any(isinstance(part, RoundedLayer) for part in graph.modules())
+
+
+@pytest.mark.parametrize("step", [1, 4, 32])
+def test_rounding_up_takes_few_sizes_and_little_more(step):
+    sizes = {length: round_up(length, step) for length in range(1, 1_501)}
+    assert all(length <= size <= length + max(step, length / 8) for length, size in sizes.items())
+    assert step < 32 or len(set(sizes.values())) <= 32
 
 
 def test_wide_encoders_pass_in_parts_and_small_ones_whole():

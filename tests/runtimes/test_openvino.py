@@ -445,6 +445,22 @@ def test_an_exported_folder_runs_alone(graph_folder, both, tmp_path):
         EmotionClassifier.from_pretrained(graph_folder, backend="torch")
 
 
+def test_kernels_of_few_numbers_of_frames_are_all_kept(graph_folder, monkeypatch):
+    """A graph whose layers compute any number of frames, as the bundled one, keeps fewer."""
+    kept = []
+    monkeypatch.setattr(
+        openvino_runtime,
+        "compile_graph",
+        lambda file, settings: (
+            kept.append(settings["CPU_RUNTIME_CACHE_CAPACITY"]) or compile_graph(file, settings)
+        ),
+    )
+    monkeypatch.setattr(openvino_runtime, "find_entry", lambda kind, name, build: None)
+    for folder in (graph_folder, "emoser-small"):
+        EmotionClassifier.from_pretrained(folder, backend="openvino")
+    assert kept == [openvino_runtime.ROUNDED_KERNELS, openvino_runtime.CACHED_KERNELS]
+
+
 @pytest.mark.slow
 def test_a_model_of_base_shape_agrees(tmp_path):
     config = Wav2Vec2Config(num_hidden_layers=1)

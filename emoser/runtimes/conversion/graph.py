@@ -7,6 +7,9 @@ The convolutions become matrix products over frames with their channels adjacent
 the engines transposing half a second of numbers per second of sound around the group norm. In a
 wide encoder a recording passes through them in parts, so that memory does not grow with the width
 of the first layer times the length. Nothing branches on the length: one trace serves every length.
+
+An engine that compiles code for each new number of rows, as OpenVINO does, gets few such numbers:
+layers compute a rounded number of frames, of which attention and pooling read the true ones.
 """
 
 import copy
@@ -28,14 +31,14 @@ from emoser.runtimes.torch.convolutions import (
     read_layer,
     sum_squares,
 )
-from emoser.runtimes.torch.linear import STOCK_ATTENTION, WHISPER_ATTENTION, is_stock_attention
+from emoser.runtimes.torch.linear import WHISPER_ATTENTION, is_stock_attention
 
 INPUT = "samples"
 OUTPUTS = ("logits", "embedding", "frames")
 TRACED_SAMPLES = 24_000
 WIDE = 256  # channels from which on a recording passes in parts
 NUM_PARTS = 3  # of a recording in a wide encoder
-SPLIT_ATTENTION = STOCK_ATTENTION - {WHISPER_ATTENTION}
+FINE_STEPS = 16  # from this number of steps on, numbers of frames are rounded more coarsely
 
 
 class InferenceGraph(nn.Module):
@@ -44,12 +47,14 @@ class InferenceGraph(nn.Module):
     Attributes:
         outputs: Names of the outputs: "logits" and "embedding", and "frames" (the probabilities
             of every frame) of a model that classifies frames.
+        row_step: As in the manifest.
     """
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: EmotionModel, *, row_step: int = 1) -> None:
         """Take ownership of a model; `build_graph` makes a copy first."""
         super().__init__()
         self.model = model
+        self.row_step = row_step
         self.by_frame = model.config.frame_seconds is not None
         self.outputs = OUTPUTS if self.by_frame else OUTPUTS[:2]
 
@@ -65,10 +70,13 @@ class InferenceGraph(nn.Module):
         return output.logits, output.embedding, self.model.label_frames(encoded).softmax(dim=-1)
 
 
-def build_graph(model: EmotionModel, *, doubles: bool = False) -> InferenceGraph:
-    """The graph of a copy of a model for an engine with or without double precision.
+def build_graph(model: EmotionModel, *, doubles: bool = False, row_step: int = 1) -> InferenceGraph:
+    """The graph of a copy of a model, which itself is not changed.
 
-    The model itself is not changed.
+    Args:
+        model: The model.
+        doubles: Whether the engine has double precision.
+        row_step: As in `round_up`, for layers on frames; 1 adds none.
 
     Example:
         >>> from emoser.checkpoints.resolve import find_checkpoint
@@ -83,8 +91,11 @@ def build_graph(model: EmotionModel, *, doubles: bool = False) -> InferenceGraph
         # Tracing reads every attribute, and transformers prints a warning for a loss of no name.
         if getattr(module, "loss_type", "") is None:
             module.loss_type = "ForSequenceClassification"  # type: ignore[assignment]
-    replace_convolutions(copied.encoder, doubles=doubles)
-    split_attention(copied.encoder.backbone)
+    replace_convolutions(copied.encoder, doubles=doubles, row_step=row_step)
+    rounded = row_step > 1 and not model.config.has_one_length
+    replace_attention(copied.encoder.backbone, rounded=rounded)
+    if rounded and round_layers(copied.encoder.backbone, row_step):
+        return InferenceGraph(copied, row_step=row_step)
     return InferenceGraph(copied)
 
 
@@ -114,16 +125,20 @@ class GraphConvolutions(nn.Module):
     Samples (B, T), valid to their end, in; features (B, D, L) out.
     """
 
-    def __init__(self, extractor: nn.Module, *, num_parts: int, doubles: bool) -> None:
+    def __init__(
+        self, extractor: nn.Module, *, num_parts: int, doubles: bool, row_step: int = 1
+    ) -> None:
         """Take over the layers of an extractor for which `are_stock` is true.
 
-        A recording passes through them in `num_parts` parts. The group norm is computed in double
-        precision if the engine has `doubles`, which takes a tenth of the time.
+        A recording passes through them in `num_parts` parts of as many frames as `round_up` gives.
+        The group norm is computed in double precision if the engine has `doubles`, which takes a
+        tenth of the time.
         """
         super().__init__()
         self.conv_layers = extractor.conv_layers
         self.num_parts = num_parts
         self.doubles = doubles
+        self.row_step = row_step
 
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, D, L) of samples (B, T)."""
@@ -134,6 +149,7 @@ class GraphConvolutions(nn.Module):
         if self.num_parts == 1:
             return pass_layers(frames, layers, affine).transpose(1, 2)
         size = (num_frames + self.num_parts - 1) // self.num_parts
+        size = _smaller(round_up(size, self.row_step), num_frames)
         parts = []
         for place in range(self.num_parts):
             begin = _smaller(place * size, num_frames - size) * stride
@@ -183,7 +199,7 @@ class GraphConvolutions(nn.Module):
 
 
 class GraphAttention(nn.Module):
-    """Self-attention of a wide encoder in a graph, for some of the frames at a time.
+    """Self-attention in a graph, of a wide encoder for some of the frames at a time.
 
     Of half a minute, the weights of all frames for one another are 100 MB in each layer.
     """
@@ -192,6 +208,8 @@ class GraphAttention(nn.Module):
         """Take over an attention of transformers' speech encoders, which masks nothing."""
         super().__init__()
         self.attention = attention
+        self.num_parts = NUM_PARTS if is_split(attention) else 1
+        self.num_frames: int | None = None  # that are attended to; None for all
 
     def forward(self, hidden_states: Tensor, **unused: object) -> tuple[Tensor, None]:
         """Attended frames (B, L, D), and None in place of attention weights."""
@@ -202,28 +220,84 @@ class GraphAttention(nn.Module):
             project(hidden_states).view(num_rows, length, inner.num_heads, -1).transpose(1, 2)
             for project in projections
         )  # (B, H, L, D / H) each
-        ends = [length * place // NUM_PARTS for place in range(NUM_PARTS + 1)]
+        if self.num_frames is not None:
+            key, value = key[:, :, : self.num_frames], value[:, :, : self.num_frames]
+        ends = [length * place // self.num_parts for place in range(self.num_parts + 1)]
         parts = [
             functional.scaled_dot_product_attention(
                 query[:, :, begin:end], key, value, scale=inner.scaling
             )
             for begin, end in itertools.pairwise(ends)
         ]
-        return inner.out_proj(
-            torch.cat(parts, dim=2).transpose(1, 2).reshape(num_rows, length, -1)
-        ), None
+        attended = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        return inner.out_proj(attended.transpose(1, 2).reshape(num_rows, length, -1)), None
 
 
-def split_attention(backbone: nn.Module) -> None:
-    """Split the stock attention of a wide encoder."""
+class RoundedLayer(nn.Module):
+    """A transformer layer in a graph, on a rounded number of frames.
+
+    Zeros follow the recording's frames inside; attention does not read them.
+    """
+
+    def __init__(self, layer: nn.Module, attention: GraphAttention, step: int) -> None:
+        """Take over a layer with its attention; `step` is that of `round_up`."""
+        super().__init__()
+        self.layer = layer
+        self.attention = attention
+        self.step = step
+
+    def forward(self, frames: Tensor, *others: object, **named: object) -> Any:
+        """What the layer gives for frames (B, L, D)."""
+        self.attention.num_frames = num_frames = frames.shape[1]
+        missing = round_up(num_frames, self.step) - num_frames
+        output = self.layer(functional.pad(frames, (0, 0, 0, missing)), *others, **named)
+        if isinstance(output, tuple):
+            return output[0][:, :num_frames], *output[1:]
+        return output[:, :num_frames]
+
+
+def is_split(attention: nn.Module) -> bool:
+    """Whether an attention is that of a wide encoder for recordings of any length."""
+    wide: bool = getattr(attention, "embed_dim", 0) >= WIDE
+    return wide and type(attention).__name__ != WHISPER_ATTENTION
+
+
+def replace_attention(backbone: nn.Module, *, rounded: bool = False) -> None:
+    """Replace stock attention that is split, or all of it where frames are `rounded`."""
     for part in list(backbone.modules()):
         for name, child in list(part.named_children()):
-            if type(child).__name__ in SPLIT_ATTENTION and is_stock_attention(child):
-                wide = getattr(child, "embed_dim", 0) >= WIDE
-                setattr(part, name, GraphAttention(child) if wide else child)
+            if is_stock_attention(child) and (rounded or is_split(child)):
+                setattr(part, name, GraphAttention(child))
 
 
-def replace_convolutions(encoder: nn.Module, *, doubles: bool) -> None:
+def round_layers(backbone: nn.Module, step: int) -> int:
+    """Let layers with replaced attention compute rounded numbers of frames; how many do."""
+    count = 0
+    for layers in [part for part in backbone.modules() if isinstance(part, nn.ModuleList)]:
+        for place, layer in enumerate(layers):
+            for child in layer.children():
+                if isinstance(child, GraphAttention):
+                    layers[place] = RoundedLayer(layer, child, step)
+                    count += 1
+    return count
+
+
+def round_up(length: int, step: int) -> int:
+    """The next multiple of a step, of a larger one for large numbers: 3 % more on average.
+
+    Written without a branch, as `lengthen`.
+
+    Example:
+        >>> [round_up(length, 32) for length in (32, 33, 511, 513)], round_up(33, 1)
+        ([32, 64, 512, 576], 33)
+    """
+    if step == 1:
+        return length
+    step = step * (1 + length // (FINE_STEPS * step))
+    return (length + step - 1) // step * step
+
+
+def replace_convolutions(encoder: nn.Module, *, doubles: bool, row_step: int = 1) -> None:
     """Replace the convolutions of an encoder if they are those of wav2vec 2.0."""
     extractor = getattr(encoder, "feature_extractor", None)
     if isinstance(extractor, nn.Module) and are_stock(extractor):
@@ -231,7 +305,9 @@ def replace_convolutions(encoder: nn.Module, *, doubles: bool) -> None:
         wide = max(len(layer.weight) for layer in layers) >= WIDE
         _, _, needed = measure_layers(layers[1:], 1)  # outputs of the first layer for one feature
         parts = NUM_PARTS if wide and needed >= NUM_PARTS else 1
-        encoder.feature_extractor = GraphConvolutions(extractor, num_parts=parts, doubles=doubles)
+        encoder.feature_extractor = GraphConvolutions(
+            extractor, num_parts=parts, doubles=doubles, row_step=row_step
+        )
 
 
 def pass_layers(

@@ -16,6 +16,7 @@ from emoser.runtimes.conversion.graph import INPUT, InferenceGraph, example_samp
 
 OPSET = 17  # the first with layer norm
 MAX_BYTES = 2**31 - 2**24  # an ONNX file ends at 2 GiB
+GRAPH_OPTIONS = {"doubles": True}  # OpenVINO has none on a CPU
 
 
 def save_graph(graph: InferenceGraph, file: Path, subject: str) -> dict[str, str]:

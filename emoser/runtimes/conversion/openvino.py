@@ -17,6 +17,8 @@ from emoser.runtimes import openvino as engine
 from emoser.runtimes.conversion.graph import INPUT, InferenceGraph, example_samples
 from emoser.runtimes.conversion.openvino_loop import fits_loop, join_loop
 
+GRAPH_OPTIONS = {"row_step": 32}  # OpenVINO compiles code for each new number of rows
+
 
 def save_graph(
     graph: InferenceGraph, file: Path, subject: str, *, looped: bool = True

@@ -44,7 +44,7 @@ def write_graph(
     loaded = load_checkpoint(files)
     file = folder / FILES[to]
     settings = {"looped": looped} if to == "openvino" else {}
-    graph = build_graph(loaded.model, doubles=to == "onnx")  # OpenVINO has none on a CPU
+    graph = build_graph(loaded.model, **writer.GRAPH_OPTIONS)
     versions = writer.save_graph(graph, file, files.name, **settings)
     manifest = Manifest(
         format=to,
@@ -53,6 +53,7 @@ def write_graph(
         source=describe_source(files, loaded),
         weights=files.content_hash,
         versions={"emoser": __version__, "torch": str(torch.__version__), **versions},
+        row_step=graph.row_step,
     )
     opened = writer.engine.open_graph(file, manifest, EngineSettings("cpu", "float32"))
     parity = prove_parity(opened.runtime, loaded.model, writer.engine.NAME, clips=clips)
