@@ -165,20 +165,25 @@ ROUNDED = {
     "layer norm": small_config(feat_extract_norm="layer", do_stable_layer_norm=True),
     "wide": base_config(HubertConfig, 1),
     "data2vec": small_config(Data2VecAudioConfig),
+    "layer sum": small_config(Wav2Vec2Config),
     "whisper": small_whisper(),
 }
 
 
 @pytest.mark.parametrize("name", ROUNDED)
 def test_rounded_numbers_of_frames_keep_the_numbers_of_the_model(name):
-    short = {"encoder": "whisper", "padding": "none", "normalization": "none"}
-    model = loud_model(ROUNDED[name], **(short if name == "whisper" else {}))
+    changes = {
+        "layer sum": {"layer_mix": True},
+        "whisper": {"encoder": "whisper", "padding": "none", "normalization": "none"},
+    }
+    model = loud_model(ROUNDED[name], **changes.get(name, {}))
     graph = build_graph(model, row_step=4)
     layers = model.encoder.parts().layers
     seen = set()
     for part in graph.modules():
         if isinstance(part, RoundedLayer):
-            part.layer.register_forward_pre_hook(lambda _, given: seen.add(given[0].shape[1]))
+            norm = part.final_layer_norm
+            norm.register_forward_pre_hook(lambda _, given: seen.add(given[0].shape[1]))
     for length in (1, 401, 1_041, 5_000, 24_001):
         batch = torch.from_numpy(random_clips([length])[0])[None].repeat(2, 1)
         with torch.inference_mode():

@@ -234,23 +234,21 @@ class GraphAttention(nn.Module):
 
 
 class RoundedLayer(nn.Module):
-    """A transformer layer in a graph, on a rounded number of frames.
+    """What `round_layers` adds to a transformer layer: it computes a rounded number of frames.
 
     Zeros follow the recording's frames inside; attention does not read them.
     """
 
-    def __init__(self, layer: nn.Module, attention: GraphAttention, step: int) -> None:
-        """Take over a layer with its attention; `step` is that of `round_up`."""
-        super().__init__()
-        self.layer = layer
-        self.attention = attention
-        self.step = step
+    row_step: int
 
     def forward(self, frames: Tensor, *others: object, **named: object) -> Any:
         """What the layer gives for frames (B, L, D)."""
-        self.attention.num_frames = num_frames = frames.shape[1]
-        missing = round_up(num_frames, self.step) - num_frames
-        output = self.layer(functional.pad(frames, (0, 0, 0, missing)), *others, **named)
+        num_frames = frames.shape[1]
+        for child in self.children():
+            if isinstance(child, GraphAttention):
+                child.num_frames = num_frames
+        missing = round_up(num_frames, self.row_step) - num_frames
+        output = super().forward(functional.pad(frames, (0, 0, 0, missing)), *others, **named)
         if isinstance(output, tuple):
             return output[0][:, :num_frames], *output[1:]
         return output[:, :num_frames]
@@ -270,20 +268,23 @@ def replace_attention(backbone: nn.Module, *, rounded: bool = False) -> None:
                 setattr(part, name, GraphAttention(child))
 
 
-def round_layers(backbone: nn.Module, step: int) -> int:
-    """Let layers with replaced attention compute rounded numbers of frames; how many do."""
-    count = 0
-    for layers in [part for part in backbone.modules() if isinstance(part, nn.ModuleList)]:
-        for place, layer in enumerate(layers):
-            for child in layer.children():
-                if isinstance(child, GraphAttention):
-                    layers[place] = RoundedLayer(layer, child, step)
-                    count += 1
-    return count
+def round_layers(backbone: nn.Module, step: int) -> bool:
+    """Let layers with replaced attention compute rounded numbers of frames; whether there are any.
+
+    They become a subclass of their own class, by which transformers finds the layers whose output
+    it returns as hidden states.
+    """
+    found = False
+    for layer in list(backbone.modules()):
+        if any(isinstance(child, GraphAttention) for child in layer.children()):
+            kind = type(layer)
+            layer.__class__ = type(kind.__name__, (RoundedLayer, kind), {"row_step": step})
+            found = True
+    return found
 
 
 def round_up(length: int, step: int) -> int:
-    """The next multiple of a step, of a larger one for large numbers: 3 % more on average.
+    """The next multiple of a step, of a larger one for large numbers, so that there are few.
 
     Written without a branch, as `lengthen`.
 
