@@ -346,7 +346,7 @@ class EmotionClassifier:
             >>> turns = [(0.0, 1.0, "anna", "well"), (1.0, 2.0, "ben")]
             >>> call = classifier.predict_turns("examples/audio/plain.wav", turns)
             >>> [(turn.speaker, turn.label) for turn in call]
-            [('anna', 'angry'), ('ben', 'happy')]
+            [('anna', 'neutral'), ('ben', 'neutral')]
         """
         from emoser.inference.diarization import find_turns
         from emoser.inference.turns import predict_turns

@@ -17,6 +17,7 @@ import torch
 from distillation import TargetSet, encode_targets, read_all
 from network import ALL_LABELS, ENCODER, SEED
 from pretrain import FIRST_CYCLE, Student, StudentOutput, train_student, write_result
+from small import RECIPE as TEACHER_RECIPE
 from small import WINDOW, HeadConfig, fit_head, hide_labels, pool_speech, read_speech
 from small import build_network as build_teacher
 from torch import Tensor
@@ -120,10 +121,15 @@ def train_network(
 
 @torch.no_grad()
 def refit_head(model: EmotionModel, recordings: Recordings, speech: list[Utterance]) -> None:
-    """Replace the head by one that is fitted to the embeddings of whole clips."""
-    features = pool_windows(model, Windows(recordings.select(speech), WINDOW), None)[:, 0]
+    """Replace the head by one that is fitted to the embeddings of whole clips and varied copies.
+
+    The copies are those of emoser-small. Without them, a head learns how much quiet the corpora
+    leave before and after a voice.
+    """
+    windows = Windows(recordings.select(speech), WINDOW)
+    copies = [pool_windows(model, windows, TEACHER_RECIPE, copy=copy)[:, 0] for copy in (0, 1)]
     with torch.enable_grad():
-        fitted = fit_head(features[None], speech, HEAD)
+        fitted = fit_head(torch.stack(copies), speech, HEAD)
     model.head.classifier.weight.copy_(fitted.weight)
     model.head.classifier.bias.copy_(fitted.bias)
 

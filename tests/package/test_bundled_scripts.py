@@ -242,8 +242,8 @@ def test_a_network_starts_from_the_pretrained_one_and_its_head_is_fitted_at_the_
     head = ("head.classifier.weight", "head.classifier.bias")
     assert all(torch.equal(last[name], value) for name, value in first.items() if name not in head)
     windows = Windows(Recordings(labelled), small.WINDOW)
-    pooled = recipe.pool_windows(model, windows, None)[:, 0]
-    fitted = small.fit_head(pooled[None], labelled, recipe.HEAD)
+    pooled = [recipe.pool_windows(model, windows, small.RECIPE, copy=copy)[:, 0] for copy in (0, 1)]
+    fitted = small.fit_head(torch.stack(pooled), labelled, recipe.HEAD)
     assert torch.allclose(last[head[0]], fitted.weight, atol=1e-3)
     assert torch.allclose(last[head[1]], fitted.bias, atol=1e-3)
 
