@@ -36,7 +36,7 @@ SLOW_BFLOAT16 = (
     "this processor has no bfloat16 arithmetic, and emulating it is many times slower than "
     "float32; the model runs in float32"
 )
-WARM_SAMPLES = 64_000  # weights are packed for long products, and for short ones only if any come
+WARM_SAMPLES = 16_000
 COMPILED = "compiled.blob"
 # OpenVINO compiles kernels for each new number of rows, in int8 a hundred, and keeps thousands.
 CACHED_KERNELS = 128  # where that is each new length of recording
@@ -55,7 +55,7 @@ class OpenVinoRuntime(GraphRuntime):
             compiled: The result of `compile_graph`.
             num_outputs: As in `GraphRuntime`.
             by_frame: Likewise.
-            warm: Run four seconds of silence first. OpenVINO (2026.4) chooses how to compute
+            warm: Run a second of silence first. OpenVINO (2026.4) chooses how to compute
                 attention at its first call, and if the first recording has a single frame,
                 every longer one gets wrong numbers.
         """

@@ -23,7 +23,7 @@ from distillation import AUGMENTATION, LONGEST_SECONDS, Targets, TargetSet, enco
 from network import ENCODER, SEED, build_network
 from torch import Tensor, nn
 
-from emoser.finetune import FinetuneConfig
+from emoser.finetune import FinetuneConfig, Utterance
 from emoser.finetune.data.batches import plan_epoch
 from emoser.finetune.training.cpu_math import quick_math
 from emoser.finetune.training.optimization import (
@@ -199,6 +199,11 @@ def write_result(module: nn.Module, file: Path) -> None:
     file.with_suffix(".state").unlink(missing_ok=True)
 
 
+def read_pretraining(data: Path) -> list[Utterance]:
+    """The recordings of the pretraining."""
+    return [item for item in read_all(data) if item.corpus in FIRST_CYCLE.data.corpus_weights]
+
+
 def disable_masking(student: Student) -> None:
     """Train without dropout and masks: the many targets of a frame regularise enough."""
     student.model.encoder.config.apply_spec_augment = False
@@ -215,8 +220,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    corpora = FIRST_CYCLE.data.corpus_weights
-    speech = [item for item in read_all(arguments.data) if item.corpus in corpora]
+    speech = read_pretraining(arguments.data)
     print(f"{len(speech)} recordings; to encode them takes about 4 minutes on one core")
     targets = encode_targets(speech, arguments.base, arguments.output / "targets")
     student = Student(targets, seed=SEED)

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import small
-from distillation import read_all
-from pretrain import FIRST_CYCLE
+from pretrain import read_pretraining
 from train import read_sides
 
 from emoser.checkpoints.resolve import BUNDLED
@@ -26,14 +25,9 @@ from emoser.finetune.data.content import hash_recordings
 from emoser.models.training_stage import TrainingStage
 
 TRAINED: Mapping[str, Callable[[Path], Sequence[Utterance]]] = {
-    "emoser-tiny": lambda data: [*read_unlabelled(data), *read_sides(data)[0]],
+    "emoser-tiny": lambda data: [*read_pretraining(data), *read_sides(data)[0]],
     "emoser-small": small.read_speech,
 }
-
-
-def read_unlabelled(data: Path) -> list[Utterance]:
-    """The recordings that emoser-tiny was pretrained on."""
-    return [item for item in read_all(data) if item.corpus in FIRST_CYCLE.data.corpus_weights]
 
 
 def describe(speech: Sequence[Utterance]) -> TrainingStage:
