@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.models import LABELS, base_config, large_config, loud_model, random_clips, small_config
+from torch import nn
 from transformers import (
     Data2VecAudioConfig,
     HubertConfig,
@@ -19,8 +20,16 @@ from transformers import (
 from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
 from emoser.runtimes.torch import engine as torch_runtime
-from emoser.runtimes.torch.convolutions import FastConvolutions, are_stock, optimize_convolutions
+from emoser.runtimes.torch.convolutions import (
+    FastConvolutions,
+    GroupedConvolution,
+    PackedConvolution,
+    are_stock,
+    optimize_convolutions,
+    pack_convolutions,
+)
 from emoser.runtimes.torch.engine import TorchRuntime
+from emoser.runtimes.torch.linear import can_pack
 from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone, work_alone
 
 RATE = 16_000
@@ -195,3 +204,33 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(dtype):
     scale = np.abs(expected).max()
     bound = 1e-3 if dtype is torch.float32 else 0.1
     assert np.abs(found - expected).max() <= bound * scale
+
+
+@pytest.mark.parametrize("length", [5, 128, 131, 300])
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)], ids=["f32", "bf16"]
+)
+def test_packed_convolutions_are_those_of_torch_and_survive_pickling(dtype, rounding, length):
+    if not can_pack(dtype):
+        pytest.skip("no oneDNN for this precision here")
+    generator = torch.Generator().manual_seed(0)
+    holder = nn.Module()
+    holder.plain = nn.Conv1d(6, 32, 3, stride=2, padding=1)
+    holder.grouped = nn.Conv1d(32, 32, 8, padding=4, groups=2, bias=False)
+    holder.depthwise = nn.Conv1d(8, 8, 3, groups=8)
+    stock = copy.deepcopy(holder).to(dtype).requires_grad_(False)
+    holder.to(dtype).requires_grad_(False)
+    pack_convolutions(holder)
+    grouped = GroupedConvolution if dtype == torch.bfloat16 else nn.Conv1d
+    assert isinstance(holder.plain, PackedConvolution)
+    assert type(holder.grouped) is grouped
+    assert type(holder.depthwise) is nn.Conv1d
+    for name in ("plain", "grouped"):
+        module = getattr(stock, name)
+        inputs = torch.randn(2, module.in_channels, length, generator=generator).to(dtype)
+        expected = module.double()(inputs.double())
+        for packed in (getattr(holder, name), pickle.loads(pickle.dumps(getattr(holder, name)))):
+            with torch.inference_mode():
+                found = packed(inputs)
+            assert found.shape == expected.shape
+            assert (found.double() - expected).abs().max() <= rounding * expected.abs().max()

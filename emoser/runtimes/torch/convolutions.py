@@ -12,15 +12,25 @@ grow with the length of the recording.
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from emoser.runtimes.torch.linear import PackedLinear, can_pack, is_exact_gelu, name_activation
+from emoser.runtimes.torch.linear import (
+    FRAMES_STEP,
+    PackedLinear,
+    can_pack,
+    is_exact_gelu,
+    name_activation,
+)
 
 CHUNK_FRAMES = 64  # features computed at once, 1.3 s: 8 MB in the first layer
+LAST_STEP = 8  # the number of features in the last chunk is a multiple of it
+GROUPED_FRAMES = 128  # outputs of a grouped convolution that are computed at once
 
 _buffers = threading.local()  # memory that each thread reuses
 
@@ -44,6 +54,7 @@ class FastConvolutions(nn.Module):
         """Take over the layers of a feature encoder for which `are_stock` is true."""
         super().__init__()
         self.conv_layers = extractor.conv_layers
+        self.packed_first = False
         for layer in self.conv_layers:  # type: ignore[union-attr]
             weight = layer.conv.weight.data
             taps = weight.permute(0, 2, 1).contiguous()  # (D, K, C): one row per output
@@ -55,7 +66,7 @@ class FastConvolutions(nn.Module):
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         if can_pack(layers[0].weight.dtype):
             # A group norm is folded into the first weight, anew for each recording.
-            folding = isinstance(layers[0].norm, nn.GroupNorm)
+            self.packed_first = folding = isinstance(layers[0].norm, nn.GroupNorm)
             self.products = nn.ModuleList(_pack(layer) for layer in layers[folding:])
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -63,8 +74,91 @@ class FastConvolutions(nn.Module):
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         for place, product in enumerate(self.products, start=len(layers) - len(self.products)):
             layers[place] = layers[place]._replace(product=product)
-        rows = [_extract(row[:, None], layers) for row in samples.unbind()]
+        step = LAST_STEP if len(self.products) else 1
+        rows = [
+            _extract(row[:, None], layers, step=step, packed_first=self.packed_first)
+            for row in samples.unbind()
+        ]
         return torch.stack(rows).transpose(1, 2)
+
+
+class PackedConvolution(nn.Module):
+    """A convolution without groups as one matrix product, with its weight in oneDNN's layout."""
+
+    def __init__(self, convolution: nn.Conv1d) -> None:
+        """Take over a convolution of C channels to D."""
+        super().__init__()
+        self.out_channels = convolution.out_channels
+        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+        self.padding = int(convolution.padding[0])
+        bias = None if convolution.bias is None else convolution.bias.data
+        self.product = PackedLinear(convolution.weight.data.permute(0, 2, 1).flatten(1), bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """What the convolution gives for (B, C, L), (B, D, L')."""
+        num_out = _count_outputs(hidden.shape[2], self.kernel, self.stride, self.padding)
+        rest = -num_out % FRAMES_STEP
+        ends = (0, 0, self.padding, self.padding + rest * self.stride)
+        frames = functional.pad(hidden.transpose(1, 2), ends).contiguous()
+        size = frames.shape[2]
+        patches = frames.as_strided(
+            (len(frames), num_out + rest, self.kernel * size),
+            (frames.stride(0), self.stride * size, 1),
+            frames.storage_offset(),
+        )
+        outputs: Tensor = self.product(patches)
+        return outputs[:, :num_out].transpose(1, 2)
+
+
+class GroupedConvolution(nn.Module):
+    """A convolution in groups, of stride 1, on chunks of one length, for which it is packed.
+
+    A product with a packed weight is a hundred times slower for some other lengths (torch 2.11).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, groups: int, padding: int) -> None:
+        """Pack a weight (D, C / groups, K); a bias (D,)."""
+        super().__init__()
+        self.out_channels, width, self.kernel = weight.shape
+        self.groups, self.padding, self.bias = groups, padding, bias
+        shape = [1, groups * width, 1, GROUPED_FRAMES + self.kernel - 1]
+        self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+            weight[:, :, None], [0, 0], [1, 1], [1, 1], groups, shape
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """What the convolution gives for (B, C, L), (B, D, L')."""
+        num_out = _count_outputs(hidden.shape[2], self.kernel, 1, self.padding)
+        rest = -num_out % GROUPED_FRAMES
+        frames = functional.pad(
+            hidden.transpose(1, 2), (0, 0, self.padding, self.padding + rest)
+        ).transpose(1, 2)
+        field = GROUPED_FRAMES + self.kernel - 1
+        rows = [
+            torch.cat(
+                [
+                    self._convolve(row[None, :, None, begin : begin + field])
+                    for begin in range(0, num_out, GROUPED_FRAMES)
+                ],
+                dim=3,
+            )
+            for row in frames.unbind()
+        ]
+        return torch.cat(rows)[:, :, 0, :num_out]
+
+    def _convolve(self, chunk: Tensor) -> Tensor:
+        outputs: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            chunk, self.packed, self.bias, [0, 0], [1, 1], [1, 1], self.groups, "none", [], "none"
+        )
+        return outputs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild = partial(GroupedConvolution, groups=self.groups, padding=self.padding)
+        return rebuild, (self.packed.to_dense()[:, :, 0], self.bias)
+
+
+def _count_outputs(length: int, kernel: int, stride: int, padding: int) -> int:
+    return (length + 2 * padding - kernel) // stride + 1
 
 
 def fold_weight_norms(module: nn.Module) -> None:
@@ -86,6 +180,35 @@ def optimize_convolutions(encoder: nn.Module) -> None:
     extractor = getattr(encoder, "feature_extractor", None)
     if isinstance(extractor, nn.Module) and are_stock(extractor):
         encoder.feature_extractor = FastConvolutions(extractor)
+
+
+def pack_convolutions(backbone: nn.Module) -> None:
+    """Replace the convolutions over frames inside a transformer that are faster packed."""
+    for part in list(backbone.modules()):
+        for name, child in list(part.named_children()):
+            if type(child) is not nn.Conv1d or not _is_plain(child):
+                continue
+            if child.groups == 1 and can_pack(child.weight.dtype):
+                setattr(part, name, PackedConvolution(child))
+            elif child.weight.dtype == torch.bfloat16 and _is_grouped(child):
+                bias = None if child.bias is None else child.bias.data
+                packed = GroupedConvolution(
+                    child.weight.data, bias, groups=child.groups, padding=int(child.padding[0])
+                )
+                setattr(part, name, packed)
+
+
+def _is_plain(convolution: nn.Conv1d) -> bool:
+    """Whether zeros surround the frames, none are skipped, and nobody else reads the input."""
+    hooked = convolution._forward_pre_hooks or convolution._forward_hooks
+    numeric = not isinstance(convolution.padding, str) and convolution.padding_mode == "zeros"
+    return numeric and convolution.dilation == (1,) and not hooked
+
+
+def _is_grouped(convolution: nn.Conv1d) -> bool:
+    """Whether it has groups of several channels, and outputs as often as inputs."""
+    several = 1 < convolution.groups < convolution.in_channels
+    return several and convolution.stride == (1,) and can_pack(convolution.weight.dtype)
 
 
 def are_stock(extractor: nn.Module) -> bool:
@@ -125,23 +248,30 @@ def _pack(layer: Layer) -> PackedLinear:
     return PackedLinear(layer.weight, layer.bias, activation or "none")
 
 
-def _extract(samples: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Features (L, D) of the samples (T, 1) of one recording."""
+def _extract(samples: Tensor, layers: Sequence[Layer], *, step: int, packed_first: bool) -> Tensor:
+    """Features (L, D) of the samples (T, 1) of one recording.
+
+    The last chunk has a multiple of `step` features; zeros follow the samples for it.
+    """
     samples = samples.contiguous()
     first, *others = layers
     if isinstance(first.norm, nn.GroupNorm):
         first = _fold_group_norm(first, first.norm, samples)
+        if packed_first:
+            first = first._replace(product=_pack(first))
     chain = [first, *others]
     num_frames, stride, field = measure_layers(chain, len(samples))
-    features = samples.new_empty(num_frames, len(chain[-1].weight))
-    buffers = _take_buffers(chain, min(CHUNK_FRAMES, num_frames), samples.dtype)
-    for begin in range(0, num_frames, CHUNK_FRAMES):
+    rounded = num_frames + -num_frames % step
+    samples = functional.pad(samples, (0, 0, 0, (rounded - num_frames) * stride))
+    features = samples.new_empty(rounded, len(chain[-1].weight))
+    buffers = _take_buffers(chain, min(CHUNK_FRAMES, rounded), samples.dtype)
+    for begin in range(0, rounded, CHUNK_FRAMES):
         part = features[begin : begin + CHUNK_FRAMES]
         frames = samples[begin * stride : (begin + len(part) - 1) * stride + field]
         for place, layer in enumerate(chain):
             frames = _apply(layer, frames, buffers[place % 2])
         part.copy_(frames)
-    return features
+    return features[:num_frames]
 
 
 def _take_buffers(chain: Sequence[Layer], num_frames: int, dtype: torch.dtype) -> list[Tensor]:

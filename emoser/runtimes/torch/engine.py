@@ -21,6 +21,7 @@ from emoser.runtimes.torch.convolutions import (
     FastConvolutions,
     fold_weight_norms,
     optimize_convolutions,
+    pack_convolutions,
 )
 from emoser.runtimes.torch.linear import optimize_transformer
 from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone
@@ -52,6 +53,7 @@ class TorchRuntime:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if device.type == "cpu":
             optimize_transformer(model.encoder.backbone)
+            pack_convolutions(model.encoder.backbone)
             convolutions = getattr(model.encoder, "feature_extractor", None)
             if isinstance(convolutions, FastConvolutions):
                 convolutions.pack()

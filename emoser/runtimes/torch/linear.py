@@ -50,10 +50,9 @@ class PackedLinear(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Products (..., L, D') of frames (..., L, D)."""
         num_frames = frames.shape[-2]
-        rest = -num_frames % self.step
-        padded = functional.pad(frames, (0, 0, 0, rest)) if rest else frames
+        rows = _add_rows(frames, -num_frames % self.step)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            padded, self.packed, self.bias, self.activation, [], EXACT
+            rows, self.packed, self.bias, self.activation, [], EXACT
         )
         return product[..., :num_frames, :]
 
@@ -162,6 +161,23 @@ def can_pack(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32 and bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+def _add_rows(frames: Tensor, num_rows: int) -> Tensor:
+    """Frames (..., L, D) with any numbers in rows after them, (..., L + num_rows, D).
+
+    The product before these frames may have left such rows in their memory, which saves a copy.
+    """
+    if num_rows == 0:
+        return frames
+    shape = (*frames.shape[:-2], frames.shape[-2] + num_rows, frames.shape[-1])
+    end = frames.storage_offset() + shape[-2] * shape[-1]
+    held = frames.untyped_storage().nbytes() // frames.element_size()
+    if frames.is_contiguous() and frames.numel() == frames.shape[-2] * shape[-1] and end <= held:
+        return frames.as_strided(shape, frames.stride())
+    longer = frames.new_empty(shape)
+    longer[..., : frames.shape[-2], :] = frames
+    return longer
 
 
 def _optimize_feed_forward(part: nn.Module) -> None:
