@@ -89,21 +89,22 @@ class PackedConvolution(nn.Module):
         """Take over a convolution of C channels to D."""
         super().__init__()
         self.out_channels = convolution.out_channels
-        self.kernel, self.stride = convolution.kernel_size[0], convolution.stride[0]
+        self.kernel = convolution.kernel_size[0]
+        self.stride = convolution.stride  # a tuple, which stock Whisper reads
         self.padding = int(convolution.padding[0])
         bias = None if convolution.bias is None else convolution.bias.data
         self.product = PackedLinear(convolution.weight.data.permute(0, 2, 1).flatten(1), bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """What the convolution gives for (B, C, L), (B, D, L')."""
-        num_out = _count_outputs(hidden.shape[2], self.kernel, self.stride, self.padding)
+        num_out = _count_outputs(hidden.shape[2], self.kernel, self.stride[0], self.padding)
         rest = -num_out % FRAMES_STEP
-        ends = (0, 0, self.padding, self.padding + rest * self.stride)
+        ends = (0, 0, self.padding, self.padding + rest * self.stride[0])
         frames = functional.pad(hidden.transpose(1, 2), ends).contiguous()
         size = frames.shape[2]
         patches = frames.as_strided(
             (len(frames), num_out + rest, self.kernel * size),
-            (frames.stride(0), self.stride * size, 1),
+            (frames.stride(0), self.stride[0] * size, 1),
             frames.storage_offset(),
         )
         outputs: Tensor = self.product(patches)
