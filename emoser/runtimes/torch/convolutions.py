@@ -8,6 +8,10 @@ convolution is folded into its weights for each recording: the mean and variance
 follow from those of the samples. And a chunk of the recording passes through all layers before
 the next one does, so that intermediate results stay in the processor's cache and memory does not
 grow with the length of the recording.
+
+Convolutions over frames or a spectrogram, inside the transformer, have packed weights too. Each
+kind of product is computed for few numbers of frames only, as oneDNN generates code for every new
+number, which can take half as long as the prediction.
 """
 
 import threading
@@ -54,7 +58,6 @@ class FastConvolutions(nn.Module):
         """Take over the layers of a feature encoder for which `are_stock` is true."""
         super().__init__()
         self.conv_layers = extractor.conv_layers
-        self.packed_first = False
         for layer in self.conv_layers:  # type: ignore[union-attr]
             weight = layer.conv.weight.data
             taps = weight.permute(0, 2, 1).contiguous()  # (D, K, C): one row per output
@@ -66,7 +69,7 @@ class FastConvolutions(nn.Module):
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         if can_pack(layers[0].weight.dtype):
             # A group norm is folded into the first weight, anew for each recording.
-            self.packed_first = folding = isinstance(layers[0].norm, nn.GroupNorm)
+            folding = isinstance(layers[0].norm, nn.GroupNorm)
             self.products = nn.ModuleList(_pack(layer) for layer in layers[folding:])
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -74,11 +77,8 @@ class FastConvolutions(nn.Module):
         layers = [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
         for place, product in enumerate(self.products, start=len(layers) - len(self.products)):
             layers[place] = layers[place]._replace(product=product)
-        step = LAST_STEP if len(self.products) else 1
-        rows = [
-            _extract(row[:, None], layers, step=step, packed_first=self.packed_first)
-            for row in samples.unbind()
-        ]
+        packed = len(self.products) > 0
+        rows = [_extract(row[:, None], layers, packed=packed) for row in samples.unbind()]
         return torch.stack(rows).transpose(1, 2)
 
 
@@ -130,20 +130,12 @@ class GroupedConvolution(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """What the convolution gives for (B, C, L), (B, D, L')."""
         num_out = _count_outputs(hidden.shape[2], self.kernel, 1, self.padding)
-        rest = -num_out % GROUPED_FRAMES
-        frames = functional.pad(
-            hidden.transpose(1, 2), (0, 0, self.padding, self.padding + rest)
-        ).transpose(1, 2)
-        field = GROUPED_FRAMES + self.kernel - 1
+        ends = (0, 0, self.padding, self.padding + -num_out % GROUPED_FRAMES)
+        frames = functional.pad(hidden.transpose(1, 2), ends)
+        chunks = frames.unfold(1, GROUPED_FRAMES + self.kernel - 1, GROUPED_FRAMES)
         rows = [
-            torch.cat(
-                [
-                    self._convolve(row[None, :, None, begin : begin + field])
-                    for begin in range(0, num_out, GROUPED_FRAMES)
-                ],
-                dim=3,
-            )
-            for row in frames.unbind()
+            torch.cat([self._convolve(chunk[None, :, None]) for chunk in row], dim=3)
+            for row in chunks  # (chunks, C, field) each
         ]
         return torch.cat(rows)[:, :, 0, :num_out]
 
@@ -249,20 +241,20 @@ def _pack(layer: Layer) -> PackedLinear:
     return PackedLinear(layer.weight, layer.bias, activation or "none")
 
 
-def _extract(samples: Tensor, layers: Sequence[Layer], *, step: int, packed_first: bool) -> Tensor:
+def _extract(samples: Tensor, layers: Sequence[Layer], *, packed: bool) -> Tensor:
     """Features (L, D) of the samples (T, 1) of one recording.
 
-    The last chunk has a multiple of `step` features; zeros follow the samples for it.
+    If the weights are packed, zeros follow the samples, for a last chunk of few possible lengths.
     """
     samples = samples.contiguous()
     first, *others = layers
     if isinstance(first.norm, nn.GroupNorm):
         first = _fold_group_norm(first, first.norm, samples)
-        if packed_first:
+        if packed:
             first = first._replace(product=_pack(first))
     chain = [first, *others]
     num_frames, stride, field = measure_layers(chain, len(samples))
-    rounded = num_frames + -num_frames % step
+    rounded = num_frames + (-num_frames % LAST_STEP if packed else 0)
     samples = functional.pad(samples, (0, 0, 0, (rounded - num_frames) * stride))
     features = samples.new_empty(rounded, len(chain[-1].weight))
     buffers = _take_buffers(chain, min(CHUNK_FRAMES, rounded), samples.dtype)
