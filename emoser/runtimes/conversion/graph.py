@@ -31,7 +31,7 @@ from emoser.runtimes.torch.convolutions import (
     read_layer,
     sum_squares,
 )
-from emoser.runtimes.torch.linear import WHISPER_ATTENTION, is_stock_attention
+from emoser.runtimes.torch.transformer import WHISPER_ATTENTION, is_stock_attention
 
 INPUT = "samples"
 OUTPUTS = ("logits", "embedding", "frames")

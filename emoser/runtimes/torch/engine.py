@@ -23,8 +23,8 @@ from emoser.runtimes.torch.convolutions import (
     optimize_convolutions,
     pack_convolutions,
 )
-from emoser.runtimes.torch.linear import optimize_transformer
 from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone
+from emoser.runtimes.torch.transformer import optimize_transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
