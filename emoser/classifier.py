@@ -52,7 +52,7 @@ class EmotionClassifier:
         >>> len(classifier.predict_batch(files)), next(classifier.iter_predictions(files)).source
         (2, 'examples/audio/plain.wav')
         >>> classifier.embed(files).shape, classifier.labels
-        ((2, 1024), ('neutral', 'angry', 'happy', 'sad'))
+        ((2, 1536), ('neutral', 'angry', 'happy', 'sad'))
         >>> classifier.adapt(files * 4).num_recordings  # all of one speaker
         8
         >>> classifier.push_to_hub("someone/emoser-copy", dry_run=True)

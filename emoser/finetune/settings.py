@@ -16,7 +16,7 @@ AUTO: Any = "auto"
 SMALL_WIDTH = 512  # features; narrower encoders are small
 FROZEN_EPOCHS = 100
 CROP_SECONDS = 8.0
-HEADS = ("linear", "statistics", "projector", "attention")
+HEADS = ("linear", "statistics", "framewise", "projector", "attention")
 
 
 class Rule(NamedTuple):
@@ -131,7 +131,8 @@ class ModelSettings(Settings):
         normalization: Of the samples: "usual" (as the base was trained), or "level" (every clip
             scaled to a root mean square of -25 dBFS).
         head: "linear" (masked mean, one linear layer), "statistics" (masked mean and standard
-            deviation, one linear layer), "projector" (256 features in between, as
+            deviation, one linear layer), "framewise" (a linear layer of 256 features and ReLU
+            over every frame, and then as "statistics"), "projector" (256 features in between, as
             in SUPERB), or "attention" (attentive mean and deviation).
         head_bias: Whether the last linear layer has a bias; the authors' code has none.
         keep_head: Whether the rows of the base's own linear head are kept for the labels that it

@@ -14,7 +14,7 @@ SCHEMA = 1
 NORMALIZATIONS = ("none", "clip", "layer", "centre", "corpus", "level")
 PADDINGS = ("usual", "none")
 POOLINGS = ("mean", "sum", "max", "statistics", "attentive-statistics", "frames")
-HEADS = ("linear", "projector", "dense", "mlp", "pointwise")
+HEADS = ("linear", "projector", "dense", "mlp", "pointwise", "framewise")
 UNSTATED = (
     "padding", "final_norm", "multi_label", "dimension_scale", "mean_logits", "adapted_recordings",
 )  # fmt: skip
@@ -78,7 +78,8 @@ class ModelConfig:
         head: "linear"; "projector" (linear, then linear, as in transformers); "dense" (linear,
             `activation`, linear); "mlp" (linear, layer norm and ReLU, `head_layers` times, then
             linear); "pointwise" (three convolutions over single frames before pooling, then
-            linear, ReLU, linear).
+            linear, ReLU, linear); "framewise" (linear and ReLU over single frames before pooling,
+            then linear).
         activation: Between the layers of a "dense" head: "none", "tanh" or "relu".
         projection_size: Width between the layers of the head; None for a "linear" one.
         head_layers: Hidden layers of an "mlp" head.
@@ -173,7 +174,8 @@ class ModelConfig:
             ...             activation="tanh").is_linear
             False
         """
-        head = self.head in ("linear", "projector") or (self.head, self.activation) == LINEAR_DENSE
+        linear = ("linear", "projector", "framewise")  # behind the pooling
+        head = self.head in linear or (self.head, self.activation) == LINEAR_DENSE
         single = bool(self.labels) and not (self.dimensions or self.multi_label)
         return head and single and self.pooling != "frames"
 

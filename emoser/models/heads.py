@@ -92,6 +92,15 @@ class PointwiseFrames(nn.Module):
         return last
 
 
+def build_pointwise(config: ModelConfig, size: int) -> nn.Module | None:
+    """The layers over single frames with `size` features before pooling; None without any."""
+    if config.projection_size is not None and config.head == "pointwise":
+        return PointwiseFrames(size, config.projection_size)
+    if config.projection_size is not None and config.head == "framewise":
+        return nn.Sequential(nn.Linear(size, config.projection_size), nn.ReLU())
+    return None
+
+
 def build_head(config: ModelConfig, size: int) -> nn.Module:
     """The head of a configuration for pooled vectors with `size` features."""
     num_outputs, width = len(config.outputs), config.projection_size
@@ -100,5 +109,7 @@ def build_head(config: ModelConfig, size: int) -> nn.Module:
     if config.head == "mlp" and width is not None:
         return MlpHead(size, num_outputs, projection_size=width, num_layers=config.head_layers)
     if config.head == "pointwise" and width is not None:
-        return DenseHead(width, num_outputs, projection_size=width, activation="relu")
+        return DenseHead(size, num_outputs, projection_size=width, activation="relu")
+    if config.head == "framewise":
+        return LinearHead(size, num_outputs)
     return LinearHead(size, num_outputs, projection_size=width)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from emoser.models.config import ModelConfig
 from emoser.models.encoder import EncodedFrames, SpeechEncoder
-from emoser.models.heads import PointwiseFrames, build_head
+from emoser.models.heads import build_head, build_pointwise
 from emoser.models.pooling import (
     AttentiveStatistics,
     frame_mask,
@@ -79,14 +79,14 @@ class EmotionModel(nn.Module):
             num_states = encoder.num_hidden_states
             self.layer_weights = nn.Parameter(torch.full((num_states,), 1.0 / num_states))
         size = encoder.hidden_size
+        self.pointwise: nn.Module | None = build_pointwise(config, size)
+        if self.pointwise is not None and config.projection_size is not None:
+            size = config.projection_size
         self.pooler: AttentiveStatistics | None = None
         if config.pooling == "attentive-statistics":
             self.pooler = AttentiveStatistics(size)
         if config.pooling in ("statistics", "attentive-statistics"):
             size = 2 * size
-        self.pointwise: PointwiseFrames | None = None
-        if config.head == "pointwise" and config.projection_size is not None:
-            self.pointwise = PointwiseFrames(size, config.projection_size)
         self.embedding_size = size
         self.head = build_head(config, size)
 

@@ -3,8 +3,8 @@
     python examples/bundled/measure_adaptation.py --base PATH --data PATH --output DIR
     python examples/bundled/measure_adaptation.py --checkpoint emoser-tiny --data PATH
 
-The splits, features and heads are those of `measure_small.py`, four labels. DIR is that of
-`train_small.py`: where it holds the features, this takes a few minutes, and no model runs. Of each
+The splits, frames and heads are those of `measure_small.py`, four labels. DIR is that of
+`train_small.py`: where it holds the heads, this takes a few minutes, and no model runs. Of each
 unseen speaker, recordings are drawn for the adaptation, many times; the others are classified with
 and without it. A figure is the mean change of UAR over speakers and draws, beside the share of
 speakers that lose more than 0.01. "mixed" are drawn at random, "even" has as many of each label,
@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from measure_small import PLANS, SMALL
+from frame_head import FRAMES, encode_speech
+from measure_small import HEADS, PLANS, SMALL, FrameHeads, find_places
 from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
-from small import build_network, fit_head, pool_speech, read_speech
+from small import build_network, read_speech
 from store_means import CORPORA
-from torch import Tensor
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.save import load_model
@@ -61,21 +61,18 @@ class Speaker(NamedTuple):
 
 
 def fit_speakers(
-    features: Tensor, speech: list[Utterance], plan: str, chosen: slice
+    heads: FrameHeads, speech: list[Utterance], plan: str, chosen: slice
 ) -> Iterator[Speaker]:
     """The speakers of the tests of a plan."""
-    places = {id(item): place for place, item in enumerate(speech)}
     columns = [ALL_LABELS.index(label) for label in LABELS]
     for split in PLANS[plan](speech)[chosen]:
-        head = fit_head(features[:, [places[id(item)] for item in split.training]], split.training)
-
-        rows = head.predict(features[0])[:, columns]
+        rows = heads.fit(split).predict(heads.tested, range(len(speech)))[:, columns]
         trained = [item for item in split.training if usable(item)]
-        means = average_logits(rows[[places[id(item)] for item in trained]], trained)
+        means = average_logits(rows[find_places(speech, trained)], trained)
         for voice in dict.fromkeys(item.voice for item in split.test if usable(item)):
             items = [item for item in split.test if item.voice == voice and usable(item)]
             truth = np.array([LABELS.index(item.label) for item in items])
-            yield Speaker(rows[[places[id(item)] for item in items]], truth, means)
+            yield Speaker(rows[find_places(speech, items)], truth, means)
 
 
 def score_speakers(name: str, speech: list[Utterance]) -> dict[str, list[Speaker]]:
@@ -183,8 +180,9 @@ def main() -> None:
         print("\n".join(tabulate(held_out)))
         return
     speech = read_speech(given.data)
-    features = pool_speech(build_network(given.base), speech, given.output / "features")
-    speakers = {title: list(fit_speakers(features, speech, *plan)) for title, plan in ROWS.items()}
+    copies = encode_speech(build_network(given.base), speech, given.output / FRAMES)
+    heads = FrameHeads(copies, copies[0], speech, given.output / SMALL / HEADS)
+    speakers = {title: list(fit_speakers(heads, speech, *plan)) for title, plan in ROWS.items()}
     print(f"{SMALL}: change of UAR (speakers that lose more than {LOSS})")
     print("\n".join(tabulate(speakers)))
 

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from frame_head import FRAMES, encode_speech, put_frame_head
 from measure_adaptation import usable
-from measure_small import PLANS, SERVED, SMALL
+from measure_small import HEADS, PLANS, SERVED, SMALL, FrameHeads
 from network import LABELS
-from small import build_network, fit_head, pool_speech, put_head, read_speech
+from small import build_network, read_speech
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.save import load_model
@@ -62,18 +63,17 @@ def answer_folds(
     Args:
         base: The encoder, as a Hub id or a folder.
         speech: The clips of all corpora.
-        output: The folder of the run, with their features.
+        output: The folder of the run, with their frames.
         steps: One clip of so many of a corpus is tested.
     """
     model = build_network(base)
-    features = pool_speech(model, speech, output / "features")
-    places = {id(item): place for place, item in enumerate(speech)}
+    copies = encode_speech(model, speech, output / FRAMES)
+    heads = FrameHeads(copies, copies[0], speech, output / SMALL / HEADS)
     answers = {}
     for row in SERVED:
         parts = []
         for split in PLANS[row.plan](speech):
-            training = [places[id(item)] for item in split.training]
-            network = put_head(model, fit_head(features[:, training], split.training))
+            network = put_frame_head(model, heads.fit(split))
             tested = list(filter(usable, split.test))[:: steps.get(row.corpus, 1)]
             parts.append(answer_conditions(network, tested, LABELS))
             print(f"{split.name}: {len(tested)} clips", flush=True)

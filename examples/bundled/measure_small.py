@@ -5,18 +5,28 @@
 Four sets of splits: RAVDESS actors in five folds, with nEMO, CREMA-D and the other actors for
 training; each speaker of nEMO alone, with all others for training; RAVDESS or nEMO alone for
 training, the other for testing; and each corpus for testing, with both others for training. The
-features are those of `train_small.py`, kept in DIR. A head is trained in seconds. The calibration
-error of a split has the temperature of the other splits of its rows.
+frames are those of `train_small.py`, kept in DIR. A head is trained in a minute or two, and kept
+there, too. The calibration error of a split has the temperature of the other splits of its rows.
 
-The options evaluate another recipe of the head on the same features, in a folder of its own.
+The options evaluate another recipe of the head on the same frames, in a folder of its own.
 """
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from frame_head import (
+    FRAMES,
+    NUM_COPIES,
+    NUM_SEEDS,
+    FrameHead,
+    Frames,
+    encode_speech,
+    fit_frame_head,
+)
 from measure import (
     EVERY,
     Logits,
@@ -30,16 +40,7 @@ from measure import (
     write_line,
 )
 from network import ALL_LABELS, LABELS
-from small import (
-    NUM_COPIES,
-    ONLY,
-    SHARES,
-    HeadConfig,
-    build_network,
-    fit_head,
-    pool_speech,
-    read_speech,
-)
+from small import ONLY, SHARES, HeadConfig, build_network, fit_head, read_speech
 from torch import Tensor
 
 from emoser.finetune import Utterance
@@ -48,6 +49,7 @@ from emoser.finetune.scoring.report import Evaluation, assess
 
 NUM_FOLDS = 5
 SMALL = "emoser-small"
+HEADS = "heads"
 ROWS = (
     Row("RAVDESS, 4 classes, 5 folds", "actors", EVERY, "ravdess"),
     Row("RAVDESS, 8 classes, 5 folds", "actors", EVERY, "ravdess", ALL_LABELS),
@@ -120,47 +122,83 @@ def _hold_out(speech: list[Utterance], voices: Collection[object], name: str) ->
     return Split(name, training, [item for item in speech if item.voice in voices])
 
 
-def measure(
-    features: Tensor, speech: list[Utterance], folder: Path, config: HeadConfig | None = None
-) -> None:
-    """Train and test the missing splits.
+@dataclass(frozen=True)
+class FrameHeads:
+    """The heads of emoser-small for some splits.
 
-    Args:
-        features: Of all copies of all clips, (copies, N, D); the first copy is tested.
-        speech: The N clips.
-        folder: Of the results.
-        config: Of the heads; that of the recipe unless given.
+    Attributes:
+        copies: Frames of the clips to train on and of their varied copies.
+        tested: Of these clips, and of those that are tested alone.
+        speech: All of them, in this order.
+        folder: Where heads are kept, by the name of their split.
+        num_seeds: Of each head.
     """
-    for plan, divide in PLANS.items():
-        measure_splits(features, features[0], speech, divide(speech), folder / plan, config)
+
+    copies: Sequence[Frames]
+    tested: Frames
+    speech: Sequence[Utterance]
+    folder: Path
+    num_seeds: int = NUM_SEEDS
+
+    def fit(self, split: Split) -> FrameHead:
+        """The head of a split, from its file if it exists."""
+        file = self.folder / f"{split.name}.pt"
+        if not file.is_file():
+            training = find_places(self.speech, split.training)
+            head = fit_frame_head(self.copies, training, split.training, num_seeds=self.num_seeds)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(head.state_dict(), file)
+            print(f"trained {split.name}", flush=True)
+        return FrameHead.restore(torch.load(file, weights_only=True))
+
+    def predict(self, split: Split) -> Logits:
+        """Logits of the tested clips of a split."""
+        return self.fit(split).predict(self.tested, find_places(self.speech, split.test))
 
 
-def measure_splits(
-    features: Tensor,
-    tested: Tensor,
-    speech: Sequence[Utterance],
-    splits: Sequence[Split],
-    folder: Path,
-    config: HeadConfig | None,
-) -> None:
-    """Train and test the missing splits of a plan.
+@dataclass(frozen=True)
+class LinearHeads:
+    """Linear heads on pooled features for some splits.
 
-    Args:
+    Attributes:
         features: Of all copies of the clips to train on, (copies, N, D).
         tested: Of these N clips and of those that are tested alone, (N + M, D).
         speech: All of them, in this order.
-        splits: The splits.
-        folder: Of their results.
-        config: Of the heads; that of the recipe unless given.
+        config: How they are fitted.
     """
+
+    features: Tensor
+    tested: Tensor
+    speech: Sequence[Utterance]
+    config: HeadConfig
+
+    def predict(self, split: Split) -> Logits:
+        """Logits of the tested clips of a split."""
+        training = find_places(self.speech, split.training)
+        head = fit_head(self.features[:, training], split.training, self.config)
+        return head.predict(self.tested[find_places(self.speech, split.test)])
+
+
+def find_places(speech: Sequence[Utterance], chosen: Sequence[Utterance]) -> list[int]:
+    """Where some clips are among all."""
     places = {id(item): place for place, item in enumerate(speech)}
+    return [places[id(item)] for item in chosen]
+
+
+def measure(predict: Callable[[Split], Logits], speech: list[Utterance], folder: Path) -> None:
+    """Train and test the missing splits of all plans; their logits go to a folder."""
+    for plan, divide in PLANS.items():
+        measure_splits(predict, divide(speech), folder / plan)
+
+
+def measure_splits(
+    predict: Callable[[Split], Logits], splits: Sequence[Split], folder: Path
+) -> None:
+    """Train and test the missing ones of some splits."""
     for split in splits:
         file = folder / f"{split.name}.npz"
         if not file.is_file():
-            training = torch.tensor([places[id(item)] for item in split.training])
-            test = torch.tensor([places[id(item)] for item in split.test])
-            head = fit_head(features[:, training], split.training, config)
-            store(file, head.predict(tested[test]), ALL_LABELS)
+            store(file, predict(split), ALL_LABELS)
 
 
 def plan_splits(speech: list[Utterance]) -> Iterator[tuple[str, Split]]:
@@ -247,6 +285,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--copies", type=int, default=NUM_COPIES, help="varied copies of a clip")
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="heads side by side")
+    parser.add_argument("--linear", action="store_true", help="a linear head, with these settings:")
     parser.add_argument("--ridge", type=float, default=usual.ridge)
     parser.add_argument("--deviation-scale", type=float, default=usual.deviation_scale)
     parser.add_argument("--speaker-scale", type=float, default=usual.speaker_scale)
@@ -255,12 +295,17 @@ def main() -> None:
     torch.set_num_threads(1)  # the same numbers on every machine
     speech = read_speech(given.data)
     model = build_network(given.base)
-    features = pool_speech(model, speech, given.output / "features", num_copies=given.copies)
-    shares = {**SHARES, "cremad": given.cremad_share}
-    config = HeadConfig(given.ridge, given.deviation_scale, given.speaker_scale, shares)
-    name = SMALL if config == usual and given.copies == NUM_COPIES else describe(given)
+    copies = encode_speech(model, speech, given.output / FRAMES, num_copies=given.copies)
+    name = describe(given)
     folder = given.output / name
-    measure(features, speech, folder, config)
+    if given.linear:
+        shares = {**SHARES, "cremad": given.cremad_share}
+        config = HeadConfig(given.ridge, given.deviation_scale, given.speaker_scale, shares)
+        features = torch.stack([copy.pool() for copy in copies])
+        measure(LinearHeads(features, features[0], speech, config).predict, speech, folder)
+    else:
+        heads = FrameHeads(copies, copies[0], speech, folder / HEADS, given.seeds)
+        measure(heads.predict, speech, folder)
     print("\n".join(tabulate_small(folder, speech, name)))
     print(compare_targets(folder, speech))
     temperature, error = calibrate(folder, speech)
@@ -269,9 +314,13 @@ def main() -> None:
 
 def describe(given: argparse.Namespace) -> str:
     """Name of a recipe by its settings."""
+    if not given.linear:
+        usual = (given.copies, given.seeds) == (NUM_COPIES, NUM_SEEDS)
+        return SMALL if usual else f"{SMALL}, copies {given.copies}, seeds {given.seeds}"
     return (
-        f"copies {given.copies}, ridge {given.ridge:g}, deviations {given.deviation_scale:g}, "
-        f"speakers {given.speaker_scale:g}, CREMA-D {given.cremad_share:g}"
+        f"linear, copies {given.copies}, ridge {given.ridge:g}, "
+        f"deviations {given.deviation_scale:g}, speakers {given.speaker_scale:g}, "
+        f"CREMA-D {given.cremad_share:g}"
     )
 
 

@@ -15,22 +15,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from frame_head import FRAMES, encode_corpus, encode_speech, join_frames
 from measure import SVM, Row, Split, score, svm_folder, train_svms
-from measure_small import SMALL, measure_splits, split_corpora
-from network import LABELS
-from small import (
-    NUM_COPIES,
-    ONLY,
-    HeadConfig,
-    build_network,
-    pool_corpus,
-    pool_speech,
-    read_speech,
+from measure_small import (
+    HEADS,
+    SMALL,
+    FrameHeads,
+    LinearHeads,
+    measure_splits,
+    split_corpora,
 )
+from network import LABELS
+from small import ONLY, HeadConfig, build_network, pool_corpus, pool_speech, read_speech
 
 from emoser.finetune import Utterance, read_corpus
 
-TRANSFER, PROBE, BURSTS = "transfer", "frozen probe", "emogator"
+TRANSFER, PROBE, PLAIN, BURSTS = "transfer", "frozen probe", "plain", "emogator"
 ROWS = (
     Row("RAVDESS", TRANSFER, slice(0, 1), "ravdess"),
     Row("nEMO", TRANSFER, slice(1, 2), "nemo"),
@@ -74,18 +74,18 @@ def compare_corpora(
     """The table, after training and testing what is missing."""
     splits = split_all(speech, bursts)
     model = build_network(base)
-    plain = HeadConfig(deviation_scale=1.0, speaker_scale=0.0)
-    for method, normalization, place, num_copies, config in (
-        (SMALL, model.encoder.normalization, "features", NUM_COPIES, HeadConfig()),
-        (PROBE, "none", "plain", 0, plain),
-    ):
-        model.encoder.normalization = normalization
-        folder = output / place
-        features = pool_speech(model, speech, folder, num_copies=num_copies)
-        wordless = pool_corpus(model, bursts, folder / f"{BURSTS}-copy0.npy", 0)
-        tested = torch.cat([features[0], wordless])
-        clips = [*speech, *bursts]
-        measure_splits(features, tested, clips, splits, output / TRANSFER / method, config)
+    clips, results = [*speech, *bursts], output / TRANSFER
+    copies = encode_speech(model, speech, output / FRAMES)
+    wordless = encode_corpus(model, bursts, output / FRAMES / f"{BURSTS}-copy0.npz", 0)
+    tested = join_frames([copies[0], wordless])
+    heads = FrameHeads(copies, tested, clips, output / SMALL / HEADS)
+    measure_splits(heads.predict, splits, results / SMALL)
+    model.encoder.normalization = "none"
+    features = pool_speech(model, speech, output / PLAIN, num_copies=0)
+    bare = pool_corpus(model, bursts, output / PLAIN / f"{BURSTS}-copy0.npy", 0)
+    config = HeadConfig(deviation_scale=1.0, speaker_scale=0.0)
+    probe = LinearHeads(features, torch.cat([features[0], bare]), clips, config)
+    measure_splits(probe.predict, splits, results / PROBE)
     train_svms(ROWS, splits, output)
     return "\n".join(tabulate_transfer(output, splits))
 

@@ -1,12 +1,12 @@
 """The recipe of emoser-tiny: distillation from emoser-small.
 
-It starts from the network of `pretrain.py`. The teacher is the encoder of emoser-small with a head
-that is fitted to the same training speakers. The student learns the labels, where the softmax of
-CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and its frames and
-pooled features; of EmoGator and read speech, all but labels. The moving average of the weights at
-the last update is taken, so that no speaker chooses it. The encoder is then the mean of these
-weights and the pretrained ones, which transfers better to other corpora (cf. arXiv 2109.01903), and
-the linear head is fitted to its embeddings, as that of emoser-small is.
+It starts from the network of `pretrain.py`. The teacher is the encoder of emoser-small with a
+linear head that is fitted to the same training speakers. The student learns the labels, where the
+softmax of CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and its
+frames and pooled features; of EmoGator and read speech, all but labels. The moving average of the
+weights at the last update is taken, so that no speaker chooses it. The encoder is then the mean of
+these weights and the pretrained ones, which transfers better to other corpora (cf. arXiv
+2109.01903), and the linear head is fitted to its embeddings, as that of the teacher is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ def train_network(
 def refit_head(model: EmotionModel, recordings: Recordings, speech: list[Utterance]) -> None:
     """Replace the head by one that is fitted to the embeddings of whole clips and varied copies.
 
-    The copies are those of emoser-small. Without them, a head learns how much quiet the corpora
+    The copies are those of the teacher. Without them, a head learns how much quiet the corpora
     leave before and after a voice.
     """
     windows = Windows(recordings.select(speech), WINDOW)

@@ -1,8 +1,10 @@
-"""The recipe of emoser-small: three layers of whisper-base, frozen, and a linear head.
+"""The encoder of emoser-small, three layers of whisper-base, frozen; and a linear head on it.
 
 Whisper's encoder reads every clip at its own length, scaled to the same level. Mean and standard
 deviation of its third layer over time are computed once for each clip and for varied copies of it.
-The head is a ridge-regularised softmax on them: a convex problem, solved to the end in seconds.
+The linear head is a ridge-regularised softmax on them: a convex problem, solved to the end in
+seconds. It is the head of the teacher and of the student of emoser-tiny, and of the frozen probe;
+emoser-small itself has that of `frame_head.py`.
 """
 
 from collections import Counter
@@ -83,18 +85,27 @@ def pool_speech(
         ValueError: If a file is of other recordings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    corpora = [item.corpus for item in speech]
-    if corpora != [corpus for corpus in SHARES for item in speech if item.corpus == corpus]:
-        raise ValueError(f"the clips must be sorted by corpus: {', '.join(SHARES)}")
+    corpora = sort_corpora(speech)
     copies = []
     for copy in range(1 + num_copies):
         parts = [
             pool_corpus(model, clips, folder / f"{corpus}-copy{copy}.npy", copy)
-            for corpus in dict.fromkeys(corpora)
-            if (clips := [item for item in speech if item.corpus == corpus])
+            for corpus, clips in corpora.items()
         ]
         copies.append(torch.cat(parts))
     return torch.stack(copies)
+
+
+def sort_corpora(speech: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    """The clips of each corpus, which follow one another.
+
+    Raises:
+        ValueError: If they do not, or in another order than in `SHARES`.
+    """
+    found = {corpus: [item for item in speech if item.corpus == corpus] for corpus in SHARES}
+    if [item for clips in found.values() for item in clips] != list(speech):
+        raise ValueError(f"the clips must be sorted by corpus: {', '.join(SHARES)}")
+    return {corpus: clips for corpus, clips in found.items() if clips}
 
 
 def pool_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, copy: int) -> Tensor:

@@ -3,17 +3,19 @@
     python examples/bundled/train_small.py --base openai/whisper-base --data PATH --output DIR
 
 PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus, path, speaker,
-sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. Nearly all of the time is the
-encoder's, on each clip and its varied copies; it is estimated first. Every copy of a corpus is kept
-in DIR: run the same command again to resume an interrupted run. At the end, the card's table of
-other conditions takes another 17 minutes, and that of corpora new to every method about as long.
+sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. The time of the encoder, on
+each clip and its varied copies, and of the heads of all splits is estimated first. Every copy of a
+corpus and every head is kept in DIR: run the same command again to resume an interrupted run. At
+the end, the card's table of other conditions takes another 17 minutes, and that
+of corpora new to every method about as long.
 
-The recipe (`small.py`) is measured in folds over all speakers (`measure_small.py`), which also give
-the temperature and the figures of the card. The head of the checkpoint is then trained on all of
-them, and reduced to neutral, angry, happy and sad.
+The recipe (`small.py`, `frame_head.py`) is measured in folds over all speakers
+(`measure_small.py`), which also give the temperature and the figures of the card. The head of the
+checkpoint is then trained on all of them, and reduced to neutral, angry, happy and sad.
 
-`--quick` takes every third clip, and compares folds and transfer with those of a plain frozen
-probe on a tenth of the clips: no copies, no normalisation of the level, no CREMA-D, no intercepts.
+`--quick` takes every third clip and the head of one seed, and compares folds and transfer with
+those of a plain frozen probe on a tenth of the clips: a linear head, no copies, no normalisation of
+the level, no CREMA-D, no intercepts.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -29,28 +31,31 @@ from typing import Any
 import numpy as np
 import torch
 from export_graph import export_into
+from frame_head import FRAMES, NUM_COPIES, NUM_EPOCHS, NUM_SEEDS, encode_speech, put_frame_head
+from measure import Split
 from measure_robustness import answer_folds, describe, read_unlabelled
 from measure_small import (
+    HEADS,
     SMALL,
+    FrameHeads,
+    LinearHeads,
     assess_corpora,
     average_rows,
     calibrate,
     compare_targets,
     measure,
+    plan_splits,
     tabulate_small,
 )
 from measure_transfer import compare_corpora, read_bursts
 from network import ALL_LABELS, LABELS
 from safetensors.torch import load_file, save_file
 from small import (
-    NUM_COPIES,
     RECIPE,
     SHARES,
     HeadConfig,
     build_network,
-    fit_head,
     pool_speech,
-    put_head,
     read_speech,
 )
 from store_means import measure_means
@@ -68,23 +73,26 @@ from emoser.finetune.scoring.report import Evaluation
 from emoser.finetune.scoring.robustness import answer_conditions
 from emoser.models.encoder import LEVEL
 from emoser.models.model import EmotionModel
+from emoser.models.pooling import DEVIATION_FLOOR
 
 HERE = Path(__file__).parent
 CARD, LICENCE = HERE / "card_small.md", HERE / "licence_small.txt"
 QUICK_PART, PROBE_PART = 3, 11  # one clip in so many is used in a quick run, and in its probe
 NUM_TIMED = 8
+HEAD_TIME = 0.15  # of a head of one seed, as a share of the encoder's for all clips
 FRAME_SAMPLES = 320
 WHISPER_WINDOW = 400
 
 
 def estimate_minutes(model: EmotionModel, speech: list[Utterance], num_copies: int) -> float:
-    """How long the encoder will take for all clips, by a few of them."""
+    """How long encoder and heads will take, by the encoder's time for a few clips."""
     chosen = Windows(Recordings(speech[:: max(len(speech) // NUM_TIMED, 1)]), None)
     pool_windows(model, chosen, RECIPE)  # the first pass is slower
     began = time.perf_counter()
     pool_windows(model, chosen, RECIPE)
     each = (time.perf_counter() - began) / len(chosen)
-    return each * len(speech) * (1 + num_copies) / 60.0
+    num_heads = NUM_SEEDS * (1 + sum(1 for _ in plan_splits(speech)))
+    return each * len(speech) * (1 + num_copies + HEAD_TIME * num_heads) / 60.0
 
 
 def train_small(
@@ -92,18 +100,19 @@ def train_small(
 ) -> tuple[EmotionModel, dict[str, Evaluation]]:
     """The calibrated checkpoint, and the figures of the folds."""
     model = build_network(base)
-    features = pool_speech(model, speech, output / "features", num_copies=num_copies)
+    copies = encode_speech(model, speech, output / FRAMES, num_copies=num_copies)
     folds = output / SMALL
-    measure(features, speech, folds)
+    heads = FrameHeads(copies, copies[0], speech, folds / HEADS)
+    measure(heads.predict, speech, folds)
     temperature, error = calibrate(folds, speech)
-    small = put_head(model, fit_head(features, speech))
+    small = put_frame_head(model, heads.fit(Split("all", speech, [])))
     provenance = {
         "protocol": "figures from folds over all speakers; the checkpoint is trained on all of "
         "them; the temperature is that of the folds",
         "base": "openai/whisper-base",
         "targets": list(ALL_LABELS),
         "num_copies": num_copies,
-        "head": asdict(HeadConfig()),
+        "num_seeds": NUM_SEEDS,
         "calibration_error": round(error, 4),
         "configs": [RECIPE.flat()],
     }
@@ -129,7 +138,7 @@ def finish(model: EmotionModel, card: str, folder: Path) -> None:
 def halve_weights(folder: Path) -> None:
     """Store the weights of a checkpoint in float16, where they are float16 numbers already.
 
-    The published weights of Whisper are; those of the head stay in float32.
+    The published weights of Whisper are, and those of the head.
     """
     tensors = load_file(folder / WEIGHTS)
     halved = {
@@ -163,8 +172,9 @@ def answer_reference(model: EmotionModel) -> Tensor:
         hidden = hidden + whisper.embed_positions.weight[:num_frames]
         for layer in whisper.layers:
             hidden = layer(hidden, None)
-        frames = whisper.layer_norm(hidden)[0]
-        pooled = torch.cat([frames.mean(dim=0), frames.std(dim=0, correction=0)])
+        frames = torch.relu(model.pointwise[0](whisper.layer_norm(hidden)[0]))
+        deviation = frames.std(dim=0, correction=0).clamp(min=DEVIATION_FLOOR**0.5)
+        pooled = torch.cat([frames.mean(dim=0), deviation])
         rows.append(model.head(pooled[None]) / model.config.temperature)
     return torch.cat(rows)
 
@@ -198,6 +208,8 @@ def write_card(
         robustness=robustness,
         transfer=transfer,
         num_clips=f"{len(speech):,}",
+        epochs=NUM_EPOCHS,
+        seeds=NUM_SEEDS,
         copies=f"{num_copies} varied {'copy' if num_copies == 1 else 'copies'}",
     )
 
@@ -206,11 +218,13 @@ def run_quick(base: str, speech: list[Utterance], output: Path) -> tuple[float, 
     """Mean UAR of the rows: of the recipe on some clips, and of a frozen probe on a tenth."""
     some, few = speech[::QUICK_PART], speech[::PROBE_PART]
     model = build_network(base)
-    measure(pool_speech(model, some, output / "features"), some, output / SMALL)
+    copies = encode_speech(model, some, output / FRAMES)
+    heads = FrameHeads(copies, copies[0], some, output / SMALL / HEADS, num_seeds=1)
+    measure(heads.predict, some, output / SMALL)
     model.encoder.normalization = "none"
     plain = pool_speech(model, few, output / "plain", num_copies=0)
-    probe = HeadConfig(deviation_scale=1.0, speaker_scale=0.0, shares={**SHARES, "cremad": 0.0})
-    measure(plain, few, output / "probe", probe)
+    config = HeadConfig(deviation_scale=1.0, speaker_scale=0.0, shares={**SHARES, "cremad": 0.0})
+    measure(LinearHeads(plain, plain[0], few, config).predict, few, output / "probe")
     return average_rows(output / SMALL, some), average_rows(output / "probe", few)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -28,9 +29,9 @@ from emoser.runtimes.manifest import read_manifest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
-    "train_small", "measure_small", "small", "export_graph", "train", "measure", "recipe",
-    "pretrain", "distillation", "network", "egemaps_svm", "store_means", "measure_adaptation",
-    "measure_robustness", "measure_transfer", "measure_speed",
+    "train_small", "measure_small", "small", "frame_head", "export_graph", "train", "measure",
+    "recipe", "pretrain", "distillation", "network", "egemaps_svm", "store_means",
+    "measure_adaptation", "measure_robustness", "measure_transfer", "measure_speed",
 )  # fmt: skip
 
 
@@ -140,6 +141,33 @@ def test_the_head_is_scikit_learns_with_a_column_per_speaker(small, speech):
     assert ours.numpy() == pytest.approx(peer.coef_[0, :6], abs=2e-3)
 
 
+def test_the_head_has_the_answers_of_its_network_and_those_of_its_seeds_together(
+    script, base, speech, tmp_path
+):
+    frame_head = sys.modules["frame_head"]
+    model = script.build_network(str(base))
+    copies = script.encode_speech(model, speech, tmp_path)
+    some = list(range(0, len(speech), 2))
+    clips = [speech[place] for place in some]
+    head = frame_head.fit_frame_head(copies, some, clips, num_seeds=2)
+    apart = [
+        frame_head.train_head(copies, some, clips, seed).predict(copies[0], some) for seed in (0, 1)
+    ]
+    logits = head.predict(copies[0], some)
+    assert logits == pytest.approx(np.mean(apart, axis=0), abs=5e-3 * float(np.abs(apart).max()))
+    network = frame_head.put_frame_head(model, head)
+    columns = [frame_head.ALL_LABELS.index(label) for label in frame_head.LABELS]
+    for place, clip in enumerate(clips[:6]):
+        samples = torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0])
+        with torch.inference_mode():
+            found = network(samples[None]).logits[0].numpy()
+        expected = logits[place, columns]
+        assert found == pytest.approx(expected, abs=5e-3 * float(np.abs(expected).max()))
+    pooled = copies[0].pool()
+    plain = script.pool_speech(model, speech, tmp_path, num_copies=0)[0]
+    assert torch.allclose(pooled, plain, atol=2e-3)
+
+
 def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script, speech):
     plans = list(sys.modules["measure_small"].plan_splits(speech))
     for _, split in plans:
@@ -177,12 +205,13 @@ def test_no_method_has_met_the_corpus_that_it_is_compared_on(script, base, speec
     assert lines[1].endswith("| - |")
 
 
-def test_an_interrupted_run_reads_the_features_that_it_has(script, trained, base, speech):
+def test_an_interrupted_run_reads_the_frames_and_heads_that_it_has(script, trained, base, speech):
     output, model, _ = trained
-    files = sorted((output / "features").iterdir())
+    files = sorted((output / "frames").iterdir())
     assert [file.name for file in files] == [
-        f"{corpus}-copy{copy}.npy" for corpus in ("cremad", "nemo", "ravdess") for copy in (0, 1)
+        f"{corpus}-copy{copy}.npz" for corpus in ("cremad", "nemo", "ravdess") for copy in (0, 1)
     ]
+    files += sorted((output / "emoser-small" / "heads").iterdir())
     stamps = [file.stat().st_mtime_ns for file in files]
     again, _ = script.train_small(str(base), speech, output, num_copies=1)
     assert [file.stat().st_mtime_ns for file in files] == stamps
@@ -246,22 +275,14 @@ def test_means_are_stored_in_a_checkpoint_without_them_and_its_graph_stays(
     assert again.adapt(clips, sampling_rate=16_000).num_recordings == 9
 
 
-def test_the_adaptation_is_measured_on_unseen_speakers(trained, speech):
+def test_the_adaptation_is_measured_on_unseen_speakers(script, trained, base, speech):
     output, _, _ = trained
     measure = importlib.import_module("measure_adaptation")
-    features = torch.stack(
-        [
-            torch.cat(
-                [
-                    torch.from_numpy(np.load(output / "features" / f"{corpus}-copy{copy}.npy"))
-                    for corpus in ("ravdess", "nemo", "cremad")
-                ]
-            )
-            for copy in (0, 1)
-        ]
-    )
+    copies = script.encode_speech(script.build_network(str(base)), speech, output / "frames")
+    folder = output / "emoser-small" / "heads"
+    heads = script.FrameHeads(copies, copies[0], speech, folder)
     rows = {
-        title: list(measure.fit_speakers(features, speech, *plan))
+        title: list(measure.fit_speakers(heads, speech, *plan))
         for title, plan in measure.ROWS.items()
     }
     assert list(map(len, rows.values())) == [5, 2, 2, 5]

@@ -219,24 +219,26 @@ def pool_windows(
             there are no copies.
         copy: 0 for the windows themselves, else the number of a varied copy.
     """
-    longest = limit_clips(windows, config) if config is not None and copy else 0
-
-    def read(index: int) -> NDArray[np.float32]:
-        if config is None or not copy:
-            return windows[index]
-        generator = np.random.default_rng([config.run.seed, copy, index])
-        rate = windows.sampling_rate
-        return vary_clip(windows[index], config, generator, longest=longest, sampling_rate=rate)
-
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
     title = f"encoding copy {copy}, batches" if copy else "encoding, batches"
     batches = length_batches(windows.num_samples)
     with torch.inference_mode():
         for batch in Progress(batches, title):
-            samples, lengths = collate([read(index) for index in batch])
+            samples, lengths = collate([read_copy(windows, index, config, copy) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
+
+
+def read_copy(
+    windows: Windows, index: int, config: FinetuneConfig | None, copy: int
+) -> NDArray[np.float32]:
+    """The samples of a window, or of a varied copy of it, see `pool_windows`."""
+    if config is None or not copy:
+        return windows[index]
+    generator = np.random.default_rng([config.run.seed, copy, index])
+    rate, longest = windows.sampling_rate, limit_clips(windows, config)
+    return vary_clip(windows[index], config, generator, longest=longest, sampling_rate=rate)
 
 
 def limit_clips(windows: Windows, config: FinetuneConfig) -> int:

@@ -109,8 +109,12 @@ def describe_model(config: FinetuneConfig, outputs: Sequence[str] | ModelConfig)
     """
     settings = config.model
     normalization = "layer" if settings.output_norm else "clip"
-    pooling = {"attention": "attentive-statistics", "statistics": "statistics"}
-    projector = settings.head == "projector"
+    pooling = {
+        "attention": "attentive-statistics",
+        "statistics": "statistics",
+        "framewise": "statistics",
+    }
+    wide = settings.head in ("projector", "framewise")
     if not isinstance(outputs, ModelConfig):
         outputs = ModelConfig(labels=tuple(outputs))
     return replace(
@@ -118,7 +122,7 @@ def describe_model(config: FinetuneConfig, outputs: Sequence[str] | ModelConfig)
         normalization="level" if settings.normalization == "level" else normalization,
         output_norm=settings.output_norm,
         pooling=pooling.get(settings.head, "mean"),
-        head="projector" if projector else "linear",
-        projection_size=SUPERB_WIDTH if projector else None,
+        head=settings.head if wide else "linear",
+        projection_size=SUPERB_WIDTH if wide else None,
         layer_mix=settings.layer_mix,
     )

@@ -67,7 +67,7 @@ def settings(base, **changes):
     return FinetuneConfig(str(base), **{**values, **changes})
 
 
-@pytest.mark.parametrize("head", ["linear", "statistics", "attention"])
+@pytest.mark.parametrize("head", ["linear", "statistics", "framewise", "attention"])
 @pytest.mark.parametrize("mode", TRAINED)
 def test_every_mode_trains_its_parts_and_saves_a_checkpoint(mode, head, base, sides, tmp_path):
     config = settings(base, mode=mode, head=head, layer_mix=head == "linear")
@@ -101,6 +101,7 @@ def test_every_mode_trains_its_parts_and_saves_a_checkpoint(mode, head, base, si
         ({"head": "statistics"}, "pooled"),
         ({"head": "statistics", "layer_mix": True}, "waveforms"),
         ({"head": "attention"}, "waveforms"),
+        ({"head": "framewise"}, "waveforms"),
         ({"crop_seconds": 1.0}, "waveforms"),
     ],
     ids=str,
