@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emoser.finetune import Utterance
 from emoser.finetune.data.batches import collate, length_batches
-from emoser.finetune.data.inputs import read_copy
+from emoser.finetune.data.inputs import copy_reader
 from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.progress import Progress
 from emoser.models.model import EmotionModel
@@ -45,6 +45,24 @@ EMA_DECAY = 0.99  # of the moving average of the weights
 WARMUP = 0.1  # of the updates
 STANDARDISED_CLIPS = 2_000
 TEST_CLIPS = 64
+HEAD_SETTINGS = {
+    "width": WIDTH,
+    "num_seeds": NUM_SEEDS,
+    "num_epochs": NUM_EPOCHS,
+    "batch_clips": BATCH_CLIPS,
+    "frame_step": FRAME_STEP,
+    "learning_rate": LEARNING_RATE,
+    "offset_rate": OFFSET_RATE,
+    "weight_decay": WEIGHT_DECAY,
+    "offset_decay": OFFSET_DECAY,
+    "dropout": DROPOUT,
+    "sampling": SAMPLING,
+    "mixing": MIXING,
+    "offset_scale": OFFSET_SCALE,
+    "ema_decay": EMA_DECAY,
+    "warmup": WARMUP,
+}
+"""As they are stated in the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +148,9 @@ def encode_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, c
 def compute_frames(model: EmotionModel, windows: Windows, copy: int) -> list[NDArray[np.float16]]:
     """Frames of each window, or of a varied copy of it, (L, D)."""
     frames: dict[int, NDArray[np.float16]] = {}
-    title = f"encoding copy {copy}, batches"
+    title, read = f"encoding copy {copy}, batches", copy_reader(windows, RECIPE, copy)
     for batch in Progress(length_batches(windows.num_samples), title):
-        clips = [read_copy(windows, place, RECIPE, copy) for place in batch]
-        encoded = model.encode(*collate(clips))
+        encoded = model.encode(*collate([read(place) for place in batch]))
         counts = encoded.num_frames
         for row, place in enumerate(batch):
             valid = encoded.frames[row] if counts is None else encoded.frames[row, : counts[row]]

@@ -50,6 +50,7 @@ from emoser.finetune.scoring.report import Evaluation, assess
 NUM_FOLDS = 5
 SMALL = "emoser-small"
 HEADS = "heads"
+WHOLE = "all"  # the split whose head is trained on all clips
 ROWS = (
     Row("RAVDESS, 4 classes, 5 folds", "actors", EVERY, "ravdess"),
     Row("RAVDESS, 8 classes, 5 folds", "actors", EVERY, "ravdess", ALL_LABELS),

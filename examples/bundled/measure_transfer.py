@@ -20,6 +20,7 @@ from measure import SVM, Row, Split, score, svm_folder, train_svms
 from measure_small import (
     HEADS,
     SMALL,
+    WHOLE,
     FrameHeads,
     LinearHeads,
     measure_splits,
@@ -48,7 +49,7 @@ def read_bursts(data: Path) -> list[Utterance]:
 
 def split_all(speech: list[Utterance], bursts: list[Utterance]) -> list[Split]:
     """Each corpus alone, with all others but EmoGator for training."""
-    return [*split_corpora(speech), Split(f"without {BURSTS}", speech, bursts)]
+    return [*split_corpora(speech), Split(WHOLE, speech, bursts)]
 
 
 def tabulate_transfer(output: Path, splits: list[Split]) -> Iterator[str]:

@@ -31,12 +31,21 @@ from typing import Any
 import numpy as np
 import torch
 from export_graph import export_into
-from frame_head import FRAMES, NUM_COPIES, NUM_EPOCHS, NUM_SEEDS, encode_speech, put_frame_head
+from frame_head import (
+    FRAMES,
+    HEAD_SETTINGS,
+    NUM_COPIES,
+    NUM_EPOCHS,
+    NUM_SEEDS,
+    encode_speech,
+    put_frame_head,
+)
 from measure import Split
 from measure_robustness import answer_folds, describe, read_unlabelled
 from measure_small import (
     HEADS,
     SMALL,
+    WHOLE,
     FrameHeads,
     LinearHeads,
     assess_corpora,
@@ -105,16 +114,16 @@ def train_small(
     heads = FrameHeads(copies, copies[0], speech, folds / HEADS)
     measure(heads.predict, speech, folds)
     temperature, error = calibrate(folds, speech)
-    small = put_frame_head(model, heads.fit(Split("all", speech, [])))
+    small = put_frame_head(model, heads.fit(Split(WHOLE, speech, [])))
     provenance = {
         "protocol": "figures from folds over all speakers; the checkpoint is trained on all of "
         "them; the temperature is that of the folds",
         "base": "openai/whisper-base",
         "targets": list(ALL_LABELS),
         "num_copies": num_copies,
-        "num_seeds": NUM_SEEDS,
+        "head": HEAD_SETTINGS,
         "calibration_error": round(error, 4),
-        "configs": [RECIPE.flat()],
+        "configs": [RECIPE.replace(head="framewise", frozen_copies=num_copies).flat()],
     }
     means = measure_means(small, speech)
     small.config = replace(

@@ -9,7 +9,7 @@ which suffices because mean pooling commutes with linear maps. Clips longer than
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -222,23 +222,27 @@ def pool_windows(
     num_states = model.encoder.num_hidden_states if model.config.layer_mix else 1
     values = torch.zeros(len(windows), num_states, model.embedding_size)
     title = f"encoding copy {copy}, batches" if copy else "encoding, batches"
-    batches = length_batches(windows.num_samples)
+    batches, read = length_batches(windows.num_samples), copy_reader(windows, config, copy)
     with torch.inference_mode():
         for batch in Progress(batches, title):
-            samples, lengths = collate([read_copy(windows, index, config, copy) for index in batch])
+            samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()
     return values
 
 
-def read_copy(
-    windows: Windows, index: int, config: FinetuneConfig | None, copy: int
-) -> NDArray[np.float32]:
-    """The samples of a window, or of a varied copy of it, see `pool_windows`."""
+def copy_reader(
+    windows: Windows, config: FinetuneConfig | None, copy: int
+) -> Callable[[int], NDArray[np.float32]]:
+    """What reads a window by its index, or a varied copy of it, see `pool_windows`."""
     if config is None or not copy:
-        return windows[index]
-    generator = np.random.default_rng([config.run.seed, copy, index])
+        return windows.__getitem__
     rate, longest = windows.sampling_rate, limit_clips(windows, config)
-    return vary_clip(windows[index], config, generator, longest=longest, sampling_rate=rate)
+
+    def read(index: int) -> NDArray[np.float32]:
+        generator = np.random.default_rng([config.run.seed, copy, index])
+        return vary_clip(windows[index], config, generator, longest=longest, sampling_rate=rate)
+
+    return read
 
 
 def limit_clips(windows: Windows, config: FinetuneConfig) -> int:
