@@ -93,6 +93,8 @@ class Augmentation(Settings):
         tilt_decibels: Largest tilt per octave, up or down.
         telephone_probability: Probability of a telephone line (band limits and mu-law coding);
             needs torchaudio.
+        clipping_probability: Probability that the peaks are clipped, as by an overdriven input.
+        clipping_decibels: Least and most that is cut off the highest peak, in dB.
         reverb_probability: Probability of a synthetic room.
         reverb_seconds: Shortest and longest decay by 60 dB of such a room.
         trim_probability: Probability that the silence around the speech is trimmed. Corpora
@@ -108,6 +110,8 @@ class Augmentation(Settings):
     tilt_probability: Annotated[float, SHARE] = 0.0
     tilt_decibels: Annotated[float, AT_LEAST_ZERO] = 3.0
     telephone_probability: Annotated[float, SHARE] = 0.0
+    clipping_probability: Annotated[float, SHARE] = 0.0
+    clipping_decibels: Annotated[tuple[float, float], RISING_ABOVE_ZERO] = (3.0, 20.0)
     reverb_probability: Annotated[float, SHARE] = 0.0
     reverb_seconds: Annotated[tuple[float, float], RISING_ABOVE_ZERO] = (0.1, 0.5)
     trim_probability: Annotated[float, SHARE] = 0.0

@@ -71,6 +71,8 @@ def augment(
         )
     if generator.random() < augmentation.telephone_probability:
         samples = simulate_telephone(samples, **rate)
+    if generator.random() < augmentation.clipping_probability:
+        samples = clip_peaks(samples, generator.uniform(*augmentation.clipping_decibels))
     gain = generator.uniform(-augmentation.gain_decibels, augmentation.gain_decibels)
     return apply_gain(samples, gain)
 
@@ -128,6 +130,17 @@ def apply_gain(samples: Samples, decibels: float) -> Samples:
         array([10., 10.], dtype=float32)
     """
     return samples * np.float32(10.0 ** (decibels / 20.0))
+
+
+def clip_peaks(samples: Samples, decibels: float) -> Samples:
+    """Clip the samples this far below the highest peak, as an overdriven input does.
+
+    Example:
+        >>> clip_peaks(np.array([0.05, -1.0, 0.5], np.float32), 20.0).tolist()
+        [0.05000000074505806, -0.10000000149011612, 0.10000000149011612]
+    """
+    limit = np.float32(np.abs(samples).max(initial=0.0) * 10.0 ** (-decibels / 20.0))
+    return np.clip(samples, -limit, limit)
 
 
 def change_speed(samples: Samples, factor: float) -> Samples:

@@ -21,12 +21,13 @@ from emoser.finetune.data.augment import (
     add_reverb,
     apply_gain,
     change_speed,
+    clip_peaks,
     limit_band,
     trim_ends,
 )
 
 ROOM_SECONDS = 0.6  # reverberation time of a living room
-CLIPPED_AT = 0.1  # of the peak: -20 dB
+CLIPPED_DECIBELS = 20.0  # below the peak
 QUIET_SECONDS = 1.0
 QUIET_LEVEL = 10.0 ** (-70.0 / 20.0)  # of full scale
 NARROW_RATE = 8_000
@@ -86,17 +87,6 @@ def has_encoder(codec: Codec) -> bool:
     return True
 
 
-def clip_peaks(samples: Samples) -> Samples:
-    """A recording whose peaks are cut off at a tenth of the highest.
-
-    Example:
-        >>> clip_peaks(np.array([0.05, -1.0, 0.5], np.float32)).tolist()
-        [0.05000000074505806, -0.10000000149011612, 0.10000000149011612]
-    """
-    limit = np.float32(CLIPPED_AT * np.abs(samples).max(initial=0.0))
-    return np.clip(samples, -limit, limit)
-
-
 def narrow(samples: Samples) -> Samples:
     """A recording at 8 kHz, and at 16 kHz again."""
     lower = soxr.resample(samples, SAMPLING_RATE, NARROW_RATE)
@@ -140,7 +130,7 @@ def list_conditions() -> tuple[dict[str, Condition], tuple[str, ...]]:
         "reverberation": lambda samples, generator: add_reverb(samples, ROOM_SECONDS, generator),
         "gain -20 dB": _plain(partial(apply_gain, decibels=-20.0)),
         "gain +20 dB": _plain(partial(apply_gain, decibels=20.0)),
-        "clipping": _plain(clip_peaks),
+        "clipping": _plain(partial(clip_peaks, decibels=CLIPPED_DECIBELS)),
         "speed -10 %": _plain(partial(change_speed, factor=0.9)),
         "speed +10 %": _plain(partial(change_speed, factor=1.1)),
         "quiet ends added": add_quiet_ends,

@@ -1,6 +1,7 @@
 """Tables, recordings, settings, batches, augmentation and acoustic statistics."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -184,7 +185,12 @@ def test_invalid_settings_are_refused(change, message):
 
 @pytest.mark.parametrize(
     "change",
-    [{"noise_probability": 1.5}, {"noise_decibels": (9.0, 1.0)}, {"speed_change": 1.0}],
+    [
+        {"noise_probability": 1.5},
+        {"noise_decibels": (9.0, 1.0)},
+        {"clipping_decibels": (0.0, 9.0)},
+        {"speed_change": 1.0},
+    ],
     ids=lambda value: next(iter(value)),
 )
 def test_invalid_augmentation_settings_are_refused(change):
@@ -446,6 +452,22 @@ def test_the_telephone_has_256_levels_and_a_narrow_band():
     limited = augmentation.limit_band(tone(1000.0), 300.0, 3400.0)
     assert np.abs(line - np.clip(limited, -1, 1)).max() < 0.03  # half a step of mu-law near 1
     assert level(augmentation.simulate_telephone(tone(6000.0))) < -40.0
+
+
+def test_clipping_is_drawn_between_its_limits_and_leaves_quiet_samples_as_they_are():
+    settings = replace(Augmentation.off(), clipping_probability=1.0, clipping_decibels=(6.0, 12.0))
+    clip, generator = tone(1000.0), np.random.default_rng(0)
+    peaks = []
+    for _ in range(50):
+        clipped = augmentation.augment(clip, settings, generator)
+        peaks.append(np.abs(clipped).max())
+        quiet = np.abs(clip) < peaks[-1]
+        assert np.array_equal(clipped[quiet], clip[quiet])
+    ratios = 20 * np.log10(np.abs(clip).max() / peaks)
+    assert 6.0 <= ratios.min() < 7.0
+    assert 11.0 < ratios.max() <= 12.0001
+    assert not augmentation.clip_peaks(np.zeros(5, np.float32), 6.0).any()
+    assert not len(augmentation.clip_peaks(np.zeros(0, np.float32), 6.0))
 
 
 def test_the_telephone_without_torchaudio_names_what_to_install(monkeypatch):
