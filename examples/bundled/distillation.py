@@ -47,6 +47,7 @@ AUGMENTATION = Augmentation(
     tilt_decibels=4.0,
     reverb_probability=0.25,
     telephone_probability=0.12,
+    clipping_probability=0.15,
     trim_probability=0.5,
     trim_seconds=0.15,
 )

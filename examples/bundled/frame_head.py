@@ -77,6 +77,11 @@ class Frames:
     values: NDArray[np.float16]
     starts: NDArray[np.int64]
 
+    @classmethod
+    def gather(cls, clips: Sequence[NDArray[np.float16]]) -> "Frames":
+        """The frames of each clip, (L, D), one after the other."""
+        return cls(np.concatenate(clips), np.cumsum([0, *map(len, clips)]))
+
     def take(
         self, places: Sequence[int], generator: np.random.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -133,8 +138,7 @@ def encode_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, c
         frames = compute_frames(model, Windows(Recordings(clips), WINDOW), copy)
         temporary = file.with_suffix(".part")
         with temporary.open("wb") as opened:
-            lengths = [len(part) for part in frames]
-            np.savez(opened, values=np.concatenate(frames), starts=np.cumsum([0, *lengths]))
+            np.savez(opened, values=frames.values, starts=frames.starts)
         temporary.replace(file)
         print(f"encoded {file.stem}", flush=True)
     with np.load(file) as stored:
@@ -145,8 +149,8 @@ def encode_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, c
 
 
 @torch.inference_mode()
-def compute_frames(model: EmotionModel, windows: Windows, copy: int) -> list[NDArray[np.float16]]:
-    """Frames of each window, or of a varied copy of it, (L, D)."""
+def compute_frames(model: EmotionModel, windows: Windows, copy: int) -> Frames:
+    """Frames of each window, or of a varied copy of it."""
     frames: dict[int, NDArray[np.float16]] = {}
     title, read = f"encoding copy {copy}, batches", copy_reader(windows, RECIPE, copy)
     for batch in Progress(length_batches(windows.num_samples), title):
@@ -155,7 +159,7 @@ def compute_frames(model: EmotionModel, windows: Windows, copy: int) -> list[NDA
         for row, place in enumerate(batch):
             valid = encoded.frames[row] if counts is None else encoded.frames[row, : counts[row]]
             frames[place] = valid.half().numpy()
-    return [frames[place] for place in range(len(windows))]
+    return Frames.gather([frames[place] for place in range(len(windows))])
 
 
 def join_frames(parts: Iterable[Frames]) -> Frames:

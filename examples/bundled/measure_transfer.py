@@ -27,7 +27,7 @@ from measure_small import (
     split_corpora,
 )
 from network import LABELS
-from small import ONLY, HeadConfig, build_network, pool_corpus, pool_speech, read_speech
+from small import ONLY, HeadConfig, build_network, read_speech
 
 from emoser.finetune import Utterance, read_corpus
 
@@ -82,10 +82,10 @@ def compare_corpora(
     heads = FrameHeads(copies, tested, clips, output / SMALL / HEADS)
     measure_splits(heads.predict, splits, results / SMALL)
     model.encoder.normalization = "none"
-    features = pool_speech(model, speech, output / PLAIN, num_copies=0)
-    bare = pool_corpus(model, bursts, output / PLAIN / f"{BURSTS}-copy0.npy", 0)
+    plain = encode_speech(model, speech, output / PLAIN, num_copies=0)[0].pool()
+    bare = encode_corpus(model, bursts, output / PLAIN / f"{BURSTS}-copy0.npz", 0).pool()
     config = HeadConfig(deviation_scale=1.0, speaker_scale=0.0)
-    probe = LinearHeads(features, torch.cat([features[0], bare]), clips, config)
+    probe = LinearHeads(plain[None], torch.cat([plain, bare]), clips, config)
     measure_splits(probe.predict, splits, results / PROBE)
     train_svms(ROWS, splits, output)
     return "\n".join(tabulate_transfer(output, splits))

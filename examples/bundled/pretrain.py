@@ -2,7 +2,7 @@
 
     python examples/bundled/pretrain.py --base openai/whisper-base --data PATH --output DIR
 
-PATH holds the corpora with a table `manifest.csv`. DIR/pretrained3.pt is the network that the
+PATH holds the corpora with a table `manifest.csv`. DIR/pretrained4.pt is the network that the
 recipe of `recipe.py` starts from. Run the same command again to resume an interrupted run.
 
 As in DistilHuBERT (arXiv 2110.01900), the targets are the frames of a layer of the teacher, here
@@ -36,7 +36,7 @@ from emoser.finetune.training.optimization import (
 
 POOLED_WEIGHT = 0.5
 LARGEST_ERROR = 4.0  # of a pooled feature, in standard deviations; larger ones are clipped
-UPDATE_SECONDS = 0.35  # on one core
+UPDATE_SECONDS = 0.3  # on one core
 SAVE_EVERY, LOG_EVERY = 200, 50
 DEVICE = torch.device("cpu")
 
@@ -61,6 +61,7 @@ CYCLES = (
     FIRST_CYCLE,
     FIRST_CYCLE.replace(epoch_clips=3500 * 32, seed=SEED + 1),
     FIRST_CYCLE.replace(epoch_clips=2500 * 32, seed=SEED + 2),
+    FIRST_CYCLE.replace(epoch_clips=4000 * 32, seed=SEED + 3),
 )
 """Each starts at the highest learning rate again, a warm restart (arXiv 1608.03983)."""
 PRETRAINED = f"pretrained{len(CYCLES)}.pt"

@@ -20,8 +20,6 @@ from torch.nn import functional
 
 from emoser.finetune import FinetuneConfig, Utterance, read_corpus
 from emoser.finetune.config import Augmentation
-from emoser.finetune.data.inputs import pool_windows
-from emoser.finetune.data.recordings import Recordings, Windows
 from emoser.finetune.experiments.start import build_initial_model
 from emoser.finetune.protocols import drop_duplicates
 from emoser.models.model import EmotionModel
@@ -74,28 +72,6 @@ def build_network(base: str) -> EmotionModel:
     return build_initial_model(RECIPE.replace(base=base), ALL_LABELS).eval()
 
 
-def pool_speech(
-    model: EmotionModel, speech: Sequence[Utterance], folder: Path, *, num_copies: int = NUM_COPIES
-) -> Tensor:
-    """Pooled features of all clips and of their varied copies, (1 + copies, N, D).
-
-    Each copy is kept in a file of the folder, and read from there the next time.
-
-    Raises:
-        ValueError: If a file is of other recordings.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    corpora = sort_corpora(speech)
-    copies = []
-    for copy in range(1 + num_copies):
-        parts = [
-            pool_corpus(model, clips, folder / f"{corpus}-copy{copy}.npy", copy)
-            for corpus, clips in corpora.items()
-        ]
-        copies.append(torch.cat(parts))
-    return torch.stack(copies)
-
-
 def sort_corpora(speech: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     """The clips of each corpus, which follow one another.
 
@@ -106,22 +82,6 @@ def sort_corpora(speech: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     if [item for clips in found.values() for item in clips] != list(speech):
         raise ValueError(f"the clips must be sorted by corpus: {', '.join(SHARES)}")
     return {corpus: clips for corpus, clips in found.items() if clips}
-
-
-def pool_corpus(model: EmotionModel, clips: Sequence[Utterance], file: Path, copy: int) -> Tensor:
-    """Pooled features of one copy of the clips of a corpus, (N, D), from a file if it exists."""
-    if not file.is_file():
-        windows = Windows(Recordings(clips), WINDOW)
-        values = pool_windows(model, windows, RECIPE, copy=copy)[:, 0]
-        temporary = file.with_suffix(".part")
-        with temporary.open("wb") as opened:
-            np.save(opened, values.numpy())
-        temporary.replace(file)
-        print(f"encoded {file.stem}", flush=True)
-    values = torch.from_numpy(np.load(file))
-    if values.shape != (len(clips), model.embedding_size):
-        raise ValueError(f"{file} is of other recordings; delete it")
-    return values
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pretrain import CYCLES, PRETRAINED
 from recipe import (
     FRAMES_WEIGHT,
     HEAD,
+    NUM_STUDENTS,
     POOLED_WEIGHT,
     RECIPE,
     load_teacher,
@@ -148,6 +149,7 @@ def write_card(
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
         cycles=", ".join(map(count_updates, CYCLES)),
         updates=count_updates(RECIPE),
+        share=f"{100 * RECIPE.optimisation.pretrained_share:.0f}",
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",
         folds="\n".join(folds),
@@ -238,6 +240,7 @@ def main() -> None:
         "targets": list(ALL_LABELS),
         "frames_weight": FRAMES_WEIGHT,
         "pooled_weight": POOLED_WEIGHT,
+        "num_students": NUM_STUDENTS,
         "head": asdict(HEAD),
         "configs": [config.flat() for config in (*CYCLES, RECIPE)],
     }

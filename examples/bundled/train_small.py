@@ -64,7 +64,6 @@ from small import (
     SHARES,
     HeadConfig,
     build_network,
-    pool_speech,
     read_speech,
 )
 from store_means import measure_means
@@ -231,9 +230,9 @@ def run_quick(base: str, speech: list[Utterance], output: Path) -> tuple[float, 
     heads = FrameHeads(copies, copies[0], some, output / SMALL / HEADS, num_seeds=1)
     measure(heads.predict, some, output / SMALL)
     model.encoder.normalization = "none"
-    plain = pool_speech(model, few, output / "plain", num_copies=0)
+    plain = encode_speech(model, few, output / "plain", num_copies=0)[0].pool()
     config = HeadConfig(deviation_scale=1.0, speaker_scale=0.0, shares={**SHARES, "cremad": 0.0})
-    measure(LinearHeads(plain, plain[0], few, config).predict, few, output / "probe")
+    measure(LinearHeads(plain[None], plain, few, config).predict, few, output / "probe")
     return average_rows(output / SMALL, some), average_rows(output / "probe", few)
 
 

@@ -20,6 +20,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means", "small",
     "measure_small", "measure_adaptation", "measure_robustness", "distillation",
+    "frame_head",
 )  # fmt: skip
 
 
@@ -223,29 +224,32 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
-def test_a_network_starts_from_the_pretrained_one_and_its_head_is_fitted_at_the_end(
+def test_a_network_is_the_mean_of_its_students_and_its_head_is_fitted_at_the_end(
     recipe, pretrain, base, clips, targets, tmp_path
 ):
-    small = sys.modules["small"]
-    labelled = [item for item in clips if item.corpus != "emogator"]
-    features = small.pool_speech(small.build_network(base), labelled, tmp_path / "features")
+    small, labelled = sys.modules["small"], [item for item in clips if item.corpus != "emogator"]
+    copies = recipe.encode_speech(recipe.build_teacher(base), labelled, tmp_path / "frames")
     places = {item.path: place for place, item in enumerate(labelled)}
-    teacher = recipe.Teacher(targets, features, places)
-    student = pretrain.Student(targets, seed=0)
-    pretrain.write(student.state_dict(), tmp_path / "start.pt")
-    still = few(recipe.RECIPE, 2).replace(encoder_learning_rate=0.0, head_learning_rate=0.0)
+    teacher = recipe.Teacher(targets, copies, places)
+    pretrain.write(pretrain.Student(targets, seed=0).state_dict(), tmp_path / "start.pt")
     recipe.train_network(
-        labelled, teacher, tmp_path / "end.pt", config=still, start=tmp_path / "start.pt"
+        labelled,
+        teacher,
+        tmp_path / "end.pt",
+        config=few(recipe.RECIPE, 2),
+        start=tmp_path / "start.pt",
     )
-    model = recipe.read_network(tmp_path / "end.pt")
-    first, last = student.model.state_dict(), model.state_dict()
-    head = ("head.classifier.weight", "head.classifier.bias")
-    assert all(torch.equal(last[name], value) for name, value in first.items() if name not in head)
+    students = [recipe.read_network(tmp_path / f"end-student{number}.pt") for number in (0, 1)]
+    states, model = [one.state_dict() for one in students], recipe.read_network(tmp_path / "end.pt")
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
+    for name, value in model.state_dict().items():
+        if not name.startswith("head."):
+            assert torch.allclose(value, (states[0][name] + states[1][name]) / 2, atol=1e-6), name
     windows = Windows(Recordings(labelled), small.WINDOW)
     pooled = [recipe.pool_windows(model, windows, small.RECIPE, copy=copy)[:, 0] for copy in (0, 1)]
     fitted = small.fit_head(torch.stack(pooled), labelled, recipe.HEAD)
-    assert torch.allclose(last[head[0]], fitted.weight, atol=1e-3)
-    assert torch.allclose(last[head[1]], fitted.bias, atol=1e-3)
+    assert torch.allclose(model.head.classifier.weight, fitted.weight, atol=1e-3)
+    assert torch.allclose(model.head.classifier.bias, fitted.bias, atol=1e-3)
 
 
 def test_the_loss_of_a_clip_without_labels_is_that_of_the_teacher_alone(recipe, pretrain):
