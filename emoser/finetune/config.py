@@ -40,6 +40,8 @@ LATER = (
     "layer_decay",
     "pretrained_share",
     "frozen_copies",
+    "clipping_probability",
+    "clipping_decibels",
 )
 """Settings that saved states may lack: without influence on the identity at their defaults."""
 GROUPS: Mapping[str, type[Settings]] = {
@@ -202,8 +204,11 @@ class FinetuneConfig:
             True
         """
         ours, usual = self.flat(), type(self)().flat()
+        if ours["augmentation"] != "auto":
+            plain = type(self)(augmentation=Augmentation()).flat()["augmentation"]
+            ours["augmentation"] = _without_later(ours["augmentation"], plain)
+        ours = _without_later(ours, usual)
         left_out = {*WITHOUT_EFFECT, *WITH_TEACHERS}
-        left_out |= {name for name in LATER if ours[name] == usual[name]}
         return {name: value for name, value in ours.items() if name not in left_out}
 
     @classmethod
@@ -218,6 +223,11 @@ class FinetuneConfig:
             True
         """
         return cls(**values)
+
+
+def _without_later(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those of `LATER` that are at their defaults."""
+    return {k: v for k, v in values.items() if k not in LATER or v != usual[k]}
 
 
 def _name_base(base: "Named") -> str:

@@ -100,6 +100,8 @@ def test_the_identity_is_that_of_states_saved_before_there_were_groups():
     text = json.dumps(config.identity(), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d24f3e7dfa8c209c"
     assert config.replace(layer_decay=0.9).identity() != config.identity()
+    clipped = Augmentation(clipping_probability=0.1)
+    assert config.replace(augmentation=clipped).identity() != config.identity()
 
 
 def test_a_configuration_is_copied_pickled_and_printed_by_what_it_changes():
