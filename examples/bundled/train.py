@@ -149,7 +149,7 @@ def write_card(
         speakers=", ".join(f"{name} {uar:.2f}" for name, uar in per_speaker.items()),
         cycles=", ".join(map(count_updates, CYCLES)),
         updates=count_updates(RECIPE),
-        share=f"{100 * RECIPE.optimisation.pretrained_share:.0f}",
+        share=f"{100 * RECIPE.schedule.pretrained_share:.0f}",
         temperature=f"{model.config.temperature:.2f}",
         error=f"{error:.3f}",
         folds="\n".join(folds),
