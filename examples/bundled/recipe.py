@@ -143,7 +143,7 @@ def train_network(
 def refit_head(model: EmotionModel, recordings: Recordings, speech: list[Utterance]) -> None:
     """Replace the head by one that is fitted to the embeddings of whole clips and varied copies.
 
-    The copies are those of the teacher. Without them, a head learns how much quiet the corpora
+    They are varied as for emoser-small. Without them, a head learns how much quiet the corpora
     leave before and after a voice.
     """
     windows = Windows(recordings.select(speech), WINDOW)

@@ -1,10 +1,10 @@
 """The encoder of emoser-small, three layers of whisper-base, frozen; and a linear head on it.
 
 Whisper's encoder reads every clip at its own length, scaled to the same level. Mean and standard
-deviation of its third layer over time are computed once for each clip and for varied copies of it.
+deviation of its third layer over time are the features of each clip and of varied copies of it.
 The linear head is a ridge-regularised softmax on them: a convex problem, solved to the end in
-seconds. It is the head of the teacher and of the student of emoser-tiny, and of the frozen probe;
-emoser-small itself has that of `frame_head.py`.
+seconds. It is the head of emoser-tiny and of the frozen probe; emoser-small has that of
+`frame_head.py`.
 """
 
 from collections import Counter
