@@ -10,7 +10,7 @@ trains on one corpus and tests on the other, which is not used at all. CREMA-D's
 are part of every training set. The SVM is trained on the same speakers as each network, in `folds`
 only on those of the tested corpus, where more of them lower its figures. No test speaker chooses
 anything in a run: the last update is taken, and the temperature of a split is fitted on the other
-splits. Settings were chosen with the first two folds and `cross` in sight.
+splits. Settings were chosen with four of the folds and `cross` in sight.
 
 All networks start from that of `pretrain.py` in DIR, which was not trained on the tested
 speakers, and each has a teacher whose head is fitted to its own training speakers. Results stay in
