@@ -90,6 +90,22 @@ def test_only_what_reads_raw_samples_and_grouped_convolutions_keep_their_precisi
     assert kept == ["first", "grouped"]
 
 
+def test_narrow_first_convolutions_keep_their_precision():
+    from openvino import Model
+    from openvino import opset13 as op
+
+    samples = op.parameter([-1, 4], np.float32)
+    last, names = samples, []
+    for width, before in ((300, 4), (128, 300), (256, 128), (300, 256)):
+        names.append(f"feature_extractor/{width}-{before}")
+        weights = op.constant(np.ones((before, width), np.float32))
+        last = op.matmul(op.relu(last), weights, False, False, name=names[-1])
+    narrow = op.constant(np.ones((300, 8), np.float32))
+    layer = op.matmul(last, narrow, False, False, name="encoder/layer")
+    kept = find_kept(Model([layer], [samples]).get_ordered_ops())
+    assert kept == names[:2]  # the one that reads samples, and the one of 128 channels
+
+
 def test_half_of_the_recordings_are_held_out():
     clips = random_clips((10,) * 100)
     calibration, held_out = split_clips(clips)
@@ -106,13 +122,13 @@ def test_int8_without_recordings_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def real_clips(speech_data, tmp_path_factory):
-    """Recordings of RAVDESS and nEMO with the emotions of emoser-tiny, 1,200 of them."""
+    """Recordings of RAVDESS and nEMO with the emotions of emoser-tiny, 240 of them."""
     folder = tmp_path_factory.mktemp("clips")
     wanted = {"neutral", "angry", "happy", "sad", "anger", "happiness", "sadness"}
     with (speech_data / "manifest.csv").open() as opened:
         rows = [row for row in csv.DictReader(opened) if row["corpus"] in ("ravdess", "nemo")]
     rows = [row for row in rows if row["emotion"] in wanted]
-    for place in np.random.default_rng(0).permutation(len(rows))[:1200]:
+    for place in np.random.default_rng(0).permutation(len(rows))[:240]:
         file = speech_data / rows[place]["path"]
         os.symlink(file.resolve(), folder / f"{place:05}{file.suffix}")
     return folder
@@ -134,7 +150,7 @@ def test_the_bundled_checkpoint_keeps_its_labels_in_int8(
     print(row)
     assert (row["format"], row["dtype"]) == (to, "int8")
     assert row["parity"]["agreement"] >= 0.98
-    assert row["parity"]["num_clips"] == row["parity"]["num_calibrated"] == 300
+    assert row["parity"]["num_clips"] == row["parity"]["num_calibrated"] == 120
     assert 0 < row["parity"]["mean_difference"] < row["parity"]["max_difference"]
     assert read_manifest(as_files(tmp_path / "int8")).dtype == "int8"
     classifier = EmotionClassifier.from_pretrained(tmp_path / "int8", device="cpu", backend=to)
