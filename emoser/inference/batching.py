@@ -38,6 +38,7 @@ AHEAD_PER_THREAD = 4  # recordings decoded before they are needed
 BLOCKS_AHEAD = 4  # half-minute blocks of each that a thread decodes; the rest is read on demand
 BATCHES_SORTED = 8  # how many batches of chunks are sorted by length together
 EVENTS_PER_CHUNK = 4  # of a short recording
+SHORT_SAMPLES = 80_000  # a longer chunk counts for several in a group
 EVENT_SAMPLES = 1600  # what any other event counts for beside the samples of chunks
 
 Event = TypeVar("Event")
@@ -281,7 +282,8 @@ def _infer_groups(
     def size(event: Chunk | Event) -> int:
         if not isinstance(event, Chunk):
             return 0
-        return 1 if batch_samples is None else len(event.samples)
+        length = len(event.samples)
+        return length if batch_samples is not None else -(-length // SHORT_SAMPLES)
 
     room = 1  # the first chunk runs alone
     with closing(Prefetch(events, limit, lambda event: size(event) or other)) as ahead:

@@ -38,7 +38,7 @@ class Runtime(Protocol):
     Attributes:
         batch_seconds: Preferred seconds of audio in one batch, padding included; None where
             padding does not pay.
-        group_size: Preferred number of recordings in one call of `infer` for an engine that
+        group_size: Preferred number of short recordings in one call of `infer` for an engine that
             does not pad but runs them in parallel; 1 for one that runs them one by one.
     """
 

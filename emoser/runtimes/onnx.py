@@ -1,12 +1,14 @@
 """The ONNX Runtime engine: a graph in `model.onnx`, on the CPU or on CUDA.
 
-Recordings run one by one and are never padded, so that no output depends on the others. Imports
-neither torch nor transformers.
+Recordings are never padded, so that no output depends on the others. Imports neither torch nor
+transformers.
 """
 
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,12 @@ import numpy.typing as npt
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.runtimes import EngineSettings, InferenceOutput, OpenedGraph, Samples
 from emoser.runtimes.manifest import Manifest
+from emoser.runtimes.parallel import (
+    GROUP_ROUNDS,
+    LONG_SAMPLES,
+    WorkerThreads,
+    run_in_parallel,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +36,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
 PROBE_SAMPLES = 16_000
+GROUPED_SAMPLES = 60 * 16_000  # in groups, after which a graph is opened a second time
+LARGEST_TWICE = 2**29  # bytes of a graph; a larger one is opened only once
 FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented",
     "RuntimeException",
@@ -35,7 +45,11 @@ FAULTS = (
 
 
 class GraphRuntime(ABC):
-    """A graph with the outputs logits, embedding and, from a model that has them, frames."""
+    """A graph with the outputs logits, embedding and, from a model that has them, frames.
+
+    On a CPU it is opened a second time, with one core for each recording, once groups of
+    recordings have been so long that this saves more time than it takes.
+    """
 
     batch_seconds: float | None = None
     group_size = 1
@@ -49,15 +63,51 @@ class GraphRuntime(ABC):
         """
         self.num_outputs = num_outputs
         self.by_frame = by_frame
+        self._workers = WorkerThreads(1)
+        self._open_divided: Callable[[], GraphRuntime] | None = None
+        self._divided: GraphRuntime | None = None
+        self._grouped = 0  # samples of short recordings that came in groups
+        self._lock = threading.Lock()
+
+    def divide(self, num_threads: int, open_divided: "Callable[[], GraphRuntime]") -> None:
+        """Take several recordings in one call of `infer`, for so many threads.
+
+        Args:
+            num_threads: How many run at once.
+            open_divided: Opens the same graph with one core for each of them.
+        """
+        self.group_size = GROUP_ROUNDS * num_threads
+        self._workers, self._open_divided = WorkerThreads(num_threads), open_divided
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
-        """Logits and embeddings of recordings, one after another.
+        """Logits and embeddings of recordings, one after another or in parallel.
 
         Raises:
             CheckpointError: If the graph fails, or gives other outputs than its labels need.
         """
-        logits, embeddings, *_ = zip(*map(self._run_checked, recordings), strict=True)
+        divided = self._find_divided(recordings)
+        if divided is None:
+            rows = [self._run_checked(samples) for samples in recordings]
+        else:
+            rows = run_in_parallel(
+                recordings,
+                self._workers,
+                on_one_core=divided._run_checked,
+                on_all_cores=self._run_checked,
+            )
+        logits, embeddings, *_ = zip(*rows, strict=True)
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
+
+    def _find_divided(self, recordings: Sequence[Samples]) -> "GraphRuntime | None":
+        """The graph with one core for each recording, once it pays."""
+        if self._open_divided is None or len(recordings) == 1:
+            return None
+        with self._lock:
+            lengths = map(len, recordings)
+            self._grouped += sum(length for length in lengths if length < LONG_SAMPLES)
+            if self._divided is None and self._grouped >= GROUPED_SAMPLES:
+                self._divided = self._open_divided()
+            return self._divided
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them."""
@@ -143,12 +193,39 @@ def cache_parts() -> dict[str, str]:
 def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> OpenedGraph:
     """Load a graph file on a device, both as checked before, in the precision of the graph."""
     providers = choose_providers(settings.device)
-    session = open_session(file, providers, num_streams=settings.num_streams)
-    kind = "cuda" if CUDA in session.get_providers() else "cpu"
     config = manifest.config
-    runtime = OnnxRuntime(session, len(config.outputs), by_frame=config.frame_seconds is not None)
-    runtime.check([output.shape for output in session.get_outputs()], file)
+
+    def open_runtime(num_streams: int) -> OnnxRuntime:
+        session = open_session(file, providers, num_streams=num_streams)
+        by_frame = config.frame_seconds is not None
+        return OnnxRuntime(session, len(config.outputs), by_frame=by_frame)
+
+    runtime = open_runtime(settings.num_streams)
+    runtime.check([output.shape for output in runtime.session.get_outputs()], file)
+    kind = "cuda" if CUDA in runtime.session.get_providers() else "cpu"
+    if kind == "cpu":
+        divide_cores(runtime, file, settings, open_runtime)
     return OpenedGraph(runtime, kind, manifest.dtype)
+
+
+def divide_cores(
+    runtime: GraphRuntime,
+    file: Path,
+    settings: EngineSettings,
+    open_runtime: Callable[[int], GraphRuntime],
+) -> None:
+    """Let a runtime on the CPU run recordings in parallel where it has the cores and the memory.
+
+    Args:
+        runtime: The opened graph, with all cores for one recording.
+        file: Its file.
+        settings: With which it was opened.
+        open_runtime: Opens the graph again for so many recordings at a time.
+    """
+    num_threads = count_threads() or os.cpu_count() or 1
+    size = sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))
+    if settings.num_streams == 1 and num_threads > 1 and size <= LARGEST_TWICE:
+        runtime.divide(num_threads, partial(open_runtime, num_threads))
 
 
 def open_session(file: Path, providers: Sequence[Any], *, num_streams: int = 1) -> Any:

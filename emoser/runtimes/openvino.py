@@ -1,7 +1,7 @@
 """The OpenVINO engine: a graph on the CPU, several times as fast as torch.
 
-Recordings run one by one and are never padded, so that no output depends on the others. Several
-threads may share one runtime. Imports neither torch nor transformers.
+Recordings are never padded, so that no output depends on the others. Several threads may share one
+runtime. Imports neither torch nor transformers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from emoser.errors import CheckpointError
 from emoser.runtimes import EngineSettings, OpenedGraph, Samples
 from emoser.runtimes.cache import find_entry
 from emoser.runtimes.manifest import Manifest
-from emoser.runtimes.onnx import GraphRuntime, count_threads, import_package
+from emoser.runtimes.onnx import GraphRuntime, count_threads, divide_cores, import_package
 from emoser.runtimes.processor import identify_processor
 from emoser.telemetry import without_openvino_telemetry
 
@@ -107,13 +107,20 @@ def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> Open
     notes: tuple[str, ...] = ()
     if precision == "bfloat16" and not has_bfloat16():
         precision, notes = "float32", (SLOW_BFLOAT16,)
-    compiled = open_compiled(file, manifest, precision, num_streams=settings.num_streams)
     config = manifest.config
-    by_frame = config.frame_seconds is not None
-    runtime = OpenVinoRuntime(
-        compiled, len(config.outputs), by_frame=by_frame, warm=not config.has_one_length
-    )
-    runtime.check([_shape(output) for output in compiled.outputs], file)
+
+    def open_runtime(num_streams: int) -> OpenVinoRuntime:
+        compiled = open_compiled(file, manifest, precision, num_streams=num_streams)
+        return OpenVinoRuntime(
+            compiled,
+            len(config.outputs),
+            by_frame=config.frame_seconds is not None,
+            warm=not config.has_one_length,
+        )
+
+    runtime = open_runtime(settings.num_streams)
+    runtime.check([_shape(output) for output in runtime.compiled.outputs], file)
+    divide_cores(runtime, file, settings, open_runtime)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
 

@@ -172,18 +172,25 @@ def join_frames(parts: Iterable[Frames]) -> Frames:
 
 
 class FrameHead(nn.Module):
-    """What `EmotionModel` has behind the encoder, with the head "framewise" and statistics."""
+    """What `EmotionModel` has behind the encoder, with the head "framewise" and statistics.
 
-    def __init__(self, size: int, width: int) -> None:
+    Attributes:
+        offsets: Intercepts of the speakers of its training, (S, C); no part of its logits.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, size: int, width: int, num_speakers: int) -> None:
         super().__init__()
         self.projection = nn.Linear(size, width)
         self.classifier = nn.Linear(2 * width, len(ALL_LABELS))
+        self.register_buffer("offsets", torch.zeros(num_speakers, len(ALL_LABELS)))
 
     @classmethod
     def restore(cls, state: Mapping[str, Tensor]) -> "FrameHead":
         """The head of a state dictionary."""
         width, size = state["projection.weight"].shape
-        head = cls(size, width).requires_grad_(requires_grad=False)
+        head = cls(size, width, len(state["offsets"])).requires_grad_(requires_grad=False)
         head.load_state_dict(state)
         return head
 
@@ -228,6 +235,7 @@ def fit_frame_head(
         "projection.bias": torch.cat([head.projection.bias.data for head in heads]),
         "classifier.weight": torch.cat([*means, *deviations], dim=1) / num_seeds,
         "classifier.bias": biases.mean(dim=0),
+        "offsets": torch.stack([head.offsets for head in heads]).mean(dim=0),
     }
     return FrameHead.restore({name: value.half().float() for name, value in state.items()})
 
@@ -239,7 +247,7 @@ def train_head(
 
     As in the linear head of `small.py`, corpora count by their share, labels of a corpus equally,
     the softmax of a clip runs over the labels of its corpus, and each speaker has intercepts of
-    its own, which are dropped afterwards. An update reads one copy of each clip. Two clips of a
+    its own, which are no part of its logits. An update reads one copy of each clip. Two clips of a
     corpus are mixed after the pooling (manifold mixup, arXiv 1806.05236).
     """
     generator = np.random.default_rng(seed)
@@ -249,7 +257,8 @@ def train_head(
     importance = torch.from_numpy(weights / chances).float()
     sample, _ = copies[0].take(generator.choice(places, STANDARDISED_CLIPS))
     mean, deviation = sample.mean(dim=0), sample.std(dim=0)
-    head, loss = FrameHead(len(mean), WIDTH), MixedLoss(speech)
+    loss = MixedLoss(speech)
+    head = FrameHead(len(mean), WIDTH, len(loss.offsets))
     num_updates = max(NUM_EPOCHS * len(speech) // BATCH_CLIPS, LEAST_UPDATES)
     optimizer = torch.optim.AdamW(
         [
@@ -272,6 +281,7 @@ def train_head(
         optimizer.step()
         schedule.step()
         averaged.update_parameters(head)
+    averaged.module.offsets.copy_(loss.offsets.detach())
     return fold_scale(averaged.module, mean, deviation)
 
 

@@ -21,11 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from frame_head import FRAMES, encode_speech
-from measure_small import HEADS, PLANS, SMALL, FrameHeads, find_places
+from measure_small import PLANS, SMALL, LastLayers, find_places, open_layers
 from network import ALL_LABELS, LABELS
 from numpy.typing import NDArray
-from small import build_network, read_speech
+from small import read_speech
 from store_means import CORPORA
 
 from emoser.checkpoints.resolve import find_checkpoint
@@ -61,12 +60,12 @@ class Speaker(NamedTuple):
 
 
 def fit_speakers(
-    heads: FrameHeads, speech: list[Utterance], plan: str, chosen: slice
+    layers: LastLayers, speech: list[Utterance], plan: str, chosen: slice
 ) -> Iterator[Speaker]:
     """The speakers of the tests of a plan."""
     columns = [ALL_LABELS.index(label) for label in LABELS]
     for split in PLANS[plan](speech)[chosen]:
-        rows = heads.fit(split).predict(heads.tested, range(len(speech)))[:, columns]
+        rows = layers.fit(split).predict(layers.tested, range(len(speech)))[:, columns]
         trained = [item for item in split.training if usable(item)]
         means = average_logits(rows[find_places(speech, trained)], trained)
         for voice in dict.fromkeys(item.voice for item in split.test if usable(item)):
@@ -180,9 +179,8 @@ def main() -> None:
         print("\n".join(tabulate(held_out)))
         return
     speech = read_speech(given.data)
-    copies = encode_speech(build_network(given.base), speech, given.output / FRAMES)
-    heads = FrameHeads(copies, copies[0], speech, given.output / SMALL / HEADS)
-    speakers = {title: list(fit_speakers(heads, speech, *plan)) for title, plan in ROWS.items()}
+    layers = open_layers(given.base, speech, given.output)
+    speakers = {title: list(fit_speakers(layers, speech, *plan)) for title, plan in ROWS.items()}
     print(f"{SMALL}: change of UAR (speakers that lose more than {LOSS})")
     print("\n".join(tabulate(speakers)))
 

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from frame_head import FRAMES, encode_speech, put_frame_head
+from last_layer import put_last_layer
 from measure_adaptation import usable
-from measure_small import HEADS, PLANS, SERVED, SMALL, FrameHeads
+from measure_small import PLANS, SERVED, SMALL, open_layers
 from network import LABELS
-from small import build_network, read_speech
+from small import read_speech
 
 from emoser.checkpoints.resolve import find_checkpoint
 from emoser.checkpoints.save import load_model
@@ -66,14 +66,12 @@ def answer_folds(
         output: The folder of the run, with their frames.
         steps: One clip of so many of a corpus is tested.
     """
-    model = build_network(base)
-    copies = encode_speech(model, speech, output / FRAMES)
-    heads = FrameHeads(copies, copies[0], speech, output / SMALL / HEADS)
+    layers = open_layers(base, speech, output)
     answers = {}
     for row in SERVED:
         parts = []
         for split in PLANS[row.plan](speech):
-            network = put_frame_head(model, heads.fit(split))
+            network = put_last_layer(layers.model, layers.fit(split))
             tested = list(filter(usable, split.test))[:: steps.get(row.corpus, 1)]
             parts.append(answer_conditions(network, tested, LABELS))
             print(f"{split.name}: {len(tested)} clips", flush=True)

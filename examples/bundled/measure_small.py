@@ -5,8 +5,9 @@
 Four sets of splits: RAVDESS actors in five folds, with nEMO, CREMA-D and the other actors for
 training; each speaker of nEMO alone, with all others for training; RAVDESS or nEMO alone for
 training, the other for testing; and each corpus for testing, with both others for training. The
-frames are those of `train_small.py`, kept in DIR. A head is trained in a minute or two, and kept
-there, too. The calibration error of a split has the temperature of the other splits of its rows.
+frames are those of `train_small.py`, kept in DIR. A head is trained in a minute or two, the third
+layer is tuned in four, and both are kept there, too. The calibration error of a split has the
+temperature of the other splits of its rows.
 
 The options evaluate another recipe of the head on the same frames, in a folder of its own.
 """
@@ -24,8 +25,19 @@ from frame_head import (
     NUM_SEEDS,
     FrameHead,
     Frames,
+    encode_corpus,
     encode_speech,
     fit_frame_head,
+    join_frames,
+)
+from last_layer import (
+    INNER,
+    NUM_TUNINGS,
+    LastLayer,
+    build_inner,
+    mix_states,
+    start_last_layer,
+    tune_last_layer,
 )
 from measure import (
     EVERY,
@@ -46,10 +58,11 @@ from torch import Tensor
 from emoser.finetune import Utterance
 from emoser.finetune.scoring.calibration import fit_temperature
 from emoser.finetune.scoring.report import Evaluation, assess
+from emoser.models.model import EmotionModel
 
 NUM_FOLDS = 5
 SMALL = "emoser-small"
-HEADS = "heads"
+HEADS, LAYERS = "heads", "layers"  # folders of the splits
 WHOLE = "all"  # the split whose head is trained on all clips
 ROWS = (
     Row("RAVDESS, 4 classes, 5 folds", "actors", EVERY, "ravdess"),
@@ -125,7 +138,7 @@ def _hold_out(speech: list[Utterance], voices: Collection[object], name: str) ->
 
 @dataclass(frozen=True)
 class FrameHeads:
-    """The heads of emoser-small for some splits.
+    """Heads on the frozen encoder for some splits.
 
     Attributes:
         copies: Frames of the clips to train on and of their varied copies.
@@ -155,6 +168,75 @@ class FrameHeads:
     def predict(self, split: Split) -> Logits:
         """Logits of the tested clips of a split."""
         return self.fit(split).predict(self.tested, find_places(self.speech, split.test))
+
+
+@dataclass(frozen=True)
+class LastLayers:
+    """The tuned layers of emoser-small, with their heads, for some splits.
+
+    Attributes:
+        heads: Those on the frozen encoder, with which the tuning starts.
+        model: The frozen encoder.
+        copies: Frames before its last layer, of the clips to train on and their varied copies.
+        tested: Of these clips, and of those that are tested alone.
+        folder: Where layers are kept, by the name of their split.
+    """
+
+    heads: FrameHeads
+    model: EmotionModel
+    copies: Sequence[Frames]
+    tested: Frames
+    folder: Path
+
+    def fit(self, split: Split) -> LastLayer:
+        """Layer and head of a split, from their file if it exists."""
+        file = self.folder / f"{split.name}.pt"
+        if not file.is_file():
+            training = find_places(self.heads.speech, split.training)
+            start = start_last_layer(self.model, self.heads.fit(split), self.copies[0], training)
+            learned = [self._tune(split, start, training, seed) for seed in range(NUM_TUNINGS)]
+            torch.save(mix_states(start, learned), file)
+        return LastLayer.restore(self.model, torch.load(file, weights_only=True))
+
+    def _tune(
+        self, split: Split, start: LastLayer, places: list[int], seed: int
+    ) -> dict[str, Tensor]:
+        """The state after a tuning, from its file if it exists."""
+        file = self.folder / f"{split.name}, seed {seed}.pt"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(tune_last_layer(start, self.copies, places, split.training, seed), file)
+            print(f"tuned {split.name}, seed {seed}", flush=True)
+        state: dict[str, Tensor] = torch.load(file, weights_only=True)
+        return state
+
+    def predict(self, split: Split) -> Logits:
+        """Logits of the tested clips of a split."""
+        places = find_places(self.heads.speech, split.test)
+        return self.fit(split).predict(self.tested, places)
+
+
+def open_layers(
+    base: str, speech: Sequence[Utterance], output: Path, *, bursts: Sequence[Utterance] = ()
+) -> LastLayers:
+    """The layers of a run, after encoding what is missing.
+
+    Args:
+        base: The encoder, as a Hub id or a folder.
+        speech: The clips to train on.
+        output: The folder of the run.
+        bursts: Clips of another corpus that are tested alone.
+    """
+    model, inner = build_network(base), build_inner(base)
+    copies = encode_speech(model, speech, output / FRAMES)
+    before = encode_speech(inner, speech, output / INNER)
+    tested = [before[0]]
+    if bursts:
+        file = output / INNER / f"{bursts[0].corpus}-copy0.npz"
+        tested.append(encode_corpus(inner, bursts, file, 0))
+    folder = output / SMALL
+    heads = FrameHeads(copies, copies[0], [*speech, *bursts], folder / HEADS)
+    return LastLayers(heads, model, before, join_frames(tested), folder / LAYERS)
 
 
 @dataclass(frozen=True)
@@ -285,9 +367,9 @@ def main() -> None:
     parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--copies", type=int, default=NUM_COPIES, help="varied copies of a clip")
-    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="heads side by side")
+    parser.add_argument("--frozen", action="store_true", help="no layer is tuned")
     parser.add_argument("--linear", action="store_true", help="a linear head, with these settings:")
+    parser.add_argument("--copies", type=int, default=NUM_COPIES, help="varied copies of a clip")
     parser.add_argument("--ridge", type=float, default=usual.ridge)
     parser.add_argument("--deviation-scale", type=float, default=usual.deviation_scale)
     parser.add_argument("--speaker-scale", type=float, default=usual.speaker_scale)
@@ -295,18 +377,28 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # the same numbers on every machine
     speech = read_speech(given.data)
-    model = build_network(given.base)
-    copies = encode_speech(model, speech, given.output / FRAMES, num_copies=given.copies)
     name = describe(given)
     folder = given.output / name
+    if not (given.linear or given.frozen):
+        measure(open_layers(given.base, speech, given.output).predict, speech, folder)
+        report(folder, speech, name)
+        return
+    model = build_network(given.base)
+    num_copies = given.copies if given.linear else NUM_COPIES
+    copies = encode_speech(model, speech, given.output / FRAMES, num_copies=num_copies)
     if given.linear:
         shares = {**SHARES, "cremad": given.cremad_share}
         config = HeadConfig(given.ridge, given.deviation_scale, given.speaker_scale, shares)
         features = torch.stack([copy.pool() for copy in copies])
         measure(LinearHeads(features, features[0], speech, config).predict, speech, folder)
     else:
-        heads = FrameHeads(copies, copies[0], speech, folder / HEADS, given.seeds)
+        heads = FrameHeads(copies, copies[0], speech, given.output / SMALL / HEADS)
         measure(heads.predict, speech, folder)
+    report(folder, speech, name)
+
+
+def report(folder: Path, speech: list[Utterance], name: str) -> None:
+    """Print the table of results, the targets and the calibration."""
     print("\n".join(tabulate_small(folder, speech, name)))
     print(compare_targets(folder, speech))
     temperature, error = calibrate(folder, speech)
@@ -316,8 +408,7 @@ def main() -> None:
 def describe(given: argparse.Namespace) -> str:
     """Name of a recipe by its settings."""
     if not given.linear:
-        usual = (given.copies, given.seeds) == (NUM_COPIES, NUM_SEEDS)
-        return SMALL if usual else f"{SMALL}, copies {given.copies}, seeds {given.seeds}"
+        return f"{SMALL}, frozen" if given.frozen else SMALL
     return (
         f"linear, copies {given.copies}, ridge {given.ridge:g}, "
         f"deviations {given.deviation_scale:g}, speakers {given.speaker_scale:g}, "

@@ -15,19 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from frame_head import FRAMES, encode_corpus, encode_speech, join_frames
+from frame_head import encode_corpus, encode_speech
 from measure import SVM, Row, Split, score, svm_folder, train_svms
 from measure_small import (
-    HEADS,
     SMALL,
     WHOLE,
-    FrameHeads,
     LinearHeads,
     measure_splits,
+    open_layers,
     split_corpora,
 )
 from network import LABELS
-from small import ONLY, HeadConfig, build_network, read_speech
+from small import ONLY, HeadConfig, read_speech
 
 from emoser.finetune import Utterance, read_corpus
 
@@ -73,19 +72,15 @@ def compare_corpora(
     base: str, speech: list[Utterance], bursts: list[Utterance], output: Path
 ) -> str:
     """The table, after training and testing what is missing."""
-    splits = split_all(speech, bursts)
-    model = build_network(base)
-    clips, results = [*speech, *bursts], output / TRANSFER
-    copies = encode_speech(model, speech, output / FRAMES)
-    wordless = encode_corpus(model, bursts, output / FRAMES / f"{BURSTS}-copy0.npz", 0)
-    tested = join_frames([copies[0], wordless])
-    heads = FrameHeads(copies, tested, clips, output / SMALL / HEADS)
-    measure_splits(heads.predict, splits, results / SMALL)
+    splits, results = split_all(speech, bursts), output / TRANSFER
+    layers = open_layers(base, speech, output, bursts=bursts)
+    measure_splits(layers.predict, splits, results / SMALL)
+    model = layers.model
     model.encoder.normalization = "none"
     plain = encode_speech(model, speech, output / PLAIN, num_copies=0)[0].pool()
     bare = encode_corpus(model, bursts, output / PLAIN / f"{BURSTS}-copy0.npz", 0).pool()
     config = HeadConfig(deviation_scale=1.0, speaker_scale=0.0)
-    probe = LinearHeads(plain[None], torch.cat([plain, bare]), clips, config)
+    probe = LinearHeads(plain[None], torch.cat([plain, bare]), [*speech, *bursts], config)
     measure_splits(probe.predict, splits, results / PROBE)
     train_svms(ROWS, splits, output)
     return "\n".join(tabulate_transfer(output, splits))

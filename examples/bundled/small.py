@@ -26,6 +26,7 @@ from emoser.models.model import EmotionModel
 
 SHARES: Mapping[str, float] = {"ravdess": 0.5, "nemo": 0.5, "cremad": 0.2}  # of the loss
 ONLY: Mapping[str, tuple[str, ...]] = {"cremad": ("happy", "sad")}  # nearly no others there
+NUM_LAYERS = 3
 NUM_COPIES = 1  # varied copies of every clip, beside the clip itself
 MAX_ITERATIONS = 60
 WINDOW = 480_000  # samples, 30 s
@@ -33,7 +34,7 @@ WINDOW = 480_000  # samples, 30 s
 RECIPE = FinetuneConfig(
     base="openai/whisper-base",
     mode="frozen",
-    num_layers=3,
+    num_layers=NUM_LAYERS,
     normalization="level",
     head="statistics",
     masking=False,
@@ -67,9 +68,10 @@ def read_speech(data: Path) -> list[Utterance]:
     ]
 
 
-def build_network(base: str) -> EmotionModel:
+def build_network(base: str, *, num_layers: int = NUM_LAYERS) -> EmotionModel:
     """The frozen encoder with a head for all eight labels."""
-    return build_initial_model(RECIPE.replace(base=base), ALL_LABELS).eval()
+    config = RECIPE.replace(base=base, num_layers=num_layers)
+    return build_initial_model(config, ALL_LABELS).eval()
 
 
 def sort_corpora(speech: Sequence[Utterance]) -> dict[str, list[Utterance]]:

@@ -4,18 +4,18 @@
 
 PATH holds RAVDESS, nEMO and CREMA-D with a table `manifest.csv` (columns corpus, path, speaker,
 sex, emotion). DIR/checkpoint/emoser-small is the finished checkpoint. The time of the encoder, on
-each clip and its varied copies, and of the heads of all splits is estimated first. Every copy of a
-corpus and every head is kept in DIR: run the same command again to resume an interrupted run. At
-the end, the card's table of other conditions takes another 17 minutes, and that
-of corpora new to every method about as long.
+each clip and its varied copies, and of the trainings of all splits is estimated first. Every copy
+of a corpus and every training is kept in DIR: run the same command again to resume an interrupted
+run. At the end, the card's table of other conditions takes another 17 minutes, and that of corpora
+new to every method about as long.
 
-The recipe (`small.py`, `frame_head.py`) is measured in folds over all speakers
-(`measure_small.py`), which also give the temperature and the figures of the card. The head of the
-checkpoint is then trained on all of them, and reduced to neutral, angry, happy and sad.
+The recipe (`small.py`, `frame_head.py`, `last_layer.py`) is measured in folds over all speakers
+(`measure_small.py`), which also give the temperature and the figures of the card. The checkpoint is
+then trained on all of them, and reduced to neutral, angry, happy and sad.
 
-`--quick` takes every third clip and the head of one seed, and compares folds and transfer with
-those of a plain frozen probe on a tenth of the clips: a linear head, no copies, no normalisation of
-the level, no CREMA-D, no intercepts.
+`--quick` takes every third clip and the head of one seed, tunes no layer, and compares folds and
+transfer with those of a plain frozen probe on a tenth of the clips: a linear head, no copies, no
+normalisation of the level, no CREMA-D, no intercepts.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from frame_head import (
     NUM_EPOCHS,
     NUM_SEEDS,
     encode_speech,
-    put_frame_head,
 )
+from last_layer import NUM_TUNINGS, TUNING_SETTINGS, put_last_layer
 from measure import Split
 from measure_robustness import answer_folds, describe, read_unlabelled
 from measure_small import (
@@ -53,6 +53,7 @@ from measure_small import (
     calibrate,
     compare_targets,
     measure,
+    open_layers,
     plan_splits,
     tabulate_small,
 )
@@ -87,42 +88,41 @@ HERE = Path(__file__).parent
 CARD, LICENCE = HERE / "card_small.md", HERE / "licence_small.txt"
 QUICK_PART, PROBE_PART = 3, 11  # one clip in so many is used in a quick run, and in its probe
 NUM_TIMED = 8
-HEAD_TIME = 0.15  # of a head of one seed, as a share of the encoder's for all clips
+HEAD_TIME, TUNING_TIME = 0.15, 1.5  # of one seed, relative to the encoder's for all clips
 FRAME_SAMPLES = 320
 WHISPER_WINDOW = 400
 
 
-def estimate_minutes(model: EmotionModel, speech: list[Utterance], num_copies: int) -> float:
-    """How long encoder and heads will take, by the encoder's time for a few clips."""
+def estimate_minutes(model: EmotionModel, speech: list[Utterance]) -> float:
+    """How long encoder, heads and tunings will take, by the encoder's time for a few clips."""
     chosen = Windows(Recordings(speech[:: max(len(speech) // NUM_TIMED, 1)]), None)
     pool_windows(model, chosen, RECIPE)  # the first pass is slower
     began = time.perf_counter()
     pool_windows(model, chosen, RECIPE)
     each = (time.perf_counter() - began) / len(chosen)
-    num_heads = NUM_SEEDS * (1 + sum(1 for _ in plan_splits(speech)))
-    return each * len(speech) * (1 + num_copies + HEAD_TIME * num_heads) / 60.0
+    num_splits = 1 + sum(1 for _ in plan_splits(speech))
+    trainings = num_splits * (NUM_SEEDS * HEAD_TIME + NUM_TUNINGS * TUNING_TIME)
+    return each * len(speech) * (2 * (1 + NUM_COPIES) + trainings) / 60.0
 
 
 def train_small(
-    base: str, speech: list[Utterance], output: Path, *, num_copies: int
+    base: str, speech: list[Utterance], output: Path
 ) -> tuple[EmotionModel, dict[str, Evaluation]]:
     """The calibrated checkpoint, and the figures of the folds."""
-    model = build_network(base)
-    copies = encode_speech(model, speech, output / FRAMES, num_copies=num_copies)
-    folds = output / SMALL
-    heads = FrameHeads(copies, copies[0], speech, folds / HEADS)
-    measure(heads.predict, speech, folds)
+    layers, folds = open_layers(base, speech, output), output / SMALL
+    measure(layers.predict, speech, folds)
     temperature, error = calibrate(folds, speech)
-    small = put_frame_head(model, heads.fit(Split(WHOLE, speech, [])))
+    small = put_last_layer(layers.model, layers.fit(Split(WHOLE, speech, [])))
     provenance = {
         "protocol": "figures from folds over all speakers; the checkpoint is trained on all of "
         "them; the temperature is that of the folds",
         "base": "openai/whisper-base",
         "targets": list(ALL_LABELS),
-        "num_copies": num_copies,
+        "num_copies": NUM_COPIES,
         "head": HEAD_SETTINGS,
+        "last_layer": TUNING_SETTINGS,
         "calibration_error": round(error, 4),
-        "configs": [RECIPE.replace(head="framewise", frozen_copies=num_copies).flat()],
+        "configs": [RECIPE.replace(head="framewise", frozen_copies=NUM_COPIES).flat()],
     }
     means = measure_means(small, speech)
     small.config = replace(
@@ -249,11 +249,9 @@ def main() -> None:
         recipe, probe = run_quick(arguments.base, speech, arguments.output)
         print(f"mean UAR of folds and transfer: {recipe:.3f}; plain frozen probe: {probe:.3f}")
         return
-    minutes = estimate_minutes(build_network(arguments.base), speech, NUM_COPIES)
+    minutes = estimate_minutes(build_network(arguments.base), speech)
     print(f"{len(speech)} clips, varied copies of each: {NUM_COPIES}; about {minutes:.0f} minutes")
-    model, evaluations = train_small(
-        arguments.base, speech, arguments.output, num_copies=NUM_COPIES
-    )
+    model, evaluations = train_small(arguments.base, speech, arguments.output)
     folds = tabulate_small(arguments.output / SMALL, speech, SMALL)
     folder = arguments.output / "checkpoint" / SMALL
     targets = compare_targets(arguments.output / SMALL, speech)

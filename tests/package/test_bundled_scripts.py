@@ -20,7 +20,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
     "measure", "recipe", "network", "egemaps_svm", "train", "pretrain", "store_means", "small",
     "measure_small", "measure_adaptation", "measure_robustness", "distillation",
-    "frame_head",
+    "frame_head", "last_layer",
 )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ from emoser.runtimes.manifest import read_manifest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "bundled"
 MODULES = (
-    "train_small", "measure_small", "small", "frame_head", "export_graph", "train", "measure",
-    "recipe", "pretrain", "distillation", "network", "egemaps_svm", "store_means",
+    "train_small", "measure_small", "small", "frame_head", "last_layer", "export_graph", "train",
+    "measure", "recipe", "pretrain", "distillation", "network", "egemaps_svm", "store_means",
     "measure_adaptation", "measure_robustness", "measure_transfer", "measure_speed",
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ def speech(tmp_path_factory):
 def trained(script, base, speech, tmp_path_factory):
     """Output folder of a run, its model and the figures of its folds."""
     output = tmp_path_factory.mktemp("run")
-    return output, *script.train_small(str(base), speech, output, num_copies=1)
+    return output, *script.train_small(str(base), speech, output)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,37 @@ def test_the_head_has_the_answers_of_its_network_and_those_of_its_seeds_together
     assert torch.allclose(copies[0].pool(), plain, atol=2e-3)
 
 
+def test_the_layer_that_is_tuned_is_the_last_one_of_the_encoder(script, base, speech, tmp_path):
+    """Before the tuning it has the frames of transformers, and afterwards those of its network."""
+    last_layer = sys.modules["last_layer"]
+    layers = script.open_layers(str(base), speech, tmp_path)
+    some = list(range(0, len(speech), 2))
+    clips = [speech[place] for place in some]
+    head = sys.modules["frame_head"].fit_frame_head(layers.heads.copies, some, clips, num_seeds=2)
+    frames = layers.copies[0]
+    plain = last_layer.LastLayer(layers.model, head)
+    with torch.inference_mode():
+        found = plain(*last_layer.take(frames, some))
+    expected, _ = layers.heads.copies[0].take(some)
+    assert float((found - expected).abs().max()) < 5e-3 * float(expected.abs().max())
+    start = last_layer.start_last_layer(layers.model, head, frames, some)
+    logits = head.predict(layers.heads.copies[0], some)
+    scale = float(np.abs(logits).max())
+    assert start.predict(frames, some) == pytest.approx(logits, abs=0.02 * scale)
+    learned = last_layer.tune_last_layer(start, layers.copies, some, clips, seed=0)
+    assert not torch.equal(learned["layer.fc1.weight"], start.layer.fc1.weight)
+    mixed = last_layer.mix_states(start, [learned])
+    tuned = last_layer.LastLayer.restore(layers.model, mixed)
+    network = last_layer.put_last_layer(layers.model, tuned)
+    columns = [script.ALL_LABELS.index(label) for label in last_layer.LABELS]
+    logits = tuned.predict(frames, some)[:, columns]
+    for place, clip in enumerate(clips[:6]):
+        samples = torch.from_numpy(soundfile.read(clip.path, dtype="float32")[0])
+        with torch.inference_mode():
+            answer = network(samples[None]).logits[0].numpy()
+        assert answer == pytest.approx(logits[place], abs=5e-3 * float(np.abs(logits).max()))
+
+
 def test_no_tested_speaker_is_trained_on_and_every_speaker_is_tested_once(script, speech):
     plans = list(sys.modules["measure_small"].plan_splits(speech))
     for _, split in plans:
@@ -207,19 +238,20 @@ def test_no_method_has_met_the_corpus_that_it_is_compared_on(script, base, speec
     assert lines[1].endswith("| - |")
 
 
-def test_an_interrupted_run_reads_the_frames_and_heads_that_it_has(script, trained, base, speech):
+def test_an_interrupted_run_reads_the_frames_and_weights_that_it_has(script, trained, base, speech):
     output, model, _ = trained
     files = sorted((output / "frames").iterdir())
     assert [file.name for file in files] == [
-        f"{corpus}-copy{copy}.npz" for corpus in ("cremad", "nemo", "ravdess") for copy in (0, 1)
+        f"{corpus}-copy{copy}.npz" for corpus in ("cremad", "nemo", "ravdess") for copy in (0, 1, 2)
     ]
-    files += sorted((output / "emoser-small" / "heads").iterdir())
+    for folder in ("inner", "emoser-small/heads", "emoser-small/layers"):
+        files += sorted((output / folder).iterdir())
     stamps = [file.stat().st_mtime_ns for file in files]
-    again, _ = script.train_small(str(base), speech, output, num_copies=1)
+    again, _ = script.train_small(str(base), speech, output)
     assert [file.stat().st_mtime_ns for file in files] == stamps
     assert torch.equal(again.head.classifier.weight, model.head.classifier.weight)
     with pytest.raises(ValueError, match="other recordings"):
-        script.train_small(str(base), speech[1:], output, num_copies=1)
+        script.train_small(str(base), speech[1:], output)
 
 
 def test_the_checkpoint_has_half_the_bytes_and_the_same_numbers(trained, checkpoint):
@@ -280,11 +312,9 @@ def test_means_are_stored_in_a_checkpoint_without_them_and_its_graph_stays(
 def test_the_adaptation_is_measured_on_unseen_speakers(script, trained, base, speech):
     output, _, _ = trained
     measure = importlib.import_module("measure_adaptation")
-    copies = script.encode_speech(script.build_network(str(base)), speech, output / "frames")
-    folder = output / "emoser-small" / "heads"
-    heads = script.FrameHeads(copies, copies[0], speech, folder)
+    layers = script.open_layers(str(base), speech, output)
     rows = {
-        title: list(measure.fit_speakers(heads, speech, *plan))
+        title: list(measure.fit_speakers(layers, speech, *plan))
         for title, plan in measure.ROWS.items()
     }
     assert list(map(len, rows.values())) == [5, 2, 2, 5]

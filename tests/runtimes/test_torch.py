@@ -19,6 +19,7 @@ from transformers import (
 
 from emoser import EmotionClassifier
 from emoser.checkpoints.save import save_model
+from emoser.runtimes.parallel import GROUP_ROUNDS, WorkerThreads
 from emoser.runtimes.torch import engine as torch_runtime
 from emoser.runtimes.torch.convolutions import (
     FastConvolutions,
@@ -30,7 +31,7 @@ from emoser.runtimes.torch.convolutions import (
 )
 from emoser.runtimes.torch.engine import TorchRuntime
 from emoser.runtimes.torch.linear import can_pack
-from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone, work_alone
+from emoser.runtimes.torch.threads import can_work_alone, work_alone
 
 RATE = 16_000
 LENGTHS = (64_000, 400, 41_360, 41_361, 16_789)
@@ -165,7 +166,9 @@ def test_workers_compute_on_one_core_and_nobody_else_notices():
     if not can_work_alone():
         pytest.skip("this build of torch has no OpenMP that can be asked")
     counts = []
-    list(WorkerThreads(2).map(lambda _: counts.append(torch.get_num_threads()), range(8)))
+    list(
+        WorkerThreads(2, work_alone).map(lambda _: counts.append(torch.get_num_threads()), range(8))
+    )
     other = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
     other.start()
     other.join()
@@ -178,7 +181,7 @@ def test_a_group_runs_on_the_threads_that_torch_had_when_the_model_was_opened():
     if not can_work_alone():
         pytest.skip("this build of torch has no OpenMP that can be asked")
     runtime = on_cpu(loud_model(small_config()))
-    assert runtime.group_size == 8
+    assert runtime.group_size == 2 * GROUP_ROUNDS
     runtime.infer(random_clips([16_000] * 8))
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
@@ -186,11 +189,11 @@ def test_a_group_runs_on_the_threads_that_torch_had_when_the_model_was_opened():
 
 
 def test_worker_threads_can_be_sent_to_another_process():
-    assert pickle.loads(pickle.dumps(WorkerThreads(3))).num_threads == 3
+    assert pickle.loads(pickle.dumps(WorkerThreads(3, work_alone))).num_threads == 3
 
 
 def test_a_thread_that_has_one_core_already_is_alone():
-    workers = WorkerThreads(1)
+    workers = WorkerThreads(1, work_alone)
     assert list(workers.map(lambda _: work_alone(), [0])) == [can_work_alone()]
 
 

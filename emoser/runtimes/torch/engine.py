@@ -17,20 +17,19 @@ from emoser.errors import DeviceError
 from emoser.models.model import EmotionModel
 from emoser.runtimes import EngineSettings, InferenceOutput, OpenedModel, Samples
 from emoser.runtimes.manifest import build_info, describe_source
+from emoser.runtimes.parallel import GROUP_ROUNDS, WorkerThreads, run_in_parallel
 from emoser.runtimes.torch.convolutions import (
     FastConvolutions,
     fold_weight_norms,
     optimize_convolutions,
     pack_convolutions,
 )
-from emoser.runtimes.torch.threads import WorkerThreads, can_work_alone
+from emoser.runtimes.torch.threads import can_work_alone, work_alone
 from emoser.runtimes.torch.transformer import optimize_transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
 SMALL_MODEL = 20_000_000  # weights; below, threads of one operation wait more than they help
-GROUP_ROUNDS = 4  # recordings per thread in a group, so that threads end at about the same time
-LONG_SAMPLES = 12 * 16_000  # from here on all threads work on one recording of a large model
 
 
 class TorchRuntime:
@@ -62,7 +61,7 @@ class TorchRuntime:
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
         num_threads = torch.get_num_threads() if device.type == "cpu" else 1
         alone = num_threads > 1 and can_work_alone()
-        self.workers = WorkerThreads(num_threads) if alone else None
+        self.workers = WorkerThreads(num_threads, work_alone) if alone else None
         self.group_size = GROUP_ROUNDS * num_threads if alone else 1
 
     def infer(self, recordings: Sequence[Samples]) -> InferenceOutput:
@@ -77,14 +76,14 @@ class TorchRuntime:
         if self.device.type != "cpu":
             return self.infer_padded(recordings)
         if self.workers is None or (len(recordings) == 1 and not self.split):
-            return _join([self._infer_batch([samples]) for samples in recordings])
-        order = sorted(range(len(recordings)), key=lambda place: -len(recordings[place]))
-        num_long = 0 if self.split else sum(len(item) >= LONG_SAMPLES for item in recordings)
-        parts = [[recordings[place]] for place in order]
-        outputs = [self._infer_batch(part) for part in parts[:num_long]]
-        outputs += self.workers.map(self._infer_batch, parts[num_long:])
-        by_place = dict(zip(order, outputs, strict=True))
-        return _join([by_place[place] for place in range(len(order))])
+            return _join([self._infer_alone(samples) for samples in recordings])
+        outputs = run_in_parallel(
+            recordings,
+            self.workers,
+            on_one_core=self._infer_alone,
+            on_all_cores=None if self.split else self._infer_alone,
+        )
+        return _join(outputs)
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
         """Probabilities of every frame of one recording, (L, C), from a model that has them."""
@@ -107,6 +106,9 @@ class TorchRuntime:
         torch.cuda.empty_cache()
         half = len(recordings) // 2
         return _join([self.infer_padded(part) for part in (recordings[:half], recordings[half:])])
+
+    def _infer_alone(self, samples: Samples) -> InferenceOutput:
+        return self._infer_batch([samples])
 
     def _infer_batch(self, recordings: Sequence[Samples]) -> InferenceOutput:
         counts = [len(samples) for samples in recordings]

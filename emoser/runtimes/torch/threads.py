@@ -1,48 +1,22 @@
-"""Run functions in parallel, in threads that compute on one core each.
+"""Make torch compute on one core in some threads.
 
 torch splits every operation among its threads, which wait for one another at its end: for small
-models that costs more than it gains, and far more on cores that other processes use too. Here
-several recordings run at once instead, each on its own thread. OpenMP's number of threads is a
-property of the calling thread, so the workers set theirs to one without affecting the rest of
-the process; `torch.set_num_threads` would change it for all.
+models that costs more than it gains, and far more on cores that other processes use too. OpenMP's
+number of threads is a property of the calling thread, so threads that run a recording each set
+theirs to one without affecting the rest of the process; `torch.set_num_threads` would change it
+for all.
 """
 
 import ctypes
-import os
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 LIBRARIES = ("libtorch_cpu.so", "libtorch_cpu.dylib", "libiomp5md.dll")
 SET_OPENMP = "omp_set_num_threads"
 SET_MKL = "MKL_Set_Num_Threads_Local"  # MKL keeps its own number per thread
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class WorkerThreads:
-    """A pool of threads for one model, started when first used."""
-
-    def __init__(self, num_threads: int) -> None:
-        self.num_threads = num_threads
-        self._executor: ThreadPoolExecutor | None = None
-        self._process = 0
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`map(function, items)` in parallel; results in order."""
-        if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
-            self._executor = ThreadPoolExecutor(
-                self.num_threads, thread_name_prefix="emoser-torch", initializer=work_alone
-            )
-            self._process = os.getpid()
-        return self._executor.map(function, items)
-
-    def __reduce__(self) -> tuple[type["WorkerThreads"], tuple[int]]:
-        return WorkerThreads, (self.num_threads,)
 
 
 def work_alone() -> bool:
