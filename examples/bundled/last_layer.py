@@ -37,7 +37,6 @@ from emoser.models.model import EmotionModel
 
 INNER = "inner"  # folder of a run
 NUM_FROZEN = 2  # layers before the tuned one
-NUM_TUNINGS = 2  # of different seeds
 NUM_EPOCHS = 2.0
 BATCH_CLIPS = 32
 LEARNING_RATE, HEAD_RATE, OFFSET_RATE = 1e-4, 3e-4, 1e-3
@@ -48,7 +47,6 @@ LARGEST_GRADIENT = 5.0
 EMA_DECAY = 0.98
 TUNED_SHARE = 0.5  # of what the tuning has learned
 TUNING_SETTINGS = {
-    "num_tunings": NUM_TUNINGS,
     "num_epochs": NUM_EPOCHS,
     "batch_clips": BATCH_CLIPS,
     "learning_rate": LEARNING_RATE,
@@ -170,7 +168,8 @@ def tune_last_layer(
     copies: Sequence[Frames],
     places: Sequence[int],
     speech: Sequence[Utterance],
-    seed: int,
+    *,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """The state of a last layer and its head after the tuning.
 
@@ -219,14 +218,10 @@ def tune_last_layer(
     return averaged.module.state_dict()
 
 
-def mix_states(start: LastLayer, learned: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Weights between the start and the mean of all tunings, in numbers that float16 has."""
+def mix_states(start: LastLayer, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights between the start and those after the tuning, in numbers that float16 has."""
     return {
-        name: torch.stack([state[name] for state in learned])
-        .mean(dim=0)
-        .lerp(value, 1.0 - TUNED_SHARE)
-        .half()
-        .float()
+        name: value.lerp(learned[name], TUNED_SHARE).half().float()
         for name, value in start.state_dict().items()
     }
 

@@ -32,7 +32,6 @@ from frame_head import (
 )
 from last_layer import (
     INNER,
-    NUM_TUNINGS,
     LastLayer,
     build_inner,
     mix_states,
@@ -194,21 +193,11 @@ class LastLayers:
         if not file.is_file():
             training = find_places(self.heads.speech, split.training)
             start = start_last_layer(self.model, self.heads.fit(split), self.copies[0], training)
-            learned = [self._tune(split, start, training, seed) for seed in range(NUM_TUNINGS)]
-            torch.save(mix_states(start, learned), file)
-        return LastLayer.restore(self.model, torch.load(file, weights_only=True))
-
-    def _tune(
-        self, split: Split, start: LastLayer, places: list[int], seed: int
-    ) -> dict[str, Tensor]:
-        """The state after a tuning, from its file if it exists."""
-        file = self.folder / f"{split.name}, seed {seed}.pt"
-        if not file.is_file():
+            learned = tune_last_layer(start, self.copies, training, split.training)
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(tune_last_layer(start, self.copies, places, split.training, seed), file)
-            print(f"tuned {split.name}, seed {seed}", flush=True)
-        state: dict[str, Tensor] = torch.load(file, weights_only=True)
-        return state
+            torch.save(mix_states(start, learned), file)
+            print(f"tuned {split.name}", flush=True)
+        return LastLayer.restore(self.model, torch.load(file, weights_only=True))
 
     def predict(self, split: Split) -> Logits:
         """Logits of the tested clips of a split."""

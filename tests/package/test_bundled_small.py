@@ -189,7 +189,7 @@ def test_the_layer_that_is_tuned_is_the_last_one_of_the_encoder(script, base, sp
     assert start.predict(frames, some) == pytest.approx(logits, abs=0.02 * scale)
     learned = last_layer.tune_last_layer(start, layers.copies, some, clips, seed=0)
     assert not torch.equal(learned["layer.fc1.weight"], start.layer.fc1.weight)
-    mixed = last_layer.mix_states(start, [learned])
+    mixed = last_layer.mix_states(start, learned)
     tuned = last_layer.LastLayer.restore(layers.model, mixed)
     network = last_layer.put_last_layer(layers.model, tuned)
     columns = [script.ALL_LABELS.index(label) for label in last_layer.LABELS]
