@@ -8,7 +8,6 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from emoser.errors import CheckpointError, DependencyError, DeviceError
 from emoser.runtimes import EngineSettings, InferenceOutput, OpenedGraph, Samples
-from emoser.runtimes.manifest import Manifest
+from emoser.runtimes.manifest import Manifest, check_graph
 from emoser.runtimes.parallel import (
     GROUP_ROUNDS,
     LONG_SAMPLES,
@@ -106,7 +105,10 @@ class GraphRuntime(ABC):
             lengths = map(len, recordings)
             self._grouped += sum(length for length in lengths if length < LONG_SAMPLES)
             if self._divided is None and self._grouped >= GROUPED_SAMPLES:
-                self._divided = self._open_divided()
+                try:
+                    self._divided = self._open_divided()
+                except (CheckpointError, OSError):  # its file is another one now, or gone
+                    self._open_divided = None
             return self._divided
 
     def infer_frames(self, samples: Samples) -> npt.NDArray[np.float32]:
@@ -204,13 +206,14 @@ def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> Open
     runtime.check([output.shape for output in runtime.session.get_outputs()], file)
     kind = "cuda" if CUDA in runtime.session.get_providers() else "cpu"
     if kind == "cpu":
-        divide_cores(runtime, file, settings, open_runtime)
+        divide_cores(runtime, file, manifest, settings, open_runtime)
     return OpenedGraph(runtime, kind, manifest.dtype)
 
 
 def divide_cores(
     runtime: GraphRuntime,
     file: Path,
+    manifest: Manifest,
     settings: EngineSettings,
     open_runtime: Callable[[int], GraphRuntime],
 ) -> None:
@@ -219,13 +222,19 @@ def divide_cores(
     Args:
         runtime: The opened graph, with all cores for one recording.
         file: Its file.
+        manifest: Of this file.
         settings: With which it was opened.
         open_runtime: Opens the graph again for so many recordings at a time.
     """
     num_threads = count_threads() or os.cpu_count() or 1
-    size = sum(part.stat().st_size for part in file.parent.glob(f"{file.stem}.*"))
-    if settings.num_streams == 1 and num_threads > 1 and size <= LARGEST_TWICE:
-        runtime.divide(num_threads, partial(open_runtime, num_threads))
+
+    def open_divided() -> GraphRuntime:
+        check_graph(file.parent, manifest)
+        return open_runtime(num_threads)
+
+    size = sum((file.parent / name).stat().st_size for name in manifest.hashes)
+    if settings.num_streams == 1 and num_threads > 1 and 0 < size <= LARGEST_TWICE:
+        runtime.divide(num_threads, open_divided)
 
 
 def open_session(file: Path, providers: Sequence[Any], *, num_streams: int = 1) -> Any:

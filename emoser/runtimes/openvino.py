@@ -120,7 +120,7 @@ def open_graph(file: Path, manifest: Manifest, settings: EngineSettings) -> Open
 
     runtime = open_runtime(settings.num_streams)
     runtime.check([_shape(output) for output in runtime.compiled.outputs], file)
-    divide_cores(runtime, file, settings, open_runtime)
+    divide_cores(runtime, file, manifest, settings, open_runtime)
     return OpenedGraph(runtime, "cpu", precision, notes)
 
 

@@ -44,6 +44,7 @@ DROPOUT = 0.15  # of the frames before the head
 STANDARDISED_CLIPS = 200
 CUT = 0.2  # of a clip's frames, at most, are cut out of it, in one stretch
 LARGEST_GRADIENT = 5.0
+ROWS_STEP = 256  # oneDNN generates code for every new number of frames, and keeps it
 EMA_DECAY = 0.98
 TUNED_SHARE = 0.5  # of what the tuning has learned
 TUNING_SETTINGS = {
@@ -101,6 +102,11 @@ class LastLayer(nn.Module):
             frames: Of several clips, one after the other, (M, D). Only attention pads them.
             counts: How many each clip has, (B,).
         """
+        num_frames = len(frames)
+        rest = -num_frames % ROWS_STEP
+        if rest:  # as one more clip, whose frames are left out at the end
+            frames = functional.pad(frames, (0, 0, 0, rest))
+            counts = torch.cat([counts, counts.new_tensor([rest])])
         attention = self.layer.self_attn
         num_heads, length = attention.num_heads, int(counts.max())
         valid = torch.arange(length) < counts[:, None]  # (B, L)
@@ -118,7 +124,7 @@ class LastLayer(nn.Module):
         hidden = frames + attention.out_proj(attended.transpose(1, 2).flatten(2)[valid])
         inner = functional.gelu(self.layer.fc1(self.layer.final_layer_norm(hidden)))
         encoded: Tensor = self.norm(hidden + self.layer.fc2(inner))
-        return encoded
+        return encoded[:num_frames]
 
     def pool(
         self, frames: Tensor, counts: Tensor, *, dropout: float = 0.0, bfloat16: bool = False

@@ -64,8 +64,10 @@ def fit_speakers(
 ) -> Iterator[Speaker]:
     """The speakers of the tests of a plan."""
     columns = [ALL_LABELS.index(label) for label in LABELS]
+    places = [place for place, item in enumerate(speech) if usable(item)]
+    rows = np.zeros((len(speech), len(LABELS)), np.float32)
     for split in PLANS[plan](speech)[chosen]:
-        rows = layers.fit(split).predict(layers.tested, range(len(speech)))[:, columns]
+        rows[places] = layers.fit(split).predict(layers.tested, places)[:, columns]
         trained = [item for item in split.training if usable(item)]
         means = average_logits(rows[find_places(speech, trained)], trained)
         for voice in dict.fromkeys(item.voice for item in split.test if usable(item)):

@@ -12,6 +12,7 @@ from support.fakes import FormulaRuntime, formula_classifier
 from support.models import random_clips
 
 from emoser.errors import AudioError, EmoserError
+from emoser.inference.batching import SHORT_SAMPLES
 
 RATE = 16_000
 
@@ -80,6 +81,13 @@ def test_a_long_recording_runs_in_groups_of_its_chunks():
     assert answer == alone.predict(long, sampling_rate=RATE)
     assert answer.num_windows == 20
     assert max(runtime.calls) == GroupRuntime.group_size
+
+
+def test_long_chunks_come_in_smaller_groups():
+    runtime = GroupRuntime(seconds=0.005)
+    clips = random_clips([2 * SHORT_SAMPLES] * 12)
+    assert predict(runtime, clips) == predict(None, clips)
+    assert max(runtime.calls) == GroupRuntime.group_size // 2
 
 
 def test_timelines_run_in_groups_too():

@@ -7,6 +7,7 @@ import pytest
 from support.models import random_clips
 
 from emoser.checkpoints.resolve import find_checkpoint
+from emoser.export import export
 from emoser.runtimes import onnx
 from emoser.runtimes.opening import is_installed, open_runtime
 from emoser.runtimes.parallel import GROUP_ROUNDS, LONG_SAMPLES, WorkerThreads, run_in_parallel
@@ -31,10 +32,8 @@ def opened(monkeypatch):
     """Opens emoser-tiny as on two cores; the second form pays at once."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(onnx, "GROUPED_SAMPLES", 1)
-    return lambda engine, **settings: (
-        open_runtime(
-            find_checkpoint("emoser-tiny"), device="cpu", backend=engine, **settings
-        ).runtime
+    return lambda engine, name="emoser-tiny", **settings: (
+        open_runtime(find_checkpoint(name), device="cpu", backend=engine, **settings).runtime
     )
 
 
@@ -75,6 +74,24 @@ def test_large_graphs_and_streams_of_the_caller_stay_single(
     assert runtime.group_size == 1
     runtime.infer(clips)
     assert runtime._divided is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("fault", ["changed", "gone"])
+def test_a_graph_that_was_changed_since_is_not_opened_again(opened, clips, tmp_path, engine, fault):
+    export("emoser-tiny", tmp_path / "graph", to=engine)
+    runtime = opened(engine, name=str(tmp_path / "graph"))
+    alone = runtime.infer(clips[:1])
+    for file in (tmp_path / "graph").iterdir():
+        if fault == "gone":
+            file.unlink()
+        elif file.suffix in (".onnx", ".bin"):
+            content = file.read_bytes()
+            file.unlink()  # what is mapped into memory stays
+            file.write_bytes(content[:-1] + b"x")
+    group = runtime.infer(clips)
+    assert runtime._divided is None
+    assert np.abs(group.logits[0] - alone.logits[0]).max() < TOLERANCE
 
 
 def test_one_core_takes_recordings_one_by_one(opened, monkeypatch):

@@ -37,7 +37,7 @@ command line may import from a side room."""
 PARTS = {
     "runtimes": (
         ("__init__", "processor"),
-        ("torch", "conversion", "onnx", "openvino", "manifest", "cache", "speeds"),
+        ("torch", "conversion", "onnx", "openvino", "manifest", "cache", "parallel", "speeds"),
         ("opening",),
     ),
     "finetune": (
