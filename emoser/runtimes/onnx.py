@@ -35,7 +35,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 ERRORS_ONLY = 3  # log severity
 PROBE_SAMPLES = 16_000
-GROUPED_SAMPLES = 60 * 16_000  # in groups, after which a graph is opened a second time
+GROUPED_SAMPLES = 300 * 16_000  # in groups, after which a graph is opened a second time
 LARGEST_TWICE = 2**29  # bytes of a graph; a larger one is opened only once
 FAULTS = (
     "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented",
