@@ -4,9 +4,9 @@ Run by `python examples/benchmarks/speed.py --parts folder [--clips 100]`. The p
 audio from soundfile and soxr, and the fastest batch size of 1, 4 and 8 on the first files. In the
 first round all lengths are new to the engines, which generate code for some of them; after five
 minutes of audio ONNX Runtime and OpenVINO open the graph again, with one core for each recording.
-These rounds have a figure of their own, and the medians are those of the last two. The share of the matrix limit is
-that of the whole run, including decoding; the arithmetic of the model is counted on a clip of 4 s,
-and the limit is measured in the same rounds.
+These rounds have a figure of their own, and the medians are those of the last two. The share of the
+matrix limit is that of the whole run, including decoding; the arithmetic of the model is counted on
+a clip of 4 s, and the limit is measured in the same rounds.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def measure_folder(
             [
                 f"base, {part} files of mixed lengths and rates, {name_of(worker)}",
                 f"{median(speeds[place]):.1f} times real time "
-                f"({audio / mean(times[place] for times in new):.1f} in the first {NUM_NEW} rounds; "
+                f"({audio / mean(times[place] for times in new):.1f} in the rounds before; "
                 f"{decoding_ratio(known, ready, place):.2f} of the time of ready samples)",
                 f"{ratios[place]:.2f} x transformers' pipeline (batches of {batch}) "
                 + share_of_limit([speed * gflop for speed in speeds[place]], limits, worker),
