@@ -4,9 +4,9 @@ Students start from the network of `pretrain.py`. The teacher is emoser-small wi
 its third layer, with a head that is trained on the same speakers. A student learns the labels,
 where the softmax of CREMA-D runs over happy and sad alone, the teacher's logits for every clip, and
 its frames and pooled features; of EmoGator and read speech, all but labels. The moving average of
-the weights at the last update is taken, so that no speaker chooses it. The encoder is then the mean of the students of all seeds and
-of the pretrained one, which transfers better to other corpora (cf. arXiv 2109.01903), and a linear
-head is fitted to its embeddings.
+the weights at the last update is taken, so that no speaker chooses it. The encoder is then the mean
+of the students of all seeds and of the pretrained one, which transfers better to other corpora (cf.
+arXiv 2109.01903), and a linear head is fitted to its embeddings.
 """
 
 from collections.abc import Mapping, Sequence
