@@ -46,8 +46,8 @@ FAULTS = (
 class GraphRuntime(ABC):
     """A graph with the outputs logits, embedding and, from a model that has them, frames.
 
-    On a CPU it is opened a second time, with one core for each recording, once groups of
-    recordings have been so long that this saves more time than it takes.
+    On a CPU it is opened a second time, with one core for each recording, once the short recordings
+    that came in groups have `GROUPED_SAMPLES` together.
     """
 
     batch_seconds: float | None = None
@@ -98,7 +98,7 @@ class GraphRuntime(ABC):
         return InferenceOutput(np.concatenate(logits), np.concatenate(embeddings))
 
     def _find_divided(self, recordings: Sequence[Samples]) -> "GraphRuntime | None":
-        """The graph with one core for each recording, once it pays."""
+        """The graph with one core for each recording, opened when enough came in groups."""
         if self._open_divided is None or len(recordings) == 1:
             return None
         with self._lock:

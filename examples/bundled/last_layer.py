@@ -1,8 +1,8 @@
 """The third layer of emoser-small, tuned together with its head.
 
 The layers before it stay frozen, so their frames are computed once, for each clip and its varied
-copies. The tuning starts from whisper-base and the head of `frame_head.py`, passes over the clips
-less than twice, and ends half-way between this start and what it has learned, which keeps more of
+copies. The tuning starts from whisper-base and the head of `frame_head.py`, draws as many clips as
+two passes have, and ends half-way between this start and what it has learned, which keeps more of
 what the encoder knows of other voices (cf. arXiv 2109.01903).
 """
 

@@ -1,4 +1,4 @@
-"""The encoder of emoser-small, three layers of whisper-base, frozen; and a linear head on it.
+"""The encoder that emoser-small starts from, three layers of whisper-base; a linear head on it.
 
 Whisper's encoder reads every clip at its own length, scaled to the same level. Mean and standard
 deviation of its third layer over time are the features of each clip and of varied copies of it.
