@@ -24,8 +24,8 @@ from network import ENCODER, SEED, build_network
 from torch import Tensor, nn
 
 from emoser.finetune import FinetuneConfig, Utterance
+from emoser.finetune.cpu_math import quick_math
 from emoser.finetune.data.batches import plan_epoch
-from emoser.finetune.training.cpu_math import quick_math
 from emoser.finetune.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -161,7 +161,7 @@ def train_student(
         torch.manual_seed(step + 1000 * config.run.seed)
         np.random.seed(step)  # transformers draws its masks there
         drawn = targets.draw(batches[step], np.random.default_rng([config.run.seed, 7, step]))
-        with quick_math(DEVICE, config), torch.autocast("cpu", dtype=torch.bfloat16):
+        with quick_math(DEVICE), torch.autocast("cpu", dtype=torch.bfloat16):
             output = student(drawn)
         loss = criterion(output, batches[step])
         loss.backward()

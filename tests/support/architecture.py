@@ -41,7 +41,8 @@ PARTS = {
         ("opening",),
     ),
     "finetune": (
-        ("progress", "settings", "config", "models", "recipes", "protocols", "corpora", "data"),
+        ("cpu_math", "progress", "settings"),
+        ("config", "models", "recipes", "protocols", "corpora", "data"),
         ("training", "scoring"),
         ("experiments",),
     ),

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from emoser.checkpoints.atomic import new_file, write_text
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.cpu_math import quick_math
 from emoser.finetune.data.augment import augment, drop_quiet_ends
 from emoser.finetune.data.batches import collate, crop, length_batches
 from emoser.finetune.data.padding import forward_batch
@@ -223,7 +224,8 @@ def pool_windows(
     values = torch.zeros(len(windows), num_states, model.embedding_size)
     title = f"encoding copy {copy}, batches" if copy else "encoding, batches"
     batches, read = length_batches(windows.num_samples), copy_reader(windows, config, copy)
-    with torch.inference_mode():
+    device = next(model.parameters()).device
+    with torch.inference_mode(), quick_math(device):
         for batch in Progress(batches, title):
             samples, lengths = collate([read(index) for index in batch])
             values[batch] = _pool_layers(model, samples, lengths).cpu()

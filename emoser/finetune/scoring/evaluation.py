@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.cpu_math import quick_math
 from emoser.finetune.data.annotations import find_dimensions, state_scale
 from emoser.finetune.data.batches import length_batches
 from emoser.finetune.data.inputs import Inputs, run_model
@@ -180,7 +181,7 @@ def score_epoch(
         batches = length_batches(windows.num_samples)
     own = batches[processes.rank :: processes.count]
     rows: list[tuple[list[int], list[list[float]]]] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_math(processes.device):
         for batch in Progress(own, "validation, batches", show=processes.first):
             loaded = inputs.load_windows(batch).to(processes.device)
             output = run_model(model, loaded, padded=len(batch) > 1)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from emoser.errors import AudioError, EmoserError
+from emoser.finetune.cpu_math import quick_math
 from emoser.finetune.data.batches import collate
 from emoser.finetune.data.recordings import (
     Recordings,
@@ -229,7 +230,7 @@ class _ModelRuntime:
         """Logits and embeddings of recordings of any length."""
         samples, lengths = collate(recordings)
         valid = None if len(recordings) == 1 else lengths.to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), quick_math(self.device):
             output = self.model(samples.to(self.device), valid)
         return InferenceOutput(
             output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()

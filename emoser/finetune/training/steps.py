@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from emoser.errors import DeviceError
 from emoser.finetune.config import FinetuneConfig
+from emoser.finetune.cpu_math import quick_math
 from emoser.finetune.data.inputs import DTYPES, Batch, Inputs, run_model
-from emoser.finetune.training.cpu_math import quick_math
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.freezing import set_training
 from emoser.finetune.training.loss import Targets, Teachers, TrainingLoss
@@ -175,7 +175,7 @@ class Stepper:
         starts = range(0, count, size)
         loss, hits = torch.zeros((), device=device), torch.zeros((), device=device)
         random = seeded(self.config.run.seed, step + 1, rank=self.processes.rank, device=device)
-        with random, quick_math(device, self.config):
+        with random, quick_math(device, recompute=self.config.run.recompute):
             for start in starts:
                 end = min(start + size, count)
                 part = batch.select(start, end).to(device)

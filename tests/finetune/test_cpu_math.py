@@ -1,5 +1,6 @@
-"""In half precision a processor learns with other kernels: the same functions, sooner done."""
+"""On a processor, training takes other kernels: the same functions, computed sooner."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,10 @@ from transformers import Wav2Vec2Config
 
 from emoser.checkpoints.save import build_model
 from emoser.finetune import FinetuneConfig
+from emoser.finetune import cpu_math as shortcuts
+from emoser.finetune.cpu_math import FUSED_FRAMES, LEAST_ROWS, attend, drop, multiply, quick_math
 from emoser.finetune.data.batches import collate
 from emoser.finetune.data.inputs import Batch
-from emoser.finetune.training import cpu_math as shortcuts
-from emoser.finetune.training.cpu_math import FUSED_FRAMES, attend, drop, quick_math
 from emoser.finetune.training.distributed import ProcessGroup
 from emoser.finetune.training.loss import Targets, TrainingLoss
 from emoser.finetune.training.optimization import build_optimizer
@@ -100,20 +101,77 @@ def test_the_seed_determines_what_is_dropped():
     assert torch.equal(drop(torch.ones(100), 0.5), first)
 
 
-@pytest.mark.parametrize(
-    ("device", "changes"),
-    [("cpu", {"precision": "float32"}), ("cuda", {}), ("cpu", {"recompute": True})],
-    ids=["float32", "gpu", "recompute"],
-)
-def test_the_rest_computes_as_ever(device, changes, monkeypatch):
-    monkeypatch.setattr(shortcuts, "drop", None)
-    monkeypatch.setattr(shortcuts, "attend", None)
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("shape", [(1000,), (4, 199), (LEAST_ROWS,)], ids=str)
+def test_products_and_their_gradients_are_those_of_torch(shape, biased):
+    torch.manual_seed(0)
+    frames, weight, bias = torch.randn(*shape, 48), torch.randn(80, 48), torch.randn(80)
+    direction = torch.randn(*shape, 80)
+
+    def run(function, dtype):
+        parts = [item.to(dtype, copy=True).requires_grad_() for item in (frames, weight, bias)]
+        product = function(*parts[: 2 + biased])
+        (product * direction.to(dtype)).sum().backward()
+        return [product.detach(), *(part.grad for part in parts[: 2 + biased])]
+
+    for found, exact in zip(
+        run(multiply, torch.float32), run(functional.linear, torch.float64), strict=True
+    ):
+        assert found.shape == exact.shape
+        assert float((found - exact).norm() / exact.norm()) < 1e-6
+
+
+def test_a_product_can_be_changed_in_place_as_transformers_does():
+    weight = torch.randn(8, 4, requires_grad=True)
+    product = multiply(torch.randn(2, 99, 4), weight)
+    product[:, 50:] = 0.0
+    product.sum().backward()
+    assert torch.isfinite(weight.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_convolutions_of_positions_are_those_of_torch(dtype):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv1d(32, 32, 16, padding=8, groups=4)
+    frames = torch.randn(2, 50, 32)
+
+    def run(block, autocast):
+        layer.zero_grad()
+        values = frames.clone().requires_grad_()
+        with block, torch.autocast("cpu", dtype, enabled=autocast):
+            output = layer(values.transpose(1, 2)).float()
+        output.square().sum().backward()
+        return output.detach(), values.grad, layer.weight.grad.clone(), layer.bias.grad.clone()
+
+    half = dtype != torch.float32
+    for found, expected in zip(run(quick_math(CPU), half), run(nullcontext(), False), strict=True):
+        difference = float((found - expected).norm() / expected.norm())
+        assert difference < (2e-2 if half else 1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_rest_computes_as_ever(device, monkeypatch):
+    for name in ("drop", "attend", "multiply"):
+        monkeypatch.setattr(shortcuts, name, None)
     torch.manual_seed(0)
     expected = functional.dropout(torch.ones(100))
     torch.manual_seed(0)
-    with quick_math(torch.device(device), replace(CONFIG, **changes)):
+    with quick_math(torch.device(device), recompute=device == "cpu"):
         assert torch.equal(functional.dropout(torch.ones(100)), expected)
         functional.scaled_dot_product_attention(*heads(torch.bfloat16))
+        functional.linear(torch.ones(1000, 8), torch.ones(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [(LEAST_ROWS - 1, torch.float32), (1000, torch.float64), (1000, torch.bfloat16)],
+    ids=["few rows", "double", "half"],
+)
+def test_other_products_are_left_to_torch(rows, dtype, monkeypatch):
+    monkeypatch.setattr(shortcuts, "multiply", None)
+    frames, weight = torch.randn(rows, 8).to(dtype), torch.randn(8, 8).to(dtype)
+    with quick_math(CPU):
+        assert torch.equal(functional.linear(frames, weight), functional.linear(frames, weight))
 
 
 @pytest.mark.parametrize(
@@ -125,14 +183,14 @@ def test_what_is_not_faster_is_left_to_torch(changes, frames, monkeypatch):
     monkeypatch.setattr(shortcuts, "attend", None)
     parts = heads(torch.bfloat16, frames)
     expected = functional.scaled_dot_product_attention(*parts, **changes)
-    with quick_math(CPU, CONFIG):
+    with quick_math(CPU):
         found = functional.scaled_dot_product_attention(*parts, **changes)
     assert torch.equal(found, expected)
 
 
 def test_nothing_is_dropped_where_nothing_is_learned():
     values = torch.ones(100)
-    with quick_math(CPU, CONFIG):
+    with quick_math(CPU):
         assert functional.dropout(values, 0.5, training=False) is values
         assert torch.equal(functional.dropout(values, 0.0), values)
         assert not functional.dropout(values, 1.0).any()
@@ -180,8 +238,8 @@ def test_half_precision_learns_what_float32_learns():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_training_takes_the_quick_way_in_half_precision_alone(precision, monkeypatch):
-    calls = {"drop": 0, "attend": 0}
+def test_training_takes_the_quick_way(precision, monkeypatch):
+    calls = dict.fromkeys(("drop", "attend", "multiply"), 0)
 
     def spy(name, function):
         def counted(*args, **kwargs):
@@ -190,10 +248,23 @@ def test_training_takes_the_quick_way_in_half_precision_alone(precision, monkeyp
 
         return counted
 
-    for name, function in (("drop", drop), ("attend", attend)):
-        monkeypatch.setattr(shortcuts, name, spy(name, function))
+    for name in calls:
+        monkeypatch.setattr(shortcuts, name, spy(name, getattr(shortcuts, name)))
+    monkeypatch.setattr(shortcuts, "LEAST_ROWS", 1)
+    monkeypatch.setattr(shortcuts, "multiplies_faster", lambda: True)
     assert np.isfinite(learn(replace(CONFIG, precision=precision), 0.2, steps=1)).all()
-    assert all(count == 0 if precision == "float32" else count > 0 for count in calls.values())
+    assert calls["drop"] > 0
+    assert calls["attend"] > 0
+    assert (calls["multiply"] > 0) == (precision == "float32")
+
+
+def test_the_quick_way_learns_what_torch_learns(monkeypatch):
+    monkeypatch.setattr(shortcuts, "LEAST_ROWS", 1)
+    monkeypatch.setattr(shortcuts, "multiplies_faster", lambda: True)
+    config = replace(CONFIG, precision="float32")
+    quick = learn(config, 0.0)
+    monkeypatch.setattr("emoser.finetune.training.steps.quick_math", lambda *_, **__: nullcontext())
+    assert quick == pytest.approx(learn(config, 0.0), rel=1e-5)
 
 
 def test_half_precision_can_be_recomputed():
