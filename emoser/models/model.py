@@ -128,7 +128,7 @@ class EmotionModel(nn.Module):
 
     def encode(self, samples: Tensor, lengths: Tensor | None = None) -> EncodedFrames:
         """Encoded frames of a batch, the input of `classify`."""
-        samples, lengths = self._lengthen(samples, lengths)
+        samples, lengths = self.lengthen(samples, lengths)
         return self.encoder(samples, lengths, all_layers=self.layer_weights is not None)  # type: ignore[no-any-return]
 
     def _finish(self, encoded: EncodedFrames) -> Tensor:
@@ -142,7 +142,8 @@ class EmotionModel(nn.Module):
             frames = normalize_frames(frames, encoded.num_frames)
         return frames if self.pointwise is None else self.pointwise(frames)
 
-    def _lengthen(self, samples: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def lengthen(self, samples: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Samples (B, T) and lengths (B,) of at least one frame; zeros follow the valid samples."""
         shortage = self.encoder.min_samples - samples.shape[1]
         if lengths is not None:
             valid = torch.arange(samples.shape[1], device=samples.device) < lengths[:, None]

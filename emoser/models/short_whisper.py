@@ -96,13 +96,23 @@ class ShortWhisperEncoder(LogMelEncoder):
         self, features: Tensor, lengths: Tensor | None, *, all_layers: bool = False
     ) -> EncodedFrames:
         """Frames of a log-mel spectrogram (B, mels, 2 L) of recordings with `lengths` samples."""
-        whisper: Any = self.backbone
         num_frames = None if lengths is None else self.count_frames(lengths)
+        return self.pass_layers(self.embed(features, num_frames), num_frames, all_layers=all_layers)
+
+    def embed(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
+        """The input of the first layer (B, L, D) from a spectrogram: convolutions and positions."""
+        whisper: Any = self.backbone
         if self.training and getattr(self.config, "apply_spec_augment", False):
             features = self._mask_spectrogram(features, num_frames)
         hidden = self._convolve(features, num_frames)
         hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
-        hidden = functional.dropout(hidden, p=whisper.dropout, training=self.training)
+        return functional.dropout(hidden, p=whisper.dropout, training=self.training)
+
+    def pass_layers(
+        self, hidden: Tensor, num_frames: Tensor | None, *, all_layers: bool = False
+    ) -> EncodedFrames:
+        """Frames of the last layer from the input of the first one, (B, L, D)."""
+        whisper: Any = self.backbone
         mask = None if num_frames is None else frame_mask(num_frames, hidden.shape[1])
         attention_mask = None if mask is None else mask[:, None, None, :]
         states = [hidden]

@@ -91,7 +91,7 @@ class GraphRuntime(ABC):
             rows = run_in_parallel(
                 recordings,
                 self._workers,
-                on_one_core=divided._run_checked,
+                on_one_core=lambda pack: [divided._run_checked(samples) for samples in pack],
                 on_all_cores=self._run_checked,
             )
         logits, embeddings, *_ = zip(*rows, strict=True)

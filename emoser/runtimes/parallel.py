@@ -1,10 +1,11 @@
-"""Run several recordings at once, each in a thread that computes on one core.
+"""Run several recordings at once, in threads that compute on one core each.
 
-Threads that share a recording wait for one another at the end of every product; threads with a
-recording each do not. Recordings that are long still run one after another on all cores: side by
-side they would need several times the memory.
+Threads that share a recording wait for one another at the end of every product; threads with
+recordings of their own do not. Recordings that are long still run one after another on all cores:
+side by side they would need several times the memory.
 """
 
+import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,23 +47,55 @@ def run_in_parallel(
     recordings: Sequence[Samples],
     workers: WorkerThreads,
     *,
-    on_one_core: Callable[[Samples], Result],
+    on_one_core: Callable[[Sequence[Samples]], Sequence[Result]],
     on_all_cores: Callable[[Samples], Result] | None = None,
+    pack_samples: int = 0,
 ) -> list[Result]:
-    """The result for each recording, in order; the longest are computed first.
+    """The result for each recording, in order.
 
     Args:
         recordings: At 16 kHz, of any lengths.
         workers: For the recordings that run side by side.
-        on_one_core: What they call.
+        on_one_core: What they call with some recordings.
         on_all_cores: What is called for a long recording; None if those run side by side too.
+        pack_samples: About the most samples in one such call; 0 for one recording each.
     """
-    order = sorted(range(len(recordings)), key=lambda place: -len(recordings[place]))
-    ordered = [recordings[place] for place in order]
-    num_long, results = 0, []
+    lengths = [len(samples) for samples in recordings]
+    order = sorted(range(len(recordings)), key=lambda place: -lengths[place])
+    num_long, by_place = 0, {}
     if on_all_cores is not None:
-        num_long = sum(len(samples) >= LONG_SAMPLES for samples in ordered)
-        results = [on_all_cores(samples) for samples in ordered[:num_long]]
-    results += workers.map(on_one_core, ordered[num_long:])
-    by_place = dict(zip(order, results, strict=True))
-    return [by_place[place] for place in range(len(order))]
+        num_long = sum(length >= LONG_SAMPLES for length in lengths)
+        by_place = {place: on_all_cores(recordings[place]) for place in order[:num_long]}
+    packs = pack(order[num_long:], lengths, workers.num_threads, pack_samples)
+    outputs = workers.map(on_one_core, [[recordings[place] for place in part] for part in packs])
+    for part, results in zip(packs, outputs, strict=True):
+        by_place.update(zip(part, results, strict=True))
+    return [by_place[place] for place in range(len(recordings))]
+
+
+def pack(
+    places: Sequence[int], lengths: Sequence[int], num_threads: int, largest: int
+) -> list[list[int]]:
+    """Places in packs of about the same total length, as many for each thread.
+
+    Args:
+        places: Of recordings, the longest first.
+        lengths: Of all recordings, in samples.
+        num_threads: How many packs run side by side.
+        largest: About the most samples of a pack; 0 for one recording each.
+
+    Example:
+        >>> pack([2, 0, 3, 1], [50, 10, 90, 40], num_threads=2, largest=120)
+        [[2, 1], [0, 3]]
+    """
+    if not largest:
+        return [[place] for place in places]
+    total = sum(lengths[place] for place in places)
+    rounds = -(-total // (largest * num_threads))
+    packs: list[list[int]] = [[] for _ in range(min(rounds * num_threads, len(places)))]
+    filled = [(0, place) for place in range(len(packs))]
+    for place in places:
+        size, number = heapq.heappop(filled)
+        packs[number].append(place)
+        heapq.heappush(filled, (size + lengths[place], number))
+    return packs

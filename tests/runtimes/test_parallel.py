@@ -10,7 +10,13 @@ from emoser.checkpoints.resolve import find_checkpoint
 from emoser.export import export
 from emoser.runtimes import onnx
 from emoser.runtimes.opening import is_installed, open_runtime
-from emoser.runtimes.parallel import GROUP_ROUNDS, LONG_SAMPLES, WorkerThreads, run_in_parallel
+from emoser.runtimes.parallel import (
+    GROUP_ROUNDS,
+    LONG_SAMPLES,
+    WorkerThreads,
+    pack,
+    run_in_parallel,
+)
 
 LENGTHS = (16_000, 400, LONG_SAMPLES, 9_000, 32_000, 5_000)
 TOLERANCE = 1e-5
@@ -103,9 +109,9 @@ def test_threads_run_the_longest_first_and_long_ones_alone(clips):
     entered = []
     together = threading.Barrier(2)
 
-    def on_one_core(samples):
+    def on_one_core(part):
         together.wait(timeout=60)  # two of the five short ones, then two, ...
-        return len(samples)
+        return [len(samples) for samples in part]
 
     def on_all_cores(samples):
         entered.append(len(samples))
@@ -118,5 +124,23 @@ def test_threads_run_the_longest_first_and_long_ones_alone(clips):
     assert found == [*LENGTHS, LENGTHS[0]]
     assert entered == [LONG_SAMPLES]
     order = []
-    run_in_parallel(clips, WorkerThreads(1), on_one_core=lambda item: order.append(len(item)))
+    run_in_parallel(clips, WorkerThreads(1), on_one_core=lambda part: [order.append(len(part[0]))])
     assert order == sorted(LENGTHS, reverse=True)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
+def test_packs_are_about_as_large_and_as_many_for_each_thread(num_threads):
+    lengths = [1_000 + 731 * place % 5_000 for place in range(60)]
+    places = sorted(range(60), key=lambda place: -lengths[place])[:50]
+    packs = pack(places, lengths, num_threads, 20_000)
+    sizes = [sum(lengths[place] for place in part) for part in packs]
+    assert sorted(place for part in packs for place in part) == sorted(places)
+    assert len(packs) % num_threads == 0
+    assert max(sizes) - min(sizes) < max(lengths)
+    assert max(sizes) < 20_000 + max(lengths)
+
+
+def test_without_a_size_or_with_few_recordings_each_is_alone():
+    assert pack([2, 0, 1], [4, 1, 9], 2, 0) == [[2], [0], [1]]
+    assert pack([2, 0], [4, 1, 9], 3, 100) == [[2], [0]]
+    assert pack([], [], 2, 100) == []

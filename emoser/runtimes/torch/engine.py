@@ -1,7 +1,7 @@
 """The torch engine: any layout, any device.
 
-On a CPU recordings are never padded: several run in parallel, each on its own thread. On a GPU
-they run in padded batches. The number of threads is read once, when the model is opened;
+On a CPU recordings are never padded: several run in parallel, a few on each thread. On a GPU they
+run in padded batches. The number of threads is read once, when the model is opened;
 predicting does not change grad mode, train/eval mode or thread counts.
 """
 
@@ -14,7 +14,7 @@ import torch
 from emoser.checkpoints.files import CheckpointFiles
 from emoser.checkpoints.layouts.registry import load_checkpoint
 from emoser.errors import DeviceError
-from emoser.models.model import EmotionModel
+from emoser.models.model import EmotionModel, EmotionOutput
 from emoser.runtimes import EngineSettings, InferenceOutput, OpenedModel, Samples
 from emoser.runtimes.manifest import build_info, describe_source
 from emoser.runtimes.parallel import GROUP_ROUNDS, WorkerThreads, run_in_parallel
@@ -24,11 +24,13 @@ from emoser.runtimes.torch.convolutions import (
     optimize_convolutions,
     pack_convolutions,
 )
+from emoser.runtimes.torch.packing import encode_packed, prepare_packing
 from emoser.runtimes.torch.threads import can_work_alone, work_alone
 from emoser.runtimes.torch.transformer import optimize_transformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GPU_BATCH_SECONDS = 240.0
+PACK_SAMPLES = 24 * 16_000  # of recordings that pass through the layers together
 SMALL_MODEL = 20_000_000  # weights; below, threads of one operation wait more than they help
 
 
@@ -56,6 +58,7 @@ class TorchRuntime:
             convolutions = getattr(model.encoder, "feature_extractor", None)
             if isinstance(convolutions, FastConvolutions):
                 convolutions.pack()
+        self.packs = device.type == "cpu" and prepare_packing(model.encoder)
         self.device = device
         self.dtype = dtype
         self.batch_seconds = None if device.type == "cpu" else GPU_BATCH_SECONDS
@@ -80,8 +83,9 @@ class TorchRuntime:
         outputs = run_in_parallel(
             recordings,
             self.workers,
-            on_one_core=self._infer_alone,
+            on_one_core=self._infer_pack,
             on_all_cores=None if self.split else self._infer_alone,
+            pack_samples=PACK_SAMPLES if self.packs else 0,
         )
         return _join(outputs)
 
@@ -110,6 +114,14 @@ class TorchRuntime:
     def _infer_alone(self, samples: Samples) -> InferenceOutput:
         return self._infer_batch([samples])
 
+    def _infer_pack(self, recordings: Sequence[Samples]) -> list[InferenceOutput]:
+        """Each recording's output, from one pass if there are several."""
+        if len(recordings) == 1:
+            return [self._infer_alone(recordings[0])]
+        with torch.inference_mode():
+            outputs = map(self.model.classify, encode_packed(self.model, recordings))
+            return [_as_output(output) for output in outputs]
+
     def _infer_batch(self, recordings: Sequence[Samples]) -> InferenceOutput:
         counts = [len(samples) for samples in recordings]
         pinned = self.device.type == "cuda"  # pinned memory is copied while the device computes
@@ -119,10 +131,7 @@ class TorchRuntime:
         lengths = None if min(counts) == max(counts) else torch.tensor(counts).to(self.device)
         with torch.inference_mode():
             batch = padded.to(self.device, non_blocking=pinned)
-            output = self.model(batch, lengths)
-            return InferenceOutput(
-                output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
-            )
+            return _as_output(self.model(batch, lengths))
 
 
 def open_torch(files: CheckpointFiles, settings: EngineSettings) -> OpenedModel:
@@ -182,6 +191,12 @@ def choose_dtype(dtype: str, device: torch.device, stored: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; use 'auto' or one of {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def _as_output(output: EmotionOutput) -> InferenceOutput:
+    return InferenceOutput(
+        output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
+    )
 
 
 def _join(outputs: Sequence[InferenceOutput]) -> InferenceOutput:

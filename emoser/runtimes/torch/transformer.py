@@ -5,6 +5,8 @@ product before it, or computed in place. Without a matrix unit, attention in bfl
 as batched products, for which oneDNN takes half as long as torch's own attention.
 """
 
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,6 +34,8 @@ STOCK_FEED_FORWARD = {
 """Names of the first linear layer and the activation behind it."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 SCORES = 2**22
+packed_frames: ContextVar[list[int] | None] = ContextVar("packed_frames", default=None)
+"""Numbers of frames of the recordings that lie one after another in a row; None if it is one."""
 
 
 class JointAttention(nn.Module):
@@ -61,14 +65,20 @@ class JointAttention(nn.Module):
 
         The mask is that which transformers passes to `scaled_dot_product_attention`.
         """
-        joint = self.projections(hidden_states)
-        if self.multiplies and attention_mask is None:
-            return self.out_proj(attend(joint, self.num_heads, self.scaling)), None
+        joint, counts = self.projections(hidden_states), packed_frames.get()
+        if counts is None:
+            return self.out_proj(self._attend(joint, attention_mask)), None
+        attended = [self._attend(part, None) for part in joint.split(counts, dim=1)]
+        return self.out_proj(torch.cat(attended, dim=1)), None
+
+    def _attend(self, joint: Tensor, mask: Tensor | None) -> Tensor:
+        if self.multiplies and mask is None:
+            return attend(joint, self.num_heads, self.scaling)
         query, key, value = _split_heads(joint, self.num_heads)
         attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=self.scaling
+            query, key, value, attn_mask=mask, scale=self.scaling
         )
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+        return attended.transpose(1, 2).flatten(2)
 
 
 def attend(joint: Tensor, num_heads: int, scaling: float) -> Tensor:
