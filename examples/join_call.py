@@ -59,7 +59,10 @@ def read_turns(corpus: Path, *, long: bool) -> list[Turn]:
         if place == INTERRUPTED and not long:
             start -= round((PAUSE_SECONDS + OVERLAP_SECONDS) * SAMPLING_RATE)
         actor = SPEAKERS[speaker][1]
-        file = next((corpus / f"Actor_{actor}").glob(f"03-01-{emotion}-01-{take}-{actor}.*"))
+        pattern = f"Actor_{actor}/03-01-{emotion}-01-{take}-{actor}.*"
+        file = next(corpus.glob(pattern), None)
+        if file is None:
+            raise SystemExit(f"{corpus} has no file {pattern}; give the folder of RAVDESS's actors")
         clip = trim_ends(load_audio(file), before=QUIET_SECONDS, behind=QUIET_SECONDS)
         turns.append(Turn(speaker, start, clip))
         start = turns[-1].end + round(PAUSE_SECONDS * SAMPLING_RATE)

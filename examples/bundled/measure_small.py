@@ -74,6 +74,7 @@ ROWS = (
     Row("RAVDESS and nEMO to CREMA-D, 2 classes", "corpora", slice(2, 3), "cremad", ONLY["cremad"]),
 )
 TARGETS = (0.85, 0.77, 0.82, 0.36, 0.52)  # UAR of the first rows that the recipe was meant to reach
+LINEAR_ONLY = ("copies", "ridge", "deviation_scale", "speaker_scale", "cremad_share")
 SERVED = (ROWS[0], ROWS[2])  # unseen speakers, the labels of the checkpoint
 
 
@@ -356,14 +357,18 @@ def main() -> None:
     parser.add_argument("--base", default="openai/whisper-base", help="Hub id or folder")
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.csv")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--frozen", action="store_true", help="no layer is tuned")
-    parser.add_argument("--linear", action="store_true", help="a linear head, with these settings:")
+    recipe = parser.add_mutually_exclusive_group()
+    recipe.add_argument("--frozen", action="store_true", help="no layer is tuned")
+    recipe.add_argument("--linear", action="store_true", help="a linear head, with these settings:")
     parser.add_argument("--copies", type=int, default=NUM_COPIES, help="varied copies of a clip")
     parser.add_argument("--ridge", type=float, default=usual.ridge)
     parser.add_argument("--deviation-scale", type=float, default=usual.deviation_scale)
     parser.add_argument("--speaker-scale", type=float, default=usual.speaker_scale)
     parser.add_argument("--cremad-share", type=float, default=SHARES["cremad"])
     given = parser.parse_args()
+    changed = [name for name in LINEAR_ONLY if getattr(given, name) != parser.get_default(name)]
+    if changed and not given.linear:
+        parser.error(f"settings of --linear: {', '.join(changed)}")
     torch.set_num_threads(1)  # the same numbers on every machine
     speech = read_speech(given.data)
     name = describe(given)
