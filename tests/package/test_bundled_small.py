@@ -174,7 +174,7 @@ def test_the_layer_that_is_tuned_is_the_last_one_of_the_encoder(script, base, sp
     """Before the tuning it has the frames of transformers, and afterwards those of its network."""
     last_layer = sys.modules["last_layer"]
     layers = script.open_layers(str(base), speech, tmp_path)
-    some = list(range(0, len(speech), 2))
+    some = list(range(0, len(speech), 3))  # several labels of each corpus, or the loss is zero
     clips = [speech[place] for place in some]
     head = sys.modules["frame_head"].fit_frame_head(layers.heads.copies, some, clips, num_seeds=2)
     frames = layers.copies[0]
@@ -188,7 +188,8 @@ def test_the_layer_that_is_tuned_is_the_last_one_of_the_encoder(script, base, sp
     scale = float(np.abs(logits).max())
     assert start.predict(frames, some) == pytest.approx(logits, abs=0.02 * scale)
     learned = last_layer.tune_last_layer(start, layers.copies, some, clips, seed=0)
-    assert not torch.equal(learned["layer.fc1.weight"], start.layer.fc1.weight)
+    moved = learned["layer.fc1.weight"] - start.layer.fc1.weight
+    assert float(moved.abs().max()) > 1e-4  # weight decay alone moves them less
     mixed = last_layer.mix_states(start, learned)
     tuned = last_layer.LastLayer.restore(layers.model, mixed)
     network = last_layer.put_last_layer(layers.model, tuned)
@@ -376,7 +377,8 @@ def test_other_conditions_are_answered_by_heads_that_were_not_trained_on_the_spe
         found = corpora[corpus]
         assert len(found.utterances) == 8 * len(splits) // step
         for item, (answer, *_) in zip(found.utterances, found.answers, strict=True):
-            assert answer == own[id(item)][columns].argmax()
+            logits = own[id(item)][columns]  # of frames in half precision
+            assert logits[answer] >= logits.max() - 5e-3 * np.abs(logits).max()
         changed = (found.answers[:, 1:] != found.answers[:, :1]).mean(axis=0)
         assert list(found.changed.values()) == pytest.approx(changed.tolist())
     lines = text.splitlines()
