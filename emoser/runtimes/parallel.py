@@ -51,7 +51,7 @@ def run_in_parallel(
     on_all_cores: Callable[[Samples], Result] | None = None,
     pack_samples: int = 0,
 ) -> list[Result]:
-    """The result for each recording, in order.
+    """The result for each recording, in order; one by one, the longest are computed first.
 
     Args:
         recordings: At 16 kHz, of any lengths.

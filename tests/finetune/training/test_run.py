@@ -698,9 +698,9 @@ def test_commands_under_accelerate_launch_learn_like_one_process(name, tmp_path)
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(clips, tmp_path):
     """A forked child trains, is killed, and is forked again, until one of them finishes."""
-    finish(launch(tmp_path / "whole", clips, epochs=6))
+    finish(launch(tmp_path / "whole", clips, epochs=150))
     began = time.monotonic()
-    process = launch(tmp_path / "killed", clips, epochs=6, kills=24)
+    process = launch(tmp_path / "killed", clips, epochs=150, kills=24)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output.decode()[-3000:]
     kills = int(output.decode().split("kills ")[1].split()[0])
