@@ -20,7 +20,7 @@ from emoser.audio.limits import SAMPLING_RATE
 from emoser.bench.machine import make_clip
 
 ENGINES = {"torch": "torch", "openvino": "openvino"}
-ALLOWED_MIB = 400.0
+ALLOWED_MIB = 250.0
 CODE = """
 import json, sys
 from emoser import EmotionClassifier

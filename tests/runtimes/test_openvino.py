@@ -479,6 +479,10 @@ LOOP_KINDS = {
 }
 
 
+def count_loops(converted):
+    return [op.get_type_name() for op in converted.get_ordered_ops()].count("Loop")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LOOP_KINDS)
 def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
@@ -487,7 +491,7 @@ def test_wide_convolutions_in_a_loop_keep_the_numbers_of_every_length(kind):
     graph = build_graph(model)
     assert fits_loop(graph)
     converted = convert_graph(graph, kind)
-    assert [op.get_type_name() for op in converted.get_ordered_ops()].count("Loop") == 1
+    assert count_loops(converted) == (2 if kind == "group norm" else 1)
     compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     runtime = OpenVinoRuntime(compiled, len(model.config.outputs))
     for frames in (1, 3, SEGMENT_FRAMES, SEGMENT_FRAMES + 1, 3 * SEGMENT_FRAMES - 5):
@@ -511,10 +515,23 @@ def test_rows_of_one_batch_pass_the_loop_as_each_alone():
 
 
 @pytest.mark.slow
+def test_loops_of_several_steps_stay_near_float32_in_bfloat16():
+    model = loud_model(LOOP_KINDS["group norm"])
+    converted = convert_graph(build_graph(model), "base")
+    compiled = Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    for length in (16_000, 90_000):
+        (clip,) = random_clips((length,))
+        with inference_mode():
+            expected = model(from_numpy(clip)[None]).logits.numpy()
+        error = np.abs(compiled([clip[None]])[0] - expected).max()
+        assert 0 < error <= 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.slow
 def test_narrow_convolutions_and_graphs_to_quantise_have_no_loop():
     assert not fits_loop(build_graph(loud_model(small_config())))
     plain = convert_graph(build_graph(loud_model(LOOP_KINDS["group norm"])), "base", looped=False)
-    assert "Loop" not in {op.get_type_name() for op in plain.get_ordered_ops()}
+    assert count_loops(plain) == 0
 
 
 SPEAK_AT_MANY_LENGTHS = """

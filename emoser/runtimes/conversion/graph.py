@@ -14,7 +14,7 @@ layers compute a rounded number of frames, of which attention and pooling read t
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -166,10 +166,16 @@ class GraphConvolutions(nn.Module):
         """The convolutions in order."""
         return [read_layer(layer) for layer in self.conv_layers]  # type: ignore[union-attr]
 
-    def measure_group_norm(self, samples: Tensor) -> tuple[Tensor, Tensor] | None:
+    def measure_group_norm(
+        self, samples: Tensor, add_squares: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor] | None:
         """Scale and shift by the group norm of the first convolution, (B, 1, D) each.
 
         None if that convolution has no group norm.
+
+        Args:
+            samples: Valid to their end, (B, T).
+            add_squares: Another way to compute what `_add_squares` does.
         """
         layer = self.layers[0]
         norm = layer.norm
@@ -179,13 +185,12 @@ class GraphConvolutions(nn.Module):
         centre = patches.mean(dim=1, keepdim=True)
         centred = patches - centre  # subtracted here, where it loses no precision
         means = functional.linear(centre[:, 0], layer.weight, layer.bias)  # (B, D)
-        variances = (
-            self._sum_squares(centred, layer.weight) / torch.ones_like(patches[:1, :, 0]).sum()
-        )
+        squares = (add_squares or self._add_squares)(centred, layer.weight)
+        variances = squares / torch.ones_like(patches[:1, :, 0]).sum()
         scale = norm.weight / torch.sqrt(variances + norm.eps)
         return scale[:, None], (norm.bias - means * scale)[:, None]
 
-    def _sum_squares(self, centred: Tensor, weight: Tensor) -> Tensor:
+    def _add_squares(self, centred: Tensor, weight: Tensor) -> Tensor:
         """Sums of the squares of the outputs without their means, (B, L, K) to (B, D)."""
         if self.doubles:
             return sum_squares(centred.double(), weight.double()).to(weight.dtype)

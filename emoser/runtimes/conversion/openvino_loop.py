@@ -3,6 +3,7 @@
 The memory between the convolutions is then that of one segment, however long the recording is,
 and stays in the processor's cache; OpenVINO compiles segments of a few sizes only. The loop is
 assembled from three traces: the steps before the convolutions, one segment, and the steps after.
+The first of them has a loop of its own, for the group norm of the whole recording.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emoser.models.encoder import SpeechEncoder
 from emoser.runtimes.conversion.graph import (
@@ -25,6 +27,7 @@ from emoser.runtimes.torch.convolutions import measure_layers
 SEGMENT_FRAMES = 128  # at most, 2.6 s; 17 MB in the first layer
 SIZE_STEP = 4  # sizes of segments are multiples of it, so that there are few
 TRACED_FRAMES = 20
+NORM_STEP = 4096  # outputs of the first convolution in a step of its group norm, 8 MB
 
 Convert = Callable[[nn.Module, tuple[Tensor, ...]], Any]
 
@@ -39,10 +42,32 @@ class Front(nn.Module):
     def forward(self, samples: Tensor) -> tuple[Tensor, ...]:
         """Normalised samples (B, T') and, with a group norm, its scale and shift, (B, 1, D)."""
         encoder = self.encoder
+        convolutions = cast(GraphConvolutions, encoder.feature_extractor)
         lengthened = lengthen(samples, encoder.min_samples)
         normalized = encoder.normalize(lengthened, None).to(encoder.dtype)
-        affine = cast(GraphConvolutions, encoder.feature_extractor).measure_group_norm(normalized)
+        affine = convolutions.measure_group_norm(normalized, _add_squares)
         return (normalized,) if affine is None else (normalized, *affine)
+
+
+def _add_squares(centred: Tensor, weight: Tensor) -> Tensor:
+    """Sums over the frames (B, L, K) of the squares of their products with a weight, (B, D)."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    measure = torch.jit.script(_measure_norms) if tracing else _measure_norms
+    norms: Tensor = measure(centred, weight, NORM_STEP)
+    return norms.square()
+
+
+def _measure_norms(centred: Tensor, weight: Tensor, step: int) -> Tensor:
+    """The roots of these sums, from the products of `step` frames at a time.
+
+    A step gives norms, and adds no squares: OpenVINO (2026.4) gets such sums wrong in bfloat16.
+    """
+    norms = []
+    for begin in range(0, centred.shape[1], step):
+        part = functional.linear(centred[:, begin : begin + step], weight)
+        norms.append(torch.linalg.vector_norm(part, dim=1, keepdim=True))
+    total: Tensor = torch.linalg.vector_norm(torch.cat(norms, dim=1), dim=1)
+    return total
 
 
 class Segment(nn.Module):
