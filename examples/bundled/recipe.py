@@ -54,7 +54,7 @@ RECIPE = FIRST_CYCLE.replace(
     distillation_temperature=2.0,
     label_smoothing=0.05,
     ema_decay=0.99,
-    pretrained_share=0.5,
+    pretrained_share=0.3,
 )
 
 
