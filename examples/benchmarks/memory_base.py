@@ -19,7 +19,7 @@ from shapes import write_model
 from emoser.audio.limits import SAMPLING_RATE
 from emoser.bench.machine import make_clip
 
-ENGINES = {"torch": "torch", "openvino": "openvino"}
+ENGINES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 ALLOWED_MIB = 250.0
 CODE = """
 import json, sys
@@ -52,7 +52,7 @@ def measure_memory(models: dict[str, Path], *, minutes: tuple[int, ...]) -> list
             write_recording(Path(name) / f"{count}.flac", count)
         for backend, model in models.items():
             peaks = {}
-            for count in minutes:
+            for count in (minutes[0], *minutes):  # the first process may have to convert the model
                 words = [sys.executable, "-c", CODE, str(model), backend, f"{name}/{count}.flac"]
                 done = subprocess.run(words, capture_output=True, text=True)
                 if done.returncode:
